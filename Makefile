@@ -1,0 +1,40 @@
+# agentplane: two commands for a newcomer (`make demo`, `make test`) and a few for daily work.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+CLUSTER ?= embedded
+
+.PHONY: demo test up lint bench lock clean
+
+demo: $(STAMP)  ## the whole product, end to end, in under two minutes
+	@$(BIN)/agentplane demo --cluster $(CLUSTER)
+
+test: $(STAMP) lint  ## lint, types, unit, contract, replay, integration and end-to-end tests
+	@$(BIN)/python -m pytest
+
+up: $(STAMP)  ## the same stack as the demo, in the foreground
+	@$(BIN)/agentplane up --cluster $(CLUSTER)
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+bench: $(STAMP)  ## the budgets, measured
+	@$(BIN)/python -m bench
+
+# Installation is one step: the locked dependencies with hashes, then this project.
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "agentplane needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "installing the locked dependencies into $(VENV) …"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+lock:  ## pin again (needs uv)
+	uv pip compile pyproject.toml --extra sandbox --extra test --universal --generate-hashes \
+	  --no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

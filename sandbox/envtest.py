@@ -1,0 +1,357 @@
+"""A real Kubernetes control plane without nodes: etcd, kube-apiserver and kube-controller-manager on
+loopback.
+
+It is the judge of the sandbox: the conformance suite must pass here first, and `CLUSTER=envtest` runs the
+whole demo against it. The binaries come from the folder KUBEBUILDER_ASSETS, or /usr/local/kubebuilder/bin.
+
+Decisions:
+
+- Certificates: kube-apiserver makes a serving certificate for itself (`--cert-dir`), whose chain file also
+  holds the authority that clients verify against. Clients authenticate with a bearer token
+  (`--token-auth-file`) in `system:masters`; RBAC is on. The service-account key is an EC key whose encoding
+  is a constant frame around 32 random bytes, so neither the openssl command nor the cryptography package is
+  needed.
+- The ServiceAccount admission plugin is off: with it every Pod must wait for its namespace's `default`
+  account and token, and gets a token volume that no kubelet of ours could mount. Without it, ReplicaSets
+  make Pods at once. The account itself is still created (controller `serviceaccount`), because people
+  expect to see it.
+- Controllers: those that make sense without nodes. Not `podgc` and `nodelifecycle` (they would remove Pods
+  of nodes that nobody registered), not `endpoint` (the sandbox's ingress reads Pods itself).
+- etcd does not fsync: the data is thrown away, and start-up and writes are several times faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import concurrent.futures
+import contextlib
+import http.client
+import json
+import os
+import re
+import secrets
+import ssl
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import yaml
+
+from sandbox.ports import LOOPBACK, free_port, release
+from sandbox.processes import ServerProcess, until_signal
+
+DEFAULT_ASSETS = "/usr/local/kubebuilder/bin"
+BINARIES = ("etcd", "kube-apiserver", "kube-controller-manager")
+CONTROLLERS = (
+    "deployment",
+    "garbagecollector",
+    "namespace",
+    "pvc-protection",
+    "replicaset",
+    "serviceaccount",
+    "statefulset",
+)
+DISABLED_ADMISSION = ("ServiceAccount",)
+CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
+
+
+class BinariesNotFoundError(RuntimeError):
+    """The real API server is not installed here; the message says which binaries are missing and where."""
+
+
+def assets() -> Path:
+    """Folder that should hold the binaries."""
+    return Path(os.environ.get("KUBEBUILDER_ASSETS") or DEFAULT_ASSETS)
+
+
+def available() -> str | None:
+    """None when the real control plane can be started, else the reason why not."""
+    missing = [name for name in BINARIES if not os.access(assets() / name, os.X_OK)]
+    if missing:
+        return f"no {', '.join(missing)} in {assets()} (set KUBEBUILDER_ASSETS to the folder that has them)"
+    return None
+
+
+class RealControlPlane:
+    """etcd, kube-apiserver and kube-controller-manager; started by `start` or by entering the context.
+
+    `url`, `token` and `ca` (PEM file) are what a client needs; `kubeconfig` is a file that says the same.
+    Data and logs lie in `directory`, by default a temporary one that goes with the object. Raises
+    BinariesNotFoundError.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None = None,
+        port: int | None = None,
+        kubeconfig: Path | None = None,
+        token: str | None = None,
+    ) -> None:
+        if reason := available():
+            raise BinariesNotFoundError(f"real API server: {reason}")
+        self._cleanup = contextlib.ExitStack()
+        if directory is None:
+            temporary = tempfile.TemporaryDirectory(prefix="agentplane-envtest-")
+            directory = Path(self._cleanup.enter_context(temporary))
+        self.directory = directory.absolute()
+        self.port = self._own_port() if port is None else port
+        self.url = f"https://{LOOPBACK}:{self.port}"
+        self.token = token or secrets.token_urlsafe(24)
+        self.kubeconfig = (kubeconfig or self.directory / "kubeconfig").absolute()
+        self.ca = self.directory / "ca.crt"
+        self._client_port, self._peer_port, self._manager_port = (self._own_port() for _ in range(3))
+        self._etcd_url = f"http://{LOOPBACK}:{self._client_port}"
+        self.etcd = self._server("etcd", self._etcd_flags(), self._etcd_ready)
+        self.api_server = self._server("kube-apiserver", self._api_server_flags(), self._api_server_ready)
+        self.manager = self._server("kube-controller-manager", self._manager_flags(), self._manager_ready)
+
+    def start(self) -> RealControlPlane:
+        """Start all three and wait until the API answers and the controllers are at work (3 to 5 s)."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        _write_private(self.directory / "tokens.csv", f'{self.token},admin,admin,"system:masters"\n')
+        key = self.directory / "service-account.key"
+        if not key.exists():
+            _write_private(key, service_account_key())
+        self.etcd.launch()
+        try:
+            self.api_server.launch()  # it waits for etcd by itself
+            self.etcd.wait_ready()
+            self.api_server.wait_ready()
+            _write_private(self.kubeconfig, yaml.safe_dump(self._kubeconfig()))
+            self.manager.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def restart_api_server(self) -> None:
+        """End kube-apiserver (every watch breaks) and start it on the same port with the same data."""
+        self.api_server.stop()
+        self.api_server.start()
+
+    def stop(self) -> None:
+        """End all three, clients first. Stopping twice is fine."""
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            # The API server would wait for its clients and for etcd; both ends are told at once.
+            list(pool.map(lambda server: server.stop(), (self.manager, self.api_server)))
+        self.etcd.stop()
+
+    def close(self) -> None:
+        """Stop, and give back the ports and the temporary folder."""
+        self.stop()
+        self._cleanup.close()
+
+    def __enter__(self) -> RealControlPlane:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _own_port(self) -> int:
+        port = free_port()
+        self._cleanup.callback(release, port)
+        return port
+
+    def _server(self, name: str, flags: Mapping[str, object], ready: Any) -> ServerProcess:
+        command = [str(assets() / name), *(f"--{flag}={value}" for flag, value in flags.items())]
+        # etcd refuses to start when the environment configures the same thing again.
+        env = {key: value for key, value in os.environ.items() if not key.startswith("ETCD_")}
+        return ServerProcess(name, command, log=self.directory / f"{name}.log", ready=ready, env=env)
+
+    def _etcd_flags(self) -> dict[str, object]:
+        peer = f"http://{LOOPBACK}:{self._peer_port}"
+        return {
+            "name": "envtest",
+            "data-dir": self.directory / "etcd",
+            "listen-client-urls": self._etcd_url,
+            "advertise-client-urls": self._etcd_url,
+            "listen-peer-urls": peer,
+            "initial-advertise-peer-urls": peer,
+            "initial-cluster": f"envtest={peer}",
+            "unsafe-no-fsync": "true",
+            "log-level": "warn",
+        }
+
+    def _api_server_flags(self) -> dict[str, object]:
+        key = self.directory / "service-account.key"
+        return {
+            "etcd-servers": self._etcd_url,
+            "cert-dir": self.directory / "certificates",
+            "bind-address": LOOPBACK,
+            "advertise-address": LOOPBACK,
+            "secure-port": self.port,
+            "token-auth-file": self.directory / "tokens.csv",
+            "authorization-mode": "RBAC",
+            "service-account-issuer": self.url,
+            "service-account-key-file": key,
+            "service-account-signing-key-file": key,
+            "service-cluster-ip-range": "10.0.0.0/24",
+            "disable-admission-plugins": ",".join(DISABLED_ADMISSION),
+            "allow-privileged": "true",
+            "profiling": "false",
+        }
+
+    def _manager_flags(self) -> dict[str, object]:
+        return {
+            "kubeconfig": self.kubeconfig,
+            "controllers": ",".join(CONTROLLERS),
+            "service-account-private-key-file": self.directory / "service-account.key",
+            "cert-dir": self.directory / "certificates-manager",
+            "bind-address": LOOPBACK,
+            "secure-port": self._manager_port,
+            **({"port": 0} if self._flag_exists("kube-controller-manager", "port") else {}),
+            "leader-elect": "false",
+            "kube-api-qps": 500,
+            "kube-api-burst": 1000,
+            "profiling": "false",
+        }
+
+    @staticmethod
+    def _flag_exists(binary: str, flag: str) -> bool:
+        # `--port` (an unencrypted second port on every address) existed up to Kubernetes 1.23.
+        return f"\n      --{flag} ".encode() in _help(assets() / binary)
+
+    def _etcd_ready(self) -> bool:
+        return _answers(f"{self._etcd_url}/health")
+
+    def _api_server_ready(self) -> bool:
+        chain = self.directory / "certificates" / "apiserver.crt"
+        if not chain.exists():
+            return False
+        found = CERTIFICATE.findall(chain.read_text())
+        if len(found) < 2:
+            return False  # being written
+        self.ca.write_text(found[-1])
+        # The flow-control bootstrap hook rewrites its objects for seconds and stops nobody from working.
+        return _answers(f"{self.url}/readyz", self.ca, self.token)
+
+    def _manager_ready(self) -> bool:
+        # The manager answers once its HTTP server runs; the last controllers start a moment later, which
+        # level-based controllers make invisible.
+        return _answers(f"https://{LOOPBACK}:{self._manager_port}/healthz", insecure=True)
+
+    def _kubeconfig(self) -> dict[str, Any]:
+        authority = base64.b64encode(self.ca.read_bytes()).decode()
+        return {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [
+                {"name": "envtest", "cluster": {"server": self.url, "certificate-authority-data": authority}}
+            ],
+            "users": [{"name": "admin", "user": {"token": self.token}}],
+            "contexts": [
+                {
+                    "name": "envtest",
+                    "context": {"cluster": "envtest", "user": "admin", "namespace": "default"},
+                }
+            ],
+            "current-context": "envtest",
+        }
+
+
+def service_account_key() -> str:
+    """A fresh P-256 private key in PEM (RFC 5915). The public half is optional there and left out."""
+    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+    scalar = (secrets.randbelow(order - 1) + 1).to_bytes(32, "big")
+    frame = bytes.fromhex("30310201010420"), bytes.fromhex("a00a06082a8648ce3d030107")
+    text = base64.encodebytes(frame[0] + scalar + frame[1]).decode()
+    return f"-----BEGIN EC PRIVATE KEY-----\n{text}-----END EC PRIVATE KEY-----\n"
+
+
+def load_crds(*paths: Path) -> list[dict[str, Any]]:
+    """CustomResourceDefinitions from YAML files or folders of them, as Kubernetes 1.20 accepts them.
+
+    Left out: `x-kubernetes-validations` (unknown there) and `default: ""` (refused there), the status, and
+    annotations that exceed what a client-side apply may add to.
+    """
+    files = [file for path in paths for file in (sorted(path.glob("*.yaml")) if path.is_dir() else [path])]
+    documents = [item for file in files for item in yaml.safe_load_all(file.read_text()) if item]
+    return [_for_old_kubernetes(item) for item in documents if item["kind"] == "CustomResourceDefinition"]
+
+
+def _for_old_kubernetes(crd: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": crd["apiVersion"],
+        "kind": crd["kind"],
+        "metadata": crd["metadata"],
+        "spec": _strip_schema(crd["spec"]),
+    }
+
+
+def _strip_schema(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_strip_schema(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        key: _strip_schema(value)
+        for key, value in node.items()
+        if key != "x-kubernetes-validations" and not (key == "default" and value == "")
+    }
+
+
+def _help(binary: Path) -> bytes:
+    return subprocess.run([binary, "--help"], capture_output=True, timeout=30).stdout
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+
+
+def _answers(url: str, ca: Path | None = None, token: str | None = None, insecure: bool = False) -> bool:
+    context: ssl.SSLContext | None = None
+    if insecure:
+        context = ssl._create_unverified_context()
+    elif ca is not None:
+        context = ssl.create_default_context(cafile=str(ca))
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
+    try:
+        with urllib.request.urlopen(request, timeout=5, context=context) as answer:
+            return bool(answer.status == 200)
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+@contextlib.contextmanager
+def running(**settings: Any) -> Iterator[RealControlPlane]:
+    """`with running() as cluster:` in one line; the settings are RealControlPlane's."""
+    with RealControlPlane(**settings) as cluster:
+        yield cluster
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run in the foreground until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sandbox.envtest", description="A real Kubernetes control plane on 127.0.0.1."
+    )
+    parser.add_argument("--port", type=int, required=True, help="port of kube-apiserver")
+    parser.add_argument("--dir", type=Path, required=True, help="folder for data, certificates and logs")
+    parser.add_argument("--kubeconfig", type=Path, required=True, help="file to write")
+    parser.add_argument("--token", help="bearer token of the administrator (default: a random one)")
+    options = parser.parse_args(arguments)
+    try:
+        cluster = RealControlPlane(options.dir, options.port, options.kubeconfig, options.token)
+    except BinariesNotFoundError as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    try:
+        cluster.start()
+        print(f"ready: {cluster.url} (kubeconfig {cluster.kubeconfig})", file=sys.stderr, flush=True)
+        return until_signal([cluster.etcd, cluster.api_server, cluster.manager])
+    finally:
+        cluster.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
