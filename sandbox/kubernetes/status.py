@@ -1,0 +1,143 @@
+"""Failures as the API server words them: one exception that carries a `Status` body.
+
+Clients branch on `reason` and `code` and show `message`, so the constructors below keep to the real server's wording.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+Cause = tuple[str, str, str]
+"""(reason, message, field), e.g. ("FieldValueRequired", "Required value", "spec.selector")."""
+
+
+class ApiError(Exception):
+    """A request that the API server refuses; `body()` is what travels."""
+
+    def __init__(
+        self, code: int, reason: str, message: str, details: dict[str, Any] | None = None, retry_after: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.details = details or {}
+        if retry_after is not None:
+            self.details["retryAfterSeconds"] = retry_after
+
+    def body(self) -> dict[str, Any]:
+        status: dict[str, Any] = {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": self.details.pop("_metadata", {}),
+            "status": "Failure",
+            "message": self.message,
+            "reason": self.reason,
+        }
+        if self.details:
+            status["details"] = self.details
+        return {**status, "code": self.code}
+
+
+def _named(group: str, plural: str, name: str) -> dict[str, Any]:
+    details = {"name": name, "group": group, "kind": plural}
+    return {key: value for key, value in details.items() if value}
+
+
+def qualified(group: str, plural: str) -> str:
+    """`deployments.apps`, or just `pods` for the core group."""
+    return f"{plural}.{group}" if group else plural
+
+
+def not_found(group: str, plural: str, name: str) -> ApiError:
+    message = f'{qualified(group, plural)} "{name}" not found'
+    return ApiError(404, "NotFound", message, _named(group, plural, name))
+
+
+def no_such_path() -> ApiError:
+    return ApiError(404, "NotFound", "the server could not find the requested resource")
+
+
+def already_exists(group: str, plural: str, name: str) -> ApiError:
+    message = f'{qualified(group, plural)} "{name}" already exists'
+    return ApiError(409, "AlreadyExists", message, _named(group, plural, name))
+
+
+def conflict(group: str, plural: str, name: str, why: str) -> ApiError:
+    message = f'Operation cannot be fulfilled on {qualified(group, plural)} "{name}": {why}'
+    return ApiError(409, "Conflict", message, _named(group, plural, name))
+
+
+def modified(group: str, plural: str, name: str) -> ApiError:
+    why = "the object has been modified; please apply your changes to the latest version and try again"
+    return conflict(group, plural, name, why)
+
+
+def forbidden(group: str, plural: str, name: str, why: str, causes: Sequence[Cause] = ()) -> ApiError:
+    details = _named(group, plural, name)
+    if causes:
+        details["causes"] = _causes(causes)
+    return ApiError(403, "Forbidden", f'{qualified(group, plural)} "{name}" is forbidden: {why}', details)
+
+
+def _causes(causes: Sequence[Cause]) -> list[dict[str, str]]:
+    return [{"reason": reason, "message": message, "field": field} for reason, message, field in causes]
+
+
+def invalid(group: str, kind: str, name: str, causes: Sequence[Cause]) -> ApiError:
+    """422 with one cause per field, worded like field.ErrorList."""
+    words = [f"{field}: {message}" for _, message, field in causes]
+    text = words[0] if len(words) == 1 else f"[{', '.join(words)}]"
+    details = {**_named(group, kind, name), "causes": _causes(causes)}
+    return ApiError(422, "Invalid", f'{qualified(group, kind)} "{name}" is invalid: {text}', details)
+
+
+def bad_request(message: str) -> ApiError:
+    return ApiError(400, "BadRequest", message)
+
+
+def expired(message: str) -> ApiError:
+    return ApiError(410, "Expired", message)
+
+
+def unauthorized() -> ApiError:
+    return ApiError(401, "Unauthorized", "Unauthorized")
+
+
+def method_not_allowed() -> ApiError:
+    return ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+
+
+def unsupported_media_type(offered: str, accepted: Sequence[str]) -> ApiError:
+    message = f"the body of the request was in an unknown format - accepted media types include: {', '.join(accepted)}"
+    del offered
+    return ApiError(415, "UnsupportedMediaType", message)
+
+
+def required(field: str, detail: str = "") -> Cause:
+    return ("FieldValueRequired", "Required value" + (f": {detail}" if detail else ""), field)
+
+
+def wrong(field: str, value: Any, detail: str) -> Cause:
+    return ("FieldValueInvalid", f"Invalid value: {show(value)}: {detail}", field)
+
+
+def duplicate(field: str, value: Any) -> Cause:
+    return ("FieldValueDuplicate", f"Duplicate value: {show(value)}", field)
+
+
+def unsupported(field: str, value: Any, choices: Sequence[Any]) -> Cause:
+    listed = ", ".join(show(choice) for choice in choices)
+    return ("FieldValueNotSupported", f"Unsupported value: {show(value)}: supported values: {listed}", field)
+
+
+def disallowed(field: str, detail: str) -> Cause:
+    return ("FieldValueForbidden", f"Forbidden: {detail}", field)
+
+
+def show(value: Any) -> str:
+    """A value as Go prints it in a field error: strings quoted, the rest as JSON."""
+    import orjson
+
+    return orjson.dumps(value).decode()

@@ -1,0 +1,252 @@
+"""The objects, their resourceVersions and the recent history that watches resume from.
+
+One process, one event loop: every write is a plain synchronous call that finishes before the next begins, so a write is
+atomic without transactions. Stored values are never changed in place: a write puts a new `Stored` there, and whoever holds the
+old one (a paged list, a watch) keeps a consistent view for nothing. Each write goes through to SQLite at once (WAL, no
+fsync): the state outlives a killed process, not a power cut.
+
+`resourceVersion` is one counter for everything. The last `history` events of each resource are kept; a watch that asks
+for an older version gets `expired`, as from a compacted etcd. History is not persisted: after a restart the versions
+before it are compacted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from bisect import bisect_right
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from sandbox.kubernetes.status import expired
+
+Object = dict[str, Any]
+EventType = Literal["ADDED", "MODIFIED", "DELETED"]
+
+SLOW_WATCHER = 50_000
+"""Undelivered events after which a watch is cut off (its client resumes from its last version)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One version of one object. `object` is shared: read it, never change it; `copy()` is yours."""
+
+    resource: str
+    """`deployments.apps`, `pods`."""
+    namespace: str
+    name: str
+    version: int
+    object: Object
+    raw: bytes
+
+    def copy(self) -> Object:
+        fresh: Object = orjson.loads(self.raw)
+        return fresh
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    type: EventType
+    version: int
+    stored: Stored
+    """The new state; of a DELETED event the last state, carrying the deletion's own resourceVersion."""
+    previous: Stored | None
+    """The state before, for watches whose selector an object enters or leaves."""
+
+
+class Watch:
+    """A stream of events; iterate it, or take what is there with `batch`. Close it when done."""
+
+    def __init__(self, store: Store, resources: Sequence[str], backlog: Sequence[Event]) -> None:
+        self._store = store
+        self._resources = resources
+        self._loop = asyncio.get_running_loop()
+        self._pending: deque[Event] = deque(backlog)
+        self._wake = asyncio.Event()
+        self.closed = False
+        if backlog:
+            self._wake.set()
+
+    def push(self, event: Event) -> None:
+        """Called by the store, from any thread."""
+        self._pending.append(event)
+        if len(self._pending) > SLOW_WATCHER:
+            self.closed = True
+        try:
+            running: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is self._loop:
+            self._wake.set()
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake.set)
+
+    async def batch(self, timeout: float | None = None) -> list[Event]:
+        """Everything that happened since the last call; empty when `timeout` seconds passed or the watch closed."""
+        if not self._pending and not self.closed:
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._wake.wait()
+            except TimeoutError:
+                return []
+        taken = list(self._pending)
+        self._pending.clear()
+        return taken
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        try:
+            while not self.closed:
+                for event in await self.batch():
+                    yield event
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        self.closed = True
+        self._store.unsubscribe(self, self._resources)
+        self._wake.set()
+
+
+class Store:
+    """`get`, `list`, `create`, `update`, `delete`, `watch` of raw objects. Verbs with API semantics are in `registry`."""
+
+    def __init__(self, path: Path | str = ":memory:", history: int = 4000) -> None:
+        self._lock = threading.RLock()
+        self._objects: dict[str, dict[tuple[str, str], Stored]] = defaultdict(dict)
+        self._history: dict[str, deque[Event]] = defaultdict(lambda: deque(maxlen=history))
+        self._compacted: dict[str, int] = {}
+        self._watches: dict[str, set[Watch]] = defaultdict(set)
+        self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._database.executescript(
+            """PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;
+            CREATE TABLE IF NOT EXISTS objects (resource TEXT, namespace TEXT, name TEXT, version INTEGER, raw BLOB,
+              PRIMARY KEY (resource, namespace, name)) WITHOUT ROWID;
+            CREATE TABLE IF NOT EXISTS counter (id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER);
+            INSERT OR IGNORE INTO counter VALUES (1, 1);"""
+        )
+        (self.version,) = self._database.execute("SELECT version FROM counter").fetchone()
+        self._floor: int = self.version
+        rows = self._database.execute("SELECT resource, namespace, name, version, raw FROM objects")
+        for resource, namespace, name, version, raw in rows:
+            stored = Stored(resource, namespace, name, version, orjson.loads(raw), raw)
+            self._objects[resource][namespace, name] = stored
+
+    # reading
+
+    def get(self, resource: str, namespace: str, name: str) -> Stored | None:
+        return self._objects[resource].get((namespace, name))
+
+    def list(self, resource: str, namespace: str = "") -> list[Stored]:
+        """In the order of namespace and name; an empty namespace means all of them."""
+        with self._lock:
+            found = self._objects[resource]
+            keys = sorted(key for key in found if not namespace or key[0] == namespace)
+            return [found[key] for key in keys]
+
+    def everything(self) -> Iterator[Stored]:
+        with self._lock:
+            return iter([stored for found in self._objects.values() for stored in found.values()])
+
+    # writing
+
+    def create(self, resource: str, obj: Object) -> Stored:
+        """Store a new object; its resourceVersion is set here. The caller has checked that there is none yet."""
+        return self._put("ADDED", resource, obj)
+
+    def update(self, resource: str, obj: Object) -> Stored:
+        return self._put("MODIFIED", resource, obj)
+
+    def delete(self, resource: str, namespace: str, name: str) -> Stored:
+        with self._lock:
+            previous = self._objects[resource].pop((namespace, name))
+            last = self._next(resource, previous.copy())
+            self._persist("DELETE FROM objects WHERE resource = ? AND namespace = ? AND name = ?", last, 3)
+            self._publish(Event("DELETED", last.version, last, previous))
+            return last
+
+    def _put(self, kind: EventType, resource: str, obj: Object) -> Stored:
+        with self._lock:
+            stored = self._next(resource, obj)
+            key = (stored.namespace, stored.name)
+            previous = self._objects[resource].get(key)
+            self._objects[resource][key] = stored
+            self._persist("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?)", stored, 5)
+            self._publish(Event(kind, stored.version, stored, previous))
+            return stored
+
+    def _next(self, resource: str, obj: Object) -> Stored:
+        self.version += 1
+        metadata = obj["metadata"]
+        metadata["resourceVersion"] = str(self.version)
+        namespace, name = metadata.get("namespace", ""), metadata["name"]
+        return Stored(resource, namespace, name, self.version, obj, orjson.dumps(obj))
+
+    def _persist(self, statement: str, stored: Stored, columns: int) -> None:
+        row = (stored.resource, stored.namespace, stored.name, stored.version, stored.raw)[:columns]
+        database = self._database
+        database.execute("BEGIN")
+        database.execute(statement, row)
+        database.execute("UPDATE counter SET version = ?", (stored.version,))
+        database.execute("COMMIT")
+
+    # watching
+
+    def watch(self, *resources: str, since: int | None = None) -> Watch:
+        """Events after version `since`; without it the present objects first, as ADDED.
+
+        Raises ApiError 410 when `since` is older than what is remembered. Needs a running event loop.
+        """
+        with self._lock:
+            backlog: list[Event] = []
+            for resource in resources:
+                if since is None:
+                    backlog += [Event("ADDED", at.version, at, None) for at in self.list(resource)]
+                else:
+                    backlog += self._since(resource, since)
+            if since is not None:
+                backlog.sort(key=lambda event: event.version)
+            watch = Watch(self, resources, backlog)
+            for resource in resources:
+                self._watches[resource].add(watch)
+            return watch
+
+    def _since(self, resource: str, version: int) -> Sequence[Event]:
+        compacted = self._compacted.get(resource, self._floor)
+        if version < compacted:
+            raise expired(f"too old resource version: {version} ({compacted})")
+        history = self._history[resource]
+        return list(history)[bisect_right(history, version, key=lambda event: event.version) :]
+
+    def _publish(self, event: Event) -> None:
+        history = self._history[event.stored.resource]
+        if len(history) == history.maxlen:
+            self._compacted[event.stored.resource] = history[0].version
+        history.append(event)
+        for watch in self._watches[event.stored.resource]:
+            watch.push(event)
+
+    def compact(self) -> None:
+        """Forget all history, as etcd does now and then: older watches and page tokens get 410."""
+        with self._lock:
+            self._history.clear()
+            self._compacted.clear()
+            self._floor = self.version
+
+    def unsubscribe(self, watch: Watch, resources: Sequence[str]) -> None:
+        with self._lock:
+            for resource in resources:
+                self._watches[resource].discard(watch)
+
+    def close(self) -> None:
+        with self._lock:
+            for watches in list(self._watches.values()):
+                for watch in list(watches):
+                    watch.close()
+            self._database.close()
