@@ -27,7 +27,6 @@ import base64
 import concurrent.futures
 import contextlib
 import http.client
-import json
 import os
 import re
 import secrets
@@ -131,15 +130,15 @@ class RealControlPlane:
         return self
 
     def restart_api_server(self) -> None:
-        """End kube-apiserver (every watch breaks) and start it on the same port with the same data."""
-        self.api_server.stop()
+        """Kill kube-apiserver (every watch breaks) and start it on the same port with the same data (2 s)."""
+        self.api_server.kill()  # asked politely, it would first wait a minute for its watchers
         self.api_server.start()
 
     def stop(self) -> None:
         """End all three, clients first. Stopping twice is fine."""
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            # The API server would wait for its clients and for etcd; both ends are told at once.
-            list(pool.map(lambda server: server.stop(), (self.manager, self.api_server)))
+            # The API server waits for its watchers, of which the manager has many: both are told at once.
+            list(pool.map(lambda server: server.stop(timeout=3), (self.manager, self.api_server)))
         self.etcd.stop()
 
     def close(self) -> None:
