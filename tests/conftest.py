@@ -1,0 +1,141 @@
+"""Servers that tests share: one Redis, one embedded and one real Kubernetes API server per test session.
+
+Each starts when the first test asks for it. Tests stay apart by a key prefix of their own (`prefix`) and a
+namespace of their own (`namespace`), so they can run in any order and at once.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import secrets
+import ssl
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from sandbox import envtest
+from sandbox.ports import free_port
+from sandbox.processes import ServerProcess
+from sandbox.redis import RedisNotFoundError, RedisServer, find_server
+
+# TESTS_API_SERVERS=embedded or =real runs the tests of one cluster only.
+CLUSTERS = tuple(os.environ.get("TESTS_API_SERVERS", "embedded,real").split(","))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiServer:
+    """How a test reaches a Kubernetes API server."""
+
+    name: str  # "embedded" or "real"
+    kubeconfig: Path
+    url: str
+    token: str
+    verify: ssl.SSLContext | bool  # for httpx
+    restart: Callable[[], None] = field(repr=False)  # a crash and a start on the same port with the same data
+
+    def http(self, **settings: object) -> httpx.Client:
+        """A client with the administrator's token; close it."""
+        return httpx.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {self.token}"},
+            verify=self.verify,
+            timeout=30,
+            **settings,  # type: ignore[arg-type]
+        )
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis for all tests that do not stop it; those that do start a RedisServer of their own."""
+    try:
+        find_server()
+    except RedisNotFoundError as problem:
+        pytest.skip(str(problem))
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_url(redis_server: RedisServer) -> str:
+    return redis_server.url
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A key prefix that no other test uses."""
+    return f"test-{secrets.token_hex(5)}"
+
+
+@pytest.fixture(scope="session")
+def real_api_server() -> Iterator[ApiServer]:
+    """etcd, kube-apiserver and kube-controller-manager; skips, with the reason, where they are missing."""
+    if reason := envtest.available():
+        pytest.skip(f"real API server: {reason}")
+    with envtest.RealControlPlane() as cluster:
+        yield ApiServer(
+            name="real",
+            kubeconfig=cluster.kubeconfig,
+            url=cluster.url,
+            token=cluster.token,
+            verify=ssl.create_default_context(cafile=str(cluster.ca)),
+            restart=cluster.restart_api_server,
+        )
+
+
+@pytest.fixture(scope="session")
+def embedded_api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """The sandbox's own API server with its controllers, in a process of its own as in the stack."""
+    if importlib.util.find_spec("sandbox.kubernetes.__main__") is None:
+        pytest.skip("embedded API server: sandbox.kubernetes is not there")
+    folder = tmp_path_factory.mktemp("embedded-kubernetes")
+    kubeconfig, log = folder / "kubeconfig", folder / "kubernetes.log"
+    command = [sys.executable, "-m", "sandbox.kubernetes", "--port", str(free_port())]
+    command += ["--state", str(folder / "state.db"), "--kubeconfig", str(kubeconfig)]
+    process = ServerProcess("embedded API server", command, log=log, ready=lambda: _says_ready(log))
+
+    def restart() -> None:
+        process.kill()
+        log.unlink()
+        process.start()
+
+    process.start()
+    try:
+        config = yaml.safe_load(kubeconfig.read_text())
+        yield ApiServer(
+            name="embedded",
+            kubeconfig=kubeconfig,
+            url=config["clusters"][0]["cluster"]["server"],
+            token=config["users"][0]["user"]["token"],
+            verify=True,
+            restart=restart,
+        )
+    finally:
+        process.stop()
+
+
+@pytest.fixture(scope="session", params=CLUSTERS)
+def api_server(request: pytest.FixtureRequest) -> ApiServer:
+    """The test runs twice: against the embedded API server and against the real one."""
+    server: ApiServer = request.getfixturevalue(f"{request.param}_api_server")
+    return server
+
+
+@pytest.fixture
+def namespace(api_server: ApiServer) -> Iterator[str]:
+    """A fresh namespace, deleted (without waiting) after the test."""
+    name = f"test-{secrets.token_hex(5)}"
+    with api_server.http() as http:
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        http.post("/api/v1/namespaces", json=body).raise_for_status()
+        yield name
+        http.delete(f"/api/v1/namespaces/{name}")
+
+
+def _says_ready(log: Path) -> bool:
+    return log.exists() and "ready" in log.read_text()
