@@ -1,0 +1,56 @@
+"""Telling our own writes from other people's: the fingerprint of an object as we applied it.
+
+The API server keeps, for every field manager, the set of fields it owns (`metadata.managedFields`). Whoever changes
+a field of ours takes it out of our set; whoever changes the spec of a kind that counts generations raises the generation; an
+object deleted and made again has another uid. So `uid`, `generation` and a digest of our own set tell drift without
+comparing the object field by field against defaulting, and status updates never look like it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from engine.folding import digest
+
+
+class Fingerprint(BaseModel):
+    """An object as it was right after our apply."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    uid: str
+    generation: int
+    """0 for kinds that count none."""
+    fields: str
+    """Digest of the fields that our manager owns; empty when it owns none."""
+
+
+def fingerprint(manifest: dict[str, Any], manager: str) -> Fingerprint:
+    """Return the fingerprint of a live object under our field `manager`."""
+    metadata = manifest.get("metadata", {})
+    owned = [
+        entry.get("fieldsV1", {})
+        for entry in metadata.get("managedFields", [])
+        if entry.get("manager") == manager and entry.get("operation") == "Apply" and not entry.get("subresource")
+    ]
+    return Fingerprint(
+        uid=metadata.get("uid", ""),
+        generation=metadata.get("generation", 0),
+        fields=digest(owned) if owned else "",
+    )
+
+
+def difference(applied: Fingerprint, live: Fingerprint) -> str | None:
+    """Return what changed since we applied, for a person; None when nothing did.
+
+    An older generation than the applied one is a stale read, not drift.
+    """
+    if live.uid != applied.uid:
+        return "it was deleted and made again by somebody else"
+    if live.fields != applied.fields:
+        return "fields that we own were changed or taken over"
+    if live.generation > applied.generation:
+        return f"its spec was changed (generation {applied.generation} → {live.generation})"
+    return None

@@ -1,0 +1,115 @@
+"""Events of a data plane itself: stream `engine/<listener id>` (`engine/operator` for an operator that runs alone).
+
+Polling leaves edges only: one PollFailed when it starts to fail, one PollRecovered when it works again.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from engine.event import Event, Registry
+from engine.machine import State
+
+
+class ConfigurationRecorded(Event):
+    """What the decisions of one half depend on besides events, from here on; free of secrets."""
+
+    half: str
+    """`listener` or `operator`."""
+    digest: str
+    config: dict[str, Any]
+
+
+class ListenerPublished(Event):
+    """The control plane was told which version runs."""
+
+    version: str
+
+
+class ListenerRefused(Event):
+    """The control plane's listener and our settings do not fit; nothing is polled until they do."""
+
+    reason: str
+
+
+class PollFailed(Event):
+    """Polling stopped working."""
+
+    reason: str
+
+
+class PollRecovered(Event):
+    """Polling works again."""
+
+
+class ResourceRejected(Event):
+    """A deployment could not be understood and was skipped; the others went on."""
+
+    resource: str
+    field: str
+    problem: str
+
+
+class DeletionGuardTripped(Event):
+    """More deployments would go at once than the set share: nothing is deleted until a person releases the guard."""
+
+    deployments: tuple[str, ...]
+    live: int
+
+
+class DeletionGuardReleased(Event):
+    """A person let the deletions of these deployments go on."""
+
+    deployments: tuple[str, ...]
+    by: str
+
+
+ENGINE_EVENTS = Registry(
+    ConfigurationRecorded,
+    ListenerPublished,
+    ListenerRefused,
+    PollFailed,
+    PollRecovered,
+    ResourceRejected,
+    DeletionGuardTripped,
+    DeletionGuardReleased,
+)
+
+
+class EngineState(State):
+    """What the engine's stream adds up to."""
+
+    config_digests: dict[str, str] = {}
+    poll_failure: str | None = None
+    refusal: str | None = None
+    guarded: tuple[str, ...] = ()
+    """Deployments whose deletion waits for a person."""
+    released: tuple[str, ...] = ()
+    """Deployments whose deletion a person has allowed."""
+    rejected: dict[str, str] = {}
+    """Resource → field and problem, as last reported."""
+
+
+def evolve(state: EngineState, event: Event, at: datetime) -> EngineState:
+    """Fold one event."""
+    match event:
+        case ConfigurationRecorded(half=half, digest=digest):
+            return state.model_copy(update={"config_digests": {**state.config_digests, half: digest}})
+        case ListenerPublished():
+            return state.model_copy(update={"refusal": None})
+        case ListenerRefused(reason=reason):
+            return state.model_copy(update={"refusal": reason})
+        case PollFailed(reason=reason):
+            return state.model_copy(update={"poll_failure": reason})
+        case PollRecovered():
+            return state.model_copy(update={"poll_failure": None})
+        case ResourceRejected(resource=resource, field=field, problem=problem):
+            return state.model_copy(update={"rejected": {**state.rejected, resource: f"{field}: {problem}"}})
+        case DeletionGuardTripped(deployments=deployments):
+            return state.model_copy(update={"guarded": deployments})
+        case DeletionGuardReleased(deployments=deployments):
+            released = tuple(sorted({*state.released, *deployments}))
+            return state.model_copy(update={"guarded": (), "released": released})
+        case _:
+            return state
