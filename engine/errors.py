@@ -111,7 +111,11 @@ class ControlPlaneNotFound(ControlPlaneError):
 
 
 class ReportRefused(ControlPlaneError):
-    """The control plane does not take status reports here (404, 405, 403) or refuses this one (409, 422)."""
+    """The control plane refuses this status report (409, 422): it knows better, or the deployment is gone."""
+
+
+class ReportsUnsupported(ReportRefused):
+    """The control plane takes no status reports on this route (403, 404 without a JSON detail of ours, 405)."""
 
 
 # --- cluster -----------------------------------------------------------------------------------------------
