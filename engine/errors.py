@@ -73,6 +73,14 @@ class LogUnavailable(EventLogError):
     retryable = True
 
 
+class TrimRefused(EventLogError):
+    """A stream still needs the events that were to be deleted."""
+
+
+class SnapshotUnreadable(EventLogError):
+    """A trimmed stream whose snapshot is missing, or of a state that this program does not know: upgrade it or import an archive."""
+
+
 class ImportRefused(EventLogError):
     """An imported file is damaged, or would overwrite events that differ."""
 
@@ -122,7 +130,12 @@ class ReportsUnsupported(ReportRefused):
 
 
 class ClusterError(AgentplaneError):
-    """Root of what the cluster adapter raises; `reason` is the `Status.reason` of the API server."""
+    """Root of what the cluster adapter raises; `reason` is the `Status.reason` of the API server.
+
+    `retry_after` is seconds, when the server named some.
+    """
+
+    retry_after: float | None = None
 
     def __init__(self, message: str, *, reason: str = "", status: int = 0) -> None:
         self.reason = reason

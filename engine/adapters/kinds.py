@@ -1,0 +1,88 @@
+"""From a kind to the URL of its objects.
+
+The kinds that the data plane uses are a table, so that the usual case costs no discovery request. A kind that is not in
+the table is looked up in the API server's discovery once and remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import quote
+
+PLURALS = {
+    "ConfigMap": "configmaps",
+    "CustomResourceDefinition": "customresourcedefinitions",
+    "Deployment": "deployments",
+    "Event": "events",
+    "Gateway": "gateways",
+    "HTTPRoute": "httproutes",
+    "HorizontalPodAutoscaler": "horizontalpodautoscalers",
+    "Ingress": "ingresses",
+    "IngressClass": "ingressclasses",
+    "LGP": "lgps",
+    "Namespace": "namespaces",
+    "NetworkPolicy": "networkpolicies",
+    "Node": "nodes",
+    "PersistentVolumeClaim": "persistentvolumeclaims",
+    "Pod": "pods",
+    "PodDisruptionBudget": "poddisruptionbudgets",
+    "ReferenceGrant": "referencegrants",
+    "ReplicaSet": "replicasets",
+    "Role": "roles",
+    "RoleBinding": "rolebindings",
+    "ScaledObject": "scaledobjects",
+    "Secret": "secrets",
+    "SelfSubjectAccessReview": "selfsubjectaccessreviews",
+    "Service": "services",
+    "ServiceAccount": "serviceaccounts",
+    "StatefulSet": "statefulsets",
+    "TriggerAuthentication": "triggerauthentications",
+    "VirtualService": "virtualservices",
+}
+"""Kind → plural. The same kind name has the same plural in every group that the data plane writes to."""
+
+
+def group_of(api_version: str) -> str:
+    """Return the API group, empty for the core group."""
+    return api_version.rpartition("/")[0]
+
+
+def version_path(api_version: str) -> str:
+    """Return `/api/v1` or `/apis/<group>/<version>`."""
+    return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
+
+
+class Paths:
+    """URL paths of collections and objects."""
+
+    def __init__(self, discover: Callable[[str], dict[str, str]]) -> None:
+        """`discover` returns kind → plural of everything that an API version serves."""
+        self._discover = discover
+        self._found: dict[tuple[str, str], str] = {}
+
+    def plural(self, api_version: str, kind: str) -> str | None:
+        """Return the plural of `kind`, or None when the API server does not serve it."""
+        known = PLURALS.get(kind) or self._found.get((api_version, kind))
+        if known is None:
+            for name, plural in self._discover(api_version).items():
+                self._found[(api_version, name)] = plural
+            known = self._found.get((api_version, kind))
+        return known
+
+    def of(self, api_version: str, kind: str, namespace: str, name: str = "", subresource: str = "") -> str | None:
+        """Return the path of an object, or of its collection when `name` is empty; None when the kind is not served.
+
+        An empty `namespace` means a kind without namespaces, or all of them in a list.
+        """
+        plural = self.plural(api_version, kind)
+        if plural is None:
+            return None
+        parts = [version_path(api_version)]
+        if namespace:
+            parts += ["namespaces", quote(namespace, safe="")]
+        parts.append(plural)
+        if name:
+            parts.append(quote(name, safe=""))
+        if subresource:
+            parts.append(subresource)
+        return "/".join(parts)
