@@ -1,0 +1,219 @@
+"""The LGP as far as the operator reads it, and its redacted form, which is the only one that the log may hold.
+
+The model is lenient where Kubernetes itself validates: containers, volumes, tolerations and affinity stay JSON, and
+the API server's own message about them is better than ours would be. What the manifests are computed from (numbers,
+names, switches) is typed, with the defaults of the custom resource definition, so that an LGP that was read from the
+API server and one that was written by hand in a test mean the same.
+
+Redaction. Anybody may write an LGP, and may write secrets into it as literals. `redact` replaces with a keyed digest
+
+- the `value` of every environment variable that is not in PUBLIC_VARIABLES (server, init containers, sidecars);
+- every element of `command` and `args` of init containers and sidecars, and of the commands in their probes and
+  lifecycle hooks: a flag may carry a token;
+- the `value` of HTTP headers in their probes and hooks;
+- whatever has not the shape that the resource definition gives it.
+
+It drops fields that the operator does not read. It keeps names, images, resources, volumes, labels and annotations:
+everybody who may read pods may read those. Metadata of the LGP, with kubectl's copy of the last applied manifest, is
+no part of the spec and must not be logged either.
+
+A redacted spec has the same shape as the one it came from, so manifests made from it have the same objects, names
+and fields: replay compares those. Digests of manifests must be taken of these too, for an unkeyed digest of a short
+secret can be guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+from engine import names
+from engine.errors import InvalidResource
+from engine.folding import canonical
+
+Json = Any
+Mapped = dict[str, Json]
+
+PUBLIC_VARIABLES = frozenset(
+    {
+        "LANGCHAIN_ENDPOINT",
+        "LANGCHAIN_PROJECT",
+        "LANGCHAIN_TRACING",
+        "LANGCHAIN_TRACING_V2",
+        "LANGGRAPH_AUTH_TYPE",
+        "LANGSMITH_AUTH_ENDPOINT",
+        "LANGSMITH_AUTH_VERIFY_TENANT_ID",
+        "LANGSMITH_DEPLOYMENT_NAME",
+        "LANGSMITH_ENDPOINT",
+        "LANGSMITH_HOST_PROJECT_ID",
+        "LANGSMITH_HOST_PROJECT_NAME",
+        "LANGSMITH_HOST_REVISION_ID",
+        "LANGSMITH_LANGGRAPH_API_REVISION",
+        "LANGSMITH_PROJECT",
+        "LANGSMITH_TENANT_ID",
+        "LANGSMITH_TRACING",
+        "LANGSMITH_TRACING_V2",
+        "LOG_COLOR",
+        "LOG_JSON",
+        "LOG_LEVEL",
+        "MOUNT_PREFIX",
+        "N_JOBS_PER_WORKER",
+        "PORT",
+    }
+)
+"""Variables of the platform whose literal value may be logged: ids, names, endpoints and switches."""
+
+REDACTED = "redacted:"
+"""Before each digest, so that a person sees what it is."""
+
+
+def _text(value: Json) -> Json:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Quantity = Annotated[str, BeforeValidator(_text)]
+"""A Kubernetes quantity; numbers are allowed in JSON and mean the same."""
+
+
+class Part(BaseModel):
+    """Base of the parts of an LGP: camelCase in JSON, null means unset, unknown fields are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Json) -> Json:
+        return {key: item for key, item in value.items() if item is not None} if isinstance(value, Mapping) else value
+
+
+class Resources(Part):
+    """Compute resources of one container."""
+
+    requests: dict[str, Quantity] = {}
+    limits: dict[str, Quantity] = {}
+    claims: list[Mapped] = []
+
+
+class EnvVar(Part):
+    """One environment variable: a literal, or a reference to a Secret, ConfigMap or field."""
+
+    name: str = Field(min_length=1)
+    value: str | None = None
+    value_from: Mapped | None = None
+
+
+class ServerSpec(Part):
+    """The Agent Server."""
+
+    image: str = Field(min_length=1)
+    image_pull_secrets: list[Mapped] = []
+    env: list[EnvVar] = []
+    replicas: int | None = Field(default=None, ge=0)
+    """None means one, or whatever the autoscaler says."""
+    queue_enabled: bool = True
+    """Whether runs are worked off by queue workers of their own."""
+    num_jobs_per_worker: int | None = Field(default=None, ge=0)
+    resources: Resources = Resources()
+    queue_resources: Resources | None = None
+    """None means those of the server."""
+    service_account_name: str | None = None
+    init_containers: list[Mapped] = []
+    sidecars: list[Mapped] = []
+    volumes: list[Mapped] = []
+    volume_mounts: list[Mapped] = []
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+
+
+class Database(Part):
+    """The Postgres that the operator makes."""
+
+    enabled: bool = False
+    legacy_name: bool = False
+    max_connections: int = Field(default=100, ge=1)
+    resources: Resources = Resources()
+    secret_name: str = Field(default="postgres-credentials", min_length=1)
+    storage_size_gi: int = Field(default=10, ge=1)
+
+
+class Redis(Part):
+    """The Redis that the operator makes."""
+
+    enabled: bool = False
+    resources: Resources = Resources()
+
+
+class IngressSwitch(Part):
+    """Whether the Agent Server is reached from outside the cluster."""
+
+    enabled: bool = False
+
+
+class Autoscaling(Part):
+    """Bounds for the number of API servers and of queue workers."""
+
+    enabled: bool = False
+    autoscaler_type: Literal["HPA", "KEDA"] | None = None
+    min_replicas: int | None = Field(default=None, ge=0)
+    max_replicas: int | None = Field(default=None, ge=0)
+    queue_min_replicas: int | None = Field(default=None, ge=0)
+    queue_max_replicas: int | None = Field(default=None, ge=0)
+
+
+class LgpSpec(Part):
+    """What an LGP asks for."""
+
+    server_spec: ServerSpec
+    database: Database = Database()
+    redis: Redis = Redis()
+    ingress: IngressSwitch = IngressSwitch()
+    autoscaling: Autoscaling = Autoscaling()
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    node_selector: dict[str, str] = {}
+    tolerations: list[Mapped] = []
+    affinity: Mapped = {}
+
+
+class Lgp(BaseModel):
+    """An LGP with what its objects need of its metadata."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    namespace: str
+    name: str
+    uid: str
+    """Of the LGP, for owner references."""
+    spec: LgpSpec
+
+    @property
+    def stream(self) -> str:
+        return names.lgp_stream(self.namespace, self.name)
+
+
+def parse(namespace: str, name: str, uid: str, spec: Mapping[str, Json]) -> Lgp:
+    """Return the LGP with this `spec` (redacted or not). Raises InvalidResource with the path of the first field."""
+    try:
+        return Lgp(namespace=namespace, name=name, uid=uid, spec=LgpSpec.model_validate(spec))
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        field = ".".join(str(part) for part in ("spec", *first["loc"]))
+        raise InvalidResource(f"LGP {namespace}/{name}", field, first["msg"]) from None
+
+
+def read(manifest: Mapping[str, Json]) -> Lgp:
+    """Return the LGP that the API server stored as `manifest`. Raises InvalidResource."""
+    metadata = manifest["metadata"]
+    return parse(metadata["namespace"], metadata["name"], metadata["uid"], manifest.get("spec") or {})
+
+
+def redact(spec: Mapping[str, Json], digest: Callable[[bytes], str]) -> Mapped:
+    """Return `spec` as the log may hold it; `digest` is keyed (`Ports.digest`). Never raises on odd shapes."""
+    raise NotImplementedError
+
+
+def _digested(value: Json, digest: Callable[[bytes], str]) -> str:
+    return REDACTED + digest(value.encode() if isinstance(value, str) else canonical(value))
