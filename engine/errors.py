@@ -78,7 +78,7 @@ class TrimRefused(EventLogError):
 
 
 class SnapshotUnreadable(EventLogError):
-    """A trimmed stream whose snapshot is missing, or of a state that this program does not know: upgrade it or import an archive."""
+    """A trimmed stream whose snapshot is missing, or holds a state that this program does not know."""
 
 
 class ImportRefused(EventLogError):

@@ -5,13 +5,27 @@ everything* holds all of them by position. Appending is atomic and conditional o
 so two writers can never interleave. An append also marks the stream *dirty*; a worker that has advanced the stream
 settles it. Dirty is the outbox: a lost queue message costs one sweep, never a change. *Due* is the timer: a
 stream that waits is put to a time, and turns dirty when the time has come. A *lock* lets one worker at a time advance a
-stream; its fence is checked again inside every append and before every write to the outside, so a worker that
+stream; it is checked again inside every append and before every write to the outside, so a worker that
 slept through its lock cannot add anything.
+
+Why a lost wake-up is impossible. Every demand to look at a stream (an append, a timer that ran out, `mark_dirty`)
+leaves a *mark* with a number of its own on the stream. A worker reads the mark before it reads the events, and
+`settle`, in one atomic step, cleans the stream only if neither events nor marks were added since, and sets the
+stream's one timer. So a stream is at any time dirty, or clean with exactly the timer that its last decision asked for.
+
+When Redis comes back without its last second (`appendfsync everysec` and a crash; a failover to a replica) the log is
+what it was a second earlier, as a whole: every operation is one transaction in the append-only file. Counters, marks,
+timers and locks go back together with the events. What happened in the lost second happens again: a stream that was
+dirty then is dirty again, its acts are idempotent, and polls and watches compare with the log rather than with their
+memory. A worker that lived through it may be *ahead* of the log: append answers with ConcurrencyConflict whose
+`actual` is the smaller one, `settle` answers False, `save_snapshot` ignores it; the worker folds anew. Positions and
+fences that were lost are used again for other events: what identifies an event is its `id`, and what identifies a lock
+is its token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -43,6 +57,11 @@ class Lock(Protocol):
         """Grows with every acquisition of any lock of this log."""
         ...
 
+    @property
+    def token(self) -> str:
+        """Names this acquisition and no other; what the log compares."""
+        ...
+
     def keep(self) -> None:
         """Prove that the lock is still ours and extend it by its full term.
 
@@ -67,7 +86,8 @@ class EventLog(Protocol):
         """Append `events` with consecutive versions and mark the stream dirty; return the new version.
 
         All or nothing. Raises ConcurrencyConflict when the stream is not at `expected_version`, LockLost when
-        `lock` is given and no longer held, LogUnavailable. An empty sequence appends nothing.
+        `lock` is given and no longer held, LogUnavailable. An empty sequence appends nothing and returns
+        `expected_version`. After LogUnavailable the events may have been appended all the same.
         """
         ...
 
@@ -75,19 +95,35 @@ class EventLog(Protocol):
         """Return the records of `stream` with version > `after`, oldest first."""
         ...
 
+    def read_many(self, after: Mapping[str, int]) -> dict[str, list[Record]]:
+        """`read` of many streams at once, pipelined: the version to read after, by stream."""
+        ...
+
     def read_all(self, after_position: int = 0, limit: int = 1000) -> list[Record]:
         """Return up to `limit` records of any stream with position > `after_position`, by position."""
         ...
 
-    def tail(self, after_position: int | None = None, block: float = 1.0) -> Iterator[Record]:
+    def tail(
+        self, after_position: int | None = None, block: float = 1.0, until: Callable[[], bool] | None = None
+    ) -> Iterator[Record]:
         """Yield records as they are appended, for ever, from `after_position` (None: only what comes from now on).
 
-        Waits at most `block` seconds inside the log at a time.
+        Waits at most `block` seconds inside the log at a time, and ends when `until`, asked between two waits, says
+        True. Goes on after an outage of Redis. Records that a Redis without its last second has lost and numbered
+        anew are yielded as the new records that they are.
         """
+        ...
+
+    def head(self) -> int:
+        """Return the position of the last event of the log, 0 when it has none."""
         ...
 
     def version(self, stream: str) -> int:
         """Return the version of the last event of `stream`, 0 when it has none."""
+        ...
+
+    def versions(self, prefix: str = "") -> dict[str, int]:
+        """Return the version of every stream that starts with `prefix`, in one round trip."""
         ...
 
     def streams(self, prefix: str = "") -> list[str]:
@@ -108,11 +144,28 @@ class EventLog(Protocol):
     # --- outbox and timers
 
     def mark_dirty(self, stream: str) -> None:
-        """Mark `stream` dirty through its current version."""
+        """Ask for `stream` to be looked at (again), whatever its version."""
         ...
 
-    def settle(self, stream: str, version: int) -> bool:
-        """Take `stream` from the dirty set if nothing was appended after `version`; return whether it is clean now."""
+    def mark(self, stream: str) -> int:
+        """Return the number of the stream's mark, 0 when it is clean. Read before the events, given to `settle`."""
+        ...
+
+    def settle(
+        self,
+        stream: str,
+        version: int,
+        *,
+        mark: int | None = None,
+        until: datetime | None = None,
+        lock: Lock | None = None,
+    ) -> bool:
+        """Clean `stream` and set its timer to `until` (None: no timer), atomically, if nothing came in between.
+
+        That is: if the stream is at `version` exactly, and (unless `mark` is None) its mark is still `mark`. Returns
+        whether it was so; False changes nothing, and the caller looks again. Raises LockLost when `lock` is given and
+        no longer held.
+        """
         ...
 
     def take_dirty(self, older_than: float, limit: int = 1000) -> list[str]:
@@ -127,7 +180,7 @@ class EventLog(Protocol):
         ...
 
     def schedule(self, stream: str, at: datetime) -> None:
-        """Make `stream` dirty at `at` (UTC). One timer a stream: the last call wins."""
+        """Make `stream` dirty at `at` (UTC). One timer a stream: the last call (or `settle`) wins."""
         ...
 
     def unschedule(self, stream: str) -> None:
@@ -144,10 +197,51 @@ class EventLog(Protocol):
 
     # --- snapshots and retention
 
-    def save_snapshot(self, snapshot: Snapshot) -> None: ...
+    def save_snapshot(self, snapshot: Snapshot) -> None:
+        """Keep `snapshot` in place of an older one.
+
+        Ignored when it is ahead of its stream, or older than what was trimmed from it, or (with the same
+        fingerprint) older than the one that is kept.
+        """
+        ...
 
     def load_snapshot(self, stream: str) -> Snapshot | None: ...
 
     def drop_snapshots(self) -> int:
         """Delete every snapshot that no trimmed stream depends on; return how many."""
+        ...
+
+    def trimmed(self) -> dict[str, int]:
+        """Return, for each stream that lost its oldest events to `trim`, the version of the last one that went."""
+        ...
+
+    def trim(self, stream: str, through: int) -> int:
+        """Delete the events of `stream` up to version `through`; return how many there were.
+
+        Raises TrimRefused when the stream has no snapshot at `through` or later. Idempotent.
+        """
+        ...
+
+    def forget(self, stream: str, version: int) -> int:
+        """Delete everything about `stream`, which is clean and at `version`; return how many events there were.
+
+        Raises TrimRefused when it is dirty, locked or at another version.
+        """
+        ...
+
+    # --- import
+
+    def restore(self, records: Sequence[Record]) -> None:
+        """Add records as they are (ids, versions, positions, times) and mark their streams dirty. All or nothing.
+
+        They must be in order of position, after the head of the log, and each the next version of its stream.
+        Raises ImportRefused.
+        """
+        ...
+
+    def restore_trimmed(self, snapshot: Snapshot, through: int) -> None:
+        """Make a stream that does not exist yet begin after version `through`, on the strength of `snapshot`.
+
+        Raises ImportRefused when the stream exists.
+        """
         ...

@@ -1,0 +1,26 @@
+"""What both implementations share: new envelopes, times as whole microseconds, the ids of events."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+
+def new_id() -> str:
+    """Return an event id that no log has used: 32 hex digits."""
+    return uuid.uuid4().hex
+
+
+def to_micros(at: datetime) -> int:
+    """Return `at` as whole microseconds since 1970, exactly. Raises ValueError for a time without a zone."""
+    if at.tzinfo is None:
+        raise ValueError(f"{at.isoformat()} has no time zone; the log keeps UTC")
+    return (at - EPOCH) // MICROSECOND
+
+
+def from_micros(micros: int) -> datetime:
+    """Return the UTC time of `micros` microseconds since 1970, exactly."""
+    return EPOCH + micros * MICROSECOND
