@@ -8,9 +8,9 @@ Decisions:
 
 - Certificates: kube-apiserver makes a serving certificate for itself (`--cert-dir`), whose chain file also
   holds the authority that clients verify against. Clients authenticate with a bearer token
-  (`--token-auth-file`) in `system:masters`; RBAC is on. The service-account key is an EC key whose encoding
-  is a constant frame around 32 random bytes, so neither the openssl command nor the cryptography package is
-  needed.
+  (`--token-auth-file`) in `system:masters`; RBAC is on, anonymous access off, so that a missing token is
+  401 like a wrong one. The service-account key is an EC key whose encoding is a constant frame around 32
+  random bytes, so neither the openssl command nor the cryptography package is needed.
 - The ServiceAccount admission plugin is off: with it every Pod must wait for its namespace's `default`
   account and token, and gets a token volume that no kubelet of ours could mount. Without it, ReplicaSets
   make Pods at once. The account itself is still created (controller `serviceaccount`), because people
@@ -188,6 +188,7 @@ class RealControlPlane:
             "advertise-address": LOOPBACK,
             "secure-port": self.port,
             "token-auth-file": self.directory / "tokens.csv",
+            "anonymous-auth": "false",
             "authorization-mode": "RBAC",
             "service-account-issuer": self.url,
             "service-account-key-file": key,

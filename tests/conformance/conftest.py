@@ -1,0 +1,48 @@
+"""Fixtures of the conformance cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.conformance.client import Api, eventually
+from tests.conformance.objects import Object, widget_definition
+from tests.conftest import ApiServer
+
+
+@pytest.fixture(scope="session")
+def http(api_server: ApiServer) -> Iterator[httpx.Client]:
+    """One connection pool per server."""
+    with api_server.http() as client:
+        yield client
+
+
+@pytest.fixture
+def api(http: httpx.Client, namespace: str) -> Api:
+    """A client in a fresh namespace."""
+    return Api(http, namespace)
+
+
+@pytest.fixture(scope="session")
+def widgets(http: httpx.Client) -> Object:
+    """The custom resource `widgets.example.dev`, installed once per server."""
+    return install_definition(Api(http, ""), widget_definition())
+
+
+def install_definition(api: Api, crd: Object) -> Object:
+    """Make sure that a CustomResourceDefinition is there, and wait until its resources are served."""
+    name = crd["metadata"]["name"]
+    if api.find("customresourcedefinitions", name) is None:
+        api.create("customresourcedefinitions", crd)
+
+    def established() -> Object | None:
+        found = api.get("customresourcedefinitions", name)
+        conditions = {item["type"]: item["status"] for item in found.get("status", {}).get("conditions") or []}
+        return found if conditions.get("Established") == "True" else None
+
+    found = eventually(established, f"{name} is established")
+    path = f"/apis/{crd['spec']['group']}/v1/{crd['spec']['names']['plural']}"
+    eventually(lambda: api.http.get(path).is_success, f"{path} is served")
+    return found
