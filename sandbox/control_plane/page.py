@@ -14,7 +14,9 @@ from sandbox.control_plane.store import Document
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:62rem;padding:0 1rem;color:#222}
 table{border-collapse:collapse;width:100%}
-th,td{text-align:left;vertical-align:top;padding:.3rem .8rem .3rem 0;border-bottom:1px solid #ddd}code{font-size:.9em;word-break:break-all}.ERROR{color:#b00020}.WARNING{color:#8a5a00}pre{margin:0;white-space:pre-wrap}
+th,td{text-align:left;vertical-align:top;padding:.3rem .8rem .3rem 0;border-bottom:1px solid #ddd}
+code{font-size:.9em;word-break:break-all}pre{margin:0;white-space:pre-wrap}
+.ERROR{color:#b00020}.WARNING{color:#8a5a00}
 """
 
 

@@ -79,13 +79,19 @@ class ControlPlane:
     """
 
     def __init__(self, keys: Mapping[str, str], *, db: Path | str = ":memory:", infer_listener: bool = False) -> None:
-        self.settings = Settings(keys=dict(keys), infer_listener=infer_listener)
+        self._keys = dict(keys)
+        self.settings = Settings(keys=self._keys, infer_listener=infer_listener)
         self.store = Store(db)
         self._socket = socket.create_server((HOST, 0))
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://{HOST}:{self.port}"
         self._server = _Server(self.store, self.settings, self.port)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
+
+    def admit(self, key: str, workspace: str) -> dict[str, str]:
+        """Add a key, for a test that wants a workspace of its own; returns the headers to send."""
+        self._keys[key] = workspace
+        return self.headers(key)
 
     def headers(self, key: str | None = None) -> dict[str, str]:
         """What a client of the first (or the given) key's workspace sends."""
