@@ -1,0 +1,231 @@
+"""The ingress: an HTTP/1.1 reverse proxy in front of the pods of this node.
+
+    request ─▶ route (host, path) ─▶ Service ─▶ a ready pod that is not being deleted ─▶ its local port
+
+Nothing is buffered on the way back, so server-sent events flow as they are sent. A rollout loses no request: pods
+that are being deleted are never chosen, a pod that cannot be reached is passed over in favour of the next one
+(nothing was sent, so this is safe for every method), and when nobody is ready the request waits a moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+
+from sandbox.kubelet.informer import Informer
+from sandbox.kubelet.pod import local_port
+from sandbox.kubelet.routes import SOURCES, Backend, Route, RouteTable, container_port, serves, target_port
+from sandbox.ports import LOOPBACK
+
+log = logging.getLogger(__name__)
+
+# How long a request waits for a ready pod, in seconds.
+PATIENCE = 2.0
+LOOK_AGAIN_SECONDS = 0.05
+# Bodies up to this size are held, so that the request can be sent again.
+HELD_BODY = 1024 * 1024
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"]
+HOP_BY_HOP = frozenset(
+    {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
+     "transfer-encoding", "upgrade"}
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upstream:
+    """A pod that can answer now."""
+
+    uid: str
+    name: str
+    port: int
+
+
+class Ingress:
+    """Routes and forwards requests; `app` is the ASGI application."""
+
+    def __init__(self, routes: dict[str, Informer], services: Informer, pods: Informer) -> None:
+        """`routes`: informers by the collection paths of `routes.SOURCES`."""
+        self._sources, self._services, self._pods = routes, services, pods
+        self._table: RouteTable | None = None
+        self._in_flight: Counter[str] = Counter()
+        for informer in routes.values():
+            informer.listen(lambda before, after: self._forget_table())
+        # A connection per request: one kept open might be closed by the server just as the next request uses it.
+        self._http = httpx.AsyncClient(
+            timeout=httpx.Timeout(None, connect=2),
+            limits=httpx.Limits(max_keepalive_connections=0),
+            follow_redirects=False,
+            trust_env=False,
+        )
+        self.app = Starlette()
+        self.app.router.add_route("/{path:path}", self._serve, methods=METHODS, include_in_schema=False)
+
+    def in_flight(self, uid: str) -> int:
+        """How many requests the pod is answering now."""
+        return self._in_flight[uid]
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def _serve(self, request: Request) -> Response:
+        host, path = request.headers.get("host", ""), request.scope["path"]
+        route = self._find(host, path)
+        if route is None:
+            return _refuse(404, f"no Ingress, HTTPRoute or VirtualService serves host {host!r} with path {path!r}")
+        try:
+            return await self._forward(request, route)
+        except ClientDisconnect:
+            return _refuse(499, "the client went away")
+
+    async def _forward(self, request: Request, route: Route) -> Response:
+        body = await _body(request)
+        tried: set[str] = set()
+        problem = ""
+        deadline = asyncio.get_running_loop().time() + PATIENCE
+        while True:
+            upstream, why = self._choose(route, tried)
+            if upstream is None:
+                if asyncio.get_running_loop().time() >= deadline:
+                    return _refuse(503, f"{route.source}: {problem or why}")
+                # Those that could not be reached get another chance: they may be back.
+                tried.clear()
+                await asyncio.sleep(LOOK_AGAIN_SECONDS)
+                continue
+            tried.add(upstream.uid)
+            try:
+                return await self._send(request, route, upstream, body)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                problem = f"pod {upstream.name} cannot be reached on port {upstream.port}: {error}"
+            except httpx.TransportError as error:
+                problem = f"pod {upstream.name} broke off: {error or type(error).__name__}"
+                if request.method not in IDEMPOTENT or not isinstance(body, bytes):
+                    return _refuse(502, f"{route.source}: {problem}")
+                if asyncio.get_running_loop().time() >= deadline:
+                    return _refuse(502, f"{route.source}: {problem}")
+
+    async def _send(
+        self, request: Request, route: Route, upstream: Upstream, body: bytes | AsyncIterator[bytes]
+    ) -> Response:
+        url = httpx.URL(
+            scheme="http",
+            host=LOOPBACK,
+            port=upstream.port,
+            raw_path=_raw_path(request, route),
+        )
+        outgoing = self._http.build_request(request.method, url, headers=_request_headers(request), content=body)
+        self._in_flight[upstream.uid] += 1
+        try:
+            answer = await self._http.send(outgoing, stream=True)
+        except BaseException:
+            self._done(upstream)
+            raise
+        response = StreamingResponse(self._relay(answer, upstream), status_code=answer.status_code)
+        response.raw_headers = [
+            (key.lower(), value) for key, value in answer.headers.raw if key.decode().lower() not in HOP_BY_HOP
+        ]
+        return response
+
+    async def _relay(self, answer: httpx.Response, upstream: Upstream) -> AsyncIterator[bytes]:
+        try:
+            async for block in answer.aiter_raw():
+                yield block
+        finally:
+            self._done(upstream)
+            await answer.aclose()
+
+    def _done(self, upstream: Upstream) -> None:
+        self._in_flight[upstream.uid] -= 1
+        if self._in_flight[upstream.uid] <= 0:
+            del self._in_flight[upstream.uid]
+
+    def _find(self, host: str, path: str) -> Route | None:
+        if self._table is None:
+            self._table = RouteTable(
+                route
+                for source, (read, _) in SOURCES.items()
+                for item in self._sources[source]
+                for route in _safe(read, item)
+            )
+        return self._table.find(host, path)
+
+    def _forget_table(self) -> None:
+        self._table = None
+
+    def _choose(self, route: Route, tried: set[str]) -> tuple[Upstream | None, str]:
+        """A pod that has not been tried yet, or why there is none."""
+        live = [(backend, weight) for backend, weight in zip(route.backends, route.weights, strict=True) if weight > 0]
+        if not live:
+            return None, "no backend that the route may use"
+        why = ""
+        # Weighted order without repetition: the first is the choice, the others stand by.
+        for backend, _ in sorted(live, key=lambda pair: random.random() ** (1 / pair[1]), reverse=True):
+            found, why = self._upstreams(backend)
+            if candidates := [one for one in found if one.uid not in tried]:
+                least = min(self._in_flight[one.uid] for one in candidates)
+                return random.choice([one for one in candidates if self._in_flight[one.uid] == least]), ""
+        return None, why
+
+    def _upstreams(self, backend: Backend) -> tuple[list[Upstream], str]:
+        where = f"service {backend.namespace}/{backend.service}"
+        service = self._services.get(backend.namespace, backend.service)
+        if service is None:
+            return [], f"{where} does not exist"
+        target = target_port(service, backend.port)
+        if target is None:
+            return [], f"{where} has no port {backend.port!r}"
+        found = []
+        ready = [pod for pod in self._pods if serves(pod, service)]
+        for pod in ready:
+            number = container_port(pod, target)
+            port = local_port(pod, number) if number is not None else None
+            if port is not None:
+                found.append(Upstream(uid=pod["metadata"]["uid"], name=pod["metadata"]["name"], port=port))
+        if ready and not found:
+            return [], f"{where}: no ready pod listens on port {target!r}"
+        return found, f"{where} has no ready pod"
+
+
+def _safe(read: Any, item: dict[str, Any]) -> list[Route]:
+    try:
+        return list(read(item))
+    except (KeyError, TypeError, ValueError) as error:
+        log.warning("%s is no usable route: %r", item["metadata"].get("name"), error)
+        return []
+
+
+async def _body(request: Request) -> bytes | AsyncIterator[bytes]:
+    length = request.headers.get("content-length", "")
+    if "transfer-encoding" not in request.headers and (not length or int(length) <= HELD_BODY):
+        return await request.body()
+    return request.stream()
+
+
+def _raw_path(request: Request, route: Route) -> bytes:
+    raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
+    if route.rewrite is not None:
+        raw = route.rewritten(raw.decode("latin-1")).encode("latin-1")
+    query: bytes = request.scope["query_string"]
+    return raw + b"?" + query if query else raw
+
+
+def _request_headers(request: Request) -> list[tuple[str, str]]:
+    kept = [(key, value) for key, value in request.headers.items() if key not in HOP_BY_HOP]
+    client = request.client.host if request.client else LOOPBACK
+    forwarded = {"x-forwarded-for": client, "x-forwarded-proto": request.url.scheme,
+                 "x-forwarded-host": request.headers.get("host", "")}  # fmt: skip
+    return [(key, value) for key, value in kept if key not in forwarded] + list(forwarded.items())
+
+
+def _refuse(code: int, why: str) -> Response:
+    return PlainTextResponse(f"sandbox ingress: {why}\n", status_code=code)

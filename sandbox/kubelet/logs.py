@@ -1,0 +1,111 @@
+"""Container logs over HTTP: for the embedded API server and people, and in the kubelet's own form for `kubectl logs`.
+
+    GET /logs/<namespace>/<pod>[/<container>]             plain HTTP, what the pod's annotation points at
+    GET /containerLogs/<namespace>/<pod>/<container>      what a kube-apiserver asks a node for
+
+Query, both: `tailLines`, `previous`, `follow`, `limitBytes`, as in the Kubernetes API. On loopback only, without
+authentication: whoever can read this machine's files can read these logs anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from sandbox.kubelet.kubelet import Kubelet
+from sandbox.kubelet.pod import PodWorker
+from sandbox.kubelet.runtime import Runtime
+
+FOLLOW_SECONDS = 0.2
+BLOCK = 64 * 1024
+
+
+def log_app(kubelet: Kubelet, runtime: Runtime) -> Starlette:
+    """The log endpoints as an ASGI application."""
+
+    async def logs(request: Request) -> Response:
+        namespace, name = request.path_params["namespace"], request.path_params["pod"]
+        worker = kubelet.worker(namespace, name)
+        if worker is None:
+            return PlainTextResponse(f"pod {namespace}/{name} does not run on this node\n", status_code=404)
+        container = request.path_params.get("container") or _default_container(worker)
+        attempt = worker.attempt(container)
+        if attempt is None:
+            known = ", ".join(worker.container_names())
+            text = f'container "{container}" is not in pod {namespace}/{name}, which has {known}\n'
+            return PlainTextResponse(text, status_code=404)
+        if _flag(request, "previous"):
+            attempt -= 1
+            if attempt < 0:
+                text = f'previous terminated container "{container}" in pod "{name}" not found\n'
+                return PlainTextResponse(text, status_code=400)
+        path = runtime.log_path(worker.pod, container, attempt)
+        # A container that is being restarted shows its last words until the next run has begun.
+        if not path.exists() and attempt:
+            path = runtime.log_path(worker.pod, container, attempt - 1)
+        following = _flag(request, "follow") and not _flag(request, "previous")
+        goes_on: Callable[[], bool] = (lambda: worker.is_running(container)) if following else (lambda: False)
+        content = _content(path, _number(request, "tailLines"), _number(request, "limitBytes"), goes_on)
+        return StreamingResponse(content, media_type="text/plain; charset=utf-8")
+
+    where = "/{namespace}/{pod}"
+    return Starlette(
+        routes=[
+            Route("/logs" + where, logs),
+            Route("/logs" + where + "/{container}", logs),
+            Route("/containerLogs" + where + "/{container}", logs),
+            Route("/healthz", lambda request: PlainTextResponse("ok")),
+        ]
+    )
+
+
+def _default_container(worker: PodWorker) -> str:
+    name: str = worker.pod["spec"]["containers"][0]["name"]
+    return name
+
+
+def _flag(request: Request, name: str) -> bool:
+    return request.query_params.get(name, "").lower() in ("true", "1")
+
+
+def _number(request: Request, name: str) -> int | None:
+    value = request.query_params.get(name, "")
+    return int(value) if value.isdigit() else None
+
+
+async def _content(
+    path: Path, tail: int | None, limit: int | None, goes_on: Callable[[], bool]
+) -> AsyncIterator[bytes]:
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        if tail is not None:
+            file.seek(_tail_offset(path.read_bytes(), tail))
+        left = limit
+        while True:
+            alive = goes_on()  # asked before reading, so that the last lines are not missed
+            while block := file.read(BLOCK if left is None else min(BLOCK, left)):
+                yield block
+                if left is not None:
+                    left -= len(block)
+            if not alive or left == 0:
+                return
+            await asyncio.sleep(FOLLOW_SECONDS)
+
+
+def _tail_offset(content: bytes, lines: int) -> int:
+    if lines <= 0:
+        return len(content)
+    # A trailing newline ends the last line; it does not begin another.
+    end = len(content) - 1 if content.endswith(b"\n") else len(content)
+    for _ in range(lines):
+        end = content.rfind(b"\n", 0, end)
+        if end < 0:
+            return 0
+    return end + 1

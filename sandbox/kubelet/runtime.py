@@ -1,0 +1,224 @@
+"""The container runtime: one container is one process group with its own folder and log file.
+
+Nothing started here outlives this program, however it ends. Every process group is led by a tiny shell that waits
+for the end of a pipe, whose writing end only this program holds, and then kills its group; the container's own
+process joins that group before it runs a line. So there is no moment without a guard, no thread to follow (as
+Linux' parent-death signal does), and grandchildren go too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import signal
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sandbox.kubelet.environment import expand
+from sandbox.ports import LOOPBACK
+
+GUARD = ("/bin/sh", "-c", "read _; kill -KILL 0")
+# Left out of a container's copy of its image.
+IGNORED = shutil.ignore_patterns(".langgraph_api", "__pycache__", ".env")
+# The Agent Server image listens here unless PORT says otherwise.
+DEFAULT_PORT = 8000
+MESSAGE_LINES = 10
+MESSAGE_BYTES = 2048
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+def image_environment(home: Path) -> dict[str, str]:
+    """What the image itself would set (its ENV); a container's own environment wins over it."""
+    return {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin"]),
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+        # Lines reach the log when they are printed, not when a buffer is full.
+        "PYTHONUNBUFFERED": "1",
+        "LOG_COLOR": "false",
+        # Neither an image in production nor a sandbox phones home at start.
+        "LANGGRAPH_NO_VERSION_CHECK": "true",
+        "LANGGRAPH_CLI_NO_ANALYTICS": "1",
+    }
+
+
+def listening_port(env: dict[str, str]) -> int:
+    """The port inside the container on which an Agent Server with this environment listens."""
+    port = env.get("PORT", "")
+    return int(port) if port.isdigit() else DEFAULT_PORT
+
+
+def command_line(container: dict[str, Any], env: dict[str, str], port: int) -> list[str]:
+    """What to execute: the Pod's own command, else the image's, which is an Agent Server on local `port`."""
+    given = [*(container.get("command") or ()), *(container.get("args") or ())]
+    if container.get("command"):
+        return [expand(part, env) for part in given]
+    server = Path(sys.executable).parent / "langgraph"
+    start = [str(server)] if server.exists() else [sys.executable, "-m", "langgraph_cli"]
+    return [
+        *start,
+        "dev",
+        "--no-browser",
+        "--no-reload",
+        "--host",
+        LOOPBACK,
+        "--port",
+        str(port),
+        # `dev` ignores N_JOBS_PER_WORKER and would run one job at a time.
+        "--n-jobs-per-worker",
+        "10",
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exit:
+    """How a container's process ended."""
+
+    # As a container runtime reports it: 128 + n when signal n ended the process.
+    code: int
+    signal: int | None
+    finished_at: datetime
+
+
+class Runtime:
+    """Starts containers. One instance for the life of the program; `close` ends everything at once."""
+
+    def __init__(self, state: Path) -> None:
+        self._folders = state / "pods"
+        self._logs = state / "logs"
+        # What an earlier life left behind; its processes died with it.
+        shutil.rmtree(self._folders, ignore_errors=True)
+        self._folders.mkdir(parents=True)
+        self._logs.mkdir(parents=True, exist_ok=True)
+        self._lifeline, self._held = os.pipe()
+        self._running: set[Process] = set()
+
+    async def start(
+        self, *, folder: Path, pod: dict[str, Any], container: dict[str, Any], env: dict[str, str], attempt: int,
+        port: int,
+    ) -> Process:  # fmt: skip
+        """Run the image `folder` for one container. OSError when its command cannot be executed."""
+        work = self._folders / pod["metadata"]["uid"] / container["name"]
+        await asyncio.to_thread(_copy, folder, work)
+        log = self.log_path(pod, container["name"], attempt)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        process = Process(log)
+        command = command_line(container, env, port)
+        full = {**image_environment(work), **env}
+        cwd = Path(container["workingDir"]) if container.get("workingDir") else work
+        await process.start(command, full, cwd if cwd.is_dir() else work, self._lifeline)
+        self._running.add(process)
+        process.exited.add_done_callback(lambda _: self._running.discard(process))
+        return process
+
+    def log_path(self, pod: dict[str, Any], container: str, attempt: int) -> Path:
+        """The log file of one attempt (0 is the first) at running a container."""
+        meta = pod["metadata"]
+        return self._logs / f"{meta['namespace']}_{meta['name']}_{meta['uid']}" / container / f"{attempt}.log"
+
+    def forget(self, pod: dict[str, Any]) -> None:
+        """Remove a pod's folders. Its logs stay, for people who come too late."""
+        shutil.rmtree(self._folders / pod["metadata"]["uid"], ignore_errors=True)
+
+    async def close(self, grace: float) -> None:
+        """End every container: SIGTERM, SIGKILL after `grace` seconds."""
+        await asyncio.gather(*(process.stop(grace) for process in list(self._running)))
+        os.close(self._held)
+        os.close(self._lifeline)
+
+
+class Process:
+    """A started container process and its guard."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.started_at = datetime.now(UTC)
+        self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self._child: asyncio.subprocess.Process | None = None
+        self._guard: asyncio.subprocess.Process | None = None
+        self._reaper: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Process id. RuntimeError when it was never started."""
+        if self._child is None:
+            raise RuntimeError("the container was not started")
+        return self._child.pid
+
+    async def start(self, command: list[str], env: dict[str, str], cwd: Path, lifeline: int) -> None:
+        """Start guard and process. OSError when the command cannot be executed."""
+        null = asyncio.subprocess.DEVNULL
+        self._guard = await asyncio.create_subprocess_exec(
+            *GUARD, stdin=lifeline, stdout=null, stderr=null, process_group=0
+        )
+        executable = shutil.which(command[0], path=env.get("PATH")) or command[0]
+        try:
+            with self.log.open("wb") as log:
+                self._child = await asyncio.create_subprocess_exec(
+                    executable, *command[1:], stdin=null, stdout=log, stderr=log, env=env, cwd=cwd,
+                    process_group=self._guard.pid,
+                )  # fmt: skip
+        except BaseException:
+            self._kill_group()
+            await self._guard.wait()
+            raise
+        self._reaper = asyncio.create_task(self._reap(self._child))
+
+    def terminate(self) -> None:
+        """SIGTERM to the container's main process."""
+        if self._child is not None and self._child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._child.terminate()
+
+    def kill(self) -> None:
+        """SIGKILL to everything the container started."""
+        self._kill_group()
+
+    async def stop(self, grace: float) -> Exit:
+        """SIGTERM, SIGKILL after `grace` seconds; returns how it ended."""
+        self.terminate()
+        with contextlib.suppress(TimeoutError):
+            return await asyncio.wait_for(asyncio.shield(self.exited), max(grace, 0.0))
+        self._kill_group()
+        return await asyncio.shield(self.exited)
+
+    async def _reap(self, child: asyncio.subprocess.Process) -> None:
+        status = await child.wait()
+        # What the main process left running ends with it, as in a container.
+        self._kill_group()
+        if self._guard is not None:
+            await self._guard.wait()
+        number = -status if status < 0 else None
+        code = 128 + number if number is not None else status
+        self.exited.set_result(Exit(code=code, signal=number, finished_at=datetime.now(UTC)))
+
+    def _kill_group(self) -> None:
+        # The guard is only reaped after this, so its group's number cannot belong to anybody else.
+        if self._guard is not None and self._guard.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._guard.pid, signal.SIGKILL)
+
+
+def last_lines(log: Path, lines: int = MESSAGE_LINES, limit: int = MESSAGE_BYTES) -> str:
+    """The end of a log for a termination message: at most `lines` lines and `limit` bytes, without colours."""
+    try:
+        with log.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 64 * 1024))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    kept = [line.rstrip() for line in _ESCAPES.sub("", text).splitlines() if line.strip()][-lines:]
+    return "\n".join(kept).encode()[-limit:].decode(errors="ignore")
+
+
+def _copy(image: Path, work: Path) -> None:
+    # A restarted container starts from its image again, without what the one before it wrote.
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.copytree(image, work, ignore=IGNORED)
