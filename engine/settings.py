@@ -1,0 +1,529 @@
+"""Every setting of the data plane, read and validated in this one place.
+
+A setting is an environment variable `AGENTPLANE_<NAME>`; a variable that is empty counts as unset. `Settings.load()`
+either returns a configuration that fits together or raises SettingsError with one line per mistake: the variable, its
+value (never of a secret) and what to do. The description of a field is its documentation, in `describe()` and in
+error messages alike.
+
+No other module reads the environment. (Libraries do: HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE work as everywhere.)
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
+from uuid import UUID
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from engine.errors import SettingsError
+
+PREFIX = "AGENTPLANE_"
+
+REGIONS: Mapping[str, tuple[str, str]] = {
+    "gcp-us": ("https://api.host.langchain.com", "https://api.smith.langchain.com"),
+    "gcp-eu": ("https://eu.api.host.langchain.com", "https://eu.api.smith.langchain.com"),
+    "gcp-apac": ("https://apac.api.host.langchain.com", "https://apac.api.smith.langchain.com"),
+    "aws-us": ("https://aws.api.host.langchain.com", "https://aws.api.smith.langchain.com"),
+}
+"""Region → control plane URL, LangSmith API URL."""
+
+DEFAULT_REGION = "gcp-us"
+
+OFF = frozenset({"", "off", "none"})
+"""Values that switch a report route off."""
+
+EMPTY_MEANS_OFF = ("report_revision_route", "report_deployment_route")
+"""Settings whose empty variable is a value of its own, rather than unset."""
+
+SERVICE_LINK = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT|PORT)(_.*)?")
+"""Variables that Kubernetes adds for every Service whose name starts with `agentplane-`."""
+
+_DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_HOSTNAME = re.compile(r"[A-Za-z0-9*]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?")
+_ROUTE = re.compile(r"(PATCH|POST|PUT) (/\S*)")
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+def variable(field: str) -> str:
+    """Return the environment variable of a setting."""
+    return f"{PREFIX}{field.upper()}"
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routing:
+    """How people reach Agent Servers."""
+
+    kind: Literal["ingress", "gateway", "istio", "none"]
+    hostname: str
+    base_path: str
+    tls: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """One setting, fit to be shown to anybody."""
+
+    name: str
+    variable: str
+    value: str
+    """Redacted where it is a secret."""
+    given: bool
+    """Set by somebody, rather than the default."""
+    description: str
+
+
+class Settings(BaseSettings):
+    """The configuration of one installation. Times are seconds."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    # --- who we are
+
+    listener_enabled: bool = Field(True, description="run the listener half; false leaves it to another one")
+    operator_enabled: bool = Field(True, description="run the operator half; false leaves it to another one")
+    langsmith_api_key: SecretStr | None = Field(None, description="LangSmith API key of the workspace")
+    workspace_id: UUID | None = Field(None, description="id of the LangSmith workspace, a UUID")
+    listener_id: UUID | None = Field(
+        None, description="id of the listener, a UUID: Deployments > Listeners in LangSmith"
+    )
+    digest_key: SecretStr | None = Field(
+        None,
+        description="secret for keyed digests where there is no LangSmith API key (an operator alone); any long text",
+    )
+    prefix: str = Field(
+        "agentplane",
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$",
+        description="of queues and Redis keys; another one for every installation that shares a Redis",
+    )
+
+    # --- control plane
+
+    region: Literal["gcp-us", "gcp-eu", "gcp-apac", "aws-us"] | None = Field(
+        None,
+        description=f"LangSmith region ({', '.join(REGIONS)}): sets both URLs; {DEFAULT_REGION} when no URL is set",
+    )
+    host_backend_url: str = Field("", description="URL of the control plane; self-hosted: https://<LangSmith>/api-host")
+    smith_backend_url: str = Field("", description="URL of the LangSmith API that belongs to the control plane")
+    control_plane_ca_file: Path | None = Field(None, description="PEM file of the authority of both URLs, when private")
+    report_revision_route: str = Field(
+        "PATCH /v2/deployments/{deployment_id}/revisions/{revision_id}/status",
+        description="METHOD /path that takes reports of {deployment_id} {revision_id}; empty or off: no reports",
+    )
+    report_deployment_route: str = Field(
+        "PATCH /v2/deployments/{deployment_id}/status",
+        description="METHOD /path that takes reports of {deployment_id}; empty or off: no reports",
+    )
+
+    # --- Redis and time
+
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"),
+        description="redis://, rediss:// or unix:// URL of Redis, with its password",
+    )
+    poll_seconds: Seconds = Field(10.0, description="seconds between two polls of the control plane")
+    sweep_seconds: Seconds = Field(
+        2.0, description="seconds between two looks for streams that are due or were forgotten"
+    )
+    lock_seconds: Seconds = Field(
+        60.0, description="seconds that a worker's lock on a stream lasts without a sign of life"
+    )
+    request_timeout_seconds: Seconds = Field(
+        15.0, description="seconds that the control plane or Kubernetes may be silent"
+    )
+    connect_timeout_seconds: Seconds = Field(5.0, description="seconds to wait for a connection to either")
+
+    # --- what the listener does
+
+    watch_namespaces: CommaSeparated = Field(
+        (), description="comma separated namespaces to deploy to: those of the listener in LangSmith"
+    )
+    queue_enabled: bool = Field(True, description="separate queue workers for an LGP that does not say")
+    tracing_enabled: bool = Field(True, description="Agent Servers send traces to LangSmith")
+    agent_auth: Literal["langsmith", "noop"] = Field(
+        "langsmith", description="who may call Agent Servers: holders of a key of the workspace, or (noop) anybody"
+    )
+    rollout_deadline_seconds: Seconds = Field(900.0, description="seconds for a revision to roll out before it failed")
+    failure_grace_seconds: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        60.0, description="seconds to watch a failing pod (image pull, crash loop) before its revision failed"
+    )
+    health_check_enabled: bool = Field(
+        True, description="ask GET /ok through the hostname before a revision is DEPLOYED"
+    )
+    health_check_deadline_seconds: Seconds = Field(300.0, description="seconds for the health check to succeed")
+    health_check_timeout_seconds: Seconds = Field(10.0, description="seconds that one health check may take")
+    health_check_address: str = Field(
+        "",
+        description="host:port to connect to for health checks, where the hostname leads nowhere inside the cluster",
+    )
+    health_check_verify_tls: bool = Field(True, description="verify the certificate of the hostname in health checks")
+    health_check_ca_file: Path | None = Field(None, description="PEM file of the hostname's authority, when private")
+    deletion_guard_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="share of all deployments that may be deleted at once before a person must agree (1: any)"
+    )
+    deletion_guard_minimum: Annotated[int, Field(ge=1)] = Field(
+        5, description="deployments that may always be deleted at once, whatever their share"
+    )
+
+    # --- routes to Agent Servers: at most one of the three
+
+    ingress_enabled: bool | None = Field(
+        None, description="keep the paths of a shared Ingress; unset: when neither gateway is enabled"
+    )
+    ingress_hostname: str = Field("", description="hostname[:port] of all Agent Servers, without https://")
+    ingress_base_path: str = Field("", description="path before /lgp/<name>; never change it while deployments exist")
+    ingress_tls_enabled: bool = Field(True, description="the hostname answers on https")
+    ingress_class: str = Field("", description="class of the shared Ingress; empty is the cluster's default")
+    ingress_namespace: str = Field("", description="where the shared Ingress is; empty is the namespace of the LGPs")
+    gateway_enabled: bool = Field(False, description="an HTTPRoute (Gateway API) for each Agent Server")
+    gateway_name: str = Field("", description="name of the Gateway")
+    gateway_namespace: str = Field("", description="namespace of the Gateway")
+    gateway_hostname: str = Field("", description="hostname[:port] of all Agent Servers, without https://")
+    gateway_base_path: str = Field("", description="path before /lgp/<name>; never change it while deployments exist")
+    gateway_tls_enabled: bool = Field(True, description="the hostname answers on https")
+    istio_gateway_enabled: bool = Field(False, description="an Istio VirtualService for each Agent Server")
+    istio_gateway_name: str = Field("", description="name of the Istio Gateway")
+    istio_gateway_namespace: str = Field("", description="namespace of the Istio Gateway")
+    istio_gateway_hostname: str = Field("", description="hostname[:port] of all Agent Servers, without https://")
+    istio_gateway_base_path: str = Field(
+        "", description="path before /lgp/<name>; never change it while deployments exist"
+    )
+    istio_gateway_tls_enabled: bool = Field(True, description="the hostname answers on https")
+
+    # --- what the operator does
+
+    template_deployment: Path | None = Field(None, description="YAML file with the base of Agent Server Deployments")
+    template_service: Path | None = Field(None, description="YAML file with the base of their Services")
+    template_db: Path | None = Field(None, description="YAML file with the base of Postgres StatefulSets")
+    template_redis: Path | None = Field(None, description="YAML file with the base of Redis Deployments")
+    keda_enabled: bool = Field(False, description="autoscale with KEDA, which must be installed in the cluster")
+    cluster_domain: str = Field("cluster.local", description="DNS domain of the cluster")
+
+    # --- Kubernetes
+
+    kubeconfig: Path | None = Field(
+        None, description="kubeconfig file; unset: the pod's account, else the default file"
+    )
+    kube_context: str | None = Field(None, description="context of the kubeconfig; unset: its current one")
+    kube_connections: Annotated[int, Field(ge=1)] = Field(64, description="connections to Kubernetes kept open")
+    watch_seconds: Seconds = Field(
+        60.0, description="seconds of the longest watch: how long a dead connection goes unnoticed"
+    )
+
+    # --- telemetry
+
+    log_format: Literal["json", "console"] = Field("json", description="json for machines, console for people")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
+    metrics_port: Annotated[int, Field(ge=1, le=65_535)] | None = Field(
+        None, description="port that serves Prometheus metrics; unset: none"
+    )
+    sentry_dsn: SecretStr | None = Field(None, description="DSN of Sentry; unset: no error reports leave")
+
+    # --- loading and showing
+
+    @classmethod
+    def load(cls, **given: Any) -> Settings:
+        """Return the settings of this process; `given` wins over the environment.
+
+        Raises SettingsError with one line per mistake.
+        """
+        for name in EMPTY_MEANS_OFF:
+            if os.environ.get(variable(name)) == "":
+                given.setdefault(name, "")
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            raise SettingsError("\n".join(_explain(cls, problem, given) for problem in error.errors())) from None
+
+    def describe(self) -> list[Described]:
+        """Return every setting, secrets redacted, in the order of this file."""
+        return [
+            Described(
+                name=name,
+                variable=variable(name),
+                value=_shown(name, getattr(self, name)),
+                given=name in self.model_fields_set,
+                description=field.description or "",
+            )
+            for name, field in type(self).model_fields.items()
+        ]
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return the secret values that no log line, metric or report may hold, longest first."""
+        held = [self.langsmith_api_key, self.digest_key, self.sentry_dsn]
+        values = {secret.get_secret_value() for secret in held if secret is not None}
+        for password in _passwords(self.redis_url.get_secret_value()):
+            values |= {password, unquote(password)}
+        return tuple(sorted(values - {""}, key=len, reverse=True))
+
+    @property
+    def redis_display(self) -> str:
+        """The Redis URL without its password."""
+        return _without_password(self.redis_url.get_secret_value())
+
+    @property
+    def stream_name(self) -> str:
+        """The name of this data plane's own stream: the listener's id, or `operator`."""
+        return str(self.listener_id) if self.listener_enabled and self.listener_id else "operator"
+
+    @property
+    def routing(self) -> Routing:
+        """The one route to Agent Servers that is enabled."""
+        if self.gateway_enabled:
+            return Routing(
+                kind="gateway",
+                hostname=self.gateway_hostname,
+                base_path=self.gateway_base_path,
+                tls=self.gateway_tls_enabled,
+            )
+        if self.istio_gateway_enabled:
+            return Routing(
+                kind="istio",
+                hostname=self.istio_gateway_hostname,
+                base_path=self.istio_gateway_base_path,
+                tls=self.istio_gateway_tls_enabled,
+            )
+        return Routing(
+            kind="ingress" if self.ingress_enabled is not False else "none",
+            hostname=self.ingress_hostname,
+            base_path=self.ingress_base_path,
+            tls=self.ingress_tls_enabled,
+        )
+
+    # --- validation of single settings
+
+    @field_validator("host_backend_url", "smith_backend_url")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        value = value.strip().rstrip("/")
+        if not value:
+            return value
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be a URL such as https://api.host.langchain.com")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("must be a plain URL, without user, query or fragment")
+        if parts.path.endswith(("/v1", "/v2")):
+            raise ValueError("must end before /v1 or /v2, which is added to it")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url(cls, value: SecretStr) -> SecretStr:
+        if urlsplit(value.get_secret_value()).scheme not in ("redis", "rediss", "unix"):
+            raise ValueError("must start with redis://, rediss:// or unix://")
+        return value
+
+    @field_validator("watch_namespaces")
+    @classmethod
+    def _namespaces(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not _DNS_LABEL.fullmatch(name):
+                raise ValueError(f"{name!r} is not the name of a namespace (lowercase letters, digits and dashes)")
+        return tuple(dict.fromkeys(value))
+
+    @field_validator("ingress_hostname", "gateway_hostname", "istio_gateway_hostname", "health_check_address")
+    @classmethod
+    def _hostname(cls, value: str) -> str:
+        if value and not _HOSTNAME.fullmatch(value):
+            raise ValueError("must be a hostname with an optional :port, without https:// and without a path")
+        return value
+
+    @field_validator("ingress_base_path", "gateway_base_path", "istio_gateway_base_path")
+    @classmethod
+    def _base_path(cls, value: str) -> str:
+        return f"/{value.strip('/')}" if value.strip("/") else ""
+
+    @field_validator("report_revision_route", "report_deployment_route")
+    @classmethod
+    def _route(cls, value: str) -> str:
+        if value.strip().lower() in OFF:
+            return ""
+        if not _ROUTE.fullmatch(value):
+            raise ValueError("must be METHOD and /path with one space between, METHOD being PATCH, POST or PUT")
+        try:
+            value.format(deployment_id="", revision_id="")
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(f"may use {{deployment_id}} and {{revision_id}} only, not {error}") from error
+        return value
+
+    @field_validator(
+        "template_deployment",
+        "template_service",
+        "template_db",
+        "template_redis",
+        "kubeconfig",
+        "control_plane_ca_file",
+        "health_check_ca_file",
+    )
+    @classmethod
+    def _readable(cls, value: Path | None) -> Path | None:
+        if value is None:
+            return None
+        path = value.expanduser()
+        if not path.is_file() or not os.access(path, os.R_OK):
+            raise ValueError("is not a file that this process can read")
+        return path
+
+    @field_validator("log_level", "log_format", "region", "agent_auth", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.strip().lower() if isinstance(value, str) else value
+
+    # --- what must fit together
+
+    @model_validator(mode="after")
+    def _fits(self) -> Settings:
+        mistakes = [*self._needed(), *self._routes(), *self._times()]
+        self.__dict__.update(self._urls(mistakes))  # past the freeze, which is for everybody after us
+        if mistakes:
+            raise ValueError("\n".join(mistakes))
+        return self
+
+    def _needed(self) -> list[str]:
+        mistakes = []
+        if self.listener_enabled:
+            for name in ("langsmith_api_key", "workspace_id", "listener_id"):
+                value = getattr(self, name)
+                if value is None or (isinstance(value, SecretStr) and not value.get_secret_value().strip()):
+                    mistakes.append(_missing(name))
+        elif self.operator_enabled and not (self.langsmith_api_key or self.digest_key):
+            mistakes.append(_missing("digest_key"))
+        if not self.watch_namespaces:
+            mistakes.append(_missing("watch_namespaces"))
+        return mistakes
+
+    def _routes(self) -> list[str]:
+        enabled = [
+            name for name in ("ingress_enabled", "gateway_enabled", "istio_gateway_enabled") if getattr(self, name)
+        ]
+        if len(enabled) > 1:
+            names = " and ".join(variable(name) for name in enabled)
+            return [f"{names} are true together: at most one route to Agent Servers may be; set the others to false"]
+        mistakes = []
+        for name in ("gateway", "istio_gateway"):
+            if getattr(self, f"{name}_enabled"):
+                mistakes += [
+                    _missing(f"{name}_{part}") for part in ("name", "hostname") if not getattr(self, f"{name}_{part}")
+                ]
+        routing = self.routing
+        if routing.kind == "ingress" and len(self.watch_namespaces) > 1:
+            mistakes.append(
+                f"{variable('watch_namespaces')}={','.join(self.watch_namespaces)!r}: a plain Ingress can only lead to "
+                "Services of its own namespace; for more than one namespace set "
+                f"{variable('gateway_enabled')}=true or {variable('istio_gateway_enabled')}=true"
+            )
+        if routing.kind == "ingress" and not routing.hostname and self.listener_enabled and self.health_check_enabled:
+            mistakes.append(
+                f"{_missing('ingress_hostname')}; without one, set {variable('health_check_enabled')}=false, since the "
+                "health check goes through it"
+            )
+        return mistakes
+
+    def _times(self) -> list[str]:
+        least = 3 * (self.request_timeout_seconds + self.connect_timeout_seconds)
+        if self.lock_seconds < least:
+            return [
+                f"{variable('lock_seconds')}={self.lock_seconds:g}: must be at least {least:g}, three times the "
+                "request and connect timeouts together, or a slow peer costs a worker its lock"
+            ]
+        return []
+
+    def _urls(self, mistakes: list[str]) -> dict[str, str]:
+        """Return both URLs, from the region where they are not given; add what does not fit to `mistakes`."""
+        host, smith = self.host_backend_url, self.smith_backend_url
+        by_host = {pair[0]: region for region, pair in REGIONS.items()}
+        by_smith = {pair[1]: region for region, pair in REGIONS.items()}
+        if host in by_smith or smith in by_host:
+            mistakes.append(
+                f"{variable('host_backend_url')}={host!r}, {variable('smith_backend_url')}={smith!r}: the two look "
+                "swapped; api.host is the control plane, api.smith the LangSmith API"
+            )
+            return {}
+        region = self.region or by_host.get(host) or by_smith.get(smith) or (None if host or smith else DEFAULT_REGION)
+        if region is not None:
+            expected = REGIONS[region]
+            for name, value, other in (
+                ("host_backend_url", host, expected[0]),
+                ("smith_backend_url", smith, expected[1]),
+            ):
+                if value and value != other:
+                    mistakes.append(
+                        f"{variable(name)}={value!r}: region {region} has {other}; both URLs must be of one region "
+                        f"({variable('region')} alone sets them)"
+                    )
+            return {"host_backend_url": expected[0], "smith_backend_url": expected[1]}
+        mistakes += [_missing(name) for name in ("host_backend_url", "smith_backend_url") if not getattr(self, name)]
+        return {}
+
+
+def unknown_variables(environment: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
+    """Return (variable, nearest setting or "") of everything that looks like a setting of ours and is none."""
+    known = {variable(name) for name in Settings.model_fields}
+    names = sorted(os.environ if environment is None else environment)
+    strange = [name for name in names if name.startswith(PREFIX) and name not in known]
+    return [
+        (name, next(iter(difflib.get_close_matches(name, known, 1)), ""))
+        for name in strange
+        if not SERVICE_LINK.fullmatch(name)
+    ]
+
+
+def _missing(name: str) -> str:
+    return f"{variable(name)} is not set; needed: {Settings.model_fields[name].description}"
+
+
+def _explain(cls: type[Settings], problem: Any, given: Mapping[str, Any]) -> str:
+    """Return one line for a mistake that pydantic found."""
+    text = str(problem["msg"]).removeprefix("Value error, ")
+    if not problem["loc"]:
+        return text
+    name = str(problem["loc"][0])
+    field = cls.model_fields.get(name)
+    if field is None:
+        return f"{name}: there is no such setting"
+    value = given.get(name, os.environ.get(variable(name), ""))
+    shown = "" if "SecretStr" in str(field.annotation) else f"={str(value)!r}"
+    return f"{variable(name)}{shown}: {text}; expected: {field.description}"
+
+
+def _shown(name: str, value: object) -> str:
+    if name == "redis_url" and isinstance(value, SecretStr):
+        return _without_password(value.get_secret_value())
+    if isinstance(value, SecretStr):
+        return "set, not shown"
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return "" if value is None else str(value)
+
+
+def _passwords(url: str) -> list[str]:
+    """Return the passwords in a URL as they are written there, percent-encoded."""
+    parts = urlsplit(url)
+    queried = re.findall(r"(?:^|&)password=([^&]+)", parts.query)
+    return [password for password in (parts.password, *queried) if password]
+
+
+def _without_password(url: str) -> str:
+    for password in _passwords(url):
+        url = url.replace(f":{password}@", ":***@").replace(f"password={password}", "password=***")
+    return url
