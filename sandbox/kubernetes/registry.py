@@ -11,68 +11,450 @@ The interface for controllers (all synchronous, on the event loop's thread; each
     watch = registry.watch("deployments.apps", "pods")              -> present objects as ADDED, then changes
     async for event in watch: event.type, event.stored.object (shared: do not change), event.stored.copy()
 
-An update that changes nothing writes nothing.
+An update that changes nothing writes nothing. Every write goes the same way: decode (prune unknown fields, check types),
+default, keep what the caller may not change, own fields, validate, store.
 """
 
 from __future__ import annotations
 
+import random
 import uuid
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from sandbox.kubernetes import status
+import orjson
+
+from sandbox.kubernetes import apply as ownership
+from sandbox.kubernetes import crds, defaults, patches, schema, status, validation
+from sandbox.kubernetes.addresses import assign_addresses
+from sandbox.kubernetes.kinds import Kind, Kinds
+from sandbox.kubernetes.selectors import field_selector, label_selector
+from sandbox.kubernetes.status import ApiError, Cause
 from sandbox.kubernetes.store import Object, Store, Stored, Watch
 
+FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
 
-def now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+_ZERO: Object = {
+    "metadata": {},
+    "spec": {
+        "containers": [],
+        "strategy": {},
+        "updateStrategy": {},
+        "template": {"metadata": {}, "spec": {"containers": []}},
+    },
+    "status": {},
+}
+"""What a typed object has before anything is set: containers that nobody owns just because they exist."""
+
+_KEEPS_STATUS = {"nodes", crds.RESOURCE, "events"}
+_SYSTEM = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink")
+
+
+def now(seconds_ahead: int = 0) -> str:
+    """The current time, to the second, as Kubernetes writes it."""
+    return (datetime.now(UTC) + timedelta(seconds=seconds_ahead)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(slots=True)
+class Request:
+    """How a write is to be done, beside what is written."""
+
+    manager: str = "unknown"
+    dry_run: bool = False
+    field_validation: str = "Ignore"
+    """Ignore, Warn or Strict: what to do about unknown fields."""
+    force: bool = False
+    """Server-side apply takes contested fields."""
+    warnings: list[str] = field(default_factory=list)
+    """Filled in by the registry."""
 
 
 class Registry:
-    """First cut: storage semantics only."""
+    """Objects of every served kind."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.kinds = Kinds()
+        for stored in store.list(crds.RESOURCE):
+            self.kinds.add(*crds.kinds_of(stored.object))
+        for name in ("default", "kube-system", "kube-public", "kube-node-lease"):
+            if store.get("namespaces", "", name) is None:
+                self.create("namespaces", {"metadata": {"name": name}}, manager="kube-apiserver")
 
-    def _found(self, resource: str, namespace: str, name: str) -> Stored:
-        stored = self.store.get(resource, namespace, name)
+    def kind(self, resource: str | Kind) -> Kind:
+        return resource if isinstance(resource, Kind) else self.kinds.stored(resource)
+
+    # reading
+
+    def found(self, resource: str | Kind, namespace: str, name: str) -> Stored:
+        """The stored object, shared. Raises ApiError 404."""
+        kind = self.kind(resource)
+        stored = self.store.get(kind.resource, namespace, name)
         if stored is None:
-            plural, _, group = resource.partition(".")
-            raise status.not_found(group, plural, name)
+            raise status.not_found(kind.group, kind.plural, name)
         return stored
 
-    def get(self, resource: str, namespace: str, name: str) -> Object:
-        return self._found(resource, namespace, name).copy()
+    def get(self, resource: str | Kind, namespace: str, name: str) -> Object:
+        return self.found(resource, namespace, name).copy()
 
-    def list(self, resource: str, namespace: str = "", labels: str = "", fields: str = "") -> list[Object]:
-        return [stored.copy() for stored in self.store.list(resource, namespace)]
+    def select(self, resource: str | Kind, namespace: str = "", labels: str = "", fields: str = "") -> list[Stored]:
+        """The stored objects that match, shared, in order of namespace and name."""
+        name = self.kind(resource).resource
+        selected = self.store.list(name, namespace)
+        if labels or fields:
+            matches = matcher(name, labels, fields)
+            selected = [stored for stored in selected if matches(stored.object)]
+        return selected
 
-    def create(self, resource: str, obj: Object, *, manager: str = "unknown", dry_run: bool = False) -> Object:
+    def list(self, resource: str | Kind, namespace: str = "", labels: str = "", fields: str = "") -> list[Object]:
+        return [stored.copy() for stored in self.select(resource, namespace, labels, fields)]
+
+    def watch(self, *resources: str, since: int | None = None) -> Watch:
+        return self.store.watch(*resources, since=since)
+
+    # create
+
+    def create(
+        self, resource: str | Kind, obj: Object, *, manager: str = "unknown", request: Request | None = None
+    ) -> Object:
+        """Raises ApiError 404 (namespace), 403 (terminating), 409, 400, 422."""
+        kind, request = self.kind(resource), request or Request(manager)
+        self._decode(kind, obj, request)
+        return self._create(kind, obj, request, applied=False)
+
+    def _create(self, kind: Kind, obj: Object, request: Request, applied: bool) -> Object:
         metadata = obj["metadata"]
-        if "name" not in metadata:
-            metadata["name"] = metadata["generateName"] + uuid.uuid4().hex[:5]
-        if self.store.get(resource, metadata.get("namespace", ""), metadata["name"]):
-            plural, _, group = resource.partition(".")
-            raise status.already_exists(group, plural, metadata["name"])
+        if metadata.get("resourceVersion"):
+            raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
+        self._check_namespace(kind, metadata)
+        if not metadata.get("name"):
+            if not metadata.get("generateName"):
+                cause = status.required("metadata.name", "name or generateName is required")
+                raise status.invalid(kind.group, kind.kind, "", [cause])
+            metadata["name"] = metadata["generateName"][:58] + "".join(
+                random.choices("bcdfghjklmnpqrstvwxz2456789", k=5)
+            )
+        for name in _SYSTEM:
+            metadata.pop(name, None)
         metadata["uid"] = str(uuid.uuid4())
         metadata["creationTimestamp"] = now()
-        metadata["generation"] = 1
-        return self.store.create(resource, obj).copy()
+        if kind.counts_generation:
+            metadata["generation"] = 1
+        if kind.status and kind.resource not in _KEEPS_STATUS:
+            obj.pop("status", None)
+        self._default(kind, obj)
+        if not applied:
+            zero = {"metadata": {}} if kind.custom else _ZERO
+            self._own(kind, zero, obj, request, "")
+        self._finish(kind, None, obj)
+        if self.store.get(kind.resource, metadata.get("namespace", ""), metadata["name"]) is not None:
+            raise status.already_exists(kind.group, kind.plural, metadata["name"])
+        if request.dry_run:
+            return obj
+        created = self.store.create(kind.resource, obj)
+        self._definition_changed(kind, created)
+        return created.copy()
+
+    def _check_namespace(self, kind: Kind, metadata: Object) -> None:
+        if not kind.namespaced:
+            metadata.pop("namespace", None)
+            return
+        name = metadata.setdefault("namespace", "default")
+        namespace = self.store.get("namespaces", "", name)
+        if namespace is None:
+            raise status.not_found("", "namespaces", name)
+        if "deletionTimestamp" in namespace.object["metadata"]:
+            why = f"unable to create new content in namespace {name} because it is being terminated"
+            cause = ("NamespaceTerminating", f"namespace {name} is being terminated", "metadata.namespace")
+            raise status.forbidden(kind.group, kind.plural, metadata.get("name", ""), why, [cause])
+
+    # update
 
     def update(
-        self, resource: str, obj: Object, *, subresource: str = "", manager: str = "unknown", dry_run: bool = False
+        self,
+        resource: str | Kind,
+        obj: Object,
+        *,
+        subresource: str = "",
+        manager: str = "unknown",
+        request: Request | None = None,
     ) -> Object:
-        metadata = obj["metadata"]
-        old = self._found(resource, metadata.get("namespace", ""), metadata["name"])
-        if metadata.get("resourceVersion") not in (None, str(old.version)):
-            plural, _, group = resource.partition(".")
-            raise status.modified(group, plural, metadata["name"])
-        if obj == old.object:
+        """Replace an object, or its status. Raises ApiError 404, 409, 400, 422."""
+        kind, request = self.kind(resource), request or Request(manager)
+        metadata = obj.get("metadata") or {}
+        old = self.found(kind, metadata.get("namespace", "") if kind.namespaced else "", metadata.get("name", ""))
+        self._decode(kind, obj, request)
+        return self._update(kind, old, obj, subresource, request, applied=False, replace=True)
+
+    def _update(
+        self,
+        kind: Kind,
+        old: Stored,
+        obj: Object,
+        subresource: str,
+        request: Request,
+        applied: bool,
+        replace: bool = False,
+    ) -> Object:
+        before, metadata = old.object, obj["metadata"]
+        self._check_identity(kind, old, metadata, replace and kind.custom)
+        for name in (*_SYSTEM, "name", "namespace", "resourceVersion"):
+            metadata.pop(name, None)
+            if name in before["metadata"]:
+                metadata[name] = before["metadata"][name]
+        obj = self._isolate(kind, before, obj, subresource)
+        self._default(kind, obj)
+        if not applied:
+            self._own(kind, before, obj, request, subresource)
+        self._finish(kind, before, obj)
+        if _generation_changed(kind, before, obj):
+            obj["metadata"]["generation"] = before["metadata"].get("generation", 0) + 1
+        if obj == before:
             return old.copy()
-        return self.store.update(resource, obj).copy()
+        if request.dry_run:
+            return obj
+        if _may_go(obj["metadata"]):
+            self._check_rules(kind, before, obj)
+            return self._remove(kind, old, obj)
+        updated = self.store.update(kind.resource, obj)
+        self._definition_changed(kind, updated)
+        return updated.copy()
+
+    def _check_identity(self, kind: Kind, old: Stored, metadata: Object, version_needed: bool) -> None:
+        uid, version = metadata.get("uid"), metadata.get("resourceVersion")
+        if version and version != str(old.version):
+            raise status.modified(kind.group, kind.plural, old.name)
+        if uid and uid != old.object["metadata"]["uid"]:
+            known = old.object["metadata"]["uid"]
+            why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {known}"
+            raise status.conflict(kind.group, kind.plural, old.name, why)
+        if version_needed and not version:
+            cause = (
+                "FieldValueInvalid",
+                "Invalid value: 0x0: must be specified for an update",
+                "metadata.resourceVersion",
+            )
+            raise status.invalid(kind.group, kind.kind, old.name, [cause])
+        if "deletionTimestamp" in old.object["metadata"]:
+            known_finalizers = old.object["metadata"].get("finalizers") or ()
+            added = [name for name in metadata.get("finalizers") or () if name not in known_finalizers]
+            if added:
+                detail = "no new finalizers can be added if the object is being deleted, found new finalizers "
+                cause = status.disallowed(
+                    "metadata.finalizers", detail + f"[]string{{{', '.join(map(status.show, added))}}}"
+                )
+                raise status.invalid(kind.group, kind.kind, old.name, [cause])
+
+    def _isolate(self, kind: Kind, before: Object, obj: Object, subresource: str) -> Object:
+        """A write of the status changes nothing else; a write of the object does not change the status."""
+        if subresource == "status":
+            isolated: Object = orjson.loads(orjson.dumps(before))
+            isolated.pop("status", None)
+            if "status" in obj:
+                isolated["status"] = obj["status"]
+            for name in ("managedFields", *(() if kind.custom else ("annotations", "labels"))):
+                isolated["metadata"].pop(name, None)
+                if name in obj["metadata"]:
+                    isolated["metadata"][name] = obj["metadata"][name]
+            return isolated
+        if kind.status:
+            obj.pop("status", None)
+            if "status" in before:
+                obj["status"] = orjson.loads(orjson.dumps(before["status"]))
+        if kind.resource == "services" and obj["spec"].get("type") != "ExternalName":
+            for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
+                if not obj["spec"].get(name) and name in before["spec"]:
+                    obj["spec"][name] = before["spec"][name]
+        if kind.resource == "namespaces" and "spec" in before:
+            obj["spec"] = before["spec"]
+        return obj
+
+    # patch
+
+    def patch(
+        self,
+        resource: str | Kind,
+        namespace: str,
+        name: str,
+        patch: Any,
+        form: str,
+        *,
+        subresource: str = "",
+        manager: str = "unknown",
+        request: Request | None = None,
+    ) -> tuple[Object, bool]:
+        """Patch in form `json`, `merge`, `strategic` or `apply`; returns the object and whether it was created.
+
+        Raises ApiError 404, 409 (stale version, or fields of other managers), 400, 415, 422.
+        """
+        kind, request = self.kind(resource), request or Request(manager)
+        namespace = namespace if kind.namespaced else ""
+        if form == "apply":
+            return self._apply(kind, namespace, name, patch, subresource, request)
+        old = self.found(kind, namespace, name)
+        live = old.copy()
+        live["apiVersion"] = kind.api_version
+        changed = _patched(kind, live, patch, form)
+        if not isinstance(changed, dict) or not isinstance(changed.get("metadata", {}), dict):
+            raise status.bad_request("the patch does not leave an object")
+        metadata = changed.setdefault("metadata", {})
+        for field_name, given in (("name", name), ("namespace", namespace)):
+            if given and metadata.get(field_name) not in (None, given):
+                cause = status.wrong(f"metadata.{field_name}", metadata[field_name], "field is immutable")
+                raise status.invalid(kind.group, kind.kind, name, [cause])
+        self._decode(kind, changed, request, lenient=True)
+        return self._update(kind, old, changed, subresource, request, applied=False), False
+
+    def _apply(
+        self, kind: Kind, namespace: str, name: str, config: Any, subresource: str, request: Request
+    ) -> tuple[Object, bool]:
+        config = self._configuration(kind, namespace, name, config)
+        old = self.store.get(kind.resource, namespace, name)
+        if old is None and subresource:
+            raise status.not_found(kind.group, kind.plural, name)
+        if kind.status and subresource != "status":
+            config.pop("status", None)
+        elif subresource == "status":
+            config = {
+                key: value for key, value in config.items() if key in ("apiVersion", "kind", "metadata", "status")
+            }
+        live: Object = old.copy() if old else {"metadata": {}}
+        version, uid = config["metadata"].pop("resourceVersion", None), config["metadata"].pop("uid", None)
+        if old is None and uid:
+            raise status.conflict(kind.group, kind.plural, name, f"uid mismatch: the provided object specified uid {uid}, and no existing object was found")  # fmt: skip
+        who = ownership.Manager(request.manager, "Apply", kind.api_version, subresource)
+        merged = ownership.apply(kind.schema, live, config, who, request.force, now())
+        merged["apiVersion"] = kind.stored_api_version
+        self._decode(kind, merged, request, lenient=True)
+        if old is None:
+            merged["metadata"].update(name=name, **({"namespace": namespace} if namespace else {}))
+            return self._create(kind, merged, request, applied=True), True
+        merged["metadata"].update({key: value for key, value in (("resourceVersion", version), ("uid", uid)) if value})
+        return self._update(kind, old, merged, subresource, request, applied=True), False
+
+    def _configuration(self, kind: Kind, namespace: str, name: str, config: Any) -> Object:
+        """A checked, private copy of an apply configuration, without nulls and with canonical quantities."""
+        if not isinstance(config, dict) or not isinstance(config.get("metadata", {}), dict):
+            raise status.bad_request("the body of an apply request must be one object")
+        where = f"{namespace}/{name}; {kind.api_version}, Kind={kind.kind}"
+        given = (config.get("apiVersion"), config.get("kind"))
+        if given != (kind.api_version, kind.kind):
+            raise status.bad_request(f"apply configuration {given} does not match the request ({where})")
+        metadata = config.get("metadata") or {}
+        if metadata.get("managedFields"):
+            raise status.bad_request("metadata.managedFields must be nil")
+        if metadata.get("name") not in (None, name):
+            words = f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
+            raise status.bad_request(words)
+        if kind.namespaced and metadata.get("namespace") not in (None, "", namespace):
+            raise status.bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request"
+            )
+        config = {**_without_nulls(config), "metadata": _without_nulls(metadata)}
+        unknown: list[str] = []
+        schema.prune(kind.schema, config, unknown)
+        causes: list[Cause] = []
+        if not unknown:
+            schema.validate(kind.schema, config, "", causes)
+        broken = [cause for cause in causes if cause[0] == "FieldValueTypeInvalid"]
+        if unknown or broken:
+            what = f".{unknown[0]}: field not declared in schema" if unknown else f".{broken[0][2]}: {broken[0][1]}"
+            raise ApiError(500, "", f"failed to create typed patch object ({where}): {what}")
+        if not kind.custom:
+            defaults.canonicalise(kind.schema, config)
+        return config
+
+    # the common way of a write
+
+    def _decode(self, kind: Kind, obj: Object, request: Request, lenient: bool = False) -> None:
+        """Check identity and types and prune, in place. Raises ApiError 400, or 422 for custom resources."""
+        for name, wanted in (("apiVersion", kind.api_version), ("kind", kind.kind)):
+            if not lenient and obj.get(name) not in (None, "", wanted):
+                raise status.bad_request(
+                    f"the {name} in the data ({obj[name]}) does not match the expected {name} ({wanted})"
+                )
+        obj["apiVersion"], obj["kind"] = kind.stored_api_version, kind.kind
+        metadata = obj.get("metadata")
+        obj["metadata"] = metadata = {} if metadata is None else metadata
+        managed = metadata.pop("managedFields", None) if isinstance(metadata, dict) else None
+        unknown: list[str] = []
+        schema.prune(kind.schema, obj, unknown)
+        if unknown and request.field_validation != "Ignore":
+            named = [f'unknown field "{path}"' for path in unknown]
+            if request.field_validation == "Strict":
+                raise status.bad_request(_cannot_decode(kind, f"strict decoding error: {', '.join(named)}"))
+            request.warnings += named
+        if kind.custom:
+            schema.drop_empty(kind.schema.properties["metadata"], metadata)
+        else:
+            self._check_types(kind, obj)
+            schema.drop_empty(kind.schema, obj)
+            defaults.canonicalise(kind.schema, obj)
+        if isinstance(managed, list) and managed:
+            metadata["managedFields"] = managed
+
+    def _check_types(self, kind: Kind, obj: Object) -> None:
+        causes: list[Cause] = []
+        schema.validate(kind.schema, obj, "", causes)
+        broken = next((cause for cause in causes if cause[0] == "FieldValueTypeInvalid"), None)
+        if broken:
+            raise status.bad_request(_cannot_decode(kind, f"json: cannot unmarshal: {broken[2]}: {broken[1]}"))
+        if bad := validation.check_quantities(kind.schema, obj, ""):
+            raise status.bad_request(_cannot_decode(kind, f"quantities must match the regular expression: {bad}"))
+        if kind.resource == "secrets" and (offset := validation.illegal_base64(obj)) is not None:
+            raise status.bad_request(_cannot_decode(kind, f"illegal base64 data at input byte {offset}"))
+
+    def _default(self, kind: Kind, obj: Object) -> None:
+        if not kind.custom and defaults.needs_spec(kind.resource) and not isinstance(obj.get("spec"), dict):
+            obj["spec"] = {}
+        schema.fill(kind.schema, obj)
+        defaults.compute(kind.resource, obj)
+        if kind.status and not kind.custom:
+            obj.setdefault("status", {})
+
+    def _own(self, kind: Kind, before: Object, obj: Object, request: Request, subresource: str) -> None:
+        who = ownership.Manager(request.manager, "Update", kind.api_version, subresource)
+        hidden = "f:status" if kind.status and not subresource else ""
+        ownership.record_update(kind.schema, before, obj, who, now(), hidden)
+
+    def _finish(self, kind: Kind, before: Object | None, obj: Object) -> None:
+        """Assign what only the server assigns, then validate. Raises ApiError 422."""
+        if kind.resource == "services":
+            assign_addresses(self.store.list("services"), obj)
+        if kind.resource == crds.RESOURCE:
+            self._check_rules(kind, before, obj)
+            if before is None:
+                obj["metadata"].setdefault("finalizers", []).append(crds.CLEANUP)
+            obj["status"] = crds.established(obj, now())
+        else:
+            self._check_rules(kind, before, obj)
+
+    def _check_rules(self, kind: Kind, before: Object | None, obj: Object) -> None:
+        causes: list[Cause] = []
+        schema.validate(kind.schema, obj, "", causes)
+        validation.check_metadata(kind.resource, obj["metadata"], causes)
+        if not kind.custom and not any(reason == "FieldValueTypeInvalid" for reason, _, _ in causes):
+            known = {cause[2] for cause in causes}
+            found: list[Cause] = []
+            validation.check_built_in(kind.resource, obj, found)
+            if before is not None and "deletionTimestamp" not in before["metadata"]:
+                validation.check_change(kind.resource, before, obj, found)
+            causes += [cause for cause in found if cause[2] not in known]
+        if causes:
+            raise status.invalid(kind.group, kind.kind, obj["metadata"]["name"], causes)
+
+    def _definition_changed(self, kind: Kind, stored: Stored) -> None:
+        if kind.resource == crds.RESOURCE:
+            self.kinds.remove(stored.name)
+            self.kinds.add(*crds.kinds_of(stored.object))
+
+    # delete
 
     def delete(
         self,
-        resource: str,
+        resource: str | Kind,
         namespace: str,
         name: str,
         *,
@@ -82,8 +464,119 @@ class Registry:
         version: str = "",
         dry_run: bool = False,
     ) -> Object:
-        self._found(resource, namespace, name)
-        return self.store.delete(resource, namespace, name).copy()
+        """Delete, or begin to: finalizers and a pod's grace period keep the object with a deletionTimestamp.
 
-    def watch(self, *resources: str, since: int | None = None) -> Watch:
-        return self.store.watch(*resources, since=since)
+        `propagation` is Background (default), Foreground or Orphan; `grace` is seconds; `uid` and `version` are
+        preconditions. Returns the last state. Raises ApiError 404, 409.
+        """
+        kind = self.kind(resource)
+        old = self.found(kind, namespace, name)
+        metadata = old.object["metadata"]
+        for what, wanted, known in (("UID", uid, metadata["uid"]), ("ResourceVersion", version, str(old.version))):
+            if wanted and wanted != known:
+                why = f"Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {known}"
+                raise status.conflict(kind.group, kind.plural, name, why)
+        obj = old.copy()
+        if propagation:
+            _set_propagation(obj["metadata"], propagation)
+        seconds = _grace_period(kind, obj, grace)
+        if "deletionTimestamp" in metadata:
+            seconds = min(seconds, metadata.get("deletionGracePeriodSeconds", 0))
+        else:
+            obj["metadata"]["deletionTimestamp"] = now(seconds)
+            if kind.counts_generation:
+                obj["metadata"]["generation"] = metadata.get("generation", 0) + 1
+        if seconds != metadata.get("deletionGracePeriodSeconds"):
+            obj["metadata"]["deletionGracePeriodSeconds"] = seconds
+        if kind.resource == "namespaces":
+            obj["status"] = {**obj.get("status", {}), "phase": "Terminating"}
+        if dry_run:
+            return obj
+        if _may_go(obj["metadata"]) and not (kind.resource == "namespaces" and obj["spec"].get("finalizers")):
+            return self._remove(kind, old, old.copy())
+        return old.copy() if obj == old.object else self.store.update(kind.resource, obj).copy()
+
+    def _remove(self, kind: Kind, old: Stored, last: Object) -> Object:
+        deleted = self.store.delete(kind.resource, old.namespace, old.name, last)
+        if kind.resource == crds.RESOURCE:
+            self.kinds.remove(old.name)
+        return deleted.copy()
+
+    def finalize_namespace(self, name: str) -> None:
+        """Remove a terminating namespace whose content is gone."""
+        stored = self.store.get("namespaces", "", name)
+        if stored is not None:
+            self._remove(self.kind("namespaces"), stored, stored.copy())
+
+
+def matcher(resource: str, labels: str, fields: str) -> Callable[[Object], bool]:
+    """A predicate for label and field selectors together. Raises ApiError 400."""
+    by_label, by_field = label_selector(labels), field_selector(resource, fields)
+    return lambda obj: by_label(obj["metadata"].get("labels") or {}) and by_field(obj)
+
+
+def _patched(kind: Kind, live: Object, patch: Any, form: str) -> Any:
+    if form == "json":
+        return patches.json_patch(live, patch)
+    if not isinstance(patch, dict):
+        raise status.bad_request("a patch of this type must be a JSON object")
+    if form == "merge":
+        return patches.merge_patch(live, patch)
+    if kind.custom:
+        accepted = ("application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml")
+        raise status.unsupported_media_type("application/strategic-merge-patch+json", accepted)
+    return patches.strategic_merge_patch(kind.schema, live, patch)
+
+
+def _cannot_decode(kind: Kind, why: str) -> str:
+    if kind.custom:
+        return why
+    return f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {why}'
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nulls(found) for name, found in value.items() if found is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+def _generation_changed(kind: Kind, before: Object, obj: Object) -> bool:
+    if not kind.counts_generation:
+        return False
+    if not kind.custom:
+        annotated = kind.resource == "deployments.apps"
+        return before.get("spec") != obj.get("spec") or (
+            annotated and before["metadata"].get("annotations") != obj["metadata"].get("annotations")
+        )
+    ignored = {"metadata", "apiVersion", "kind"} | ({"status"} if kind.status else set())
+    return any(before.get(name) != obj.get(name) for name in (before.keys() | obj.keys()) - ignored)
+
+
+def _may_go(metadata: Object) -> bool:
+    """Whether nothing keeps a deleted object any longer."""
+    return (
+        "deletionTimestamp" in metadata
+        and not metadata.get("finalizers")
+        and not metadata.get("deletionGracePeriodSeconds")
+    )
+
+
+def _set_propagation(metadata: Object, propagation: str) -> None:
+    wanted = {"Foreground": [FOREGROUND], "Orphan": [ORPHAN], "Background": []}
+    if propagation not in wanted:
+        words = f'Unsupported value: "{propagation}": supported values: "Background", "Foreground", "Orphan"'
+        raise status.invalid("", "DeleteOptions", "", [("FieldValueNotSupported", words, "propagationPolicy")])
+    kept: Sequence[str] = [name for name in metadata.get("finalizers") or () if name not in (FOREGROUND, ORPHAN)]
+    metadata["finalizers"] = [*kept, *wanted[propagation]]
+    if not metadata["finalizers"]:
+        del metadata["finalizers"]
+
+
+def _grace_period(kind: Kind, obj: Object, asked: int | None) -> int:
+    """Seconds that a kubelet has for stopping a pod; everything else goes at once."""
+    if kind.resource != "pods" or not obj["spec"].get("nodeName"):
+        return 0
+    if obj.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+        return 0
+    granted: int = obj["spec"].get("terminationGracePeriodSeconds", 30) if asked is None else asked
+    return granted

@@ -163,10 +163,11 @@ class Store:
     def update(self, resource: str, obj: Object) -> Stored:
         return self._put("MODIFIED", resource, obj)
 
-    def delete(self, resource: str, namespace: str, name: str) -> Stored:
+    def delete(self, resource: str, namespace: str, name: str, last_state: Object | None = None) -> Stored:
+        """Remove an object; watchers see `last_state` (by default the stored one). Raises KeyError."""
         with self._lock:
             previous = self._objects[resource].pop((namespace, name))
-            last = self._next(resource, previous.copy())
+            last = self._next(resource, last_state or previous.copy())
             self._persist("DELETE FROM objects WHERE resource = ? AND namespace = ? AND name = ?", last, 3)
             self._publish(Event("DELETED", last.version, last, previous))
             return last

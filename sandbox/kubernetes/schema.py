@@ -1,0 +1,383 @@
+"""What an object may look like: one structural schema for built-in kinds and custom resources alike.
+
+Built-in kinds are compiled from the typed models of the kubernetes client (names, types, required fields) with the tables in
+`kinds`; custom resources from the OpenAPI schema of their CRD. Everything that needs structure walks a compiled `Schema`: pruning,
+defaulting, validation (here), field ownership (`apply`), strategic merge (`patches`) and the published OpenAPI.
+`x-kubernetes-validations` (CEL) is not evaluated.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import orjson
+
+from sandbox.kubernetes.status import Cause, required, show, unsupported, wrong
+
+NOTHING: Any = object()
+"""No default; distinct from a default of null."""
+
+
+@dataclass(slots=True, eq=False)
+class Schema:
+    """One compiled node. An empty `type` takes anything."""
+
+    type: str = ""
+    properties: dict[str, Schema] = field(default_factory=dict)
+    values: Schema | None = None
+    """Schema of a map's values; such a map is granular in field ownership unless `atomic`."""
+    items: Schema | None = None
+    required: tuple[str, ...] = ()
+    default: Any = NOTHING
+    preserve: bool = False
+    """Unknown fields stay."""
+    embedded: bool = False
+    """A whole object with apiVersion, kind and metadata."""
+    atomic: bool = False
+    """Owned and replaced as one value."""
+    is_set: bool = False
+    keys: tuple[str, ...] = ()
+    """List-map keys of server-side apply."""
+    merge_key: str = ""
+    """Strategic merge key of a list of objects."""
+    nullable: bool = False
+    int_or_string: bool = False
+    built_in: bool = False
+    """Compiled from a typed model: empty optional strings, lists and maps count as absent, as in Go."""
+    checks: tuple[Callable[[Any, str], Cause | None], ...] = ()
+    """Value checks beyond the type, given the value and its path."""
+    model: str = ""
+    source: dict[str, Any] = field(default_factory=dict)
+    """The OpenAPI keywords this came from, to publish again."""
+    has_defaults: bool = True
+    """Whether anything below has a default; lets `fill` skip whole subtrees."""
+
+    def child(self, name: str) -> Schema | None:
+        """The schema of a field or map value; None when nothing is declared for it."""
+        return self.properties.get(name) or self.values
+
+
+ANYTHING = Schema(preserve=True)
+
+_TYPES: dict[str, Callable[[Any], bool]] = {
+    "": lambda value: True,
+    "object": lambda value: isinstance(value, dict),
+    "array": lambda value: isinstance(value, list),
+    "string": lambda value: isinstance(value, str),
+    "boolean": lambda value: isinstance(value, bool),
+    "integer": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+}
+
+
+# value checks
+
+Check = Callable[[Any, str], Cause | None]
+
+
+def _is_date_time(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text.replace("Z", "+00:00")).tzinfo is not None and "T" in text.upper()
+    except ValueError:
+        return False
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return bool(datetime.strptime(text, "%Y-%m-%d"))
+    except ValueError:
+        return False
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        return bool(base64.b64decode(text, validate=True)) or not text
+    except binascii.Error:
+        return False
+
+
+def _is_ip(version: int) -> Callable[[str], bool]:
+    def check(text: str) -> bool:
+        try:
+            return ipaddress.ip_address(text).version == version
+        except ValueError:
+            return False
+
+    return check
+
+
+_FORMATS: dict[str, Callable[[Any], bool]] = {
+    "int32": lambda value: not isinstance(value, int) or -(2**31) <= value < 2**31,
+    "int64": lambda value: not isinstance(value, int) or -(2**63) <= value < 2**63,
+    "date-time": _is_date_time,
+    "date": _is_date,
+    "byte": _is_base64,
+    "ipv4": _is_ip(4),
+    "ipv6": _is_ip(6),
+    "uuid": re.compile(r"(?i)[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$").match,  # type: ignore[dict-item]
+    "email": re.compile(r"[^@\s]+@[^@\s]+$").match,  # type: ignore[dict-item]
+    "hostname": re.compile(r"[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*$").match,  # type: ignore[dict-item]
+    "uri": re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|/").match,  # type: ignore[dict-item]
+}
+
+
+def format_check(name: str) -> Check | None:
+    known = _FORMATS.get(name)
+    if known is None:
+        return None
+    of_text = name not in ("int32", "int64")
+
+    def check(value: Any, path: str) -> Cause | None:
+        if isinstance(value, str) != of_text or known(value):
+            return None
+        return wrong(path, value, f"{path} in body must be of type {name}: {show(value)}")
+
+    return check
+
+
+def _limit(applies: type | tuple[type, ...], broken: Callable[[Any, Any], bool], words: str, quote: bool = False):  # type: ignore[no-untyped-def]
+    """A keyword whose value is one limit, e.g. `maxLength`."""
+
+    def compile_check(limit: Any) -> Check:
+        shown = f"'{limit}'" if quote else limit
+
+        def check(value: Any, path: str) -> Cause | None:
+            if isinstance(value, applies) and not isinstance(value, bool) and broken(value, limit):
+                return wrong(path, value, f"{path} in body {words.format(shown)}")
+            return None
+
+        return check
+
+    return compile_check
+
+
+@lru_cache(1024)
+def _pattern(text: str) -> re.Pattern[str]:
+    """Go's RE2 syntax, as far as it differs from Python's in CRDs: `\\z`, `\\pL`-like classes are not used there."""
+    return re.compile(text.replace(r"\z", r"\Z"))
+
+
+def _enum(choices: list[Any]) -> Check:
+    return lambda value, path: None if value in choices else unsupported(path, value, choices)
+
+
+def _unique(wanted: bool) -> Check:
+    def check(value: Any, path: str) -> Cause | None:
+        if wanted and isinstance(value, list) and len({orjson.dumps(item) for item in value}) < len(value):
+            return wrong(path, value, f"{path} in body shouldn't contain duplicates")
+        return None
+
+    return check
+
+
+_NUMBER = (int, float)
+_KEYWORDS: dict[str, Callable[[Any], Check | None]] = {
+    "format": format_check,
+    "enum": _enum,
+    "uniqueItems": _unique,
+    "pattern": _limit(str, lambda v, p: not _pattern(p).search(v), "should match {}", quote=True),
+    "minimum": _limit(_NUMBER, lambda v, low: v < low, "should be greater than or equal to {}"),
+    "maximum": _limit(_NUMBER, lambda v, high: v > high, "should be less than or equal to {}"),
+    "minLength": _limit(str, lambda v, low: len(v) < low, "should be at least {} chars long"),
+    "maxLength": _limit(str, lambda v, high: len(v) > high, "should be at most {} chars long"),
+    "minItems": _limit(list, lambda v, low: len(v) < low, "should have at least {} items"),
+    "maxItems": _limit(list, lambda v, high: len(v) > high, "should have at most {} items"),
+    "minProperties": _limit(dict, lambda v, low: len(v) < low, "should have at least {} properties"),
+    "maxProperties": _limit(dict, lambda v, high: len(v) > high, "should have at most {} properties"),
+    "multipleOf": _limit(_NUMBER, lambda v, unit: v % unit != 0, "should be a multiple of {}"),
+}
+
+
+# compiling a CRD's OpenAPI
+
+_KEPT = ("description", "format", "enum", "pattern", "minimum", "maximum", "title")
+
+
+def compile_openapi(spec: dict[str, Any], metadata: Schema | None = None) -> Schema:
+    """Compile a structural schema. `metadata` is the schema of ObjectMeta, for the root and embedded objects."""
+    kind = "" if spec.get("x-kubernetes-int-or-string") else spec.get("type", "")
+    list_type = spec.get("x-kubernetes-list-type")
+    schema = Schema(
+        type=kind,
+        required=tuple(spec.get("required", ())),
+        default=spec.get("default", NOTHING),
+        preserve=bool(spec.get("x-kubernetes-preserve-unknown-fields")),
+        embedded=bool(spec.get("x-kubernetes-embedded-resource")),
+        atomic=spec.get("x-kubernetes-map-type") == "atomic" or (kind == "array" and list_type in (None, "atomic")),
+        is_set=list_type == "set",
+        keys=tuple(spec.get("x-kubernetes-list-map-keys", ())) if list_type == "map" else (),
+        nullable=bool(spec.get("nullable")),
+        int_or_string=bool(spec.get("x-kubernetes-int-or-string")),
+        source={key: spec[key] for key in _KEPT if key in spec},
+    )
+    schema.properties = {name: compile_openapi(below, metadata) for name, below in spec.get("properties", {}).items()}
+    if schema.embedded and metadata is not None:
+        schema.properties = {**schema.properties, "apiVersion": STRING, "kind": STRING, "metadata": metadata}
+    values = spec.get("additionalProperties")
+    if values:
+        schema.values = compile_openapi(values, metadata) if isinstance(values, dict) else ANYTHING
+    elif kind == "object" and not schema.properties and not schema.preserve:
+        schema.properties = {}
+    if "items" in spec:
+        schema.items = compile_openapi(spec["items"], metadata)
+    # A format is a check of its type only: LGP-like CRDs put int32 beside int-or-string.
+    found = [_KEYWORDS[key](value) for key, value in spec.items() if key in _KEYWORDS and value is not None]
+    checks = [check for check in found if check is not None]
+    for junctor in ("allOf", "anyOf", "oneOf", "not"):
+        if junctor in spec and not schema.int_or_string:
+            checks.append(_junction(junctor, spec[junctor]))
+    schema.checks = tuple(checks)
+    below = [*schema.properties.values(), *filter(None, (schema.values, schema.items))]
+    schema.has_defaults = schema.default is not NOTHING or any(child.has_defaults for child in below)
+    return schema
+
+
+def _junction(name: str, spec: Any) -> Check:
+    """allOf, anyOf, oneOf and not only ever narrow: what they say is checked against the already typed value."""
+    branches = [compile_openapi(branch) for branch in (spec if isinstance(spec, list) else [spec])]
+
+    def check(value: Any, path: str) -> Cause | None:
+        failures = []
+        for branch in branches:
+            causes: list[Cause] = []
+            validate(branch, value, path, causes)
+            failures.append(causes)
+        passed = sum(not causes for causes in failures)
+        if name == "allOf":
+            return next((causes[0] for causes in failures if causes), None)
+        if name == "not":
+            return wrong(path, value, f"{path} in body must not validate the schema (not)") if passed else None
+        if name == "anyOf" and not passed:
+            return wrong(path, value, f"{path} in body must validate at least one schema (anyOf)")
+        if name == "oneOf" and passed != 1:
+            found = "none" if not passed else f"{passed} valid alternatives"
+            return wrong(path, value, f"{path} in body must validate one and only one schema (oneOf). Found {found}")
+        return None
+
+    return check
+
+
+STRING = Schema(type="string", has_defaults=False)
+
+
+# walking
+
+IDENTITY = frozenset(("apiVersion", "kind", "metadata"))
+
+
+def prune(schema: Schema, value: Any, unknown: list[str], path: str = "") -> None:
+    """Remove undeclared fields in place and name them in `unknown`."""
+    if isinstance(value, dict) and schema.type in ("object", ""):
+        for key in list(value):
+            below = schema.child(key)
+            if below is not None:
+                prune(below, value[key], unknown, f"{path}.{key}" if path else key)
+            elif not schema.preserve:
+                unknown.append(f"{path}.{key}" if path else key)
+                del value[key]
+    elif isinstance(value, list) and schema.items is not None:
+        for index, item in enumerate(value):
+            prune(schema.items, item, unknown, f"{path}[{index}]")
+
+
+def fill(schema: Schema, value: Any) -> None:
+    """Put defaults where a field is absent (or null but not nullable), in place."""
+    if not schema.has_defaults:
+        return
+    if isinstance(value, dict):
+        for name, below in schema.properties.items():
+            if below.default is not NOTHING and (name not in value or (value[name] is None and not below.nullable)):
+                value[name] = orjson.loads(orjson.dumps(below.default))
+            if name in value and below.has_defaults:
+                fill(below, value[name])
+        if schema.values is not None:
+            for item in value.values():
+                fill(schema.values, item)
+    elif isinstance(value, list) and schema.items is not None:
+        for item in value:
+            fill(schema.items, item)
+
+
+def drop_empty(schema: Schema, value: Any) -> None:
+    """What Go's typed objects do to optional fields: null and empty strings, lists and maps vanish, in place."""
+    if isinstance(value, dict):
+        for key in list(value):
+            below = schema.child(key)
+            if below is None:
+                continue
+            found = value[key]
+            if found is None and schema.values is None:
+                del value[key]
+                continue
+            if isinstance(found, dict | list):
+                drop_empty(below, found)
+            if (found == "" or found == [] or (found == {} and below.values is not None)) and (
+                schema.built_in and key in schema.properties and key not in schema.required and below.type
+            ):
+                if below.model == "*string":
+                    continue
+                del value[key]
+    elif isinstance(value, list) and schema.items is not None:
+        for item in value:
+            drop_empty(schema.items, item)
+
+
+def validate(schema: Schema, value: Any, path: str, causes: list[Cause]) -> None:
+    """Add a cause for every violation of types, required fields, keywords and list keys."""
+    if value is None:
+        if not schema.nullable and schema.type and not schema.built_in:
+            causes.append(_type_cause(schema, value, path))
+        return
+    if schema.int_or_string:
+        if not isinstance(value, int | str) or isinstance(value, bool):
+            causes.append(_type_cause(schema, value, path))
+            return
+    elif not _TYPES[schema.type](value):
+        causes.append(_type_cause(schema, value, path))
+        return
+    for check in schema.checks:
+        cause = check(value, path)
+        if cause is not None:
+            causes.append(cause)
+    if isinstance(value, dict):
+        for name in schema.required:
+            if name not in value:
+                causes.append(required(f"{path}.{name}" if path else name))
+        for key, item in value.items():
+            below = schema.child(key)
+            if below is not None and below is not ANYTHING:
+                validate(below, item, f"{path}.{key}" if path else key, causes)
+    elif isinstance(value, list) and schema.items is not None:
+        for index, item in enumerate(value):
+            validate(schema.items, item, f"{path}[{index}]", causes)
+        if schema.keys or schema.is_set:
+            _unique_items(schema, value, path, causes)
+
+
+def _unique_items(schema: Schema, value: list[Any], path: str, causes: list[Cause]) -> None:
+    seen: list[Any] = []
+    for index, item in enumerate(value):
+        key = {name: item.get(name) for name in schema.keys} if schema.keys and isinstance(item, dict) else item
+        if key in seen and not schema.built_in:
+            causes.append(("FieldValueDuplicate", f"Duplicate value: {show(key)}", f"{path}[{index}]"))
+        seen.append(key)
+
+
+def _type_cause(schema: Schema, value: Any, path: str) -> Cause:
+    wanted = "integer or string" if schema.int_or_string else schema.type
+    shown = '"null"' if value is None else f'"{_go_type(value)}"'
+    detail = f"{path} in body must be of type {wanted}: {shown}"
+    return ("FieldValueTypeInvalid", f"Invalid value: {shown}: {detail}", path)
+
+
+def _go_type(value: Any) -> str:
+    names = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number"}
+    return names[type(value)]

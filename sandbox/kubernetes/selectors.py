@@ -1,0 +1,131 @@
+"""Label and field selectors: the query language of list, watch and deletecollection, and LabelSelector objects."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from sandbox.kubernetes.status import bad_request
+
+Labels = Mapping[str, str]
+Requirement = Callable[[Labels], bool]
+
+_SETTING = re.compile(r"^\s*(\S+)\s+(in|notin)\s*\(([^)]*)\)\s*$")
+_EQUALITY = re.compile(r"^\s*([^\s=!]+)\s*(==|=|!=)\s*([^\s=!]*)\s*$")
+_EXISTENCE = re.compile(r"^\s*(!?)\s*([A-Za-z0-9./_-]+)\s*$")
+
+
+def _requirement(text: str) -> Requirement:
+    if match := _SETTING.match(text):
+        key, operator, listed = match.groups()
+        values = {value.strip() for value in listed.split(",")}
+        if operator == "in":
+            return lambda labels: labels.get(key) in values
+        return lambda labels: labels.get(key) not in values
+    if match := _EQUALITY.match(text):
+        key, operator, wanted = match.groups()
+        if operator == "!=":
+            return lambda labels: labels.get(key) != wanted
+        return lambda labels: labels.get(key) == wanted
+    if match := _EXISTENCE.match(text):
+        absent, key = match.groups()
+        return (lambda labels: key not in labels) if absent else (lambda labels: key in labels)
+    raise bad_request(
+        f"unable to parse requirement: found {text.strip()!r} in a selector, expected key, operator and value"
+    )
+
+
+@lru_cache(1024)
+def label_selector(text: str) -> Requirement:
+    """Compile `a=b,c!=d,e in (f,g),h notin (i),j,!k`. Raises ApiError 400."""
+    parts = [part for part in re.split(r",(?![^(]*\))", text) if part.strip()]
+    requirements = [_requirement(part) for part in parts]
+    return lambda labels: all(requirement(labels) for requirement in requirements)
+
+
+def object_selector(selector: Mapping[str, Any]) -> Requirement:
+    """Compile a LabelSelector object (matchLabels, matchExpressions)."""
+    wanted: Mapping[str, str] = selector.get("matchLabels") or {}
+    expressions = selector.get("matchExpressions") or ()
+
+    def matches(labels: Labels) -> bool:
+        if any(labels.get(key) != value for key, value in wanted.items()):
+            return False
+        return all(_expression(expression, labels) for expression in expressions)
+
+    return matches
+
+
+def _expression(expression: Mapping[str, Any], labels: Labels) -> bool:
+    found = labels.get(expression["key"])
+    values = expression.get("values") or ()
+    return {
+        "In": found in values,
+        "NotIn": found not in values,
+        "Exists": found is not None,
+        "DoesNotExist": found is None,
+    }[expression["operator"]]
+
+
+def selector_text(selector: Mapping[str, Any]) -> str:
+    """A LabelSelector object in query form, as the scale subresource reports it."""
+    parts = [f"{key}={value}" for key, value in sorted((selector.get("matchLabels") or {}).items())]
+    for expression in selector.get("matchExpressions") or ():
+        key, operator = expression["key"], expression["operator"]
+        listed = ",".join(expression.get("values") or ())
+        forms = {
+            "In": f"{key} in ({listed})",
+            "NotIn": f"{key} notin ({listed})",
+            "Exists": key,
+            "DoesNotExist": f"!{key}",
+        }
+        parts.append(forms[operator])
+    return ",".join(parts)
+
+
+_FIELDS: dict[str, tuple[str, ...]] = {
+    "": ("metadata.name", "metadata.namespace"),
+    "pods": ("spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "status.phase",
+             "status.podIP", "status.nominatedNodeName"),
+    "events": ("involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid",
+               "involvedObject.apiVersion", "involvedObject.resourceVersion", "involvedObject.fieldPath", "reason",
+               "reportingComponent", "source", "type"),
+    "secrets": ("type",),
+    "namespaces": ("status.phase",),
+    "nodes": ("spec.unschedulable",),
+    "replicasets.apps": ("status.replicas",),
+    "services": ("spec.clusterIP", "spec.type"),
+}  # fmt: skip
+"""Fields that a resource may be selected by, beside those of every resource."""
+
+_FIELD_TERM = re.compile(r"^\s*([^=!]+?)\s*(==|=|!=)\s*(.*?)\s*$")
+
+
+@lru_cache(1024)
+def field_selector(resource: str, text: str) -> Callable[[Mapping[str, Any]], bool]:
+    """Compile `metadata.name=x,status.phase!=Running` for a resource. Raises ApiError 400 for a field it has not."""
+    terms: list[tuple[tuple[str, ...], bool, str]] = []
+    for part in filter(str.strip, text.split(",")):
+        match = _FIELD_TERM.match(part)
+        if match is None:
+            raise bad_request(f'invalid selector: "{text}"; can\'t understand "{part}"')
+        path, operator, wanted = match.groups()
+        if path not in _FIELDS[""] and path not in _FIELDS.get(resource, ()):
+            raise bad_request(f'field label not supported: "{path}"')
+        terms.append((tuple(path.split(".")), operator != "!=", wanted))
+
+    def matches(obj: Mapping[str, Any]) -> bool:
+        return all((_text_at(obj, path) == wanted) == equal for path, equal, wanted in terms)
+
+    return matches
+
+
+def _text_at(obj: Mapping[str, Any], path: tuple[str, ...]) -> str:
+    found: Any = obj
+    for name in path:
+        found = found.get(name) if isinstance(found, Mapping) else None
+        if found is None:
+            return "false" if path == ("spec", "unschedulable") else ""
+    return str(found).lower() if isinstance(found, bool) else str(found)

@@ -1,0 +1,433 @@
+"""What the API server refuses about built-in kinds beyond their types, and which fields never change.
+
+Not every rule of Kubernetes: those that manifests of this project and its tests run into, worded as the real server does.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from sandbox.kubernetes.defaults import canonical_quantity, containers
+from sandbox.kubernetes.schema import Schema
+from sandbox.kubernetes.selectors import object_selector
+from sandbox.kubernetes.status import Cause, disallowed, duplicate, required, wrong
+
+Object = dict[str, Any]
+
+_LABEL_1123 = (
+    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an "
+    "alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+)
+_SUBDOMAIN = (
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end "
+    "with an alphanumeric character (e.g. 'example.com', regex used for validation is "
+    "'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+)
+_LABEL_1035 = (
+    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end "
+    "with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')"
+)
+_IS_LABEL_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?$").match
+_IS_LABEL_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?$").match
+_IS_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$").match
+_IS_PATH_NAME = re.compile(r"(?!\.\.?$)[^/%]+$").match
+_IS_LABEL_NAME = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]$").match
+_IS_LABEL_VALUE = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9])?$").match
+_IS_ENV_NAME = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*$").match
+_IS_DATA_KEY = re.compile(r"[-._a-zA-Z0-9]+$").match
+
+_NAMES: dict[str, tuple[Callable[[str], Any], int, str]] = {
+    "": (_IS_SUBDOMAIN, 253, _SUBDOMAIN),
+    "namespaces": (_IS_LABEL_1123, 63, _LABEL_1123),
+    "services": (_IS_LABEL_1035, 63, _LABEL_1035),
+    **{
+        f"{kind}.rbac.authorization.k8s.io": (_IS_PATH_NAME, 253, "may not contain '/' or '%'")
+        for kind in ("roles", "clusterroles", "rolebindings", "clusterrolebindings")
+    },
+}
+
+
+# metadata
+
+
+def check_metadata(resource: str, metadata: Object, causes: list[Cause]) -> None:
+    matches, longest, words = _NAMES.get(resource, _NAMES[""])
+    name = metadata["name"]
+    if len(name) > longest:
+        causes.append(wrong("metadata.name", name, f"must be no more than {longest} characters"))
+    elif not matches(name):
+        causes.append(wrong("metadata.name", name, words))
+    check_labels(metadata.get("labels") or {}, "metadata.labels", causes)
+    for key in metadata.get("annotations") or {}:
+        _check_key(key, "metadata.annotations", causes)
+    if sum(len(key) + len(value) for key, value in (metadata.get("annotations") or {}).items()) > 262144:
+        causes.append(("FieldValueTooLong", "Too long: must have at most 262144 bytes", "metadata.annotations"))
+    controllers = [at["name"] for at in metadata.get("ownerReferences") or () if at.get("controller")]
+    if len(controllers) > 1:
+        words = (
+            f'Only one reference can have Controller set to true. Found "true" in references for {controllers[0]} and '
+        )
+        causes.append(wrong("metadata.ownerReferences", metadata["ownerReferences"], words + controllers[1]))
+    for finalizer in metadata.get("finalizers") or ():
+        if "/" not in finalizer and finalizer not in ("orphan", "foregroundDeletion", "kubernetes"):
+            words = "name is neither a standard finalizer name nor is it fully qualified"
+            causes.append(wrong("metadata.finalizers", finalizer, words))
+
+
+def _check_key(key: str, path: str, causes: list[Cause]) -> None:
+    prefix, slash, name = key.rpartition("/")
+    if not _IS_LABEL_NAME(name) or (slash and not _IS_SUBDOMAIN(prefix)):
+        words = (
+            "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric "
+            "character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
+            "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
+        )
+        causes.append(wrong(path, key, words))
+
+
+def check_labels(labels: Mapping[str, str], path: str, causes: list[Cause]) -> None:
+    for key, value in labels.items():
+        _check_key(key, path, causes)
+        if len(value) > 63:
+            causes.append(wrong(path, value, "must be no more than 63 characters"))
+        elif not _IS_LABEL_VALUE(value):
+            words = (
+                "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start "
+                "and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for "
+                "validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
+            )
+            causes.append(wrong(path, value, words))
+
+
+def check_quantities(schema: Schema, value: Any, path: str) -> str:
+    """The path of the first malformed quantity, or nothing."""
+    if isinstance(value, dict):
+        for name, found in value.items():
+            below = schema.child(name)
+            at = f"{path}.{name}" if path else name
+            if below is None:
+                continue
+            if below.model == "quantity":
+                if canonical_quantity(str(found)) is None:
+                    return at
+            elif isinstance(found, dict | list) and (bad := check_quantities(below, found, at)):
+                return bad
+    elif isinstance(value, list) and schema.items is not None:
+        for index, item in enumerate(value):
+            if bad := check_quantities(schema.items, item, f"{path}[{index}]"):
+                return bad
+    return ""
+
+
+# pods
+
+
+def _pod_spec(spec: Object, path: str) -> Iterator[Cause]:
+    if not spec.get("containers"):
+        yield required(f"{path}.containers")
+    volumes = {volume.get("name") for volume in spec.get("volumes") or ()}
+    yield from _unique(spec.get("volumes") or (), f"{path}.volumes", "name")
+    names: list[str] = []
+    for field in ("initContainers", "containers"):
+        for index, container in enumerate(spec.get(field) or ()):
+            at = f"{path}.{field}[{index}]"
+            name = container.get("name", "")
+            if not name:
+                yield required(f"{at}.name")
+            elif not _IS_LABEL_1123(name) or len(name) > 63:
+                yield wrong(f"{at}.name", name, _LABEL_1123)
+            if name in names:
+                yield duplicate(f"{at}.name", name)
+            names.append(name)
+            yield from _container(container, at, volumes)
+    for index, reference in enumerate(spec.get("tolerations") or ()):
+        if reference.get("operator") == "Exists" and reference.get("value"):
+            words = "value must be empty when `operator` is 'Exists'"
+            yield wrong(f"{path}.tolerations[{index}].operator", reference["value"], words)
+
+
+def _container(container: Object, at: str, volumes: set[Any]) -> Iterator[Cause]:
+    if not container.get("image"):
+        yield required(f"{at}.image")
+    ports: list[str] = []
+    for index, port in enumerate(container.get("ports") or ()):
+        if "containerPort" not in port:
+            yield required(f"{at}.ports[{index}].containerPort")
+        elif not 0 < port["containerPort"] < 65536:
+            yield wrong(
+                f"{at}.ports[{index}].containerPort", port["containerPort"], "must be between 1 and 65535, inclusive"
+            )
+        name = port.get("name")
+        if name and name in ports:
+            yield duplicate(f"{at}.ports[{index}].name", name)
+        ports.append(name)
+    for index, variable in enumerate(container.get("env") or ()):
+        name = variable.get("name", "")
+        if not name:
+            yield required(f"{at}.env[{index}].name")
+        elif not _IS_ENV_NAME(name):
+            words = (
+                "a valid environment variable name must consist of alphabetic characters, digits, '_', '-', or '.', and must "
+                "not start with a digit (e.g. 'my.env-name',  or 'MY_ENV.NAME',  or 'MyEnvName1', regex used for validation "
+                "is '[-._a-zA-Z][-._a-zA-Z0-9]*')"
+            )
+            yield wrong(f"{at}.env[{index}].name", name, words)
+        if variable.get("value") and variable.get("valueFrom"):
+            yield wrong(f"{at}.env[{index}].valueFrom", "", "may not be specified when `value` is not empty")
+    mounts: list[str] = []
+    for index, mount in enumerate(container.get("volumeMounts") or ()):
+        if mount.get("name") not in volumes:
+            yield ("FieldValueNotFound", f'Not found: "{mount.get("name")}"', f"{at}.volumeMounts[{index}].name")
+        if not mount.get("mountPath"):
+            yield required(f"{at}.volumeMounts[{index}].mountPath")
+        elif mount["mountPath"] in mounts:
+            yield wrong(f"{at}.volumeMounts[{index}].mountPath", mount["mountPath"], "must be unique")
+        mounts.append(mount.get("mountPath", ""))
+    resources = container.get("resources") or {}
+    for name, amount in (resources.get("requests") or {}).items():
+        limit = (resources.get("limits") or {}).get(name)
+        if limit is not None and _amount(amount) > _amount(limit):
+            yield wrong(f"{at}.resources.requests", amount, f"must be less than or equal to {name} limit")
+
+
+_SCALES = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18, "Ki": 2**10,
+           "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60}  # fmt: skip
+
+
+def _amount(quantity: Any) -> float:
+    text = str(quantity)
+    number = text.rstrip("".join("numkKMGTPEi"))
+    return float(number) * _SCALES.get(text[len(number) :], 1)
+
+
+def _unique(items: Any, path: str, key: str) -> Iterator[Cause]:
+    seen: list[Any] = []
+    for index, item in enumerate(items):
+        value = item.get(key)
+        if not value:
+            yield required(f"{path}[{index}].{key}")
+        elif value in seen:
+            yield duplicate(f"{path}[{index}].{key}", value)
+        seen.append(value)
+
+
+def _pod(pod: Object) -> Iterator[Cause]:
+    yield from _pod_spec(pod["spec"], "spec")
+
+
+def _workload(workload: Object) -> Iterator[Cause]:
+    spec = workload["spec"]
+    if spec.get("replicas", 0) < 0:
+        yield wrong("spec.replicas", spec["replicas"], "must be greater than or equal to 0")
+    template = spec.get("template") or {}
+    selector = spec.get("selector")
+    if selector is None:
+        yield required("spec.selector")
+    elif not selector.get("matchLabels") and not selector.get("matchExpressions"):
+        yield wrong("spec.selector", selector, "empty selector is invalid for deployment")
+    elif not object_selector(selector)((template.get("metadata") or {}).get("labels") or {}):
+        labels = (template.get("metadata") or {}).get("labels") or {}
+        yield wrong("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
+    causes: list[Cause] = []
+    check_labels((template.get("metadata") or {}).get("labels") or {}, "spec.template.labels", causes)
+    yield from causes
+    yield from _pod_spec(template.get("spec") or {}, "spec.template.spec")
+    policy = (template.get("spec") or {}).get("restartPolicy", "Always")
+    if policy != "Always":
+        yield ("FieldValueNotSupported", f'Unsupported value: "{policy}": supported values: "Always"',
+               "spec.template.spec.restartPolicy")  # fmt: skip
+
+
+def _deployment(deployment: Object) -> Iterator[Cause]:
+    yield from _workload(deployment)
+    spec = deployment["spec"]
+    if spec["strategy"]["type"] == "Recreate" and "rollingUpdate" in spec["strategy"]:
+        yield disallowed("spec.strategy.rollingUpdate", "may not be specified when strategy `type` is 'Recreate'")
+    if spec["progressDeadlineSeconds"] <= spec.get("minReadySeconds", 0):
+        yield wrong(
+            "spec.progressDeadlineSeconds", spec["progressDeadlineSeconds"], "must be greater than minReadySeconds"
+        )
+
+
+def _service(service: Object) -> Iterator[Cause]:
+    spec = service["spec"]
+    ports = spec.get("ports") or ()
+    if not ports and spec.get("clusterIP") != "None" and spec["type"] != "ExternalName":
+        yield required("spec.ports")
+    seen: list[Any] = []
+    names: list[str] = []
+    for index, port in enumerate(ports):
+        at = f"spec.ports[{index}]"
+        number = port.get("port", 0)
+        if not 0 < number < 65536:
+            yield wrong(f"{at}.port", number, "must be between 1 and 65535, inclusive")
+        name = port.get("name", "")
+        if len(ports) > 1 and not name:
+            yield required(f"{at}.name")
+        if name and name in names:
+            yield duplicate(f"{at}.name", name)
+        names.append(name)
+        if (number, port["protocol"]) in seen:
+            yield duplicate(at, {"port": number, "protocol": port["protocol"]})
+        seen.append((number, port["protocol"]))
+
+
+def _data(obj: Object) -> Iterator[Cause]:
+    for key, value in (obj.get("data") or {}).items():
+        if not _IS_DATA_KEY(key):
+            words = (
+                "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  "
+                "or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
+            )
+            yield wrong(f"data[{key}]", key, words)
+        del value
+
+
+def illegal_base64(secret: Object) -> int | None:
+    """Offset of the first value that is not base64, for the decoder's message; None when all are."""
+    for value in (secret.get("data") or {}).values():
+        try:
+            base64.b64decode(value or "", validate=True)
+        except (binascii.Error, ValueError):
+            good = re.match(r"[A-Za-z0-9+/]*", value)
+            return len(good[0]) if good else 0
+    return None
+
+
+def _ingress(ingress: Object) -> Iterator[Cause]:
+    spec = ingress.get("spec") or {}
+    if not spec.get("rules") and not spec.get("defaultBackend"):
+        yield wrong("spec", [], "either `defaultBackend` or `rules` must be specified")
+    for index, rule in enumerate(spec.get("rules") or ()):
+        for number, path in enumerate((rule.get("http") or {}).get("paths") or ()):
+            at = f"spec.rules[{index}].http.paths[{number}]"
+            if not path.get("pathType"):
+                yield required(f"{at}.pathType", "pathType must be specified")
+            if path.get("pathType") != "ImplementationSpecific" and not path.get("path", "").startswith("/"):
+                yield wrong(f"{at}.path", path.get("path", ""), "must be an absolute path")
+            service = (path.get("backend") or {}).get("service")
+            if service is not None and not service.get("name"):
+                yield required(f"{at}.backend.service.name")
+
+
+def _claim(claim: Object) -> Iterator[Cause]:
+    spec = claim.get("spec") or {}
+    if not spec.get("accessModes"):
+        yield required("spec.accessModes", "at least 1 access mode is required")
+    if "storage" not in ((spec.get("resources") or {}).get("requests") or {}):
+        yield required("spec.resources[storage]")
+
+
+def _autoscaler(autoscaler: Object) -> Iterator[Cause]:
+    spec = autoscaler["spec"]
+    if spec.get("maxReplicas", 0) < 1:
+        yield wrong("spec.maxReplicas", spec.get("maxReplicas", 0), "must be greater than 0")
+    elif spec["maxReplicas"] < spec["minReplicas"]:
+        yield wrong("spec.maxReplicas", spec["maxReplicas"], "must be greater than or equal to `minReplicas`")
+
+
+def _definition(definition: Object) -> Iterator[Cause]:
+    spec = definition["spec"]
+    names = spec.get("names") or {}
+    wanted = f"{names.get('plural', '')}.{spec.get('group', '')}"
+    if definition["metadata"]["name"] != wanted:
+        yield wrong("metadata.name", definition["metadata"]["name"], 'must be spec.names.plural+"."+spec.group')
+    versions = spec.get("versions") or []
+    if sum(bool(version.get("storage")) for version in versions) != 1:
+        yield wrong("spec.versions", versions, "must have exactly one version marked as storage version")
+    for index, version in enumerate(versions):
+        if "openAPIV3Schema" not in (version.get("schema") or {}):
+            yield required(f"spec.versions[{index}].schema.openAPIV3Schema", "schemas are required")
+    if not names.get("kind"):
+        yield required("spec.names.kind")
+
+
+_RULES: dict[str, Callable[[Object], Iterator[Cause]]] = {
+    "pods": _pod,
+    "deployments.apps": _deployment,
+    "statefulsets.apps": _workload,
+    "replicasets.apps": _workload,
+    "daemonsets.apps": _workload,
+    "services": _service,
+    "secrets": _data,
+    "configmaps": _data,
+    "ingresses.networking.k8s.io": _ingress,
+    "persistentvolumeclaims": _claim,
+    "horizontalpodautoscalers.autoscaling": _autoscaler,
+    "customresourcedefinitions.apiextensions.k8s.io": _definition,
+}
+
+
+def check_built_in(resource: str, obj: Object, causes: list[Cause]) -> None:
+    rule = _RULES.get(resource)
+    if rule is not None:
+        causes.extend(rule(obj))
+
+
+# what never changes
+
+_IMMUTABLE: dict[str, tuple[str, ...]] = {
+    "deployments.apps": ("spec.selector",),
+    "replicasets.apps": ("spec.selector",),
+    "daemonsets.apps": ("spec.selector",),
+    "jobs.batch": ("spec.selector", "spec.template", "spec.completions"),
+    "secrets": ("type",),
+    "rolebindings.rbac.authorization.k8s.io": ("roleRef",),
+    "clusterrolebindings.rbac.authorization.k8s.io": ("roleRef",),
+    "storageclasses.storage.k8s.io": ("provisioner", "parameters"),
+    "persistentvolumeclaims": ("spec.accessModes", "spec.selector", "spec.storageClassName", "spec.volumeMode"),
+}
+_STATEFUL_MAY_CHANGE = ("replicas", "template", "updateStrategy", "persistentVolumeClaimRetentionPolicy",
+                        "minReadySeconds", "ordinals", "revisionHistoryLimit")  # fmt: skip
+_POD_MAY_CHANGE = ("activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "schedulingGates")
+
+
+def _at(obj: Any, path: str) -> Any:
+    for name in path.split("."):
+        obj = obj.get(name) if isinstance(obj, dict) else None
+    return obj
+
+
+def _without(spec: Object, fields: tuple[str, ...]) -> Object:
+    return {name: value for name, value in spec.items() if name not in fields}
+
+
+def _pod_fixed(spec: Object) -> Object:
+    fixed = _without(spec, _POD_MAY_CHANGE)
+    for field in ("containers", "initContainers"):
+        fixed[field] = [_without(container, ("image",)) for container in spec.get(field) or ()]
+    return fixed
+
+
+def check_change(resource: str, old: Object, new: Object, causes: list[Cause]) -> None:
+    """Fields that may not change any more once set."""
+    for path in _IMMUTABLE.get(resource, ()):
+        before, after = _at(old, path), _at(new, path)
+        if before != after and not (resource == "persistentvolumeclaims" and not before):
+            causes.append(wrong(path, after, "field is immutable"))
+    if resource == "statefulsets.apps" and _without(old["spec"], _STATEFUL_MAY_CHANGE) != _without(
+        new["spec"], _STATEFUL_MAY_CHANGE
+    ):
+        words = "updates to statefulset spec for fields other than 'replicas', 'template', and 'updateStrategy' are forbidden"
+        causes.append(disallowed("spec", words))
+    if resource == "pods" and _pod_fixed(old["spec"]) != _pod_fixed(new["spec"]):
+        words = (
+            "pod updates may not change fields other than `spec.containers[*].image`, `spec.initContainers[*].image`, "
+            "`spec.activeDeadlineSeconds` or `spec.tolerations` (only additions to existing tolerations)"
+        )
+        causes.append(disallowed("spec", words))
+    if resource == "services":
+        before, after = old["spec"].get("clusterIP"), new["spec"].get("clusterIP")
+        if before and after != before and "ExternalName" not in (old["spec"]["type"], new["spec"]["type"]):
+            shown = wrong("spec.clusterIPs[0]", [after] if after else None, "may not change once set")
+            causes.append(shown)
+    if resource in ("secrets", "configmaps") and old.get("immutable"):
+        if not new.get("immutable"):
+            causes.append(disallowed("immutable", "field is immutable when `immutable` is set"))
+        for field in ("data", "binaryData"):
+            if old.get(field) != new.get(field):
+                causes.append(disallowed(field, "field is immutable when `immutable` is set"))
