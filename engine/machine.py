@@ -63,14 +63,26 @@ S = TypeVar("S", bound=State)
 class Machine(Protocol, Generic[S]):
     """One half of the data plane."""
 
-    name: str
-    """`listener` or `operator`; also the actor of its events."""
-    stream_prefix: str
-    """`deployment/` or `lgp/`."""
-    events: Registry
-    initial: S
-    config: BaseModel
-    """What decisions depend on besides the events: recorded in the log whenever it changes, free of secrets."""
+    @property
+    def name(self) -> str:
+        """`listener` or `operator`; also the actor of its events."""
+        ...
+
+    @property
+    def stream_prefix(self) -> str:
+        """`deployment/` or `lgp/`."""
+        ...
+
+    @property
+    def events(self) -> Registry: ...
+
+    @property
+    def initial(self) -> S: ...
+
+    @property
+    def config(self) -> BaseModel:
+        """What decisions depend on besides the events: recorded in the log whenever it changes, free of secrets."""
+        ...
 
     def evolve(self, state: S, event: Event, at: datetime) -> S: ...
 

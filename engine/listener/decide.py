@@ -1,0 +1,251 @@
+"""What to do next for a deployment. Pure: a state, a time and the configuration in, one act or a wait out.
+
+Order of business: reports to the control plane (they are quick, and a deferred one steps aside), then deletion, then
+the current revision. An act that was deferred is skipped until its time; one that was refused waits for new input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from engine.folding import digest
+from engine.listener import acts as a
+from engine.listener.config import ListenerConfig
+from engine.listener.desired import lgp_manifest
+from engine.listener.environment import malformed_names, reserved_names
+from engine.listener.state import Closed, DeploymentState, Phase, Revision, Status
+from engine.machine import Act, Decision, Done, Wait
+
+DELETION_CHECK = timedelta(seconds=10)
+"""How long to wait for the watcher to see the LGP go before looking ourselves."""
+
+HEALTH_INTERVAL_GROWTH = 1.5
+LONGEST_HEALTH_INTERVAL = 15.0
+
+RANK = {
+    "CREATING": 0,
+    "QUEUED": 1,
+    "AWAITING_DEPLOY": 2,
+    "DEPLOYING": 3,
+    "DEPLOYED": 4,
+    "DEPLOY_FAILED": 4,
+    "SKIPPED": 4,
+    "INTERRUPTED": 4,
+}
+"""Order of the reported statuses of one revision; a report never goes down."""
+
+
+def decide(state: DeploymentState, now: datetime, config: ListenerConfig) -> Decision:
+    """Return the next act, a time to look again, or that nothing is left to do before an event comes."""
+    waits: list[Wait] = []
+    for wish in _wishes(state, now, config):
+        if isinstance(wish, Wait):
+            waits.append(wish)
+            continue
+        if wish.name in state.refused:
+            continue
+        retry_at = state.deferred.get(wish.name)
+        if retry_at is None or retry_at <= now:
+            return wish
+        waits.append(Wait(retry_at, f"{wish.name} is tried again"))
+        if not isinstance(wish, a.ReportStatus):
+            break  # the steps of a deployment come one after the other
+    if waits:
+        return min(waits, key=lambda wait: wait.until)
+    return Done(state.last_reason or "nothing to do")
+
+
+def _wishes(state: DeploymentState, now: datetime, config: ListenerConfig) -> Iterator[Act | Wait]:
+    """Yield what the state asks for, most urgent first."""
+    if not state.id:
+        return
+    report = next_report(state)
+    if report is not None:
+        yield report
+    if state.paused or state.deleted:
+        return
+    if state.deletion_reason:
+        yield from _deletion(state, now)
+    elif state.revision is not None:
+        yield from REVISION_STEPS[state.revision.phase](state, state.revision, now, config)
+
+
+# --- reports ---------------------------------------------------------------------------------------------------------
+
+
+def next_report(state: DeploymentState) -> a.ReportStatus | None:
+    """Return the next thing the control plane is not yet told, if any."""
+    if state.reports_unsupported:
+        return None
+    for closed in state.closed:
+        return _report_closed(closed)
+    revision = state.revision
+    if revision is not None and not state.deletion_reason:
+        reported = state.reported.get(revision.id, "QUEUED")
+        if RANK[revision.phase] > RANK.get(reported, 0):
+            return a.ReportStatus(
+                subject="revision",
+                id=revision.id,
+                status=revision.phase,
+                reason=revision.reason or None,
+                message=revision.message or None,
+            )
+    told = state.reported.get("deployment", Status.AWAITING_DATABASE)
+    if state.status != told and state.status is not Status.AWAITING_DELETE:
+        return a.ReportStatus(subject="deployment", id=state.id, status=state.status, reason=None, message=None)
+    return None
+
+
+def _report_closed(closed: Closed) -> a.ReportStatus:
+    return a.ReportStatus(
+        subject="revision", id=closed.id, status=closed.status, reason="Superseded", message=closed.reason
+    )
+
+
+# --- deletion --------------------------------------------------------------------------------------------------------
+
+
+def _deletion(state: DeploymentState, now: datetime) -> Iterator[Act | Wait]:
+    if state.deletion_started is None:
+        yield a.DeleteLgp()
+    elif not state.lgp_gone:
+        checked = state.deletion_checked or state.deletion_started
+        due = checked + DELETION_CHECK
+        yield a.ConfirmDeletion() if due <= now else Wait(due, "the LGP and its objects are going")
+    else:
+        yield a.DeleteSecrets()
+
+
+# --- the current revision --------------------------------------------------------------------------------------------
+
+
+def _queued(state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig) -> Iterator[Act | Wait]:
+    failure = refusal(state, revision, config)
+    yield failure if failure is not None else a.ApplySecrets(revision_id=revision.id)
+
+
+def refusal(state: DeploymentState, revision: Revision, config: ListenerConfig) -> a.FailRevision | None:
+    """Return why this revision cannot be deployed whatever we do, if so."""
+    if state.namespace not in config.namespaces:
+        return a.FailRevision(
+            revision_id=revision.id,
+            reason="NamespaceNotWatched",
+            message=f"namespace {state.namespace!r} is not among the watched ones ({', '.join(config.namespaces)}); "
+            "add it to watchNamespaces or deploy elsewhere",
+        )
+    names = (*revision.secret_names, *(reference.name for reference in revision.secret_references))
+    if taken := reserved_names(names):
+        return a.FailRevision(
+            revision_id=revision.id,
+            reason="ReservedVariable",
+            message=f"these variables are set by the platform and cannot be secrets: {', '.join(taken)}; remove them "
+            "from the deployment",
+        )
+    if wrong := malformed_names(names):
+        return a.FailRevision(
+            revision_id=revision.id,
+            reason="InvalidVariable",
+            message=f"these names cannot be environment variables: {', '.join(wrong)}; rename them in the deployment",
+        )
+    return None
+
+
+def _awaiting_deploy(
+    state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig
+) -> Iterator[Act | Wait]:
+    yield apply_lgp(state, revision, config)
+
+
+def apply_lgp(state: DeploymentState, revision: Revision, config: ListenerConfig) -> a.ApplyLgp:
+    return a.ApplyLgp(revision_id=revision.id, manifest_digest=digest(lgp_manifest(state, config)))
+
+
+def _deploying(
+    state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig
+) -> Iterator[Act | Wait]:
+    if state.secret_drifted:
+        yield a.ApplySecrets(revision_id=revision.id)
+    elif _must_apply_again(state, config):
+        yield apply_lgp(state, revision, config)
+        return
+    rollout = state.rollout if state.rollout and state.rollout.generation >= revision.lgp_generation else None
+    if rollout is not None and rollout.available:
+        yield from _health(state, revision, now, config)
+        return
+    if rollout is not None and rollout.failing_since is not None:
+        given_up = max(rollout.failing_since, revision.since) + timedelta(seconds=config.failure_grace)
+        failure = a.FailRevision(revision_id=revision.id, reason=rollout.reason, message=rollout.message)
+        yield failure if given_up <= now else Wait(given_up, f"{rollout.reason}: the pod may still come up")
+    deadline = revision.since + timedelta(seconds=config.rollout_deadline)
+    if deadline <= now:
+        told = f"; last seen: {rollout.reason}: {rollout.message}" if rollout and rollout.reason else ""
+        yield a.FailRevision(
+            revision_id=revision.id,
+            reason="RolloutDeadlineExceeded",
+            message=f"the rollout did not become available within {config.rollout_deadline:g} s{told}",
+        )
+    yield Wait(deadline, "the rollout is under way")
+
+
+def _health(state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig) -> Iterator[Act | Wait]:
+    url = config.endpoint(state.lgp)
+    health = state.health
+    if not config.health_check or not url or (health is not None and health.ok):
+        yield a.CompleteRevision(revision_id=revision.id)
+        return
+    check = a.CheckHealth(revision_id=revision.id, url=f"{url}/ok", attempt=health.attempts + 1 if health else 1)
+    if health is None:
+        yield check
+        return
+    deadline = health.first + timedelta(seconds=config.health_deadline)
+    if deadline <= now:
+        yield a.FailRevision(
+            revision_id=revision.id,
+            reason="HealthCheckFailed",
+            message=f"GET {url}/ok did not answer 200 within {config.health_deadline:g} s ({health.attempts} tries); "
+            f"last: {health.detail}. The pods are ready, so look at the route: hostname, path, TLS, and whether the "
+            "listener can reach the hostname from inside the cluster; the check can be switched off",
+        )
+        return
+    interval = config.health_interval * HEALTH_INTERVAL_GROWTH ** min(health.attempts - 1, 20)
+    again = min(deadline, health.last + timedelta(seconds=min(interval, LONGEST_HEALTH_INTERVAL)))
+    yield check if again <= now else Wait(again, "the health check is tried again")
+
+
+def _deployed(
+    state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig
+) -> Iterator[Act | Wait]:
+    if state.secret_drifted:
+        yield a.ApplySecrets(revision_id=revision.id)
+    elif _must_apply_again(state, config):
+        yield apply_lgp(state, revision, config)
+    elif state.pruned_for != revision.secret:
+        yield a.PruneSecrets(keep=revision.secret)
+
+
+def _failed(state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig) -> Iterator[Act | Wait]:
+    if revision.lgp_generation and state.drifted:
+        yield apply_lgp(state, revision, config)
+
+
+def _nothing(state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig) -> Iterator[Act | Wait]:
+    yield from ()
+
+
+def _must_apply_again(state: DeploymentState, config: ListenerConfig) -> bool:
+    """Whether the LGP drifted, or our configuration asks for another one now."""
+    applied = state.applied
+    return state.drifted or applied is None or applied.manifest_digest != digest(lgp_manifest(state, config))
+
+
+REVISION_STEPS = {
+    Phase.QUEUED: _queued,
+    Phase.AWAITING_DEPLOY: _awaiting_deploy,
+    Phase.DEPLOYING: _deploying,
+    Phase.DEPLOYED: _deployed,
+    Phase.DEPLOY_FAILED: _failed,
+    Phase.SKIPPED: _nothing,
+    Phase.INTERRUPTED: _nothing,
+}
+"""What each phase asks for."""

@@ -1,0 +1,189 @@
+"""From a deployment's state to the LGP and the Secret that it should have. Pure.
+
+`resource_spec` means what the control plane's OpenAPI says: limits are twice the request unless given (Redis memory:
+equal to it), a queue worker takes the server's values for what is not given, cores are rounded to one decimal place,
+memory is in MiB. The fields it marks as not for use are not used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.listener.config import ListenerConfig
+from engine.listener.environment import platform_environment, secret_variable
+from engine.listener.state import DeploymentState, Revision
+from engine.names import (
+    DEPLOYMENT_LABEL,
+    LGP_API_VERSION,
+    LGP_KIND,
+    LISTENER_LABEL,
+    MANAGED_BY,
+    MANAGED_BY_LABEL,
+    REVISION_LABEL,
+    SECRETS_ANNOTATION,
+)
+from engine.ports import Manifest
+
+CUSTOM_POSTGRES = "POSTGRES_URI_CUSTOM"
+CUSTOM_REDIS = "REDIS_URI_CUSTOM"
+
+
+def secret_name(lgp: str, digest: str) -> str:
+    """Return the name of a revision's Secret: new content is a new object, so the serving pods keep theirs."""
+    return f"{lgp}-env-{digest[:12]}"
+
+
+def labels(state: DeploymentState, config: ListenerConfig) -> dict[str, str]:
+    """Return the labels of everything that the listener makes for a deployment."""
+    return {
+        MANAGED_BY_LABEL: MANAGED_BY,
+        DEPLOYMENT_LABEL: state.id,
+        LISTENER_LABEL: config.listener_id,
+    }
+
+
+def deployment_selector(deployment_id: str) -> str:
+    """Return the label selector for everything that the listener made for a deployment."""
+    return f"{DEPLOYMENT_LABEL}={deployment_id},{MANAGED_BY_LABEL}={MANAGED_BY}"
+
+
+def secret_manifest(state: DeploymentState, config: ListenerConfig, name: str, values: dict[str, str]) -> Manifest:
+    """Return the Secret of the current revision. `values` are secret: the result goes to the API server only."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": state.namespace, "labels": labels(state, config)},
+        "type": "Opaque",
+        "immutable": True,
+        "stringData": dict(sorted(values.items())),
+    }
+
+
+def lgp_manifest(state: DeploymentState, config: ListenerConfig) -> Manifest:
+    """Return the LGP of the current revision, whose Secret must have been applied. It holds no secret value."""
+    revision = state.revision
+    if revision is None or not revision.secret:
+        raise ValueError(f"deployment {state.id} has no revision with a Secret; an LGP cannot be made for it")
+    spec = revision.resource_spec
+    variables = {*revision.secret_names, *(reference.name for reference in revision.secret_references)}
+    server = _drop_empty(
+        {
+            "image": revision.image,
+            "replicas": spec.get("min_scale", 1),
+            "resources": _requirements(spec, "cpu", "memory_mb"),
+            "queueEnabled": config.queue_enabled,
+            "queueResources": _requirements(queue_spec(spec), "cpu", "memory_mb"),
+            "env": _environment(state, revision, config),
+            "annotations": {SECRETS_ANNOTATION: revision.secrets_digest},
+            "serviceAccountName": spec.get("service_account_name"),
+            "imagePullSecrets": spec.get("image_pull_secrets"),
+            "initContainers": spec.get("init_containers"),
+            "sidecars": spec.get("sidecars"),
+            "volumes": spec.get("volumes"),
+            "volumeMounts": spec.get("volume_mounts"),
+        }
+    )
+    database = {"enabled": CUSTOM_POSTGRES not in variables}
+    if database["enabled"]:
+        database |= _drop_empty(
+            {
+                "secretName": f"{state.lgp}-db",
+                "resources": _requirements(spec, "db_cpu", "db_memory_mb"),
+                "storageSizeGi": spec.get("db_storage_gi"),
+                "maxConnections": spec.get("db_max_connections"),
+            }
+        )
+    redis = {"enabled": CUSTOM_REDIS not in variables}
+    if redis["enabled"]:
+        redis |= _drop_empty({"resources": _requirements(spec, "redis_cpu", "redis_memory_mb", memory_limit_factor=1)})
+    return {
+        "apiVersion": LGP_API_VERSION,
+        "kind": LGP_KIND,
+        "metadata": {
+            "name": state.lgp,
+            "namespace": state.namespace,
+            "labels": {**labels(state, config), REVISION_LABEL: revision.id},
+        },
+        "spec": _drop_empty(
+            {
+                "serverSpec": server,
+                "database": database,
+                "redis": redis,
+                "ingress": {"enabled": config.routed},
+                "autoscaling": _autoscaling(spec),
+                "labels": spec.get("labels"),
+                "annotations": spec.get("annotations"),
+            }
+        ),
+    }
+
+
+def _environment(state: DeploymentState, revision: Revision, config: ListenerConfig) -> list[dict[str, Any]]:
+    """Return all `env` entries, sorted by name: the platform's, the deployment's secrets, its references."""
+    own = [secret_variable(name, revision.secret, name) for name in revision.secret_names]
+    referenced = [secret_variable(r.name, r.secret_name, r.secret_key) for r in revision.secret_references]
+    platform = platform_environment(
+        config,
+        deployment_id=state.id,
+        deployment_name=state.name,
+        revision_id=revision.id,
+        secret=revision.secret,
+    )
+    by_name = {entry["name"]: entry for entry in (*own, *referenced, *platform)}
+    return [by_name[name] for name in sorted(by_name)]
+
+
+def queue_spec(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return a queue worker's `cpu`, `memory_mb` and limits; requests fall back to the server's."""
+    fields = ("cpu", "memory_mb", "cpu_limit", "memory_limit_mb")
+    own = {field: spec[f"queue_{field}"] for field in fields if f"queue_{field}" in spec}
+    return {field: spec[field] for field in ("cpu", "memory_mb") if field in spec} | own
+
+
+def _requirements(
+    spec: dict[str, Any], cpu: str, memory: str, *, memory_limit_factor: int = 2
+) -> dict[str, dict[str, str]]:
+    """Return Kubernetes resource requirements from the fields `cpu`, `memory` and their limits."""
+    memory_limit = memory.replace("_mb", "_limit_mb")
+    requests: dict[str, str] = {}
+    limits: dict[str, str] = {}
+    if cpu in spec:
+        requests["cpu"] = cores(spec[cpu])
+    if f"{cpu}_limit" in spec or cpu in spec:
+        limits["cpu"] = cores(spec.get(f"{cpu}_limit", 2 * spec.get(cpu, 0)))
+    if memory in spec:
+        requests["memory"] = mebibytes(spec[memory])
+    if memory_limit in spec or memory in spec:
+        limits["memory"] = mebibytes(spec.get(memory_limit, memory_limit_factor * spec.get(memory, 0)))
+    return _drop_empty({"requests": requests, "limits": limits})
+
+
+def cores(value: float) -> str:
+    """Return a Kubernetes quantity in canonical form for cores rounded to one decimal place."""
+    tenths = round(value * 10)
+    return str(tenths // 10) if tenths % 10 == 0 else f"{tenths * 100}m"
+
+
+def mebibytes(value: int) -> str:
+    """Return a Kubernetes quantity in canonical form for MiB."""
+    return f"{value // 1024}Gi" if value % 1024 == 0 else f"{value}Mi"
+
+
+def _autoscaling(spec: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the autoscaling block when the deployment may grow; the queue takes the server's bounds by default."""
+    low, high = spec.get("min_scale", 1), spec.get("max_scale", spec.get("min_scale", 1))
+    queue_low, queue_high = spec.get("queue_min_scale", low), spec.get("queue_max_scale", high)
+    if high <= low and queue_high <= queue_low:
+        return None
+    return {
+        "enabled": True,
+        "minReplicas": low,
+        "maxReplicas": max(high, low),
+        "queueMinReplicas": queue_low,
+        "queueMaxReplicas": max(queue_high, queue_low),
+    }
+
+
+def _drop_empty(value: dict[str, Any]) -> dict[str, Any]:
+    """Return `value` without keys that say nothing (None, empty)."""
+    return {key: item for key, item in value.items() if item is not None and item != {} and item != []}

@@ -1,0 +1,44 @@
+"""The listener as an instance of the one shape (`engine.machine`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from engine.event import Event
+from engine.listener.acts import perform
+from engine.listener.config import ListenerConfig
+from engine.listener.decide import decide
+from engine.listener.desired import lgp_manifest
+from engine.listener.events import DEPLOYMENT_EVENTS
+from engine.listener.state import DeploymentState, evolve
+from engine.machine import Act, Decision
+from engine.ports import Manifest, Ports
+
+
+class ListenerMachine:
+    """Brings a deployment of the control plane to its LGP and Secret."""
+
+    name = "listener"
+    stream_prefix = "deployment/"
+    events = DEPLOYMENT_EVENTS
+    initial = DeploymentState()
+
+    def __init__(self, config: ListenerConfig) -> None:
+        self.config = config
+
+    def evolve(self, state: DeploymentState, event: Event, at: datetime) -> DeploymentState:
+        return evolve(state, event, at)
+
+    def decide(self, state: DeploymentState, now: datetime) -> Decision:
+        return decide(state, now, self.config)
+
+    def manifests(self, state: DeploymentState) -> list[Manifest]:
+        if state.revision is None or not state.revision.secret or state.deletion_reason:
+            return []
+        return [lgp_manifest(state, self.config)]
+
+    def perform(self, act: Act, state: DeploymentState, ports: Any) -> Sequence[Event]:
+        assert isinstance(ports, Ports)
+        return perform(act, state, ports, self.config)

@@ -1,0 +1,418 @@
+"""The state machine of a deployment, as the listener sees it. Everything that changes it lives in this file.
+
+Theory of operation. A deployment has at most one *current* revision. Its phase moves by the table `TRANSITIONS` and
+never backwards: QUEUED until its Secret is in the cluster, AWAITING_DEPLOY until its LGP is, DEPLOYING until the
+rollout is available and healthy. DEPLOYED and DEPLOY_FAILED are final. A newer revision closes one that was not final:
+SKIPPED if nothing of it rolled out yet, INTERRUPTED if it did. Closed revisions are remembered until the control plane
+was told.
+
+`serving` is the revision that was deployed last. It keeps serving while its successor rolls out, or fails, because its
+pods and its Secret stay until a successor is deployed.
+
+The deployment itself moves from AWAITING_DATABASE to READY when its database is there, to AWAITING_DELETE when the
+control plane says so, and to DELETED when nothing that we made is left.
+
+Reports to the control plane run beside all that: what was reported last is kept per revision and for the deployment,
+and `decide` asks for a report wherever it differs from what is true now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from engine.drift import Fingerprint
+from engine.event import Event
+from engine.listener import events as e
+from engine.machine import State
+from engine.retry import ActDeferred, ActRefused
+
+
+class Phase(StrEnum):
+    """Life of a revision; the values are the control plane's status names."""
+
+    QUEUED = "QUEUED"
+    """Asked for."""
+    AWAITING_DEPLOY = "AWAITING_DEPLOY"
+    """Its Secret is in the cluster."""
+    DEPLOYING = "DEPLOYING"
+    """Its LGP is in the cluster and rolls out."""
+    DEPLOYED = "DEPLOYED"
+    """It serves."""
+    DEPLOY_FAILED = "DEPLOY_FAILED"
+    """It was given up; the reason says why."""
+    SKIPPED = "SKIPPED"
+    """A newer one came before anything of it rolled out."""
+    INTERRUPTED = "INTERRUPTED"
+    """A newer one came while it rolled out."""
+
+
+class Status(StrEnum):
+    """Life of a deployment; the values are the control plane's status names, DELETED is ours."""
+
+    AWAITING_DATABASE = "AWAITING_DATABASE"
+    READY = "READY"
+    AWAITING_DELETE = "AWAITING_DELETE"
+    DELETED = "DELETED"
+
+
+TRANSITIONS: dict[tuple[Phase, str], Phase] = {
+    (Phase.QUEUED, "SecretsApplied"): Phase.AWAITING_DEPLOY,
+    (Phase.QUEUED, "RevisionFailed"): Phase.DEPLOY_FAILED,
+    (Phase.QUEUED, "RevisionSuperseded"): Phase.SKIPPED,
+    (Phase.AWAITING_DEPLOY, "LgpApplied"): Phase.DEPLOYING,
+    (Phase.AWAITING_DEPLOY, "RevisionFailed"): Phase.DEPLOY_FAILED,
+    (Phase.AWAITING_DEPLOY, "RevisionSuperseded"): Phase.SKIPPED,
+    (Phase.DEPLOYING, "RevisionDeployed"): Phase.DEPLOYED,
+    (Phase.DEPLOYING, "RevisionFailed"): Phase.DEPLOY_FAILED,
+    (Phase.DEPLOYING, "RevisionSuperseded"): Phase.INTERRUPTED,
+}
+"""Every change of phase. An event that is not here leaves the phase alone."""
+
+DEPLOYMENT_TRANSITIONS: dict[tuple[Status, str], Status] = {
+    (Status.AWAITING_DATABASE, "RolloutObserved"): Status.READY,
+    (Status.AWAITING_DATABASE, "DeletionRequested"): Status.AWAITING_DELETE,
+    (Status.READY, "DeletionRequested"): Status.AWAITING_DELETE,
+    (Status.AWAITING_DELETE, "DeploymentDeleted"): Status.DELETED,
+}
+"""Every change of the deployment's status; RolloutObserved counts once the database is ready."""
+
+OPEN = frozenset({Phase.QUEUED, Phase.AWAITING_DEPLOY, Phase.DEPLOYING})
+"""Phases that are not final."""
+
+
+class Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Revision(Value):
+    """The current revision."""
+
+    id: str
+    image: str
+    resource_spec: dict[str, Any]
+    secret_names: tuple[str, ...]
+    secrets_digest: str
+    secret_references: tuple[e.SecretReference, ...]
+    phase: Phase = Phase.QUEUED
+    since: datetime
+    """When it entered its phase."""
+    secret: str = ""
+    """Name of its Secret."""
+    reason: str = ""
+    message: str = ""
+    lgp_generation: int = 0
+    """Generation of the LGP that carries it, 0 before."""
+
+
+class Closed(Value):
+    """A revision that ended and of which the control plane was not told yet."""
+
+    id: str
+    status: Phase
+    reason: str = ""
+
+
+class Rollout(Value):
+    """What the LGP's status said last."""
+
+    generation: int
+    available: bool
+    progressing: bool
+    failing_since: datetime | None
+    reason: str
+    message: str
+    ready: int
+    replicas: int
+
+
+class Health(Value):
+    """Health checks of the current revision."""
+
+    ok: bool
+    attempts: int
+    first: datetime
+    last: datetime
+    detail: str
+
+
+class AppliedLgp(Value):
+    """The LGP as we applied it last."""
+
+    revision_id: str
+    manifest_digest: str
+    fingerprint: Fingerprint
+
+
+class DeploymentState(State):
+    """What is known of one deployment."""
+
+    id: str = ""
+    name: str = ""
+    workspace_id: str = ""
+    namespace: str = ""
+    lgp: str = ""
+    registered_at: datetime | None = None
+    status: Status = Status.AWAITING_DATABASE
+    content_digest: str = ""
+    revision: Revision | None = None
+    serving: str | None = None
+    """Id of the revision deployed last."""
+    closed: tuple[Closed, ...] = ()
+    applied: AppliedLgp | None = None
+    drifted: bool = False
+    """The LGP is not as applied."""
+    secret_drifted: bool = False
+    """The current revision's Secret is gone."""
+    rollout: Rollout | None = None
+    health: Health | None = None
+    pruned_for: str = ""
+    """Name of the Secret that was kept by the last pruning."""
+    deletion_reason: str = ""
+    deletion_started: datetime | None = None
+    deletion_checked: datetime | None = None
+    lgp_gone: bool = False
+    reported: dict[str, str] = {}
+    """What the control plane was told last: revision id, or `deployment`, → status."""
+    reports_unsupported: bool = False
+    deferred: dict[str, datetime] = {}
+    """Act → when to try it again."""
+    refused: dict[str, str] = {}
+    """Act → why it waits for new input."""
+    paused: bool = False
+
+    @property
+    def deleted(self) -> bool:
+        return self.status is Status.DELETED
+
+    @property
+    def last_reason(self) -> str:
+        """Why things are as they are, for a person; empty when all is well."""
+        if self.refused:
+            return next(iter(self.refused.values()))
+        if self.revision is not None and self.revision.reason:
+            return f"{self.revision.reason}: {self.revision.message}"
+        return self.deletion_reason
+
+
+def evolve(state: DeploymentState, event: Event, at: datetime) -> DeploymentState:
+    """Fold one event that happened `at` (UTC)."""
+    state = _settle_retries(state, event)
+    state = _move(state, event, at)
+    handler = HANDLERS.get(event.type)
+    return handler(state, event, at) if handler else state
+
+
+def _settle_retries(state: DeploymentState, event: Event) -> DeploymentState:
+    """An act that worked is no longer deferred; new input gives every refused act another chance."""
+    match event:
+        case ActDeferred(act=act, retry_at=retry_at):
+            return state.model_copy(update={"deferred": {**state.deferred, act: retry_at}})
+        case ActRefused(act=act, reason=reason):
+            return state.model_copy(update={"refused": {**state.refused, act: reason}})
+        case e.RevisionRequested() | e.DeletionRequested() | e.Resumed():
+            return state.model_copy(update={"deferred": {}, "refused": {}})
+    act = SUCCESS_OF.get(event.type, "")
+    if act in state.deferred:
+        return state.model_copy(update={"deferred": {k: v for k, v in state.deferred.items() if k != act}})
+    return state
+
+
+SUCCESS_OF = {
+    "SecretsApplied": "ApplySecrets",
+    "LgpApplied": "ApplyLgp",
+    "StatusReported": "ReportStatus",
+    "StatusReportRejected": "ReportStatus",
+    "SecretsPruned": "PruneSecrets",
+    "DeletionStarted": "DeleteLgp",
+    "DeletionPending": "ConfirmDeletion",
+    "LgpGone": "ConfirmDeletion",
+    "DeploymentDeleted": "DeleteSecrets",
+}
+"""Which act an event shows to have worked."""
+
+
+def _move(state: DeploymentState, event: Event, at: datetime) -> DeploymentState:
+    """Apply the two transition tables."""
+    revision = state.revision
+    if revision is not None and getattr(event, "revision_id", revision.id) == revision.id:
+        phase = TRANSITIONS.get((revision.phase, event.type))
+        if phase is not None:
+            state = state.model_copy(update={"revision": revision.model_copy(update={"phase": phase, "since": at})})
+    if event.type == "RolloutObserved" and not getattr(event, "database_ready", False):
+        return state
+    status = DEPLOYMENT_TRANSITIONS.get((state.status, event.type))
+    return state if status is None else state.model_copy(update={"status": status})
+
+
+def _registered(state: DeploymentState, event: e.DeploymentRegistered, at: datetime) -> DeploymentState:
+    # A deployment that was deleted and is there again (restored on the control plane) starts anew.
+    fresh = DeploymentState() if state.deleted else state
+    return fresh.model_copy(
+        update={
+            "id": event.deployment_id,
+            "name": event.name,
+            "workspace_id": event.workspace_id,
+            "namespace": event.namespace,
+            "lgp": event.lgp,
+            "registered_at": fresh.registered_at or at,
+        }
+    )
+
+
+def _requested(state: DeploymentState, event: e.RevisionRequested, at: datetime) -> DeploymentState:
+    revision = Revision(
+        id=event.revision_id,
+        image=event.image,
+        resource_spec=event.resource_spec,
+        secret_names=event.secret_names,
+        secrets_digest=event.secrets_digest,
+        secret_references=event.secret_references,
+        since=at,
+    )
+    return state.model_copy(
+        update={
+            "revision": revision,
+            "content_digest": event.content_digest,
+            "health": None,
+            "reports_unsupported": False,
+        }
+    )
+
+
+def _superseded(state: DeploymentState, event: e.RevisionSuperseded, at: datetime) -> DeploymentState:
+    revision = state.revision
+    if revision is None or revision.id != event.revision_id:
+        return state
+    closed = Closed(id=revision.id, status=revision.phase, reason=f"superseded by {event.by}")
+    return state.model_copy(update={"closed": (*state.closed, closed)})
+
+
+def _deletion_requested(state: DeploymentState, event: e.DeletionRequested, at: datetime) -> DeploymentState:
+    return state.model_copy(update={"deletion_reason": event.reason})
+
+
+def _revise(state: DeploymentState, revision_id: str, **changes: Any) -> DeploymentState:
+    if state.revision is None or state.revision.id != revision_id:
+        return state
+    return state.model_copy(update={"revision": state.revision.model_copy(update=changes)})
+
+
+def _secrets_applied(state: DeploymentState, event: e.SecretsApplied, at: datetime) -> DeploymentState:
+    return _revise(state.model_copy(update={"secret_drifted": False}), event.revision_id, secret=event.secret)
+
+
+def _lgp_applied(state: DeploymentState, event: e.LgpApplied, at: datetime) -> DeploymentState:
+    applied = AppliedLgp(
+        revision_id=event.revision_id, manifest_digest=event.manifest_digest, fingerprint=event.fingerprint
+    )
+    # A rollout observed before this apply speaks of it all the same if the apply changed nothing.
+    state = state.model_copy(update={"applied": applied, "drifted": False, "lgp_gone": False})
+    return _revise(state, event.revision_id, lgp_generation=event.fingerprint.generation)
+
+
+def _rollout_observed(state: DeploymentState, event: e.RolloutObserved, at: datetime) -> DeploymentState:
+    rollout = Rollout(
+        generation=event.generation,
+        available=event.available,
+        progressing=event.progressing,
+        failing_since=event.failing_since,
+        reason=event.reason,
+        message=event.message,
+        ready=event.ready,
+        replicas=event.replicas,
+    )
+    return state.model_copy(update={"rollout": rollout})
+
+
+def _health_checked(state: DeploymentState, event: e.HealthChecked, at: datetime) -> DeploymentState:
+    first = state.health.first if state.health else at
+    health = Health(ok=event.ok, attempts=event.attempt, first=first, last=at, detail=event.detail)
+    return state.model_copy(update={"health": health})
+
+
+def _deployed(state: DeploymentState, event: e.RevisionDeployed, at: datetime) -> DeploymentState:
+    return state.model_copy(update={"serving": event.revision_id})
+
+
+def _failed(state: DeploymentState, event: e.RevisionFailed, at: datetime) -> DeploymentState:
+    return _revise(state, event.revision_id, reason=event.reason, message=event.message)
+
+
+def _pruned(state: DeploymentState, event: e.SecretsPruned, at: datetime) -> DeploymentState:
+    return state.model_copy(update={"pruned_for": event.kept})
+
+
+def _drifted(state: DeploymentState, event: e.DriftDetected, at: datetime) -> DeploymentState:
+    return state.model_copy(update={"secret_drifted" if event.object.startswith("Secret ") else "drifted": True})
+
+
+def _lgp_gone(state: DeploymentState, event: e.LgpGone, at: datetime) -> DeploymentState:
+    if not state.deletion_reason:
+        # Somebody else deleted it: that is drift.
+        return state.model_copy(update={"drifted": True, "rollout": None})
+    return state.model_copy(update={"lgp_gone": True})
+
+
+def _deletion_started(state: DeploymentState, event: e.DeletionStarted, at: datetime) -> DeploymentState:
+    return state.model_copy(
+        update={"deletion_started": at, "deletion_checked": at, "lgp_gone": not event.existed or state.lgp_gone}
+    )
+
+
+def _deletion_pending(state: DeploymentState, event: e.DeletionPending, at: datetime) -> DeploymentState:
+    return state.model_copy(update={"deletion_checked": at})
+
+
+def _reported(
+    state: DeploymentState, event: e.StatusReported | e.StatusReportRejected, at: datetime
+) -> DeploymentState:
+    key = "deployment" if event.subject == "deployment" else event.id
+    closed = tuple(c for c in state.closed if c.id != event.id)
+    kept = {c.id for c in closed} | {"deployment", state.revision.id if state.revision else ""}
+    reported = {k: v for k, v in {**state.reported, key: event.status}.items() if k in kept or k == key}
+    unsupported = isinstance(event, e.StatusReportRejected) and event.unsupported
+    return state.model_copy(
+        update={
+            "reported": reported,
+            "closed": closed,
+            "reports_unsupported": state.reports_unsupported or unsupported,
+        }
+    )
+
+
+def _paused(state: DeploymentState, event: e.Paused, at: datetime) -> DeploymentState:
+    return state.model_copy(update={"paused": True})
+
+
+def _resumed(state: DeploymentState, event: e.Resumed, at: datetime) -> DeploymentState:
+    return state.model_copy(update={"paused": False})
+
+
+Handler = Callable[[DeploymentState, Any, datetime], DeploymentState]
+
+HANDLERS: dict[str, Handler] = {
+    "DeploymentRegistered": _registered,
+    "RevisionRequested": _requested,
+    "RevisionSuperseded": _superseded,
+    "DeletionRequested": _deletion_requested,
+    "SecretsApplied": _secrets_applied,
+    "LgpApplied": _lgp_applied,
+    "RolloutObserved": _rollout_observed,
+    "HealthChecked": _health_checked,
+    "RevisionDeployed": _deployed,
+    "RevisionFailed": _failed,
+    "SecretsPruned": _pruned,
+    "DriftDetected": _drifted,
+    "LgpGone": _lgp_gone,
+    "DeletionStarted": _deletion_started,
+    "DeletionPending": _deletion_pending,
+    "StatusReported": _reported,
+    "StatusReportRejected": _reported,
+    "Paused": _paused,
+    "Resumed": _resumed,
+}

@@ -1,0 +1,125 @@
+"""`resource_spec` means what the control plane's OpenAPI says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engine.listener.desired import cores, lgp_manifest, mebibytes, queue_spec
+from engine.listener.events import SecretReference
+from engine.names import LONGEST_LGP_NAME, lgp_name
+from tests.unit.listener.conftest import DEPLOYMENT, World, resource
+from tests.unit.listener.test_lifecycle import see
+
+
+def lgp(world: World, spec: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    raw = resource(**changes)
+    raw["source_config"]["resource_spec"] = spec
+    see(world, raw)
+    state = world.state()
+    revision = state.revision.model_copy(update={"secret": "the-secret"})
+    return lgp_manifest(state.model_copy(update={"revision": revision}), world.config)["spec"]
+
+
+def test_limits_are_twice_the_request_unless_given(world: World) -> None:
+    server = lgp(world, {"cpu": 0.5, "memory_mb": 1500, "memory_limit_mb": 2048})["serverSpec"]
+
+    assert server["resources"] == {
+        "requests": {"cpu": "500m", "memory": "1500Mi"},
+        "limits": {"cpu": "1", "memory": "2Gi"},
+    }
+
+
+def test_a_queue_worker_takes_the_servers_requests_and_twice_them_as_limits(world: World) -> None:
+    server = lgp(world, {"cpu": 1, "cpu_limit": 8, "memory_mb": 1024, "queue_cpu": 2})["serverSpec"]
+
+    assert server["queueResources"] == {
+        "requests": {"cpu": "2", "memory": "1Gi"},
+        "limits": {"cpu": "4", "memory": "2Gi"},
+    }
+    assert queue_spec({"cpu": 1, "cpu_limit": 8}) == {"cpu": 1}
+
+
+def test_the_memory_limit_of_redis_is_its_request(world: World) -> None:
+    redis = lgp(world, {"redis_cpu": 1, "redis_memory_mb": 512})["redis"]
+
+    assert redis["resources"]["limits"] == {"cpu": "2", "memory": "512Mi"}
+
+
+def test_what_is_not_asked_for_is_left_to_the_operator(world: World) -> None:
+    spec = lgp(world, {})
+
+    assert "resources" not in spec["serverSpec"]
+    assert "autoscaling" not in spec
+    assert spec["database"]["enabled"]
+    assert spec["redis"] == {"enabled": True}
+
+
+def test_a_database_and_redis_of_ones_own_mean_that_none_is_made(world: World) -> None:
+    reference = SecretReference(name="REDIS_URI_CUSTOM", secret_name="mine", secret_key="uri").model_dump()
+    spec = lgp(
+        world, {}, secrets=[{"name": "POSTGRES_URI_CUSTOM", "value": "postgres://"}], secret_references=[reference]
+    )
+
+    assert spec["database"] == {"enabled": False}
+    assert spec["redis"] == {"enabled": False}
+    assert {
+        "name": "REDIS_URI_CUSTOM",
+        "valueFrom": {"secretKeyRef": {"name": "mine", "key": "uri"}},
+    } in spec["serverSpec"]["env"]
+
+
+def test_room_to_grow_is_autoscaling_and_the_queue_follows(world: World) -> None:
+    assert lgp(world, {"min_scale": 1, "max_scale": 5})["autoscaling"] == {
+        "enabled": True,
+        "minReplicas": 1,
+        "maxReplicas": 5,
+        "queueMinReplicas": 1,
+        "queueMaxReplicas": 5,
+    }
+
+
+def test_the_environment_has_each_name_once_and_no_secret_value(world: World) -> None:
+    env = lgp(world, {})["serverSpec"]["env"]
+    names = [entry["name"] for entry in env]
+
+    assert names == sorted(set(names))
+    by_name = {entry["name"]: entry for entry in env}
+    assert by_name["OPENAI_API_KEY"] == {
+        "name": "OPENAI_API_KEY",
+        "valueFrom": {"secretKeyRef": {"name": "the-secret", "key": "OPENAI_API_KEY"}},
+    }
+    assert by_name["LANGSMITH_HOST_PROJECT_ID"]["value"] == DEPLOYMENT
+    assert by_name["LANGCHAIN_ENDPOINT"]["value"] == "https://smith.example"
+    assert "valueFrom" in by_name["LANGCHAIN_API_KEY"]
+
+
+def test_tracing_can_be_switched_off(world: World) -> None:
+    world.config = world.config.model_copy(update={"tracing": False})
+    env = {entry["name"]: entry.get("value") for entry in lgp(world, {})["serverSpec"]["env"]}
+
+    assert env["LANGSMITH_TRACING_V2"] == env["LANGCHAIN_TRACING_V2"] == "false"
+
+
+@pytest.mark.parametrize(("value", "quantity"), [(0.1, "100m"), (0.25, "200m"), (1, "1"), (1.5, "1500m"), (16.0, "16")])
+def test_cores_are_rounded_to_one_decimal(value: float, quantity: str) -> None:
+    assert cores(value) == quantity
+
+
+@pytest.mark.parametrize(("value", "quantity"), [(512, "512Mi"), (1024, "1Gi"), (1536, "1536Mi"), (4096, "4Gi")])
+def test_memory_is_mebibytes(value: int, quantity: str) -> None:
+    assert mebibytes(value) == quantity
+
+
+@pytest.mark.parametrize(
+    "name", ["hello", "My Agent", "a" * 80, "42-agents", "-", "ünïcode", "ends-with-a-dash-----------"]
+)
+def test_an_lgp_name_is_a_dns_label_that_leaves_room(name: str) -> None:
+    made = lgp_name(name, DEPLOYMENT)
+
+    assert len(made) <= LONGEST_LGP_NAME
+    assert made[0].isalpha()
+    assert made[-1].isalnum()
+    assert made.endswith(DEPLOYMENT.replace("-", ""))
+    assert set(made) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")

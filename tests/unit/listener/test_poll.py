@@ -1,0 +1,220 @@
+"""One poll: what becomes an event, what does not, and what is never deleted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engine import engine_events as ee
+from engine.errors import ControlPlaneDenied, ControlPlaneThrottled, ControlPlaneUnavailable
+from engine.listener.poll import DeletionGuard, Poller, PollMemory
+from engine.names import deployment_stream, engine_stream
+from tests.unit.listener.conftest import DEPLOYMENT, LISTENER, WORKSPACE, World, keyed, resource
+
+ENGINE = engine_stream(LISTENER)
+
+
+@pytest.fixture
+def poller(world: World) -> Poller:
+    return Poller(
+        control_plane=world.control_plane,
+        events=world.events,
+        clock=world.clock,
+        dispatcher=world,
+        config=world.config,
+        digest=keyed,
+        guard=DeletionGuard(share=0.5, minimum=2),
+        version="1.2.3",
+        chance=lambda: 1.0,
+    )
+
+
+def engine_types(world: World) -> list[str]:
+    return [record.type for record in world.events.read(ENGINE)]
+
+
+def identified(number: int) -> str:
+    return f"{number:08d}-0000-4000-8000-000000000000"
+
+
+def fill(world: World, count: int, **changes: Any) -> None:
+    for number in range(count):
+        world.control_plane.resources[identified(number)] = resource(id=identified(number), **changes)
+
+
+def test_a_new_deployment_becomes_events_and_is_dispatched(world: World, poller: Poller) -> None:
+    world.control_plane.resources[DEPLOYMENT] = resource()
+
+    assert poller.poll().changed == [deployment_stream(DEPLOYMENT)]
+    assert world.types() == ["DeploymentRegistered", "RevisionRequested"]
+    assert world.dispatched == [deployment_stream(DEPLOYMENT)]
+    assert world.control_plane.versions == ["1.2.3"]
+
+
+def test_an_unchanged_list_adds_nothing_even_to_a_process_without_memory(world: World, poller: Poller) -> None:
+    fill(world, 5)
+    poller.poll()
+    head = world.events.head()
+
+    assert poller.poll().changed == []
+    poller.memory = PollMemory(introduced=True)
+    assert poller.poll().changed == []
+    assert world.events.head() == head
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tenant_id": "99999999-9999-4999-8999-999999999999"},
+        {"source": "github"},
+        {"source_config": {"listener_id": "another", "listener_config": {"k8s_namespace": "agents"}}},
+        {"source_config": None},
+    ],
+)
+def test_what_is_not_addressed_to_us_is_never_touched(world: World, poller: Poller, change: dict[str, Any]) -> None:
+    world.control_plane.resources[DEPLOYMENT] = resource(**change)
+
+    assert poller.poll().listed == 0
+    assert world.types() == []
+
+
+def test_a_malformed_deployment_is_named_once_and_the_others_go_on(world: World, poller: Poller) -> None:
+    fill(world, 2)
+    world.control_plane.resources[DEPLOYMENT] = resource(source_revision_config={"image_uri": None})
+    for _ in range(3):
+        poller.poll()
+
+    rejections = [r.data for r in world.events.read(ENGINE) if r.type == "ResourceRejected"]
+    assert [(r["resource"], r["field"]) for r in rejections] == [
+        (f"deployment {DEPLOYMENT}", "source_revision_config.image_uri")
+    ]
+    assert len(world.events.streams("deployment/")) == 2
+
+
+def test_a_failing_control_plane_leaves_two_edges(world: World, poller: Poller) -> None:
+    world.control_plane.error = ControlPlaneUnavailable("GET /v2/deployments: 503")
+    for _ in range(5):
+        poller.poll()
+        world.clock.pass_seconds(400)
+    world.control_plane.error = None
+    poller.poll()
+    poller.poll()
+
+    assert [t for t in engine_types(world) if t.startswith("Poll")] == ["PollFailed", "PollRecovered"]
+
+
+def test_retry_after_is_honoured(world: World, poller: Poller) -> None:
+    world.control_plane.error = ControlPlaneThrottled("429", retry_after=120)
+    assert poller.poll().outcome == "failed"
+    world.control_plane.error = None
+
+    world.clock.pass_seconds(119)
+    assert poller.poll().outcome == "resting"
+    world.clock.pass_seconds(2)
+    assert poller.poll().outcome == "polled"
+
+
+def test_a_denied_key_is_an_error_that_names_the_setting(world: World, poller: Poller) -> None:
+    world.control_plane.error = ControlPlaneDenied("401: check AGENTPLANE_LANGSMITH_API_KEY")
+
+    assert "AGENTPLANE_LANGSMITH_API_KEY" in poller.poll().error
+
+
+def test_absence_from_a_list_deletes_nothing(world: World, poller: Poller) -> None:
+    world.control_plane.resources[DEPLOYMENT] = resource()
+    poller.poll()
+    world.control_plane.hidden.add(DEPLOYMENT)
+    for _ in range(5):
+        poller.poll()
+
+    assert not world.state().deletion_reason
+
+
+def test_a_404_in_two_polls_running_deletes(world: World, poller: Poller) -> None:
+    world.control_plane.resources[DEPLOYMENT] = resource()
+    poller.poll()
+    del world.control_plane.resources[DEPLOYMENT]
+
+    poller.poll()
+    assert not world.state().deletion_reason
+    poller.poll()
+    assert "404" in world.state().deletion_reason
+
+
+def test_a_404_in_between_does_not_count(world: World, poller: Poller) -> None:
+    raw = resource()
+    world.control_plane.resources[DEPLOYMENT] = raw
+    poller.poll()
+    for _ in range(3):
+        del world.control_plane.resources[DEPLOYMENT]
+        poller.poll()
+        world.control_plane.resources[DEPLOYMENT] = raw
+        poller.poll()
+
+    assert not world.state().deletion_reason
+
+
+def test_too_many_deletions_at_once_wait_for_a_person(world: World, poller: Poller) -> None:
+    fill(world, 10)
+    poller.poll()
+    fill(world, 8, status="AWAITING_DELETE")
+    poller.poll()
+    poller.poll()
+
+    assert engine_types(world).count("DeletionGuardTripped") == 1
+    assert not any(world.state(identified(n)).deletion_reason for n in range(10))
+
+    release = ee.DeletionGuardReleased(deployments=tuple(identified(n) for n in range(8)), by="me")
+    world.events.append(ENGINE, world.events.version(ENGINE), [release], actor="cli")
+    poller.poll()
+
+    assert [bool(world.state(identified(n)).deletion_reason) for n in range(10)] == [True] * 8 + [False] * 2
+
+
+def test_a_few_deletions_go_at_once(world: World, poller: Poller) -> None:
+    fill(world, 3)
+    poller.poll()
+    fill(world, 2, status="AWAITING_DELETE")
+    poller.poll()
+
+    assert [bool(world.state(identified(n)).deletion_reason) for n in range(3)] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("listeners", "told"),
+    [
+        ({}, "knows no listener"),
+        ({LISTENER: {"compute_config": {"k8s_namespaces": ["agents", "more"]}}}, "[agents, more]"),
+    ],
+)
+def test_a_listener_that_does_not_fit_is_refused_once_and_nothing_is_polled(
+    world: World, poller: Poller, listeners: dict[str, Any], told: str
+) -> None:
+    world.control_plane.resources[DEPLOYMENT] = resource()
+    world.control_plane.listeners = listeners
+    assert told in poller.poll().error
+    poller.poll()
+
+    assert engine_types(world) == ["ListenerRefused"]
+    assert world.types() == []
+
+
+def test_two_polls_do_not_run_at_once(world: World, poller: Poller) -> None:
+    with world.events.lock(f"poll/{LISTENER}", 60):
+        assert poller.poll().outcome == "busy"
+
+
+def test_a_restored_deployment_starts_anew(world: World, poller: Poller) -> None:
+    world.control_plane.resources[DEPLOYMENT] = resource()
+    poller.poll()
+    world.control_plane.resources[DEPLOYMENT] = resource(status="AWAITING_DELETE")
+    poller.poll()
+    world.advance()
+    assert world.state().deleted
+
+    world.control_plane.resources[DEPLOYMENT] = resource("r2", tenant_id=WORKSPACE)
+    poller.poll()
+
+    assert not world.state().deleted
+    assert world.state().revision.id == "r2"
