@@ -1,15 +1,27 @@
-"""Folding a stream into its state, from a snapshot where one fits."""
+"""Folding a stream into its state, from a snapshot where one fits.
+
+A snapshot is a cache, so it is used only if the very code that reads it would have folded the same: its fingerprint
+covers the schema of the state and the source of the machine's package. The exception is a stream whose oldest events
+were trimmed: there a snapshot of earlier code is all that is left of them, and is taken if today's state understands
+it.
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import inspect
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import orjson
+from pydantic import ValidationError
 
+from engine.errors import SnapshotUnreadable
+from engine.event import Event, Record
 from engine.log.contract import EventLog, Snapshot
 from engine.machine import Machine, State
-from engine.retry import ActDeferred, ActRefused
+from engine.retry import ActDeferred
 
 S = TypeVar("S", bound=State)
 
@@ -34,44 +46,74 @@ class Fold(Generic[S]):
         self.stream = stream
         self._machine = machine
         self._events = events
-        self.state: S = machine.initial
+        self._fingerprint = fingerprint(machine)
+        self.begin_again()
+
+    def begin_again(self) -> None:
+        """Forget what was folded: the log went back behind it."""
+        self.state: S = self._machine.initial
         self.version = 0
         self._snapshot_version = 0
         self._failed: dict[str, int] = {}
-        self._fingerprint = fingerprint(machine)
-        self._restore()
-
-    def _restore(self) -> None:
         snapshot = self._events.load_snapshot(self.stream)
         if snapshot is not None and snapshot.fingerprint == self._fingerprint:
-            self.state = type(self._machine.initial).model_validate_json(snapshot.state)
-            self.version = self._snapshot_version = snapshot.version
+            self._restore(snapshot)
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        try:
+            kept = orjson.loads(snapshot.state)
+            self.state = type(self._machine.initial).model_validate_json(canonical(kept["state"]))
+            self._failed = dict(kept["failed"])
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValidationError) as error:
+            raise SnapshotUnreadable(
+                f"{self.stream}: the snapshot at version {snapshot.version} holds a state that this version of "
+                f"agentplane does not know ({type(error).__name__}); run the version that wrote it, or import the "
+                "archived events"
+            ) from None
+        self.version = self._snapshot_version = snapshot.version
 
     def catch_up(self) -> None:
-        """Fold what was appended since. Raises FutureEvent, LogUnavailable."""
-        for record in self._events.read(self.stream, self.version):
+        """Fold what was appended since. Raises FutureEvent, SnapshotUnreadable, LogUnavailable."""
+        for record in self._unfolded():
             event = self._machine.events.decode(record)
             self.state = self._machine.evolve(self.state, event, record.at)
             self.version = record.version
-            self._count(event)
+            self._count(event, record.cause)
 
-    def _count(self, event: Any) -> None:
-        match event:
-            case ActDeferred(act=act, attempt=attempt):
-                self._failed[act] = attempt
-            case ActRefused():
-                pass
-            case _:
-                self._failed.clear()
+    def _unfolded(self) -> list[Record]:
+        """Return the records after our version; begin from the snapshot where the next ones were trimmed."""
+        records = self._events.read(self.stream, self.version)
+        if not records or records[0].version == self.version + 1:
+            return records
+        snapshot = self._events.load_snapshot(self.stream)
+        if snapshot is None or snapshot.version < records[0].version - 1:
+            raise SnapshotUnreadable(
+                f"{self.stream} begins at version {records[0].version} and has no snapshot of what came before; "
+                "import the archived events"
+            )
+        self._restore(snapshot)
+        return self._events.read(self.stream, self.version)
+
+    def refresh(self) -> None:
+        """Catch up with a log that may have lost its last second, and so be behind us."""
+        if self._events.version(self.stream) < self.version:
+            self.begin_again()
+        self.catch_up()
+
+    def _count(self, event: Event, cause: str | None) -> None:
+        if isinstance(event, ActDeferred):
+            self._failed[event.act] = event.attempt
+        elif cause is not None:
+            self._failed.pop(cause, None)
 
     def failures(self, act: str) -> int:
-        """Return how often `act` was deferred in a row."""
+        """Return how often `act` was deferred since it last came through."""
         return self._failed.get(act, 0)
 
-    def save(self) -> None:
-        """Keep a snapshot where it saves enough reading."""
-        if self.version - self._snapshot_version >= SNAPSHOT_EVERY:
-            state = canonical(self.state.model_dump(mode="json"))
+    def save(self, every: int = SNAPSHOT_EVERY) -> None:
+        """Keep a snapshot where it saves reading at least `every` events."""
+        if self.version - self._snapshot_version >= every:
+            state = canonical({"state": self.state.model_dump(mode="json"), "failed": self._failed})
             self._events.save_snapshot(
                 Snapshot(stream=self.stream, version=self.version, fingerprint=self._fingerprint, state=state)
             )
@@ -79,5 +121,14 @@ class Fold(Generic[S]):
 
 
 def fingerprint(machine: Machine[Any]) -> str:
-    """Return what a snapshot depends on: the machine and the schema of its state."""
-    return f"{machine.name}:{digest(type(machine.initial).model_json_schema())}"
+    """Return what a snapshot depends on: the machine, its code and the schema of its state."""
+    return f"{machine.name}:{_code_digest((type(machine), type(machine.initial)))}"
+
+
+@functools.cache
+def _code_digest(classes: tuple[type, ...]) -> str:
+    """Digest the source of the packages of `classes`, and the schema of those that are models."""
+    folders = {Path(inspect.getfile(cls)).parent for cls in classes}
+    sources = sorted((path.name, path.read_text()) for folder in folders for path in folder.glob("*.py"))
+    schemas = [cls.model_json_schema() for cls in classes if issubclass(cls, State)]
+    return digest([sources, schemas])

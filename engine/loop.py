@@ -2,20 +2,37 @@
 
 Take the stream's lock, fold its events, then decide → act → append until `decide` says wait or done. A crash
 anywhere leaves a log from which the next worker decides the same way.
+
+Why nothing is lost. The stream stays dirty until `settle` finds that neither an event nor a mark came since we
+looked, so a crash before it leaves the stream to the next sweep. A worker that finds the lock held goes away at once;
+whoever holds it looks at the mark once more after letting go, so what the other came for is done without a sweep.
+
+Why nothing spins. An act leaves an event, or is deferred with a time. A stream that this program cannot fold or decide
+(an event of a newer program, a defect) is stopped alone: it is looked at again after the longest backoff.
 """
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass, replace
-from datetime import timedelta
-from typing import Any, TypeVar
+from datetime import datetime, timedelta
+from typing import Generic, TypeVar
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
-from engine.errors import AgentplaneError, ConcurrencyConflict, FutureEvent, LockHeld, LockLost, LogUnavailable
+from engine.errors import (
+    AgentplaneError,
+    ConcurrencyConflict,
+    FutureEvent,
+    LockHeld,
+    LockLost,
+    LogUnavailable,
+    SnapshotUnreadable,
+)
 from engine.event import Event
 from engine.folding import Fold
-from engine.log.contract import EventLog
+from engine.log.contract import EventLog, Lock
 from engine.machine import Act, Done, Machine, State, Wait
 from engine.ports import Ports
 from engine.retry import ActDeferred, ActRefused, Backoff
@@ -25,7 +42,9 @@ log = structlog.get_logger(__name__)
 S = TypeVar("S", bound=State)
 
 MOST_ACTS = 100
-"""Acts in one call; a stream that wants more is a defect in its machine, and is deferred rather than spun."""
+"""Acts under one lock; a stream that wants more is a defect in its machine, and is deferred rather than spun."""
+MOST_ROUNDS = 10
+"""Times that one call takes the lock; a stream that is dirty all the same is left to the next sweep."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +55,8 @@ class Advanced:
     version: int
     acts: int
     outcome: str
-    """`settled`, `waiting`, `busy` (another worker has it), `lost` (the lock) or `stopped` (needs a newer program)."""
+    """`settled`, `waiting`, `busy` (another worker has it), `lost` (the lock) or `stopped` (cannot be folded or decided
+    by this program, or never ends; looked at again after the longest backoff)."""
 
 
 def advance(
@@ -48,79 +68,136 @@ def advance(
     lock_term: float,
     backoff: Backoff,
 ) -> Advanced:
-    """Bring `stream` as far as it goes now. `lock_term` is seconds.
+    """Bring `stream` as far as it goes now. `lock_term` is seconds, longer than any single act takes.
 
     Raises LogUnavailable when Redis is away; every other failure becomes an event or a retry.
     """
-    try:
-        with events.lock(stream, lock_term) as lock:
-            return _advance(stream, machine, events, replace(ports, keep_lock=lock.keep), lock, backoff)
-    except LockHeld:
-        return Advanced(stream=stream, version=0, acts=0, outcome="busy")
-    except LockLost:
-        # Whatever we wrote last may be older than what the new holder wrote: have it looked at again.
-        events.mark_dirty(stream)
-        return Advanced(stream=stream, version=0, acts=0, outcome="lost")
-
-
-def _advance(stream: str, machine: Machine[S], events: EventLog, ports: Ports, lock: Any, backoff: Backoff) -> Advanced:
-    fold = Fold(machine, events, stream)
-    try:
-        fold.catch_up()
-        for acts in range(MOST_ACTS):
-            now = ports.clock.now()
-            match machine.decide(fold.state, now):
-                case Act() as act:
-                    bound = log.bind(stream=stream, version=fold.version, act=act.name)
-                    happened = _perform(machine, act, fold.state, ports, backoff, fold.failures(act.name))
-                    _append(events, fold, machine.name, act, happened, lock)
-                    bound.info("acted", events=[event.type for event in happened])
-                case Wait(until, reason):
-                    events.schedule(stream, until)
-                    if events.settle(stream, fold.version):
-                        log.debug("waiting", stream=stream, version=fold.version, until=until.isoformat(), reason=reason)
-                        return Advanced(stream=stream, version=fold.version, acts=acts, outcome="waiting")
-                    fold.catch_up()
-                case Done(reason):
-                    events.unschedule(stream)
-                    if events.settle(stream, fold.version):
-                        fold.save()
-                        log.debug("settled", stream=stream, version=fold.version, reason=reason)
-                        return Advanced(stream=stream, version=fold.version, acts=acts, outcome="settled")
-                    fold.catch_up()
-    except FutureEvent as error:
-        log.error("stream stopped", stream=stream, version=fold.version, error=str(error))
-        return Advanced(stream=stream, version=fold.version, acts=0, outcome="stopped")
-    events.schedule(stream, ports.clock.now() + timedelta(seconds=backoff.cap))
-    events.settle(stream, fold.version)
-    log.error("stream wants too many acts in a row", stream=stream, version=fold.version, most=MOST_ACTS)
-    return Advanced(stream=stream, version=fold.version, acts=MOST_ACTS, outcome="waiting")
-
-
-def _perform(
-    machine: Machine[S], act: Act, state: S, ports: Ports, backoff: Backoff, failures: int
-) -> list[Event]:
-    """Perform `act`; turn what it raises into an event, save for a lost lock or log."""
-    try:
-        return list(machine.perform(act, state, ports))
-    except (LockLost, LogUnavailable):
-        raise
-    except AgentplaneError as error:
-        if not error.retryable:
-            return [ActRefused(act=act.name, reason=str(error))]
-        asked = getattr(error, "retry_after", None)
-        seconds = backoff.delay(failures + 1, ports.random(), asked)
-        at = ports.clock.now() + timedelta(seconds=seconds)
-        return [ActDeferred(act=act.name, attempt=failures + 1, reason=str(error), retry_at=at)]
-
-
-def _append(events: EventLog, fold: Fold[Any], actor: str, act: Act, happened: list[Event], lock: Any) -> None:
-    """Append what happened. It is a fact, so a writer that came between changes only the version it gets."""
-    while True:
+    acts = 0
+    for _ in range(MOST_ROUNDS):
         try:
-            events.append(fold.stream, fold.version, happened, actor=actor, cause=act.name, lock=lock)
-        except ConcurrencyConflict:
-            fold.catch_up()
-            continue
+            with events.lock(stream, lock_term) as lock:
+                advanced = _Round(stream, machine, events, ports, lock, backoff).run()
+        except LockHeld:
+            return Advanced(stream=stream, version=0, acts=acts, outcome="busy")
+        except LockLost:
+            # Whatever we wrote last may be older than what the new holder wrote: have it looked at again.
+            events.mark_dirty(stream)
+            log.warning("lock lost", stream=stream)
+            return Advanced(stream=stream, version=0, acts=acts, outcome="lost")
+        acts += advanced.acts
+        if advanced.outcome == "stopped" or not events.mark(stream):
+            break
+    return replace(advanced, acts=acts)
+
+
+class _Round(Generic[S]):
+    """One hold of the lock."""
+
+    def __init__(
+        self, stream: str, machine: Machine[S], events: EventLog, ports: Ports, lock: Lock, backoff: Backoff
+    ) -> None:
+        self._stream = stream
+        self._machine = machine
+        self._events = events
+        self._ports = replace(ports, keep_lock=lock.keep)
+        self._lock = lock
+        self._backoff = backoff
+        self._acts = 0
+        self._version = 0
+
+    def run(self) -> Advanced:
+        mark = self._events.mark(self._stream)
+        try:
+            return self._decide_and_act(mark)
+        except (LockLost, LogUnavailable):
+            raise
+        except (FutureEvent, SnapshotUnreadable) as error:
+            return self._stop(mark, str(error))
+        except Exception as defect:
+            return self._stop(mark, described(defect))
+
+    def _decide_and_act(self, mark: int) -> Advanced:
+        fold = Fold(self._machine, self._events, self._stream)
         fold.catch_up()
-        return
+        until: datetime | None
+        while self._acts < MOST_ACTS:
+            self._version = fold.version
+            match self._machine.decide(fold.state, self._ports.clock.now()):
+                case Act() as act:
+                    self._act(act, fold)
+                    self._acts += 1
+                    continue
+                case Wait(until, reason):
+                    outcome = "waiting"
+                case Done(reason):
+                    until, outcome = None, "settled"
+            if self._settle(fold.version, mark, until):
+                fold.save()
+                log.debug(outcome, stream=self._stream, version=fold.version, until=until, reason=reason)
+                return self._advanced(outcome)
+            mark = self._events.mark(self._stream)
+            fold.refresh()
+        return self._stop(mark, f"wants more than {MOST_ACTS} acts in a row, a defect of its machine")
+
+    def _act(self, act: Act, fold: Fold[S]) -> None:
+        """Perform `act` and append what happened."""
+        self._lock.keep()
+        with bound_contextvars(stream=self._stream, version=fold.version, act=act.name):
+            happened = self._perform(act, fold.state, fold.failures(act.name))
+            log.info("acted", events=[event.type for event in happened])
+        # It is a fact, so a writer that came between changes only the version it gets, and so does a log that came
+        # back without its last second.
+        expected = fold.version
+        while True:
+            try:
+                self._events.append(
+                    self._stream, expected, happened, actor=self._machine.name, cause=act.name, lock=self._lock
+                )
+                break
+            except ConcurrencyConflict as conflict:
+                expected = conflict.actual
+        if expected < fold.version:
+            fold.begin_again()
+        fold.catch_up()
+
+    def _perform(self, act: Act, state: S, failures: int) -> list[Event]:
+        """Perform `act`; turn what it raises into an event, save for a lost lock or log."""
+        try:
+            happened = list(self._machine.perform(act, state, self._ports))
+        except (LockLost, LogUnavailable):
+            raise
+        except AgentplaneError as error:
+            if not error.retryable:
+                log.warning("act refused", reason=str(error))
+                return [ActRefused(act=act.name, reason=str(error))]
+            return [self._deferred(act, failures + 1, str(error), getattr(error, "retry_after", None))]
+        except Exception as defect:
+            return [self._deferred(act, failures + 1, described(defect))]
+        return happened or [self._deferred(act, failures + 1, "a defect: the act returned no event")]
+
+    def _deferred(self, act: Act, attempt: int, reason: str, at_least: float | None = None) -> ActDeferred:
+        seconds = self._backoff.delay(attempt, self._ports.random(), at_least)
+        log.warning("act deferred", attempt=attempt, seconds=round(seconds, 3), reason=reason)
+        at = self._ports.clock.now() + timedelta(seconds=seconds)
+        return ActDeferred(act=act.name, attempt=attempt, reason=reason, retry_at=at)
+
+    def _settle(self, version: int, mark: int, until: datetime | None) -> bool:
+        return self._events.settle(self._stream, version, mark=mark, until=until, lock=self._lock)
+
+    def _stop(self, mark: int, reason: str) -> Advanced:
+        """Leave this stream alone for the longest backoff; an upgrade, or new input, may mend it."""
+        log.error("stream stopped", stream=self._stream, version=self._version, reason=reason)
+        until = self._ports.clock.now() + timedelta(seconds=self._backoff.cap)
+        self._settle(self._events.version(self._stream), mark, until)
+        return self._advanced("stopped")
+
+    def _advanced(self, outcome: str) -> Advanced:
+        return Advanced(stream=self._stream, version=self._version, acts=self._acts, outcome=outcome)
+
+
+def described(defect: Exception) -> str:
+    """Say where an unexpected exception arose, without its message: that may quote a secret."""
+    frames = traceback.extract_tb(defect.__traceback__)
+    where = f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno} in {frames[-1].name}" if frames else "?"
+    log.error("defect", error=type(defect).__name__, where=where, trace="".join(traceback.format_list(frames)))
+    return f"a defect: {type(defect).__name__} at {where}"

@@ -216,9 +216,10 @@ class EventLog(Protocol):
         ...
 
     def trim(self, stream: str, through: int) -> int:
-        """Delete the events of `stream` up to version `through`; return how many there were.
+        """Delete the events of `stream` up to version `through`; return how many there were. Idempotent.
 
-        Raises TrimRefused when the stream has no snapshot at `through` or later. Idempotent.
+        Raises TrimRefused when the stream has no snapshot at `through` or later, or no event after it: the last event
+        stays, so that a gap before it shows that the stream was trimmed.
         """
         ...
 

@@ -1,0 +1,513 @@
+"""The event log in Redis (6.2 or newer), on Redis Streams.
+
+Theory of operation. Every key starts with the hash tag `{prefix}`, so an installation's log lives in one slot of a
+cluster and several installations share one Redis:
+
+    {prefix}:stream:<name>   a stream's events; entry id `<version>-0`; fields i (event id), p (position),
+                             t (microseconds), e (the rest of the envelope, JSON)
+    {prefix}:all             the log of everything; entry id `<position>-0`; fields s, v point into the stream
+    {prefix}:versions        hash: stream → version; also the list of streams
+    {prefix}:position        counter
+    {prefix}:dirty           sorted set: stream by microseconds of its mark or last sweep
+    {prefix}:marks, :mark    hash: stream → number of its mark; counter
+    {prefix}:due             sorted set: stream by microseconds of its timer
+    {prefix}:lock:<name>     `<fence>:<token>`, with an expiry
+    {prefix}:fence           counter
+    {prefix}:snapshots       hash: stream → snapshot (JSON); `:snapshot-heads`: stream → its version and fingerprint
+    {prefix}:trimmed         hash: stream → version of the last event that was trimmed
+
+The log of everything holds pointers rather than copies: half the memory and half the append-only file, and one truth.
+Events of a stream that follow each other in it are consecutive there, so a page of pointers is read with one
+pipelined XRANGE per stream.
+
+Connections have timeouts and repeat a command a few times with backoff, which rides out a restart of Redis. A
+repeated script finds what its lost twin did: an append recognises its event ids, a lock its token. What still fails
+raises LogUnavailable.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+import orjson
+import redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.commands.core import Script
+from redis.exceptions import (
+    BusyLoadingError,
+    ClusterDownError,
+    ConnectionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+    TryAgainError,
+)
+from redis.retry import Retry
+
+from engine.errors import ConcurrencyConflict, ImportRefused, LockHeld, LockLost, LogUnavailable, TrimRefused
+from engine.event import Event, Record
+from engine.log import lua
+from engine.log.contract import Lock, Snapshot
+from engine.log.envelope import from_micros, new_id, to_micros
+from engine.ports import Clock
+
+PASSING = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, ClusterDownError, TryAgainError)
+"""Redis errors that another attempt may not meet."""
+PASSING_REPLIES = ("MISCONF", "NOREPLICAS", "UNBLOCKED", "MASTERDOWN", "OOM")
+"""Words that start a refusal which goes away once somebody mends the server."""
+
+PIPELINE = 200
+"""Commands in one round trip."""
+TRIM_AT_ONCE = 500
+"""Events that one trimming script deletes, so that it never holds Redis for long."""
+OUTAGE_SECONDS = 0.5
+"""How long `tail` waits after an outage before it tries again."""
+
+
+def connect(url: str, *, timeout: float = 5.0, attempts: int = 6) -> redis.Redis:
+    """Return a client that survives a restart of Redis.
+
+    `timeout` is seconds per command and connection attempt; a command is tried `attempts` times more, with jittered
+    backoff of together about three seconds.
+    """
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        socket_keepalive=True,
+        health_check_interval=15,
+        protocol=3,
+        retry=Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), attempts),
+        retry_on_error=[BusyLoadingError, ReadOnlyError, ClusterDownError, TryAgainError],
+    )
+
+
+class RedisLock:
+    """A held lock on one stream of a RedisLog."""
+
+    def __init__(self, events: RedisLog, stream: str, value: str, term: float) -> None:
+        self.stream = stream
+        self.token = value
+        """The whole value of the key: fence and owner."""
+        self.fence = int(value.partition(":")[0])
+        self._events = events
+        self._term = term
+
+    def keep(self) -> None:
+        self._events.keep(self, self._term)
+
+
+class RedisLog:
+    """An EventLog in Redis; safe to share between threads, and across a fork before its first use.
+
+    `clock` and `new_id` are for tests; without a clock, the time is that of the Redis server, the same for everybody.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        prefix: str,
+        *,
+        clock: Clock | None = None,
+        new_id: Callable[[], str] = new_id,
+    ) -> None:
+        if not prefix or set(prefix) & set("{}"):
+            raise ValueError(f"key prefix {prefix!r} must not be empty nor hold a brace: it becomes the hash tag")
+        self._redis = client
+        self._prefix = prefix
+        self._clock = clock
+        self._new_id = new_id
+        self._execute: Callable[..., Any] = client.execute_command
+        self._scripts: dict[str, Script] = {name: client.register_script(text) for name, text in lua.SCRIPTS.items()}
+
+    @classmethod
+    def from_url(cls, url: str, prefix: str, *, timeout: float = 5.0, clock: Clock | None = None) -> RedisLog:
+        """Return the log with `prefix` in the Redis at `url`. Nothing is sent yet."""
+        return cls(connect(url, timeout=timeout), prefix, clock=clock)
+
+    def close(self) -> None:
+        """Close the connections; the next call opens new ones."""
+        self._redis.close()
+
+    # --- talking to Redis
+
+    def _key(self, *parts: str) -> str:
+        return ":".join(("{" + self._prefix + "}", *parts))
+
+    def _keys(self, *names: str) -> list[str]:
+        return [self._key(name) for name in names]
+
+    def _stream_key(self, stream: str) -> str:
+        return self._key("stream", stream)
+
+    def _lock_key(self, stream: str) -> str:
+        return self._key("lock", stream)
+
+    def _now(self) -> str:
+        """The time for a script: empty means the server's own."""
+        return "" if self._clock is None else str(to_micros(self._clock.now()))
+
+    def _run(self, name: str, keys: Sequence[str], *arguments: str | bytes | int) -> Any:
+        with _translated():
+            return self._scripts[name](keys=keys, args=arguments)
+
+    def _call(self, *command: str | bytes | int) -> Any:
+        with _translated():
+            return self._execute(*command)
+
+    def _pipelined(self, commands: Iterable[Sequence[str]]) -> Iterator[Any]:
+        remaining = iter(commands)
+        while batch := list(islice(remaining, PIPELINE)):
+            with _translated(), self._redis.pipeline(transaction=False) as pipeline:
+                queue: Callable[..., Any] = pipeline.execute_command
+                for command in batch:
+                    queue(*command)
+                replies = pipeline.execute()
+            yield from replies
+
+    # --- events
+
+    def append(
+        self,
+        stream: str,
+        expected_version: int,
+        events: Sequence[Event],
+        *,
+        actor: str,
+        cause: str | None = None,
+        lock: Lock | None = None,
+    ) -> int:
+        if not events:
+            return expected_version
+        envelopes: list[str | bytes] = []
+        for event in events:
+            envelopes += (self._new_id(), _envelope(event.type, event.schema_version, actor, cause, _data(event)))
+        word, *rest = self._run(
+            "APPEND",
+            [
+                self._stream_key(stream),
+                *self._keys("all", "versions", "position", "dirty", "marks", "mark"),
+                self._lock_key(stream),
+            ],
+            stream,
+            expected_version,
+            lock.token if lock else "",
+            self._now(),
+            *envelopes,
+        )
+        match word:
+            case b"ok":
+                return int(rest[0])
+            case b"conflict":
+                raise ConcurrencyConflict(stream, expected_version, int(rest[0]))
+        raise _lost(stream)
+
+    def read(self, stream: str, after: int = 0) -> list[Record]:
+        return _records(stream, self._call("XRANGE", self._stream_key(stream), f"{after + 1}-0", "+"))
+
+    def read_many(self, after: Mapping[str, int]) -> dict[str, list[Record]]:
+        commands = (("XRANGE", self._stream_key(stream), f"{version + 1}-0", "+") for stream, version in after.items())
+        replies = zip(after, self._pipelined(commands), strict=True)
+        return {stream: _records(stream, entries) for stream, entries in replies}
+
+    def read_all(self, after_position: int = 0, limit: int = 1000) -> list[Record]:
+        start = after_position
+        while True:
+            pointers = self._call("XRANGE", self._key("all"), f"{start + 1}-0", "+", "COUNT", limit)
+            records = self._follow(pointers)
+            if records or not pointers:
+                return records
+            start = _number(pointers[-1][0])  # all of them were trimmed meanwhile
+
+    def _follow(self, pointers: Sequence[Any]) -> list[Record]:
+        """Return the records that `pointers` (entries of the log of everything) point to."""
+        versions: dict[str, list[int]] = defaultdict(list)
+        for _, fields in pointers:
+            versions[fields[b"s"].decode()].append(int(fields[b"v"]))
+        commands = (
+            ("XRANGE", self._stream_key(stream), f"{wanted[0]}-0", f"{wanted[-1]}-0")
+            for stream, wanted in versions.items()
+        )
+        replies = zip(versions, self._pipelined(commands), strict=True)
+        records = [record for stream, entries in replies for record in _records(stream, entries)]
+        return sorted(records, key=lambda record: record.position)
+
+    def tail(
+        self, after_position: int | None = None, block: float = 1.0, until: Callable[[], bool] | None = None
+    ) -> Iterator[Record]:
+        position = self.head() if after_position is None else after_position
+        return self._tail(position, block, until)
+
+    def _tail(self, position: int, block: float, until: Callable[[], bool] | None) -> Iterator[Record]:
+        checked = False
+        while until is None or not until():
+            try:
+                if not checked:
+                    # A Redis that came back without its last second counts from an earlier position again.
+                    position, checked = min(position, self.head()), True
+                pointers = self._wait(position, block)
+                records = self._follow(pointers)
+            except LogUnavailable:
+                checked = False
+                time.sleep(min(block, OUTAGE_SECONDS))
+                continue
+            if pointers:
+                position = _number(pointers[-1][0])
+            else:
+                checked = False
+            yield from records
+
+    def _wait(self, position: int, block: float) -> Sequence[Any]:
+        """Return pointers after `position`, waiting up to `block` seconds, but within the socket's own timeout."""
+        timeout = self._redis.connection_pool.connection_kwargs.get("socket_timeout") or block
+        milliseconds = max(1, round(min(block, timeout / 2) * 1000))
+        answer = self._call("XREAD", "COUNT", 1000, "BLOCK", milliseconds, "STREAMS", self._key("all"), f"{position}-0")
+        if not answer:
+            return []
+        [(_, entries)] = answer
+        return list(entries)
+
+    def head(self) -> int:
+        return int(self._call("GET", self._key("position")) or 0)
+
+    def version(self, stream: str) -> int:
+        return int(self._call("HGET", self._key("versions"), stream) or 0)
+
+    def versions(self, prefix: str = "") -> dict[str, int]:
+        versions = self._call("HGETALL", self._key("versions"))
+        start = prefix.encode()
+        return {name.decode(): int(version) for name, version in versions.items() if name.startswith(start)}
+
+    def streams(self, prefix: str = "") -> list[str]:
+        return sorted(self.versions(prefix))
+
+    # --- locks
+
+    @contextmanager
+    def lock(self, stream: str, term: float) -> Iterator[Lock]:
+        key = self._lock_key(stream)
+        value = self._run("LOCK", [key, self._key("fence")], secrets.token_hex(16), _milliseconds(term))
+        if not value:
+            raise LockHeld(f"{stream} is being advanced by another worker")
+        lock = RedisLock(self, stream, value.decode(), term)
+        try:
+            yield lock
+        finally:
+            with suppress(LogUnavailable):  # it runs out by itself
+                self._run("RELEASE", [key], lock.token)
+
+    def keep(self, lock: Lock, term: float) -> None:
+        """Prove `lock` and extend it by `term` seconds from now. Raises LockLost."""
+        if not self._run("KEEP", [self._lock_key(lock.stream)], lock.token, _milliseconds(term)):
+            raise _lost(lock.stream)
+
+    def locked(self, stream: str) -> bool:
+        return bool(self._call("EXISTS", self._lock_key(stream)))
+
+    # --- outbox and timers
+
+    def mark_dirty(self, stream: str) -> None:
+        self._run("MARK_DIRTY", self._keys("dirty", "marks", "mark"), stream, self._now())
+
+    def mark(self, stream: str) -> int:
+        return int(self._call("HGET", self._key("marks"), stream) or 0)
+
+    def settle(
+        self,
+        stream: str,
+        version: int,
+        *,
+        mark: int | None = None,
+        until: datetime | None = None,
+        lock: Lock | None = None,
+    ) -> bool:
+        answer = self._run(
+            "SETTLE",
+            [*self._keys("versions", "dirty", "marks", "due"), self._lock_key(stream)],
+            stream,
+            version,
+            "" if mark is None else mark,
+            "" if until is None else to_micros(until),
+            lock.token if lock else "",
+        )
+        if answer == b"lost":
+            raise _lost(stream)
+        return bool(answer == b"clean")
+
+    def take_dirty(self, older_than: float, limit: int = 1000) -> list[str]:
+        return _names(self._run("TAKE_DIRTY", self._keys("dirty"), round(older_than * 1e6), limit, self._now()))
+
+    def dirty(self) -> list[str]:
+        return _names(self._call("ZRANGE", self._key("dirty"), 0, -1))
+
+    def schedule(self, stream: str, at: datetime) -> None:
+        self._call("ZADD", self._key("due"), to_micros(at), stream)
+
+    def unschedule(self, stream: str) -> None:
+        self._call("ZREM", self._key("due"), stream)
+
+    def take_due(self, now: datetime, limit: int = 1000) -> list[str]:
+        keys = self._keys("due", "dirty", "marks", "mark")
+        return _names(self._run("TAKE_DUE", keys, to_micros(now), limit, self._now()))
+
+    def due(self) -> list[tuple[str, datetime]]:
+        timers = self._call("ZRANGE", self._key("due"), 0, -1, "WITHSCORES")
+        return [(stream.decode(), from_micros(int(at))) for stream, at in timers]
+
+    # --- snapshots and retention
+
+    def save_snapshot(self, snapshot: Snapshot) -> None:
+        self._run(
+            "SAVE_SNAPSHOT",
+            self._keys("versions", "snapshots", "snapshot-heads", "trimmed"),
+            snapshot.stream,
+            snapshot.version,
+            snapshot.fingerprint,
+            _packed(snapshot),
+        )
+
+    def load_snapshot(self, stream: str) -> Snapshot | None:
+        packed = self._call("HGET", self._key("snapshots"), stream)
+        if packed is None:
+            return None
+        version, fingerprint, state = packed.split(b"\n", 2)
+        return Snapshot(stream=stream, version=int(version), fingerprint=fingerprint.decode(), state=state)
+
+    def drop_snapshots(self) -> int:
+        return int(self._run("DROP_SNAPSHOTS", self._keys("snapshots", "snapshot-heads", "trimmed")))
+
+    def trimmed(self) -> dict[str, int]:
+        trimmed = self._call("HGETALL", self._key("trimmed"))
+        return {name.decode(): int(version) for name, version in trimmed.items()}
+
+    def trim(self, stream: str, through: int) -> int:
+        keys = [self._stream_key(stream), *self._keys("all", "snapshot-heads", "trimmed", "versions")]
+        trimmed = 0
+        while True:
+            word, number = self._run("TRIM", keys, stream, through, TRIM_AT_ONCE)
+            if word == b"refused":
+                raise TrimRefused(_needed(stream, through, int(number)))
+            trimmed += int(number)
+            if number < TRIM_AT_ONCE:
+                return trimmed
+
+    def forget(self, stream: str, version: int) -> int:
+        names = ("all", "versions", "dirty", "marks", "due", "snapshots", "snapshot-heads", "trimmed")
+        keys = [self._stream_key(stream), *self._keys(*names), self._lock_key(stream)]
+        word, number = self._run("FORGET", keys, stream, version)
+        if word == b"refused":
+            raise TrimRefused(f"{stream}: is dirty, locked, or at version {int(number)} rather than {version}")
+        return int(number)
+
+    # --- import
+
+    def restore(self, records: Sequence[Record]) -> None:
+        if not records:
+            return
+        arguments: list[str | bytes | int] = [self._now()]
+        for record in records:
+            envelope = _envelope(record.type, record.schema_version, record.actor, record.cause, record.data)
+            micros = to_micros(record.at)
+            arguments += (record.stream, record.version, record.position, micros, record.id, envelope)
+        keys = self._keys("all", "versions", "position", "dirty", "marks", "mark")
+        word, *rest = self._run("RESTORE", keys + [self._stream_key(record.stream) for record in records], *arguments)
+        if word != b"ok":
+            number, actual = rest
+            record = records[number - 1]
+            raise ImportRefused(
+                f"{record.stream} version {record.version}, position {record.position}: cannot follow "
+                f"{word.decode()} {actual}"
+            )
+
+    def restore_trimmed(self, snapshot: Snapshot, through: int) -> None:
+        done = self._run(
+            "RESTORE_TRIMMED",
+            self._keys("versions", "trimmed", "snapshots", "snapshot-heads", "dirty", "marks", "mark"),
+            snapshot.stream,
+            through,
+            snapshot.version,
+            snapshot.fingerprint,
+            _packed(snapshot),
+            self._now(),
+        )
+        if not done:
+            raise ImportRefused(f"{snapshot.stream}: exists already, a trimmed stream cannot be put in its place")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn what redis-py raises for an unreachable or unwell server into LogUnavailable."""
+    try:
+        yield
+    except (*PASSING, OutOfMemoryError) as error:
+        raise LogUnavailable(f"Redis does not serve the event log: {error}") from error
+    except ResponseError as error:
+        if str(error).startswith(PASSING_REPLIES):
+            raise LogUnavailable(f"Redis does not serve the event log: {error}") from error
+        raise
+    except RedisError as error:
+        raise LogUnavailable(f"Redis does not serve the event log: {error!r}") from error
+
+
+def _lost(stream: str) -> LockLost:
+    return LockLost(f"the lock of {stream} ran out or went to another worker")
+
+
+def _needed(stream: str, through: int, last: int) -> str:
+    return f"{stream}: events up to version {last} may go (its snapshot, its last event), not up to {through}"
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
+
+
+def _data(event: Event) -> dict[str, Any]:
+    return event.model_dump(mode="json")
+
+
+def _envelope(type_: str, schema_version: int, actor: str, cause: str | None, data: dict[str, Any]) -> bytes:
+    return orjson.dumps([type_, schema_version, actor, cause, data])
+
+
+def _records(stream: str, entries: Sequence[Any]) -> list[Record]:
+    """Decode entries of a stream."""
+    records = []
+    for place, fields in entries:
+        type_, schema_version, actor, cause, data = orjson.loads(fields[b"e"])
+        records.append(
+            Record(
+                id=fields[b"i"].decode(),
+                stream=stream,
+                version=_number(place),
+                position=int(fields[b"p"]),
+                type=type_,
+                schema_version=schema_version,
+                at=from_micros(int(fields[b"t"])),
+                actor=actor,
+                cause=cause,
+                data=data,
+            )
+        )
+    return records
+
+
+def _number(place: bytes) -> int:
+    """Return the version or position in an entry id."""
+    return int(place.partition(b"-")[0])
+
+
+def _names(names: Iterable[bytes]) -> list[str]:
+    return [name.decode() for name in names]
+
+
+def _packed(snapshot: Snapshot) -> bytes:
+    return b"\n".join((str(snapshot.version).encode(), snapshot.fingerprint.encode(), snapshot.state))
