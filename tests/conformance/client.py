@@ -16,6 +16,7 @@ import httpx
 import orjson
 
 Object = dict[str, Any]
+Names = list[str]
 T = TypeVar("T")
 
 GROUPS = {
@@ -82,7 +83,7 @@ class Api:
     def list(self, resource: str, **options: Any) -> Object:
         return succeeded(self.send("GET", resource, **options))
 
-    def names(self, resource: str, **options: Any) -> list[str]:
+    def names(self, resource: str, **options: Any) -> Names:
         return [item["metadata"]["name"] for item in self.list(resource, **options)["items"]]
 
     def create(self, resource: str, obj: Object, **options: Any) -> Object:
@@ -102,10 +103,14 @@ class Api:
         """Server-side apply; `force=True` takes fields from other managers."""
         return succeeded(self.try_apply(resource, obj, manager, **options))
 
-    def delete(self, resource: str, name: str, propagation: str | None = None, **options: Any) -> Object:
-        body = {"kind": "DeleteOptions", "apiVersion": "v1"}
+    def delete(
+        self, resource: str, name: str, propagation: str | None = None, grace: int | None = None, **options: Any
+    ) -> Object:
+        body: Object = {"kind": "DeleteOptions", "apiVersion": "v1"}
         if propagation:
             body["propagationPolicy"] = propagation
+        if grace is not None:
+            body["gracePeriodSeconds"] = grace
         return succeeded(self.send("DELETE", resource, name, body, **options))
 
     @contextlib.contextmanager
@@ -154,7 +159,7 @@ def causes(status: Object) -> set[tuple[str, str]]:
     return {(cause["field"], cause["reason"]) for cause in status["details"]["causes"]}
 
 
-def eventually(probe: Callable[[], T], what: str, seconds: float = 30) -> T:
+def eventually(probe: Callable[[], T | None], what: str, seconds: float = 30) -> T:
     """The first truthy value of `probe`, asked again and again; AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := probe()):

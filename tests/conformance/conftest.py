@@ -42,7 +42,7 @@ def install_definition(api: Api, crd: Object) -> Object:
         conditions = {item["type"]: item["status"] for item in found.get("status", {}).get("conditions") or []}
         return found if conditions.get("Established") == "True" else None
 
-    found = eventually(established, f"{name} is established")
+    found: Object = eventually(established, f"{name} is established")
     path = f"/apis/{crd['spec']['group']}/v1/{crd['spec']['names']['plural']}"
     eventually(lambda: api.http.get(path).is_success, f"{path} is served")
     return found

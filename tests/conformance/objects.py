@@ -124,6 +124,7 @@ def definition(plural: str, group: str, kind: str, schema: Object, **version: An
     )
 
 
+# No int-or-string here: Kubernetes 1.20 then merges every list of the kind as a whole in server-side apply.
 WIDGET_SCHEMA: Object = {
     "type": "object",
     "required": ["spec"],
@@ -136,7 +137,6 @@ WIDGET_SCHEMA: Object = {
                 "replicas": {"type": "integer", "default": 2},
                 "color": {"type": "string", "enum": ["red", "green"], "default": "red"},
                 "code": {"type": "string", "pattern": "^[a-z]+$", "maxLength": 5},
-                "limit": {"x-kubernetes-int-or-string": True},
                 "note": {"type": "string", "nullable": True},
                 "tags": {"type": "array", "maxItems": 2, "items": {"type": "string"}},
                 "finish": {

@@ -11,12 +11,13 @@ from tests.conformance.objects import Object, config_map, pod, widget
 @pytest.fixture
 def shelf(api: Api) -> Api:
     """Four ConfigMaps whose labels differ."""
-    for name, labels in {
+    shelved: dict[str, dict[str, str]] = {
         "plain": {},
         "red": {"color": "red", "size": "1"},
         "green": {"color": "green", "size": "2"},
         "both": {"color": "red", "example.dev/kind": "big"},
-    }.items():
+    }
+    for name, labels in shelved.items():
         api.create("configmaps", config_map(name, labels=labels))
     return api
 

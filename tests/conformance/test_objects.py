@@ -26,7 +26,7 @@ def test_create_fills_in_metadata(api: Api) -> None:
 
 
 def test_create_ignores_server_owned_metadata(api: Api) -> None:
-    forged = {"uid": "forged", "creationTimestamp": "2001-01-01T00:00:00Z", "generation": 7}
+    forged: dict[str, Any] = {"uid": "forged", "creationTimestamp": "2001-01-01T00:00:00Z", "generation": 7}
     made = api.create("configmaps", config_map("a", **forged))
     assert made["metadata"]["uid"] != "forged"
     assert not made["metadata"]["creationTimestamp"].startswith("2001")
