@@ -275,6 +275,19 @@ class Settings(BaseSettings):
             values |= {password, unquote(password)}
         return tuple(sorted(values - {""}, key=len, reverse=True))
 
+    def templates(self) -> dict[str, str]:
+        """Return the operator's base objects as YAML, those that are set. Raises SettingsError."""
+        read = {}
+        for name in ("deployment", "service", "db", "redis"):
+            path: Path | None = getattr(self, f"template_{name}")
+            if path is None:
+                continue
+            try:
+                read[name] = path.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise SettingsError(f"{variable(f'template_{name}')}={str(path)!r} cannot be read: {error}") from error
+        return read
+
     @property
     def redis_display(self) -> str:
         """The Redis URL without its password."""
@@ -325,6 +338,16 @@ class Settings(BaseSettings):
         if parts.path.endswith(("/v1", "/v2")):
             raise ValueError("must end before /v1 or /v2, which is added to it")
         return value
+
+    @field_validator("langsmith_api_key", "digest_key")
+    @classmethod
+    def _key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        text = value.get_secret_value().strip()  # files that Secrets are made from like to end in a newline
+        if not text.isascii() or not text.isprintable() or " " in text:
+            raise ValueError("must be one word of plain characters; was it pasted with something else?")
+        return SecretStr(text)
 
     @field_validator("redis_url")
     @classmethod

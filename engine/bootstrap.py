@@ -1,0 +1,310 @@
+"""Wiring: from settings to an engine that can work. Nobody else knows which adapter is behind which port.
+
+    engine = bootstrap.build(Settings.load(), dispatcher)     # opens no connection yet
+    engine.record_configuration()                             # once per process, before it works
+    engine.advance("deployment/…")                            # as often as anybody asks
+
+Configuration is an event: `record_configuration` appends ConfigurationRecorded to the data plane's own stream when a
+half's configuration is not the one recorded last, and then marks every stream of that half dirty. The snapshot of the
+own stream says up to where that marking is known to be complete, so a crash between the two is made good by whoever
+starts next.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+import structlog
+
+from engine.adapters.clock import SystemClock
+from engine.adapters.cluster import KubernetesCluster
+from engine.adapters.control_plane import HttpControlPlane
+from engine.adapters.digest import keyed_digest
+from engine.adapters.health import HttpHealth
+from engine.engine_events import ENGINE_EVENTS, ConfigurationRecorded, EngineState, evolve
+from engine.errors import AgentplaneError, ConcurrencyConflict, LockLost
+from engine.folding import canonical, digest
+from engine.listener.config import ListenerConfig
+from engine.listener.machine import ListenerMachine
+from engine.listener.poll import DeletionGuard, Poller
+from engine.log.contract import EventLog, Snapshot
+from engine.log.redis import RedisLog
+from engine.loop import Advanced, advance
+from engine.machine import Machine
+from engine.names import engine_stream
+from engine.operator.config import Gateway, OperatorConfig, SharedIngress, Templates
+from engine.operator.machine import OperatorMachine
+from engine.ports import Cluster, ControlPlane, Dispatcher, HealthProbe, Ports
+from engine.retry import Backoff
+from engine.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+PROGRAM_VERSION = version("agentplane")
+
+ACTOR = "engine"
+
+SPREAD = "configuration-spread:1"
+"""Fingerprint of the own stream's snapshot: configurations up to its version have reached every stream."""
+
+
+class UnknownStream(AgentplaneError):
+    """No half that runs here owns streams of this name."""
+
+
+class SweepOnly:
+    """A dispatcher that sends nothing: streams stay dirty until somebody sweeps."""
+
+    def dispatch(self, stream: str) -> None:
+        log.debug("left to the sweep", stream=stream)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """An engine, wired. Opens its connections when they are first used; close it in the end."""
+
+    settings: Settings
+    events: EventLog
+    ports: Ports
+    dispatcher: Dispatcher
+    machines: Mapping[str, Machine[Any]]
+    """Stream prefix → the half that owns such streams, of those that run here."""
+    backoff: Backoff = field(default_factory=Backoff)
+
+    def machine_of(self, stream: str) -> Machine[Any]:
+        """Return the half that owns `stream`. Raises UnknownStream."""
+        for prefix, machine in self.machines.items():
+            if stream.startswith(prefix):
+                return machine
+        here = ", ".join(f"{prefix}…" for prefix in self.machines) or "none"
+        raise UnknownStream(f"stream {stream!r} belongs to no half that runs here (streams of this one: {here})")
+
+    def owns(self, stream: str) -> bool:
+        """Whether `advance` can do something for `stream` here."""
+        return stream == self.own_stream or any(stream.startswith(prefix) for prefix in self.machines)
+
+    def advance(self, stream: str) -> Advanced:
+        """Bring `stream` as far as it goes now. Raises UnknownStream, LogUnavailable."""
+        if stream == self.own_stream:
+            return self._spread()
+        return advance(
+            stream,
+            self.machine_of(stream),
+            self.events,
+            self.ports,
+            lock_term=self.settings.lock_seconds,
+            backoff=self.backoff,
+        )
+
+    @property
+    def own_stream(self) -> str:
+        return engine_stream(self.settings.stream_name)
+
+    @cached_property
+    def poller(self) -> Poller:
+        """The poll of this process, with its memory. Raises UnknownStream where the listener does not run."""
+        machine = self.machine_of(ListenerMachine.stream_prefix)
+        assert isinstance(machine, ListenerMachine)
+        return Poller(
+            control_plane=self.ports.control_plane,
+            events=self.events,
+            clock=self.ports.clock,
+            dispatcher=self.dispatcher,
+            config=machine.config,
+            digest=self.ports.digest,
+            guard=DeletionGuard(share=self.settings.deletion_guard_share, minimum=self.settings.deletion_guard_minimum),
+            version=PROGRAM_VERSION,
+        )
+
+    # --- configuration
+
+    def record_configuration(self) -> list[str]:
+        """Record each half's configuration where it changed; return the halves whose streams were marked dirty."""
+        for machine in self.machines.values():
+            self._record(machine)
+        return self._unspread_then_settled()[1]
+
+    def _record(self, machine: Machine[Any]) -> None:
+        config = machine.config.model_dump(mode="json")
+        wanted = digest(config)
+        while True:
+            state, at = self._own_state()
+            if state.config_digests.get(machine.name) == wanted:
+                return
+            event = ConfigurationRecorded(half=machine.name, digest=wanted, config=config)
+            try:
+                self.events.append(self.own_stream, at, [event], actor=ACTOR)
+            except ConcurrencyConflict:
+                continue
+            log.info("configuration recorded", stream=self.own_stream, half=machine.name, digest=wanted)
+            return
+
+    def _own_state(self) -> tuple[EngineState, int]:
+        state, at = EngineState(), 0
+        for record in self.events.read(self.own_stream):
+            state, at = evolve(state, ENGINE_EVENTS.decode(record), record.at), record.version
+        return state, at
+
+    def _spread(self) -> Advanced:
+        at, halves = self._unspread_then_settled()
+        return Advanced(stream=self.own_stream, version=at, acts=len(halves), outcome="settled")
+
+    def _unspread_then_settled(self) -> tuple[int, list[str]]:
+        """Mark the streams of every half whose configuration changed since the last time; return version and halves.
+
+        Two processes may do this at once: marking twice costs one look at each stream.
+        """
+        snapshot = self.events.load_snapshot(self.own_stream)
+        done = snapshot.version if snapshot is not None and snapshot.fingerprint == SPREAD else 0
+        at, halves = done, set[str]()
+        for record in self.events.read(self.own_stream, done):
+            at = record.version
+            event = ENGINE_EVENTS.decode(record)
+            if isinstance(event, ConfigurationRecorded):
+                halves.add(event.half)
+        for prefix, machine in self.machines.items():
+            if machine.name in halves:
+                for stream in self.events.streams(prefix):
+                    self.events.mark_dirty(stream)
+        if halves:
+            self.events.save_snapshot(
+                Snapshot(stream=self.own_stream, version=at, fingerprint=SPREAD, state=canonical(sorted(halves)))
+            )
+        self.events.settle(self.own_stream, at)
+        return at, sorted(halves)
+
+    def close(self) -> None:
+        """Close every connection."""
+        for part in (self.ports.control_plane, self.ports.cluster, self.ports.health, self.events):
+            close = getattr(part, "close", None)
+            if close is not None:
+                close()
+
+
+def build(
+    settings: Settings,
+    dispatcher: Dispatcher | None = None,
+    *,
+    events: EventLog | None = None,
+    control_plane: ControlPlane | None = None,
+    cluster: Cluster | None = None,
+    health: HealthProbe | None = None,
+) -> Engine:
+    """Wire an engine from `settings`; what is given takes the place of the real thing.
+
+    Raises SettingsError where there is no way to Kubernetes.
+    """
+    ports = Ports(
+        control_plane=control_plane or HttpControlPlane.from_settings(settings),
+        cluster=cluster or open_cluster(settings),
+        health=health or HttpHealth.from_settings(settings),
+        clock=SystemClock(),
+        keep_lock=_no_lock,
+        digest=keyed_digest(_digest_secret(settings)),
+        api_key=settings.langsmith_api_key.get_secret_value() if settings.langsmith_api_key else "",
+        random=random.random,
+    )
+    return Engine(
+        settings=settings,
+        events=events or open_log(settings),
+        ports=ports,
+        dispatcher=dispatcher or SweepOnly(),
+        machines={machine.stream_prefix: machine for machine in machines(settings)},
+    )
+
+
+def machines(settings: Settings) -> list[Machine[Any]]:
+    """Return the halves that run here."""
+    halves: list[Machine[Any]] = []
+    if settings.listener_enabled:
+        halves.append(ListenerMachine(listener_config(settings)))
+    if settings.operator_enabled:
+        halves.append(OperatorMachine(operator_config(settings)))
+    return halves
+
+
+def open_log(settings: Settings) -> RedisLog:
+    """Return the event log of the installation. Nothing is sent yet."""
+    return RedisLog.from_url(settings.redis_url.get_secret_value(), settings.prefix)
+
+
+def open_cluster(settings: Settings) -> KubernetesCluster:
+    """Return the way to Kubernetes. Raises SettingsError where there is none."""
+    return KubernetesCluster.load(
+        settings.kubeconfig,
+        settings.kube_context,
+        connect_seconds=settings.connect_timeout_seconds,
+        read_seconds=settings.request_timeout_seconds,
+        watch_seconds=settings.watch_seconds,
+        pool_size=settings.kube_connections,
+    )
+
+
+def listener_config(settings: Settings) -> ListenerConfig:
+    """Return what the listener's decisions depend on."""
+    routing = settings.routing
+    return ListenerConfig(
+        listener_id=str(settings.listener_id),
+        workspace_id=str(settings.workspace_id),
+        namespaces=settings.watch_namespaces,
+        smith_url=settings.smith_backend_url,
+        tracing=settings.tracing_enabled,
+        agent_auth=settings.agent_auth,
+        queue_enabled=settings.queue_enabled,
+        routed=routing.kind != "none",
+        hostname=routing.hostname,
+        base_path=routing.base_path,
+        tls=routing.tls,
+        rollout_deadline=settings.rollout_deadline_seconds,
+        failure_grace=settings.failure_grace_seconds,
+        health_check=settings.health_check_enabled,
+        health_deadline=settings.health_check_deadline_seconds,
+    )
+
+
+def operator_config(settings: Settings) -> OperatorConfig:
+    """Return what the operator's decisions depend on. Raises SettingsError for a template that cannot be read."""
+    return OperatorConfig(
+        templates=Templates(**settings.templates()),
+        ingress=SharedIngress(
+            enabled=settings.routing.kind == "ingress",
+            hostname=settings.ingress_hostname,
+            base_path=settings.ingress_base_path,
+            tls_enabled=settings.ingress_tls_enabled,
+            namespace=settings.ingress_namespace,
+            class_name=settings.ingress_class,
+        ),
+        gateway=Gateway(
+            enabled=settings.gateway_enabled,
+            name=settings.gateway_name,
+            namespace=settings.gateway_namespace,
+            hostname=settings.gateway_hostname,
+            base_path=settings.gateway_base_path,
+            tls_enabled=settings.gateway_tls_enabled,
+        ),
+        istio_gateway=Gateway(
+            enabled=settings.istio_gateway_enabled,
+            name=settings.istio_gateway_name,
+            namespace=settings.istio_gateway_namespace,
+            hostname=settings.istio_gateway_hostname,
+            base_path=settings.istio_gateway_base_path,
+            tls_enabled=settings.istio_gateway_tls_enabled,
+        ),
+        keda_enabled=settings.keda_enabled,
+        cluster_domain=settings.cluster_domain,
+        failure_grace_seconds=settings.failure_grace_seconds,
+    )
+
+
+def _digest_secret(settings: Settings) -> str:
+    secret = settings.langsmith_api_key or settings.digest_key
+    return secret.get_secret_value() if secret is not None else ""
+
+
+def _no_lock() -> None:
+    raise LockLost("no stream is being advanced: a write to the cluster needs its stream's lock")
