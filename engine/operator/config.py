@@ -85,7 +85,11 @@ class OperatorConfig(_Frozen):
     @model_validator(mode="after")
     def _one_route(self) -> Self:
         """Raises SettingsError when more than one way in is enabled, or a gateway has no name."""
-        ways = {"ingress": self.ingress, "gateway": self.gateway, "istioGateway": self.istio_gateway}
+        ways: dict[str, SharedIngress | Gateway] = {
+            "ingress": self.ingress,
+            "gateway": self.gateway,
+            "istioGateway": self.istio_gateway,
+        }
         enabled = [name for name, way in ways.items() if way.enabled]
         if len(enabled) > 1:
             raise SettingsError(
@@ -100,4 +104,5 @@ class OperatorConfig(_Frozen):
     @property
     def way_in(self) -> SharedIngress | Gateway | None:
         """The enabled one of ingress, gateway and istio_gateway."""
-        return next((way for way in (self.ingress, self.gateway, self.istio_gateway) if way.enabled), None)
+        ways: tuple[SharedIngress | Gateway, ...] = (self.ingress, self.gateway, self.istio_gateway)
+        return next((way for way in ways if way.enabled), None)

@@ -2,8 +2,8 @@
 
 Variables are put in after the YAML was read, so no value can change the structure: an LGP named `on` stays a string,
 and an image reference with a newline in it stays one scalar. A whole plain scalar (`replicas: ${replicas}`) takes the
-type of its variable; inside a longer scalar or between quotes a variable is text. Only `${lower_case}` is a variable:
-Kubernetes' own `$(NAME)` and a shell's `$NAME` stay as they are, and `$${x}` stands for the text `${x}`.
+type of its variable; inside a longer scalar or between quotes a variable is text. Kubernetes' own `$(NAME)` and a
+shell's `$NAME` stay as they are, and `$${x}` stands for the text `${x}`.
 
 The defaults are our own and mean what users' values files expect: container `api-server` on port 8000 with probes on
 `/ok`, Postgres with pgvector on 5432 with the claim `postgres-data`, Redis on 6379. They leave out
@@ -173,7 +173,7 @@ spec:
 
 # Private-use characters mark a variable while the YAML is read; no template has a reason to hold them.
 _OPEN, _CLOSE = "\ue000", "\ue001"
-_PLACEHOLDER = re.compile(r"\$\$\{|\$\{([a-z_]+)\}")
+_PLACEHOLDER = re.compile(r"\$\$\{|\$\{([^}]*)\}")
 _MARKED = re.compile(f"{_OPEN}([a-z_]+){_CLOSE}")
 
 
@@ -224,7 +224,7 @@ def check(template: str, text: str) -> None:
 def _read(template: str, text: str) -> Any:
     setting = f"operator.templates.{template}"
     try:
-        tree = yaml.load(_mark(setting, text, VARIABLES[template]), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        tree = yaml.load(_mark(setting, text, VARIABLES[template]), Loader=_Loader)
     except yaml.YAMLError as error:
         raise SettingsError(f"{setting} is not YAML: {error}") from error
     if not isinstance(tree, dict):

@@ -1,0 +1,125 @@
+"""Autoscaling as the platform documents it: 75 % CPU, 75 % memory, 10 runs per queue worker, scale-down after 30 minutes.
+
+KEDA where it is installed and not refused (`autoscalerType: HPA`), else HorizontalPodAutoscalers, which know nothing
+of runs. Queue workers are counted by the runs that wait or go on: counting only those that wait would take workers away
+while all are busy. One worker is asked for as many runs as it works at at once, 10 unless the LGP says otherwise.
+
+KEDA reads the connection from the environment of the queue workers' container, so no credential is copied.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.operator.config import OperatorConfig
+from engine.operator.lgp import Lgp
+from engine.operator.manifests import overlay
+from engine.operator.manifests.environment import (
+    JOBS_PER_WORKER,
+    PASSWORD,
+    POSTGRES_DB,
+    POSTGRES_PORT,
+    POSTGRES_USER,
+    custom_postgres,
+    makes_postgres,
+    service_host,
+)
+from engine.operator.manifests.naming import object_names
+from engine.ports import Manifest
+
+Json = Any
+
+UTILIZATION = 75
+"""Percent of the request, for CPU and for memory."""
+SCALE_DOWN_SECONDS = 1800
+MOST_REPLICAS = 10
+"""Where the LGP names no maximum."""
+RUNS = "SELECT COUNT(*) FROM run WHERE status IN ('pending', 'running')"
+BEHAVIOR = {"scaleDown": {"stabilizationWindowSeconds": SCALE_DOWN_SECONDS}}
+
+
+def objects(lgp: Lgp, config: OperatorConfig) -> list[Manifest]:
+    """Return a scaler for the API servers and one for the queue workers, or nothing."""
+    asked = lgp.spec.autoscaling
+    if not asked.enabled:
+        return []
+    names = object_names(lgp, config)
+    least = 1 if asked.min_replicas is None else asked.min_replicas
+    most = max(least, MOST_REPLICAS) if asked.max_replicas is None else asked.max_replicas
+    keda = config.keda_enabled and asked.autoscaler_type != "HPA"
+    make = _scaled_object if keda else _horizontal_pod_autoscaler
+    # CPU and memory of no pod are nothing to scale up by, so API servers never go to zero.
+    made = [make(lgp, names.server, max(1, least), most, [])]
+    if lgp.spec.server_spec.queue_enabled:
+        queue_least = least if asked.queue_min_replicas is None else asked.queue_min_replicas
+        queue_most = max(queue_least, most) if asked.queue_max_replicas is None else asked.queue_max_replicas
+        runs = _runs(lgp, config) if keda else []
+        made.append(make(lgp, names.queue, queue_least if runs else max(1, queue_least), queue_most, runs))
+    return made
+
+
+def _horizontal_pod_autoscaler(lgp: Lgp, target: str, least: int, most: int, _: list[Json]) -> Manifest:
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": overlay.metadata(lgp, target),
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": target},
+            "minReplicas": least,
+            "maxReplicas": max(least, most),
+            "metrics": [
+                {
+                    "type": "Resource",
+                    "resource": {
+                        "name": resource,
+                        "target": {"type": "Utilization", "averageUtilization": UTILIZATION},
+                    },
+                }
+                for resource in ("cpu", "memory")
+            ],
+            "behavior": BEHAVIOR,
+        },
+    }
+
+
+def _scaled_object(lgp: Lgp, target: str, least: int, most: int, runs: list[Json]) -> Manifest:
+    usage = [
+        {"type": resource, "metricType": "Utilization", "metadata": {"value": str(UTILIZATION)}}
+        for resource in ("cpu", "memory")
+    ]
+    return {
+        "apiVersion": "keda.sh/v1alpha1",
+        "kind": "ScaledObject",
+        "metadata": overlay.metadata(lgp, target),
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": target},
+            "minReplicaCount": least,
+            "maxReplicaCount": max(1, least, most),
+            "cooldownPeriod": SCALE_DOWN_SECONDS,
+            "advanced": {"horizontalPodAutoscalerConfig": {"behavior": BEHAVIOR}},
+            "triggers": [*runs, *usage],
+        },
+    }
+
+
+def _runs(lgp: Lgp, config: OperatorConfig) -> list[Json]:
+    """Return the trigger on runs, nothing where no database is known."""
+    if makes_postgres(lgp):
+        connection = {
+            "host": service_host(object_names(lgp, config).database, lgp, config),
+            "port": str(POSTGRES_PORT),
+            "userName": POSTGRES_USER,
+            "passwordFromEnv": PASSWORD,
+            "dbName": POSTGRES_DB,
+            "sslmode": "disable",
+        }
+    elif custom_postgres(lgp):
+        connection = {"connectionFromEnv": "POSTGRES_URI_CUSTOM"}
+    elif any(var.name == "POSTGRES_URI" for var in lgp.spec.server_spec.env):
+        connection = {"connectionFromEnv": "POSTGRES_URI"}
+    else:
+        return []
+    target = max(1, lgp.spec.server_spec.num_jobs_per_worker or JOBS_PER_WORKER)
+    return [
+        {"type": "postgresql", "metadata": {**connection, "query": RUNS, "targetQueryValue": str(target)}},
+    ]

@@ -1,0 +1,143 @@
+"""Postgres of one Agent Server: a Secret whose password is made once, a Service and a StatefulSet.
+
+The Secret is honoured by the name that the LGP gives. One whose name begins with the LGP's belongs to the LGP and goes
+with it; any other (the resource definition's default is `postgres-credentials`) may be shared by all LGPs of the
+namespace, so it has no owner and is never deleted. An existing Secret is used as it is.
+
+Volume claim templates cannot be changed later, so they carry the labels that never change, not the LGP's own. A
+changed `storageSizeGi` is refused by the API server, whose message then says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from engine.operator import templates
+from engine.operator.config import OperatorConfig
+from engine.operator.lgp import Lgp, Resources
+from engine.operator.manifests import canonical, overlay, quantity
+from engine.operator.manifests.environment import PASSWORD, POSTGRES_DB, POSTGRES_PORT, POSTGRES_USER, makes_postgres
+from engine.operator.manifests.naming import base_name, key_of, object_names
+from engine.ports import Manifest, ObjectKey
+
+PASSWORD_BYTES = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generated:
+    """One field of a Secret that is generated once, with `secrets.token_hex(random_bytes)`."""
+
+    field: str
+    random_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """A Secret that is created once and never overwritten: its values are generated, so no manifest holds them."""
+
+    key: ObjectKey
+    manifest: Manifest
+    """The Secret without its values."""
+    generated: tuple[Generated, ...]
+
+    def with_values(self, values: Mapping[str, str]) -> Manifest:
+        """Return the manifest to create, with `values` by field; never to be logged."""
+        missing = {one.field for one in self.generated} ^ set(values)
+        if missing:
+            raise ValueError(f"{self.key} wants exactly the fields {[one.field for one in self.generated]}")
+        return {**self.manifest, "stringData": dict(values)}
+
+
+def credentials(lgp: Lgp, config: OperatorConfig) -> list[Credential]:
+    """Return the Secrets to create before `objects` are applied, where they do not exist."""
+    if not makes_postgres(lgp):
+        return []
+    name = lgp.spec.database.secret_name
+    manifest: Manifest = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": overlay.metadata(lgp, name, owned=owns_secret(lgp)),
+        "type": "Opaque",
+    }
+    generated = (Generated(field=PASSWORD, random_bytes=PASSWORD_BYTES),)
+    return [Credential(key=key_of(manifest), manifest=manifest, generated=generated)]
+
+
+def owns_secret(lgp: Lgp) -> bool:
+    """Whether the Secret with the password goes when the LGP goes."""
+    return lgp.spec.database.secret_name.startswith(base_name(lgp.name))
+
+
+def objects(lgp: Lgp, config: OperatorConfig) -> list[Manifest]:
+    """Return the Service and the StatefulSet, or nothing. Raises SettingsError."""
+    if not makes_postgres(lgp):
+        return []
+    stateful_set = _stateful_set(lgp, config)
+    return [internal_service(lgp, stateful_set, POSTGRES_PORT), stateful_set]
+
+
+def internal_service(lgp: Lgp, workload: Manifest, port: int) -> Manifest:
+    """Return the Service in front of a workload, under the workload's name, selecting what the workload selects."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": overlay.metadata(lgp, workload["metadata"]["name"]),
+        "spec": {
+            "type": "ClusterIP",
+            "selector": dict(workload["spec"]["selector"]["matchLabels"]),
+            "ports": [{"port": port, "targetPort": port, "protocol": "TCP"}],
+        },
+    }
+
+
+def _stateful_set(lgp: Lgp, config: OperatorConfig) -> Manifest:
+    database = lgp.spec.database
+    name = object_names(lgp, config).database
+    asked = _complete(database.resources, config)
+    manifest = templates.fill(
+        "db",
+        config.templates.db,
+        {
+            "service_name": name,
+            "replicas": 1,
+            "max_connections": database.max_connections,
+            "secret_name": database.secret_name,
+            "postgres_user": POSTGRES_USER,
+            "postgres_db": POSTGRES_DB,
+            "cpu": asked.requests["cpu"],
+            "memory_mb": quantity.mebibytes(asked.requests["memory"]) or 0,
+            "cpu_limit": asked.limits["cpu"],
+            "memory_limit": quantity.mebibytes(asked.limits["memory"]) or 0,
+            "storage_gi": database.storage_size_gi,
+        },
+    )
+    manifest["spec"]["serviceName"] = name
+    overlay.set_resources(manifest["spec"]["template"]["spec"]["containers"][0], _named(asked, database.resources))
+    overlay.workload(lgp, manifest, name)
+    for claim in manifest["spec"].get("volumeClaimTemplates", ()):
+        labels = (claim.get("metadata") or {}).get("labels") or {}
+        claim["metadata"] = {**(claim.get("metadata") or {}), "labels": {**labels, **overlay.own_labels(lgp)}}
+        canonical.claim_template(claim)
+    return manifest
+
+
+def _complete(asked: Resources, config: OperatorConfig) -> Resources:
+    """Return request and limit of cpu and memory: a missing limit is twice the request, a missing request the limit."""
+    default = {"cpu": config.database_cpu, "memory": f"{config.database_memory_mb}Mi"}
+    requests: dict[str, str] = dict(asked.requests)
+    limits: dict[str, str] = dict(asked.limits)
+    for name in default:
+        requests.setdefault(name, limits.get(name, default[name]))
+        limits.setdefault(name, quantity.doubled(requests[name]) or requests[name])
+    return Resources(requests=requests, limits=limits, claims=asked.claims)
+
+
+def _named(complete: Resources, asked: Resources) -> Resources:
+    """Return of `complete` what the LGP says something about; the template has the rest."""
+    said = {*asked.requests, *asked.limits}
+    return Resources(
+        requests={name: amount for name, amount in complete.requests.items() if name in said},
+        limits={name: amount for name, amount in complete.limits.items() if name in said},
+        claims=asked.claims,
+    )

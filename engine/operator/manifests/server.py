@@ -1,0 +1,170 @@
+"""The Agent Server: Deployment of API servers, Deployment of queue workers, and the Service in front of the former.
+
+Both Deployments come from the same template and run the same image. The server's container is the one called
+`api-server`, else the template's first. Queue workers run `/storage/queue_entrypoint.sh`; that program answers `/ok`
+on PORT as well (observed with langgraph-api 0.16), so they keep the template's ports and probes.
+
+An API server with queue workers beside it works at no runs itself. While an autoscaler runs, no replica count is
+applied, for it is the autoscaler's; switching autoscaling on gives up ours, which the API server takes as one replica
+until the autoscaler answers.
+
+Where the template says nothing else, a rollout adds pods before it takes any away, so that the serving revision goes
+on serving until its successor is ready.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from engine.errors import InvalidResource
+from engine.operator import templates
+from engine.operator.config import OperatorConfig
+from engine.operator.lgp import Lgp, Resources
+from engine.operator.manifests import overlay, routes
+from engine.operator.manifests.environment import environment
+from engine.operator.manifests.naming import object_names
+from engine.ports import Manifest
+
+Json = Any
+
+CONTAINER = "api-server"
+PORT = 8000
+QUEUE_COMMAND = ["/storage/queue_entrypoint.sh"]
+ROLLING_UPDATE = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": "25%"}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """One of the two things that the image of an Agent Server runs as."""
+
+    name: str
+    """Of the Deployment."""
+    replicas: int | None
+    """None: whatever the template says, which is one by default."""
+    resources: Resources
+    jobs: int | None
+    """Runs that a process works at; None: whatever the environment says, else the default."""
+    command: list[str] | None = None
+    """None: the image's, or the template's."""
+
+
+def server(lgp: Lgp, config: OperatorConfig) -> Manifest:
+    """Return the Deployment of the API servers. Raises SettingsError, InvalidResource."""
+    spec = lgp.spec.server_spec
+    role = Role(
+        name=object_names(lgp, config).server,
+        replicas=spec.replicas,
+        resources=spec.resources,
+        jobs=0 if spec.queue_enabled else spec.num_jobs_per_worker,
+    )
+    return _deployment(lgp, config, role, selected_by=tuple(service(lgp, config)["spec"]["selector"]))
+
+
+def queue(lgp: Lgp, config: OperatorConfig) -> Manifest | None:
+    """Return the Deployment of the queue workers, None without any. Raises SettingsError, InvalidResource."""
+    spec = lgp.spec.server_spec
+    if not spec.queue_enabled:
+        return None
+    least = lgp.spec.autoscaling.queue_min_replicas
+    role = Role(
+        name=object_names(lgp, config).queue,
+        replicas=spec.replicas if least is None else least,
+        resources=spec.resources if spec.queue_resources is None else spec.queue_resources,
+        jobs=spec.num_jobs_per_worker,
+        command=QUEUE_COMMAND,
+    )
+    return _deployment(lgp, config, role)
+
+
+def service(lgp: Lgp, config: OperatorConfig) -> Manifest:
+    """Return the Service in front of the API servers. Raises SettingsError."""
+    name = object_names(lgp, config).server
+    manifest = templates.fill("service", config.templates.service, {"name": name, "namespace": lgp.namespace})
+    manifest["metadata"] = overlay.metadata(lgp, name, manifest.get("metadata"))
+    for port in manifest["spec"]["ports"]:
+        port.setdefault("protocol", "TCP")
+    return manifest
+
+
+def main_container(deployment: Manifest) -> dict[str, Json]:
+    """Return the container of the Agent Server in a Deployment made here, or in its template."""
+    containers: list[dict[str, Json]] = deployment["spec"]["template"]["spec"]["containers"]
+    return next((one for one in containers if one.get("name") == CONTAINER), containers[0])
+
+
+def _deployment(lgp: Lgp, config: OperatorConfig, role: Role, *, selected_by: tuple[str, ...] = ()) -> Manifest:
+    spec = lgp.spec.server_spec
+    manifest = templates.fill(
+        "deployment",
+        config.templates.deployment,
+        {
+            "name": role.name,
+            "namespace": lgp.namespace,
+            "replicas": 1 if role.replicas is None else role.replicas,
+            "image": spec.image,
+        },
+    )
+    if lgp.spec.autoscaling.enabled:
+        manifest["spec"].pop("replicas", None)
+    elif role.replicas is not None:
+        manifest["spec"]["replicas"] = role.replicas
+    manifest["spec"].setdefault("strategy", ROLLING_UPDATE)
+    _container(lgp, config, role, main_container(manifest))
+    _pod(lgp, manifest)
+    overlay.workload(
+        lgp, manifest, role.name, labels=spec.labels, annotations=spec.annotations, selected_by=selected_by
+    )
+    return manifest
+
+
+def _container(lgp: Lgp, config: OperatorConfig, role: Role, container: dict[str, Json]) -> None:
+    spec = lgp.spec.server_spec
+    container["image"] = spec.image
+    if role.command is not None:
+        container["command"] = list(role.command)
+        container.pop("args", None)
+    ports = container.get("ports") or [{"containerPort": PORT}]
+    container["env"] = environment(
+        lgp,
+        config,
+        container.get("env") or (),
+        jobs=role.jobs,
+        port=ports[0]["containerPort"],
+        mount_prefix=routes.mount_prefix(lgp, config),
+    )
+    if spec.volume_mounts:
+        container["volumeMounts"] = overlay.joined(container.get("volumeMounts"), spec.volume_mounts, "mountPath")
+    overlay.set_resources(container, role.resources)
+
+
+def _pod(lgp: Lgp, manifest: Manifest) -> None:
+    """Lay the server's part of the LGP over the pod, in place."""
+    spec = lgp.spec.server_spec
+    pod = manifest["spec"]["template"]["spec"]
+    main = main_container(manifest)["name"]
+    if any(one.get("name") == main for one in (*spec.sidecars, *spec.init_containers)):
+        problem = f"a container may not be called {main!r}, which is the Agent Server's own; give it another name"
+        raise InvalidResource(f"LGP {lgp.namespace}/{lgp.name}", "spec.serverSpec.sidecars", problem)
+    added: tuple[tuple[str, list[dict[str, Json]]], ...] = (
+        ("imagePullSecrets", spec.image_pull_secrets),
+        ("initContainers", spec.init_containers),
+        ("containers", spec.sidecars),
+        ("volumes", spec.volumes),
+    )
+    for field, items in added:
+        if items:
+            pod[field] = overlay.joined(pod.get(field), [_copy(item) for item in items], "name")
+    if spec.service_account_name:
+        pod["serviceAccountName"] = spec.service_account_name
+
+
+def _copy(node: Json) -> Json:
+    """Return a copy to change: the LGP is a value that others hold too."""
+    match node:
+        case dict():
+            return {key: _copy(value) for key, value in node.items()}
+        case list():
+            return [_copy(value) for value in node]
+        case _:
+            return node
