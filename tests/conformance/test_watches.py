@@ -133,15 +133,20 @@ def test_a_watch_ends_at_its_timeout(api: Api) -> None:
 
 
 def test_bookmarks(api: Api) -> None:
-    """A watch that asked for them gets one before it ends: a version to resume from, and nothing else."""
+    """A watch that asked for them gets one shortly before it ends: a version to resume from, nothing else.
+
+    No server promises it for every watch (the real one may miss the moment), hence several attempts.
+    """
     since = start(api, "pods")
-    made = api.create("configmaps", config_map("elsewhere"))
-    with api.watch("pods", resourceVersion=since, allowWatchBookmarks=True, timeoutSeconds=5) as events:
-        bookmark = next(event for event in events if event["type"] == "BOOKMARK")
+    for _ in range(5):
+        with api.watch("pods", resourceVersion=since, allowWatchBookmarks=True, timeoutSeconds=4) as events:
+            bookmark = next((event for event in events if event["type"] == "BOOKMARK"), None)
+        if bookmark:
+            break
+    assert bookmark is not None
     assert bookmark["object"]["kind"] == "Pod"
     assert int(version(bookmark["object"])) >= int(since)
     assert "name" not in bookmark["object"]["metadata"]
-    assert made["metadata"]["name"] == "elsewhere"
 
 
 def test_versions_that_are_gone(api: Api, widgets: Object) -> None:
