@@ -1,0 +1,330 @@
+"""The operator's acts: the only place where it touches the cluster.
+
+Every act may run twice, late, or next to its twin. Objects go out by server-side apply under our own field manager,
+each guarded by the stream's lock; credentials are created once; the shared Ingress is read, changed and written with
+the resourceVersion that was read, as often as somebody else was faster.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from engine import names
+from engine.drift import Fingerprint, fingerprint
+from engine.errors import AgentplaneError, LockLost, LogUnavailable, ObjectConflict, ObjectRefused
+from engine.event import Event
+from engine.folding import digest
+from engine.machine import Act
+from engine.operator import events as e
+from engine.operator import lgp as lgps
+from engine.operator import manifests
+from engine.operator.config import OperatorConfig
+from engine.operator.decide import ApplyObjects, ApplyStatus, PruneEverything, PruneObjects
+from engine.operator.desired import INGRESS_API_VERSION, ROUTE_KIND, Desired, Wanted, desired, of
+from engine.operator.events import AppliedObject, Route
+from engine.operator.manifests import Credential
+from engine.operator.observing import is_news, lgp_key, observe_lgp
+from engine.operator.scrubbing import hidden_values, scrub
+from engine.operator.state import LgpView, OperatorState
+from engine.operator.status import verdict
+from engine.ports import Manifest, ObjectKey, Ports
+
+log = structlog.get_logger(__name__)
+
+INGRESS_TRIES = 12
+"""Reads and writes of the shared Ingress in one act before it is deferred: many LGPs may want it at once."""
+
+LEFTOVER_KINDS = (
+    ("apps/v1", "Deployment"),
+    ("apps/v1", "StatefulSet"),
+    ("v1", "Service"),
+    ("v1", "Secret"),
+    ("v1", "PersistentVolumeClaim"),
+)
+"""Kinds that every LGP has objects of, in the order of their deletion: a claim goes once nothing makes it anew."""
+
+
+def perform(act: Act, state: OperatorState, ports: Ports, config: OperatorConfig) -> Sequence[Event]:
+    """Perform `act`; return what happened. Raises what `loop.advance` turns into a retry."""
+    if state.lgp is None:
+        raise ValueError(f"{act.name} without an LGP: decide must not ask for it")
+    match act:
+        case ApplyObjects(keys=keys):
+            return apply_objects(keys, state, state.lgp, ports, config)
+        case PruneObjects(keys=keys):
+            return prune_objects(keys, state, ports)
+        case PruneEverything():
+            return prune_everything(state, state.lgp, ports, config)
+        case ApplyStatus():
+            return apply_status(state, state.lgp, ports, config)
+        case _:
+            raise ValueError(f"the operator has no act {act.name}")
+
+
+# --- applying
+
+
+def apply_objects(
+    keys: tuple[str, ...], state: OperatorState, view: LgpView, ports: Ports, config: OperatorConfig
+) -> list[Event]:
+    """Apply the named objects of the LGP as it is now; one that the API server rejects does not stop the others."""
+    live = ports.cluster.get(lgp_key(view.namespace, view.name))
+    if live is None:
+        return [e.LgpRemoved()]
+    seen = observe_lgp(live, ports.digest)
+    if is_news(state, seen):
+        return [seen]
+    plan = desired(view, config)
+    # The manifests to send hold the literal values that the log does not; the digests to keep are of those that do not.
+    whole = of(lgps.read(live), config)
+    hidden = list(hidden_values(live.get("spec") or {}, view.spec))
+    applied: list[AppliedObject] = []
+    created: list[str] = []
+    rejected: list[Event] = []
+    for key in keys:
+        wanted = whole.objects[key]
+        try:
+            put = _put(wanted, ports)
+        except ObjectRefused as error:
+            message = scrub(str(error), hidden)
+            rejected.append(
+                e.ObjectRejected(
+                    key=wanted.key,
+                    digest=plan.objects[key].digest,
+                    status=error.status,
+                    reason=error.reason,
+                    message=message,
+                )
+            )
+        except (LockLost, LogUnavailable):
+            raise
+        except AgentplaneError as error:
+            if not (applied or rejected):
+                raise
+            log.warning("apply interrupted", object=key, error=str(error))
+            break
+        else:
+            applied.append(
+                AppliedObject(
+                    key=wanted.key,
+                    digest=plan.objects[key].digest,
+                    fingerprint=put.fingerprint,
+                    credential=wanted.credential is not None,
+                    route=wanted.route,
+                )
+            )
+            if put.created:
+                created.append(key)
+    done: list[Event] = []
+    if applied:
+        done.append(
+            e.ObjectsApplied(
+                generation=view.generation,
+                config_digest=config_digest(config),
+                objects=tuple(applied),
+                created=tuple(created),
+            )
+        )
+    return done + rejected
+
+
+def config_digest(config: OperatorConfig) -> str:
+    """Return what names this configuration in events."""
+    return digest(config.model_dump(mode="json"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Put:
+    fingerprint: Fingerprint
+    created: bool
+
+
+def _put(wanted: Wanted, ports: Ports) -> _Put:
+    """Bring one object into the cluster."""
+    if wanted.credential is not None:
+        return _create_credential(wanted.credential, ports)
+    if wanted.route is not None:
+        route = wanted.route
+        put = _change_ingress(
+            wanted.key.namespace,
+            lambda ingress: manifests.with_path(ingress, route.path, route.service, route.port, host=route.host),
+            ports,
+        )
+        if put is None:
+            raise ObjectRefused(_no_ingress(wanted.key.namespace), reason="SharedIngressMissing", status=404)
+        return put
+    if wanted.manifest is None:
+        raise ValueError(f"{wanted.key} is neither a manifest, a credential nor a route")
+    applied = ports.cluster.apply(wanted.manifest, manager=names.OPERATOR_MANAGER, before_write=ports.keep_lock)
+    return _Put(fingerprint=fingerprint(applied.manifest, names.OPERATOR_MANAGER), created=applied.created)
+
+
+def _create_credential(credential: Credential, ports: Ports) -> _Put:
+    """Create a Secret with fresh values unless there is one, whose values are kept whoever made it.
+
+    Of one that exists only labels and owners are brought up to date, so that it is found and collected.
+    """
+    live = ports.cluster.get(credential.key)
+    if live is None:
+        values = {entry.field: secrets.token_hex(entry.random_bytes) for entry in credential.generated}
+        ports.keep_lock()
+        created = ports.cluster.create(credential.with_values(values))
+        return _Put(fingerprint=Fingerprint(uid="", generation=0, fields=""), created=created)
+    if not _carries(live["metadata"], credential.manifest["metadata"]):
+        ports.cluster.apply(credential.manifest, manager=names.OPERATOR_MANAGER, before_write=ports.keep_lock)
+    return _Put(fingerprint=Fingerprint(uid=live["metadata"]["uid"], generation=0, fields=""), created=False)
+
+
+def _carries(live: Manifest, asked: Manifest) -> bool:
+    labels = live.get("labels") or {}
+    owners = {owner.get("uid") for owner in live.get("ownerReferences") or []}
+    return all(labels.get(key) == value for key, value in (asked.get("labels") or {}).items()) and all(
+        owner.get("uid") in owners for owner in asked.get("ownerReferences") or []
+    )
+
+
+# --- the shared Ingress
+
+
+def _change_ingress(namespace: str, change: Callable[[Manifest], Manifest], ports: Ports) -> _Put | None:
+    """Read the shared Ingress, change its rules, write them; again if somebody else was faster.
+
+    Returns None when there is no shared Ingress. Raises ObjectConflict when others were faster every time.
+    """
+    for _ in range(INGRESS_TRIES):
+        ingress = _shared_ingress(namespace, ports)
+        if ingress is None:
+            return None
+        changed = change(ingress)
+        put = _Put(fingerprint=Fingerprint(uid=ingress["metadata"]["uid"], generation=0, fields=""), created=False)
+        if changed == ingress:
+            return put
+        patch = {
+            "metadata": {"resourceVersion": ingress["metadata"]["resourceVersion"]},
+            "spec": {"rules": changed["spec"].get("rules")},
+        }
+        try:
+            if ports.cluster.patch(manifests.key_of(ingress), patch, before_write=ports.keep_lock) is not None:
+                return put
+        except ObjectConflict:
+            continue
+    raise ObjectConflict(
+        f"the shared Ingress in namespace {namespace} was changed by others in each of {INGRESS_TRIES} tries",
+        status=409,
+    )
+
+
+def _shared_ingress(namespace: str, ports: Ports) -> Manifest | None:
+    found = ports.cluster.list(INGRESS_API_VERSION, "Ingress", namespace)
+    shared = [ingress for ingress in found if manifests.is_shared_ingress(ingress)]
+    return min(shared, key=lambda ingress: str(ingress["metadata"]["name"]), default=None)
+
+
+def _no_ingress(namespace: str) -> str:
+    return (
+        f'namespace {namespace} has no Ingress annotated {names.SHARED_INGRESS_ANNOTATION}: "true"; create one '
+        "(the chart does with ingress.create), or name its namespace in the operator's ingress settings"
+    )
+
+
+# --- pruning
+
+
+def prune_objects(keys: tuple[str, ...], state: OperatorState, ports: Ports) -> list[Event]:
+    """Delete objects that went out and are no longer asked for; never a namesake that somebody else made."""
+    for key in keys:
+        applied = state.objects[key].applied
+        if applied.route is not None:
+            _remove_route(applied.key.namespace, applied.route, ports)
+        else:
+            ports.keep_lock()
+            ports.cluster.delete(applied.key, uid=applied.fingerprint.uid or None)
+    return [e.ObjectsPruned(objects=keys)]
+
+
+def _remove_route(namespace: str, route: Route, ports: Ports) -> None:
+    _change_ingress(namespace, lambda ingress: manifests.without_path(ingress, route.path), ports)
+
+
+def prune_everything(state: OperatorState, view: LgpView, ports: Ports, config: OperatorConfig) -> list[Event]:
+    """Delete what is left of an LGP that does not exist: by its label, its claims, its entry on the shared Ingress."""
+    live = ports.cluster.get(lgp_key(view.namespace, view.name))
+    if live is not None:
+        return [observe_lgp(live, ports.digest)]
+    plan = desired(view, config)
+    gone: list[str] = []
+    refusal: ObjectRefused | None = None
+    for api_version, kind in _leftover_kinds(state, plan):
+        ports.keep_lock()
+        selector = manifests.object_selector(view.name)
+        try:
+            count = ports.cluster.delete_all(api_version, kind, view.namespace, labels=selector)
+        except ObjectRefused as error:
+            refusal = error
+            continue
+        if count:
+            gone.append(f"{count} {kind}")
+    for key in _claims(plan, view.namespace):
+        ports.keep_lock()
+        if ports.cluster.delete(key):
+            gone.append(str(key))
+    routes = {entry.applied.key.namespace: entry.applied.route for entry in state.objects.values()}
+    routes |= {wanted.key.namespace: wanted.route for wanted in plan.objects.values()}
+    for namespace, route in routes.items():
+        if route is not None:
+            _remove_route(namespace, route, ports)
+            gone.append(f"route {route.path}")
+    if refusal is not None:
+        raise refusal
+    return [e.ObjectsPruned(objects=tuple(gone), everything=True)]
+
+
+def _leftover_kinds(state: OperatorState, plan: Desired) -> list[tuple[str, str]]:
+    """Return the kinds that may have objects of this LGP."""
+    keys = [entry.applied.key for entry in state.objects.values()] + [wanted.key for wanted in plan.objects.values()]
+    seen = {(key.api_version, key.kind) for key in keys if key.kind != ROUTE_KIND}
+    return [*sorted(seen - set(LEFTOVER_KINDS)), *LEFTOVER_KINDS]
+
+
+def _claims(plan: Desired, namespace: str) -> list[ObjectKey]:
+    """Return the claims that StatefulSets of this LGP make, by name: adopted ones do not carry our label."""
+    return [
+        ObjectKey(
+            api_version="v1",
+            kind="PersistentVolumeClaim",
+            namespace=namespace,
+            name=f"{claim['metadata']['name']}-{wanted.key.name}-{ordinal}",
+        )
+        for wanted in plan.objects.values()
+        if wanted.manifest is not None and wanted.key.kind == "StatefulSet"
+        for claim in wanted.manifest["spec"].get("volumeClaimTemplates") or []
+        for ordinal in range(wanted.manifest["spec"].get("replicas", 1))
+    ]
+
+
+# --- status
+
+
+def apply_status(state: OperatorState, view: LgpView, ports: Ports, config: OperatorConfig) -> list[Event]:
+    """Write the LGP's status."""
+    judged = verdict(state, desired(view, config))
+    key = lgp_key(view.namespace, view.name)
+    manifest = {
+        "apiVersion": key.api_version,
+        "kind": key.kind,
+        "metadata": {"name": key.name, "namespace": key.namespace},
+        "status": judged.status,
+    }
+    try:
+        applied = ports.cluster.apply_status(manifest, manager=names.OPERATOR_MANAGER, before_write=ports.keep_lock)
+    except ObjectRefused as error:
+        if error.status == 404 and ports.cluster.get(key) is None:
+            return [e.LgpRemoved()]
+        raise
+    if applied.manifest["metadata"]["uid"] != view.uid:
+        return [observe_lgp(applied.manifest, ports.digest)]
+    return [e.LgpStatusApplied(digest=digest(judged.status), status=judged.status, rolled_out=judged.rolled_out)]

@@ -1,0 +1,124 @@
+"""What to do next for an LGP. Pure: compares what is asked for with what went out, one act at a time.
+
+In order: nothing for an LGP that is unknown or being deleted; for one that is gone, what Kubernetes does not collect;
+otherwise objects that differ or drifted, then objects that are no longer asked for, then the LGP's status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from engine.folding import digest
+from engine.machine import Act, Decision, Done, Wait
+from engine.operator.desired import Desired, Wanted
+from engine.operator.state import Life, ObjectState, OperatorState
+from engine.operator.status import verdict
+
+
+class ApplyObjects(Act):
+    """Apply these objects (by `str(key)`), in this order."""
+
+    keys: tuple[str, ...]
+
+
+class PruneObjects(Act):
+    """Delete these objects, which the LGP no longer asks for."""
+
+    keys: tuple[str, ...]
+
+
+class PruneEverything(Act):
+    """Delete whatever is left of an LGP that is gone: volume claims, its route, what Kubernetes did not collect."""
+
+
+class ApplyStatus(Act):
+    """Write the LGP's status."""
+
+    digest: str
+
+
+def decide(state: OperatorState, plan: Desired, now: datetime) -> Decision:
+    """Return the next step; `plan` is what `state.lgp` asks for."""
+    waits: list[Wait] = []
+    for act in _acts(state, plan, now):
+        hold = state.held.get(act.name)
+        if hold is None or hold.until <= now:
+            return act
+        waits.append(Wait(hold.until, f"{act.name}: {hold.reason}"))
+    if state.life is Life.PRESENT:
+        waits += _timers(state, plan, now)
+    return min(waits, key=lambda wait: wait.until) if waits else Done(IDLE[state.life])
+
+
+AT_ONCE = datetime.min.replace(tzinfo=UTC)
+
+IDLE = {
+    Life.UNKNOWN: "never observed",
+    Life.PRESENT: "everything is as asked",
+    Life.DELETING: "being deleted: its objects are left to Kubernetes",
+    Life.GONE: "being pruned",
+    Life.PRUNED: "gone, and nothing of it left",
+}
+
+
+def _acts(state: OperatorState, plan: Desired, now: datetime) -> Iterator[Act]:
+    """Yield every act that there is reason for, most pressing first."""
+    if state.life is Life.GONE:
+        yield PruneEverything()
+    if state.life is not Life.PRESENT or state.lgp is None:
+        return
+    keys = tuple(key for key, wanted in plan.objects.items() if due(state, wanted, now))
+    if keys:
+        yield ApplyObjects(keys=keys)
+    unwanted = tuple(key for key, entry in state.objects.items() if prunable(entry, key, plan))
+    if unwanted:
+        yield PruneObjects(keys=unwanted)
+    status = digest(verdict(state, plan).status)
+    if status != state.status_digest:
+        yield ApplyStatus(digest=status)
+
+
+def due(state: OperatorState, wanted: Wanted, now: datetime) -> bool:
+    """Whether the object is to be applied now."""
+    at = due_at(state, wanted)
+    return at is not None and at <= now
+
+
+def due_at(state: OperatorState, wanted: Wanted) -> datetime | None:
+    """Return from when the object is to be applied: AT_ONCE for what differs, None for what is as asked."""
+    key = str(wanted.key)
+    rejection = state.rejected.get(key)
+    if rejection is not None and rejection.digest == wanted.digest:
+        return rejection.retry_at
+    entry = state.objects.get(key)
+    if entry is None or entry.applied.digest != wanted.digest:
+        return AT_ONCE
+    return entry.repair_at if entry.drift else None
+
+
+def at_rest(state: OperatorState, plan: Desired, key: str) -> bool:
+    """Whether the object went out as asked and nothing is known to be wrong with it: only then can it drift."""
+    wanted, entry = plan.objects.get(key), state.objects.get(key)
+    if wanted is None or entry is None or state.life is not Life.PRESENT:
+        return False
+    return not entry.drift and key not in state.rejected and entry.applied.digest == wanted.digest
+
+
+def prunable(entry: ObjectState, key: str, plan: Desired) -> bool:
+    """Whether an object that went out is to be deleted while its LGP exists. Databases and their passwords never
+    are.
+    """
+    if plan.problem is not None or key in plan.objects:
+        return False
+    applied = entry.applied
+    database = applied.key.kind == "StatefulSet" or applied.key.name == plan.database_name
+    return not (database or applied.credential)
+
+
+def _timers(state: OperatorState, plan: Desired, now: datetime) -> Iterator[Wait]:
+    for key, wanted in plan.objects.items():
+        at = due_at(state, wanted)
+        if at is not None and at > now:
+            rejection = state.rejected.get(key)
+            yield Wait(at, f"{key}: {rejection.message if rejection else 'somebody keeps changing it'}")

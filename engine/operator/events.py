@@ -1,0 +1,182 @@
+"""What happens to an LGP and its objects: the events of the streams `lgp/<namespace>/<name>`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from engine.drift import Fingerprint
+from engine.event import Event, Registry
+from engine.ports import ObjectKey
+from engine.retry import ActDeferred, ActRefused
+
+
+class Value(BaseModel):
+    """Base of the parts of events and states."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Route(Value):
+    """The entry of an Agent Server on a shared Ingress."""
+
+    host: str
+    """Empty for any."""
+    path: str
+    service: str
+    port: int
+
+
+class AppliedObject(Value):
+    """One object as it went out."""
+
+    key: ObjectKey
+    digest: str
+    """Of the manifest without secret values: what it was asked to be."""
+    fingerprint: Fingerprint
+    """What the API server made of it. A Secret that we only created has no `uid`: its existence is all that counts."""
+    credential: bool = False
+    """A Secret with generated values, which is never written again."""
+    route: Route | None = None
+    """For an entry of the shared Ingress: which one."""
+
+
+class PodFailure(Value):
+    """Why a pod of a workload does not come up. Texts are scrubbed of secret values."""
+
+    pod: str
+    """Empty when no pod can even be made."""
+    container: str
+    reason: str
+    message: str
+    log: str = ""
+    """Last lines that the container wrote before it ended."""
+
+
+class WorkloadStatus(Value):
+    """What matters of the status of a Deployment or StatefulSet and its pods."""
+
+    key: ObjectKey
+    uid: str
+    generation: int
+    observed_generation: int
+    desired: int
+    """Replicas that its spec asks for."""
+    replicas: int
+    ready: int
+    updated: int
+    available: int
+    template: str = ""
+    """Names the pods' template: the newest ReplicaSet, or the update revision of a StatefulSet."""
+    template_uid: str = ""
+    """uid of that ReplicaSet."""
+    deadline_exceeded: str = ""
+    """Message of the controller when the progress deadline has passed, else empty."""
+    unschedulable: str = ""
+    """The scheduler's message about a pod that fits no node, else empty."""
+    failure: PodFailure | None = None
+    """Of a pod of the newest template."""
+
+    @property
+    def rolled_out(self) -> bool:
+        """Whether all replicas are of the newest template, available, and none is left of an older one."""
+        current = self.observed_generation >= self.generation
+        return current and self.updated == self.replicas == self.available == self.desired
+
+
+class RolledOut(Value):
+    """The generation of the LGP that was available last."""
+
+    generation: int
+    revision: str
+    at: str
+    """RFC 3339."""
+
+
+class LgpObserved(Event):
+    """The LGP is new, or changed in what the operator reads of it. Secret values are replaced by keyed digests."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    deleting: bool
+    """It carries a deletionTimestamp: nothing more is applied."""
+    revision: str
+    """The control plane's revision that it carries, empty for an LGP that somebody else wrote."""
+    deployment_id: str
+    """The control plane's deployment, empty likewise."""
+    spec: dict[str, Any]
+    digest: str
+    """Keyed, of the spec with its secret values, and the above."""
+
+
+class LgpRemoved(Event):
+    """The LGP does not exist (any more)."""
+
+
+class ObjectsApplied(Event):
+    """These objects are in the cluster as the LGP asks."""
+
+    generation: int
+    """Of the LGP that they were made from."""
+    config_digest: str
+    objects: tuple[AppliedObject, ...]
+    created: tuple[str, ...] = ()
+    """Those that did not exist before."""
+
+
+class ObjectRejected(Event):
+    """The API server does not take an object; the others went out."""
+
+    key: ObjectKey
+    digest: str
+    """Of the manifest that it does not take."""
+    status: int
+    reason: str
+    message: str
+
+
+class ObjectsPruned(Event):
+    """These objects are no longer asked for, and gone."""
+
+    objects: tuple[str, ...]
+    everything: bool = False
+    """The LGP is gone, and nothing of it is left."""
+
+
+class DriftDetected(Event):
+    """An object is no longer what was applied."""
+
+    key: ObjectKey
+    change: Literal["deleted", "edited"]
+    detail: str
+
+
+class WorkloadObserved(Event):
+    """The status of a workload or its pods changed in something that matters."""
+
+    workload: WorkloadStatus
+
+
+class LgpStatusApplied(Event):
+    """The LGP's status says what the state said."""
+
+    digest: str
+    status: dict[str, Any]
+    rolled_out: RolledOut | None
+
+
+LGP_EVENTS = Registry(
+    LgpObserved,
+    LgpRemoved,
+    ObjectsApplied,
+    ObjectRejected,
+    ObjectsPruned,
+    DriftDetected,
+    WorkloadObserved,
+    LgpStatusApplied,
+    ActDeferred,
+    ActRefused,
+)

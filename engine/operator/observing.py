@@ -1,0 +1,57 @@
+"""Reading an LGP as the API server shows it, into the event that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from engine import names
+from engine.folding import canonical
+from engine.operator import lgp as lgps
+from engine.operator.events import LgpObserved
+from engine.operator.state import OperatorState
+from engine.ports import Manifest, ObjectKey
+
+REVISION_VARIABLE = "LANGSMITH_HOST_REVISION_ID"
+
+
+def lgp_key(namespace: str, name: str) -> ObjectKey:
+    return ObjectKey(api_version=names.LGP_API_VERSION, kind=names.LGP_KIND, namespace=namespace, name=name)
+
+
+def observe_lgp(manifest: Manifest, digest: Callable[[bytes], str]) -> LgpObserved:
+    """Return what a live LGP says, with secret values replaced; `digest` is keyed."""
+    metadata = manifest["metadata"]
+    labels = metadata.get("labels") or {}
+    spec = manifest.get("spec") or {}
+    revision = labels.get(names.REVISION_LABEL) or _revision_variable(spec)
+    deployment = labels.get(names.DEPLOYMENT_LABEL, "")
+    return LgpObserved(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        generation=metadata.get("generation", 0),
+        deleting="deletionTimestamp" in metadata,
+        revision=revision,
+        deployment_id=deployment,
+        spec=lgps.redact(spec, digest),
+        digest=digest(canonical([spec, revision, deployment])),
+    )
+
+
+def _revision_variable(spec: Manifest) -> str:
+    server = spec.get("serverSpec")
+    env = server.get("env") if isinstance(server, dict) else None
+    for entry in env if isinstance(env, list) else []:
+        if isinstance(entry, dict) and entry.get("name") == REVISION_VARIABLE and isinstance(entry.get("value"), str):
+            return str(entry["value"])
+    return ""
+
+
+def is_news(state: OperatorState, observed: LgpObserved) -> bool:
+    """Whether the state knows less than what was observed."""
+    lgp = state.lgp
+    if lgp is None or state.life.value not in ("PRESENT", "DELETING"):
+        return True
+    if observed.deleting != (state.life.value == "DELETING"):
+        return True
+    return (lgp.uid, lgp.digest) != (observed.uid, observed.digest) or observed.generation > lgp.generation

@@ -1,0 +1,357 @@
+"""The state machine of an LGP, as the operator sees it. Everything that changes it lives in this file.
+
+Theory of operation. The *life* of an LGP moves by the table `TRANSITIONS`: PRESENT once it was observed, DELETING
+when it carries a deletionTimestamp (Kubernetes collects its objects, nothing more is applied), GONE when it does not
+exist, and PRUNED when nothing of it is left. An LGP that is made again under the same name is PRESENT again, with
+another uid, which makes every manifest new, since they name their owner by uid.
+
+Within a life the state is level-based: what is asked for (`lgp`), what went out (`objects`), what the API server did
+not take (`rejected`), how the workloads are (`workloads`), and what the LGP's status says (`status`). `decide`
+compares; nothing here remembers what to do next.
+
+An act that failed is *held*: a passing failure until the time that its event names, a refusal (no permission, say)
+for a time that doubles up to an hour, since a person may mend it without touching the LGP. New input lifts every
+hold.
+
+Nothing here knows the configuration. Whether the LGP is rolled out is judged by `status.status`, which does; its
+verdict comes back as `LgpStatusApplied.rolled_out`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from engine.event import Event
+from engine.machine import State
+from engine.operator import events as e
+from engine.operator.events import AppliedObject, RolledOut, Value, WorkloadStatus
+from engine.retry import ActDeferred, ActRefused
+
+
+class Life(StrEnum):
+    """Whether there is an LGP to serve."""
+
+    UNKNOWN = "UNKNOWN"
+    """Never observed."""
+    PRESENT = "PRESENT"
+    """It exists; its objects are kept as it asks."""
+    DELETING = "DELETING"
+    """It is being deleted; its objects are left to Kubernetes."""
+    GONE = "GONE"
+    """It does not exist; what Kubernetes does not collect must go."""
+    PRUNED = "PRUNED"
+    """Nothing of it is left."""
+
+
+TRANSITIONS: dict[tuple[Life, str], Life] = {
+    (Life.UNKNOWN, "LgpObserved"): Life.PRESENT,
+    (Life.UNKNOWN, "LgpObserved(deleting)"): Life.DELETING,
+    (Life.PRESENT, "LgpObserved(deleting)"): Life.DELETING,
+    (Life.PRESENT, "LgpRemoved"): Life.GONE,
+    (Life.DELETING, "LgpObserved"): Life.PRESENT,
+    (Life.DELETING, "LgpRemoved"): Life.GONE,
+    (Life.GONE, "ObjectsPruned(everything)"): Life.PRUNED,
+    (Life.GONE, "LgpObserved"): Life.PRESENT,
+    (Life.GONE, "LgpObserved(deleting)"): Life.DELETING,
+    (Life.PRUNED, "LgpObserved"): Life.PRESENT,
+    (Life.PRUNED, "LgpObserved(deleting)"): Life.DELETING,
+}
+"""Every change of life. An event that is not here leaves it alone."""
+
+SUCCESS_OF = {
+    "ObjectsApplied": "ApplyObjects",
+    "ObjectRejected": "ApplyObjects",
+    "ObjectsPruned": "PruneObjects",
+    "LgpStatusApplied": "ApplyStatus",
+}
+"""Which act an event shows to have come through, so that its hold ends."""
+
+REFUSED_BASE = 30.0
+"""Seconds before a refused act, or an object that was rejected for a reason outside itself, is tried again."""
+REFUSED_CAP = 3600.0
+"""Seconds: upper bound, reached by doubling."""
+
+PERMANENT_STATUS = frozenset({422})
+"""HTTP statuses that condemn the object itself: the same manifest is not sent again. Everything else (a quota, a
+missing namespace, permission or definition, a policy of an admission webhook) can be mended without touching the
+LGP."""
+
+CALM = timedelta(seconds=60)
+"""An object that drifts again within this time after our apply is fought over."""
+FREE_REPAIRS = 3
+"""Repairs in a row that are made at once; after that the delay doubles."""
+REPAIR_CAP = 300.0
+"""Seconds between two repairs of an object that somebody keeps changing, at most."""
+
+
+def refused_delay(attempts: int) -> timedelta:
+    """Return how long to wait after refusal number `attempts` (from 1)."""
+    return timedelta(seconds=min(REFUSED_CAP, REFUSED_BASE * 2.0 ** min(attempts - 1, 20)))
+
+
+class LgpView(Value):
+    """The LGP as it was observed last, without secret values."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    revision: str
+    deployment_id: str
+    spec: dict[str, Any]
+    digest: str
+
+
+class ObjectState(Value):
+    """An object that went out."""
+
+    applied: AppliedObject
+    at: datetime
+    drift: str = ""
+    """What is wrong with it now; empty when nothing is."""
+    drifted_at: datetime | None = None
+    repairs: int = 0
+    """Drifts in a row, each soon after our apply."""
+
+    @property
+    def repair_at(self) -> datetime:
+        """When a drift may be mended: at once, unless somebody keeps undoing it."""
+        if self.drifted_at is None or self.repairs <= FREE_REPAIRS:
+            return self.drifted_at or self.at
+        return self.drifted_at + timedelta(seconds=min(REPAIR_CAP, 2.0 ** min(self.repairs - FREE_REPAIRS, 20)))
+
+
+class Rejection(Value):
+    """A manifest that the API server does not take."""
+
+    digest: str
+    kind: str
+    name: str
+    status: int
+    reason: str
+    message: str
+    since: datetime
+    at: datetime
+    attempts: int
+
+    @property
+    def retry_at(self) -> datetime | None:
+        """When the same manifest is worth another try; None for never."""
+        return None if self.status in PERMANENT_STATUS else self.at + refused_delay(self.attempts)
+
+
+class WorkloadState(Value):
+    """A workload as it was observed last."""
+
+    observed: WorkloadStatus
+    failing_since: datetime | None = None
+    """When its present failure was first seen, for this template of pods."""
+
+
+class Hold(Value):
+    """An act that failed."""
+
+    until: datetime
+    reason: str
+    attempts: int
+    refused: bool
+    since: datetime
+
+
+class OperatorState(State):
+    """What is known of one LGP."""
+
+    life: Life = Life.UNKNOWN
+    lgp: LgpView | None = None
+    objects: dict[str, ObjectState] = {}
+    """By `str(key)`."""
+    rejected: dict[str, Rejection] = {}
+    workloads: dict[str, WorkloadState] = {}
+    status: dict[str, Any] = {}
+    """What the LGP's status says by our doing."""
+    status_digest: str = ""
+    rolled_out: RolledOut | None = None
+    held: dict[str, Hold] = {}
+    """By act."""
+    changed_at: datetime | None = None
+    """When the last event happened: the only clock that the LGP's status knows."""
+
+    @property
+    def last_reason(self) -> str:
+        """Why things are as they are, for a person; empty when all is well."""
+        for condition in self.status.get("conditions", []):
+            if condition["type"] == "Degraded" and condition["status"] == "True":
+                return f"{condition['reason']}: {condition['message']}"
+        return next((f"{act}: {hold.reason}" for act, hold in self.held.items()), "")
+
+
+def evolve(state: OperatorState, event: Event, at: datetime) -> OperatorState:
+    """Fold one event that happened `at` (UTC)."""
+    state = _move(state, event)
+    state = _release(state, event)
+    handler = HANDLERS.get(event.type)
+    if handler is not None:
+        state = handler(state, event, at)
+    return state.model_copy(update={"changed_at": at})
+
+
+def _move(state: OperatorState, event: Event) -> OperatorState:
+    """Apply the transition table."""
+    what = event.type
+    match event:
+        case e.LgpObserved(deleting=True):
+            what = "LgpObserved(deleting)"
+        case e.ObjectsPruned(everything=True):
+            what = "ObjectsPruned(everything)"
+    life = TRANSITIONS.get((state.life, what))
+    return state if life is None else state.model_copy(update={"life": life})
+
+
+def _release(state: OperatorState, event: Event) -> OperatorState:
+    """End the hold of the act that came through; new input ends every hold."""
+    if not state.held:
+        return state
+    if isinstance(event, e.LgpObserved | e.LgpRemoved):
+        return state.model_copy(update={"held": {}})
+    act = SUCCESS_OF.get(event.type)
+    if act not in state.held:
+        return state
+    return state.model_copy(update={"held": {name: hold for name, hold in state.held.items() if name != act}})
+
+
+def _observed(state: OperatorState, event: e.LgpObserved, at: datetime) -> OperatorState:
+    view = LgpView(**event.model_dump(exclude={"deleting"}))
+    if state.lgp is not None and state.lgp.uid != event.uid:
+        # Another LGP under the same name. Objects of the first may still be there, and are taken over.
+        state = OperatorState(life=state.life, objects=state.objects)
+    return state.model_copy(update={"lgp": view})
+
+
+def _removed(state: OperatorState, event: e.LgpRemoved, at: datetime) -> OperatorState:
+    return state.model_copy(update={"status": {}, "status_digest": "", "rolled_out": None, "rejected": {}})
+
+
+def _applied(state: OperatorState, event: e.ObjectsApplied, at: datetime) -> OperatorState:
+    objects = dict(state.objects)
+    for applied in event.objects:
+        before = objects.get(str(applied.key))
+        objects[str(applied.key)] = ObjectState(applied=applied, at=at, repairs=before.repairs if before else 0)
+    rejected = {key: rejection for key, rejection in state.rejected.items() if key not in _keys(event.objects)}
+    return state.model_copy(update={"objects": objects, "rejected": rejected})
+
+
+def _keys(objects: tuple[AppliedObject, ...]) -> set[str]:
+    return {str(applied.key) for applied in objects}
+
+
+def _rejected(state: OperatorState, event: e.ObjectRejected, at: datetime) -> OperatorState:
+    before = state.rejected.get(str(event.key))
+    again = before is not None and before.digest == event.digest
+    rejection = Rejection(
+        digest=event.digest,
+        kind=event.key.kind,
+        name=event.key.name,
+        status=event.status,
+        reason=event.reason,
+        message=event.message,
+        since=before.since if before and again else at,
+        at=at,
+        attempts=before.attempts + 1 if before and again else 1,
+    )
+    return state.model_copy(update={"rejected": {**state.rejected, str(event.key): rejection}})
+
+
+def _pruned(state: OperatorState, event: e.ObjectsPruned, at: datetime) -> OperatorState:
+    if event.everything:
+        return OperatorState(life=state.life, lgp=state.lgp)
+
+    def kept(entries: dict[str, Any]) -> dict[str, Any]:
+        return {key: entry for key, entry in entries.items() if key not in event.objects}
+
+    return state.model_copy(
+        update={
+            "objects": kept(state.objects),
+            "workloads": kept(state.workloads),
+            "rejected": kept(state.rejected),
+        }
+    )
+
+
+def _drifted(state: OperatorState, event: e.DriftDetected, at: datetime) -> OperatorState:
+    key = str(event.key)
+    before = state.objects.get(key)
+    if before is None:
+        # Not in the cluster by our doing: what kept it out may be over.
+        rejected = {name: rejection for name, rejection in state.rejected.items() if name != key}
+        return state.model_copy(update={"rejected": rejected})
+    soon = at - before.at < CALM
+    drifted = before.model_copy(
+        update={
+            "drift": f"{event.change}: {event.detail}",
+            "drifted_at": at,
+            "repairs": before.repairs + 1 if soon else 1,
+        }
+    )
+    return state.model_copy(update={"objects": {**state.objects, key: drifted}})
+
+
+def _workload(state: OperatorState, event: e.WorkloadObserved, at: datetime) -> OperatorState:
+    key = str(event.workload.key)
+    since = None
+    if (failure := event.workload.failure) is not None:
+        before = state.workloads.get(key)
+        known = before.observed.failure if before else None
+        same = known is not None and before is not None and before.observed.template == event.workload.template
+        same = same and known is not None and known.reason == failure.reason
+        since = before.failing_since if before is not None and same else at
+    observed = WorkloadState(observed=event.workload, failing_since=since)
+    return state.model_copy(update={"workloads": {**state.workloads, key: observed}})
+
+
+def _status_applied(state: OperatorState, event: e.LgpStatusApplied, at: datetime) -> OperatorState:
+    return state.model_copy(
+        update={"status": event.status, "status_digest": event.digest, "rolled_out": event.rolled_out}
+    )
+
+
+def _deferred(state: OperatorState, event: ActDeferred, at: datetime) -> OperatorState:
+    return _hold(state, event.act, event.reason, at, until=event.retry_at, refused=False)
+
+
+def _refused(state: OperatorState, event: ActRefused, at: datetime) -> OperatorState:
+    before = state.held.get(event.act)
+    attempts = before.attempts + 1 if before is not None and before.refused else 1
+    return _hold(state, event.act, event.reason, at, until=at + refused_delay(attempts), refused=True)
+
+
+def _hold(
+    state: OperatorState, act: str, reason: str, at: datetime, *, until: datetime, refused: bool
+) -> OperatorState:
+    before = state.held.get(act)
+    same = before is not None and before.refused is refused
+    hold = Hold(
+        until=until,
+        reason=reason,
+        attempts=before.attempts + 1 if before is not None and same else 1,
+        refused=refused,
+        since=before.since if before is not None and same else at,
+    )
+    return state.model_copy(update={"held": {**state.held, act: hold}})
+
+
+Handler = Callable[[OperatorState, Any, datetime], OperatorState]
+
+HANDLERS: dict[str, Handler] = {
+    "LgpObserved": _observed,
+    "LgpRemoved": _removed,
+    "ObjectsApplied": _applied,
+    "ObjectRejected": _rejected,
+    "ObjectsPruned": _pruned,
+    "DriftDetected": _drifted,
+    "WorkloadObserved": _workload,
+    "LgpStatusApplied": _status_applied,
+    "ActDeferred": _deferred,
+    "ActRefused": _refused,
+}
