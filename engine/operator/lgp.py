@@ -25,7 +25,7 @@ secret can be guessed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
@@ -127,6 +127,20 @@ class ServerSpec(Part):
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
 
+    @model_validator(mode="after")
+    def _named_once(self) -> Self:
+        """Server-side apply answers a list that names a key twice with an internal error; say it better here."""
+        lists: tuple[tuple[str, str, list[Mapped]], ...] = (
+            ("containers", "name", [*self.init_containers, *self.sidecars]),
+            ("volumes", "name", self.volumes),
+            ("volumeMounts", "mountPath", self.volume_mounts),
+        )
+        for field, key, items in lists:
+            keys = [item.get(key) for item in items]
+            if twice := {str(one) for one in keys if keys.count(one) > 1}:
+                raise ValueError(f"{field} have the same {key} more than once: {', '.join(sorted(twice))}")
+        return self
+
 
 class Database(Part):
     """The Postgres that the operator makes."""
@@ -212,8 +226,77 @@ def read(manifest: Mapping[str, Json]) -> Lgp:
 
 def redact(spec: Mapping[str, Json], digest: Callable[[bytes], str]) -> Mapped:
     """Return `spec` as the log may hold it; `digest` is keyed (`Ports.digest`). Never raises on odd shapes."""
-    raise NotImplementedError
+    redaction = _Redaction(digest)
+    kept = _known(LgpSpec, spec)
+    if "serverSpec" in kept:
+        kept["serverSpec"] = redaction.server(kept["serverSpec"])
+    return kept
 
 
-def _digested(value: Json, digest: Callable[[bytes], str]) -> str:
-    return REDACTED + digest(value.encode() if isinstance(value, str) else canonical(value))
+class _Redaction:
+    """One redaction: which parts of a spec hold what, walked once."""
+
+    def __init__(self, digest: Callable[[bytes], str]) -> None:
+        self._digest = digest
+
+    def server(self, server: Json) -> Json:
+        if not isinstance(server, Mapping):
+            return self.hide(server)
+        kept = _known(ServerSpec, server)
+        if "env" in kept:
+            kept["env"] = self._each(kept["env"], self.variable)
+        for field in ("initContainers", "sidecars"):
+            if field in kept:
+                kept[field] = self._each(kept[field], self.container)
+        return kept
+
+    def container(self, container: Json) -> Json:
+        if not isinstance(container, Mapping):
+            return self.hide(container)
+        parts: dict[str, Callable[[Json], Json]] = {
+            "env": lambda env: self._each(env, self.variable),
+            "command": self.words,
+            "args": self.words,
+            **dict.fromkeys(("livenessProbe", "readinessProbe", "startupProbe", "lifecycle"), self.hook),
+        }
+        return {name: parts[name](value) if name in parts else value for name, value in container.items()}
+
+    def variable(self, variable: Json) -> Json:
+        if not isinstance(variable, Mapping) or not isinstance(variable.get("name"), str):
+            return self.hide(variable)
+        value = variable.get("value")
+        if value in (None, "") or (variable["name"] in PUBLIC_VARIABLES and _harmless(value)):
+            return dict(variable)
+        return {**variable, "value": self.hide(value)}
+
+    def words(self, words: Json) -> Json:
+        return self._each(words, self.hide)
+
+    def hook(self, hook: Json) -> Json:
+        """Redact commands and header values at any depth of a probe or a lifecycle hook."""
+        match hook:
+            case {"name": str(), "value": value}:
+                return {**hook, "value": self.hide(value)}
+            case Mapping():
+                return {key: self.words(value) if key == "command" else self.hook(value) for key, value in hook.items()}
+            case list():
+                return [self.hook(item) for item in hook]
+            case _:
+                return hook
+
+    def hide(self, value: Json) -> str:
+        return REDACTED + self._digest(value.encode() if isinstance(value, str) else canonical(value))
+
+    def _each(self, items: Json, redact_one: Callable[[Json], Json]) -> Json:
+        return [redact_one(item) for item in items] if isinstance(items, list) else self.hide(items)
+
+
+def _known(part: type[Part], value: Mapping[str, Json]) -> Mapped:
+    """Return a copy of `value` without fields that the operator does not read."""
+    known = {field.alias or name for name, field in part.model_fields.items()}
+    return {name: item for name, item in value.items() if name in known}
+
+
+def _harmless(value: Json) -> bool:
+    """Whether the value of a public variable is what it should be: an endpoint with a password in it is not."""
+    return isinstance(value, str) and "@" not in value

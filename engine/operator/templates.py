@@ -7,8 +7,11 @@ shell's `$NAME` stay as they are, and `$${x}` stands for the text `${x}`.
 
 The defaults are our own and mean what users' values files expect: container `api-server` on port 8000 with probes on
 `/ok`, Postgres with pgvector on 5432 with the claim `postgres-data`, Redis on 6379. They leave out
-`persistentVolumeClaimRetentionPolicy`: API servers before 1.23 refuse it, and the operator deletes the claims of a
-removed LGP itself, by label. A template that has it works where the cluster does.
+`persistentVolumeClaimRetentionPolicy`: older API servers refuse an apply that has it (seen with 1.20), and the operator
+deletes the claims of a removed LGP itself, by label. A template that has it works where the cluster does.
+
+An Agent Server closes its socket as soon as it is told to stop, while proxies still send to it; so the default lets a
+pod sleep for a moment first. An image without `sleep` stops at once, as it would without the hook.
 """
 
 from __future__ import annotations
@@ -76,12 +79,19 @@ spec:
           image: ${image}
           ports:
             - {name: api-server, containerPort: 8000, protocol: TCP}
-          readinessProbe: &probe
+          readinessProbe:
+            httpGet: {path: /ok, port: 8000}
+            periodSeconds: 5
+            timeoutSeconds: 5
+            failureThreshold: 18
+          livenessProbe:
             httpGet: {path: /ok, port: 8000}
             periodSeconds: 15
             timeoutSeconds: 5
             failureThreshold: 6
-          livenessProbe: *probe
+          lifecycle:
+            preStop:
+              exec: {command: [sleep, "5"]}
 """
 
 SERVICE = """\

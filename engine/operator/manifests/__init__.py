@@ -71,7 +71,7 @@ def objects(lgp: Lgp, config: OperatorConfig) -> list[Manifest]:
         *([queue] if queue else []),
         service,
         *routes.objects(lgp, config, _port(service)),
-        *autoscaling.objects(lgp, config),
+        *autoscaling.objects(lgp, config, queue),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Autoscaling as the platform documents it: 75 % CPU, 75 % memory, 10 runs per queue worker, scale-down after 30 minutes.
+"""Autoscaling as the platform documents it: 75 % CPU, 75 % memory, 10 runs per queue worker, down after 30 minutes.
 
 KEDA where it is installed and not refused (`autoscalerType: HPA`), else HorizontalPodAutoscalers, which know nothing
 of runs. Queue workers are counted by the runs that wait or go on: counting only those that wait would take workers away
@@ -9,6 +9,7 @@ KEDA reads the connection from the environment of the queue workers' container, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from engine.operator.config import OperatorConfig
@@ -25,6 +26,7 @@ from engine.operator.manifests.environment import (
     service_host,
 )
 from engine.operator.manifests.naming import object_names
+from engine.operator.manifests.server import main_container
 from engine.ports import Manifest
 
 Json = Any
@@ -35,11 +37,10 @@ SCALE_DOWN_SECONDS = 1800
 MOST_REPLICAS = 10
 """Where the LGP names no maximum."""
 RUNS = "SELECT COUNT(*) FROM run WHERE status IN ('pending', 'running')"
-BEHAVIOR = {"scaleDown": {"stabilizationWindowSeconds": SCALE_DOWN_SECONDS}}
 
 
-def objects(lgp: Lgp, config: OperatorConfig) -> list[Manifest]:
-    """Return a scaler for the API servers and one for the queue workers, or nothing."""
+def objects(lgp: Lgp, config: OperatorConfig, queue: Manifest | None) -> list[Manifest]:
+    """Return a scaler for the API servers and one for the queue workers (Deployment `queue`), or nothing."""
     asked = lgp.spec.autoscaling
     if not asked.enabled:
         return []
@@ -49,16 +50,19 @@ def objects(lgp: Lgp, config: OperatorConfig) -> list[Manifest]:
     keda = config.keda_enabled and asked.autoscaler_type != "HPA"
     make = _scaled_object if keda else _horizontal_pod_autoscaler
     # CPU and memory of no pod are nothing to scale up by, so API servers never go to zero.
-    made = [make(lgp, names.server, max(1, least), most, [])]
-    if lgp.spec.server_spec.queue_enabled:
+    made = [make(lgp, names.server, max(1, least), most)]
+    if queue is not None:
         queue_least = least if asked.queue_min_replicas is None else asked.queue_min_replicas
         queue_most = max(queue_least, most) if asked.queue_max_replicas is None else asked.queue_max_replicas
         runs = _runs(lgp, config) if keda else []
-        made.append(make(lgp, names.queue, queue_least if runs else max(1, queue_least), queue_most, runs))
+        queue_least = queue_least if runs else max(1, queue_least)
+        made.append(make(lgp, names.queue, queue_least, queue_most, runs, main_container(queue)["name"]))
     return made
 
 
-def _horizontal_pod_autoscaler(lgp: Lgp, target: str, least: int, most: int, _: list[Json]) -> Manifest:
+def _horizontal_pod_autoscaler(
+    lgp: Lgp, target: str, least: int, most: int, runs: Sequence[Json] = (), container: str = ""
+) -> Manifest:
     return {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
@@ -77,12 +81,14 @@ def _horizontal_pod_autoscaler(lgp: Lgp, target: str, least: int, most: int, _: 
                 }
                 for resource in ("cpu", "memory")
             ],
-            "behavior": BEHAVIOR,
+            "behavior": _behavior(),
         },
     }
 
 
-def _scaled_object(lgp: Lgp, target: str, least: int, most: int, runs: list[Json]) -> Manifest:
+def _scaled_object(
+    lgp: Lgp, target: str, least: int, most: int, runs: Sequence[Json] = (), container: str = ""
+) -> Manifest:
     usage = [
         {"type": resource, "metricType": "Utilization", "metadata": {"value": str(UTILIZATION)}}
         for resource in ("cpu", "memory")
@@ -92,14 +98,23 @@ def _scaled_object(lgp: Lgp, target: str, least: int, most: int, runs: list[Json
         "kind": "ScaledObject",
         "metadata": overlay.metadata(lgp, target),
         "spec": {
-            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": target},
+            "scaleTargetRef": {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "name": target,
+                **({"envSourceContainerName": container} if container else {}),
+            },
             "minReplicaCount": least,
             "maxReplicaCount": max(1, least, most),
             "cooldownPeriod": SCALE_DOWN_SECONDS,
-            "advanced": {"horizontalPodAutoscalerConfig": {"behavior": BEHAVIOR}},
+            "advanced": {"horizontalPodAutoscalerConfig": {"behavior": _behavior()}},
             "triggers": [*runs, *usage],
         },
     }
+
+
+def _behavior() -> dict[str, Json]:
+    return {"scaleDown": {"stabilizationWindowSeconds": SCALE_DOWN_SECONDS}}
 
 
 def _runs(lgp: Lgp, config: OperatorConfig) -> list[Json]:

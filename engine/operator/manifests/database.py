@@ -2,7 +2,7 @@
 
 The Secret is honoured by the name that the LGP gives. One whose name begins with the LGP's belongs to the LGP and goes
 with it; any other (the resource definition's default is `postgres-credentials`) may be shared by all LGPs of the
-namespace, so it has no owner and is never deleted. An existing Secret is used as it is.
+namespace, so it has neither owner nor label of an LGP and is never deleted. An existing Secret is used as it is.
 
 Volume claim templates cannot be changed later, so they carry the labels that never change, not the LGP's own. A
 changed `storageSizeGi` is refused by the API server, whose message then says so.
@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from engine import names
 from engine.operator import templates
 from engine.operator.config import OperatorConfig
 from engine.operator.lgp import Lgp, Resources
@@ -54,12 +55,9 @@ def credentials(lgp: Lgp, config: OperatorConfig) -> list[Credential]:
     if not makes_postgres(lgp):
         return []
     name = lgp.spec.database.secret_name
-    manifest: Manifest = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": overlay.metadata(lgp, name, owned=owns_secret(lgp)),
-        "type": "Opaque",
-    }
+    shared = {"name": name, "namespace": lgp.namespace, "labels": {names.MANAGED_BY_LABEL: names.MANAGED_BY}}
+    metadata = overlay.metadata(lgp, name) if owns_secret(lgp) else shared
+    manifest: Manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque"}
     generated = (Generated(field=PASSWORD, random_bytes=PASSWORD_BYTES),)
     return [Credential(key=key_of(manifest), manifest=manifest, generated=generated)]
 

@@ -42,7 +42,6 @@ def metadata(
     *,
     labels: Mapping[str, str] | None = None,
     annotations: Mapping[str, str] | None = None,
-    owned: bool = True,
 ) -> dict[str, Json]:
     """Return the metadata of an object called `name` beside `lgp`, over that of its template."""
     base = base or {}
@@ -54,7 +53,7 @@ def metadata(
         "namespace": lgp.namespace,
         "labels": marked,
         **({"annotations": noted} if noted else {}),
-        **({"ownerReferences": [owner(lgp)]} if owned else {}),
+        "ownerReferences": [owner(lgp)],
     }
 
 

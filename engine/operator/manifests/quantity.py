@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import Decimal
 from fractions import Fraction
 
 _QUANTITY = re.compile(r"([+-]?)(\d+\.?\d*|\.\d+)(?:([KMGTPE]i)|([numkMGTPE]?)|[eE]([+-]?\d+))")
@@ -59,11 +60,11 @@ def mebibytes(text: str) -> int | None:
 
 
 def doubled(text: str) -> str | None:
-    """Return twice the amount; None when `text` is no quantity."""
-    amount = parse(text)
-    if amount is None:
+    """Return twice the amount, with the suffix that it had; None when `text` is no quantity."""
+    match = _QUANTITY.fullmatch(text) if parse(text) is not None else None
+    if match is None:
         return None
-    return canonical(f"{math.ceil(2 * amount * 1000)}m")
+    return canonical(f"{match[1]}{2 * Decimal(match[2]):f}{text[match.end(2) :]}")
 
 
 def _decimal_power(suffix: str) -> int:

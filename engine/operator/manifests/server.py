@@ -14,6 +14,7 @@ on serving until its successor is ready.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,7 +110,7 @@ def _deployment(lgp: Lgp, config: OperatorConfig, role: Role, *, selected_by: tu
         manifest["spec"].pop("replicas", None)
     elif role.replicas is not None:
         manifest["spec"]["replicas"] = role.replicas
-    manifest["spec"].setdefault("strategy", ROLLING_UPDATE)
+    manifest["spec"].setdefault("strategy", deepcopy(ROLLING_UPDATE))
     _container(lgp, config, role, main_container(manifest))
     _pod(lgp, manifest)
     overlay.workload(
@@ -143,9 +144,10 @@ def _pod(lgp: Lgp, manifest: Manifest) -> None:
     spec = lgp.spec.server_spec
     pod = manifest["spec"]["template"]["spec"]
     main = main_container(manifest)["name"]
-    if any(one.get("name") == main for one in (*spec.sidecars, *spec.init_containers)):
-        problem = f"a container may not be called {main!r}, which is the Agent Server's own; give it another name"
-        raise InvalidResource(f"LGP {lgp.namespace}/{lgp.name}", "spec.serverSpec.sidecars", problem)
+    for field, containers in (("sidecars", spec.sidecars), ("initContainers", spec.init_containers)):
+        if any(one.get("name") == main for one in containers):
+            problem = f"a container may not be called {main!r}, which is the Agent Server's own; give it another name"
+            raise InvalidResource(f"LGP {lgp.namespace}/{lgp.name}", f"spec.serverSpec.{field}", problem)
     added: tuple[tuple[str, list[dict[str, Json]]], ...] = (
         ("imagePullSecrets", spec.image_pull_secrets),
         ("initContainers", spec.init_containers),
@@ -154,17 +156,6 @@ def _pod(lgp: Lgp, manifest: Manifest) -> None:
     )
     for field, items in added:
         if items:
-            pod[field] = overlay.joined(pod.get(field), [_copy(item) for item in items], "name")
+            pod[field] = overlay.joined(pod.get(field), [deepcopy(item) for item in items], "name")
     if spec.service_account_name:
         pod["serviceAccountName"] = spec.service_account_name
-
-
-def _copy(node: Json) -> Json:
-    """Return a copy to change: the LGP is a value that others hold too."""
-    match node:
-        case dict():
-            return {key: _copy(value) for key, value in node.items()}
-        case list():
-            return [_copy(value) for value in node]
-        case _:
-            return node
