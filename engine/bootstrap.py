@@ -13,7 +13,7 @@ starts next.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -21,6 +21,7 @@ from typing import Any
 
 import structlog
 
+from engine import telemetry
 from engine.adapters.clock import SystemClock
 from engine.adapters.cluster import KubernetesCluster
 from engine.adapters.control_plane import HttpControlPlane
@@ -28,11 +29,12 @@ from engine.adapters.digest import keyed_digest
 from engine.adapters.health import HttpHealth
 from engine.engine_events import ENGINE_EVENTS, ConfigurationRecorded, EngineState, evolve
 from engine.errors import AgentplaneError, ConcurrencyConflict, LockLost
+from engine.event import Event
 from engine.folding import canonical, digest
 from engine.listener.config import ListenerConfig
 from engine.listener.machine import ListenerMachine
-from engine.listener.poll import DeletionGuard, Poller
-from engine.log.contract import EventLog, Snapshot
+from engine.listener.poll import DeletionGuard, Poller, PollResult
+from engine.log.contract import EventLog, Lock, Snapshot
 from engine.log.redis import RedisLog
 from engine.loop import Advanced, advance
 from engine.machine import Machine
@@ -55,6 +57,25 @@ SPREAD = "configuration-spread:1"
 
 class UnknownStream(AgentplaneError):
     """No half that runs here owns streams of this name."""
+
+
+class CountedLog(RedisLog):
+    """The event log in Redis, with its appends counted by type."""
+
+    def append(
+        self,
+        stream: str,
+        expected_version: int,
+        events: Sequence[Event],
+        *,
+        actor: str,
+        cause: str | None = None,
+        lock: Lock | None = None,
+    ) -> int:
+        at = super().append(stream, expected_version, events, actor=actor, cause=cause, lock=lock)
+        for event in events:
+            telemetry.EVENTS.labels(event.type).inc()
+        return at
 
 
 class SweepOnly:
@@ -92,14 +113,28 @@ class Engine:
         """Bring `stream` as far as it goes now. Raises UnknownStream, LogUnavailable."""
         if stream == self.own_stream:
             return self._spread()
-        return advance(
-            stream,
-            self.machine_of(stream),
-            self.events,
-            self.ports,
-            lock_term=self.settings.lock_seconds,
-            backoff=self.backoff,
-        )
+        machine = self.machine_of(stream)
+        with telemetry.bound(stream=stream):
+            advanced = advance(
+                stream,
+                telemetry.observed(machine),
+                self.events,
+                self.ports,
+                lock_term=self.settings.lock_seconds,
+                backoff=self.backoff,
+            )
+        telemetry.ADVANCES.labels(machine.name, advanced.outcome).inc()
+        return advanced
+
+    def poll(self) -> PollResult:
+        """Poll the control plane once. Raises UnknownStream where the listener does not run, LogUnavailable."""
+        seconds: list[float] = []
+        with telemetry.bound(listener=self.settings.stream_name), telemetry.timed(seconds.append):
+            result = self.poller.poll()
+        telemetry.POLLS.labels(result.outcome).inc()
+        if result.outcome in ("polled", "failed"):
+            telemetry.POLL_SECONDS.observe(seconds[0])
+        return result
 
     @property
     def own_stream(self) -> str:
@@ -230,7 +265,7 @@ def machines(settings: Settings) -> list[Machine[Any]]:
 
 def open_log(settings: Settings) -> RedisLog:
     """Return the event log of the installation. Nothing is sent yet."""
-    return RedisLog.from_url(settings.redis_url.get_secret_value(), settings.prefix)
+    return CountedLog.from_url(settings.redis_url.get_secret_value(), settings.prefix)
 
 
 def open_cluster(settings: Settings) -> KubernetesCluster:
