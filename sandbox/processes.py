@@ -108,6 +108,18 @@ class ServerProcess:
                 process.kill()
         process.wait()
 
+    def terminate(self) -> None:
+        """SIGTERM, without waiting."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+
+    def kill_group(self) -> None:
+        """SIGKILL to the server and all its children, as the loss of a pod would end them."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
     def kill(self) -> None:
         """SIGKILL, as a crash would end it."""
         if self._process is not None:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from engine.event import Event
+from engine.folding import digest
 from engine.listener.acts import perform
 from engine.listener.config import ListenerConfig
 from engine.listener.decide import decide
@@ -38,6 +39,9 @@ class ListenerMachine:
         if state.revision is None or not state.revision.secret or state.deletion_reason:
             return []
         return [lgp_manifest(state, self.config)]
+
+    def digests(self, state: DeploymentState) -> frozenset[str]:
+        return frozenset(digest(manifest) for manifest in self.manifests(state))
 
     def perform(self, act: Act, state: DeploymentState, ports: Any) -> Sequence[Event]:
         assert isinstance(ports, Ports)

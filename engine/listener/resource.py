@@ -76,14 +76,17 @@ def content_digest(resource: dict[str, Json], digest: Digest) -> str:
     """Return the keyed digest of what we act on, from an undecoded resource.
 
     Our own status reports change `updated_at`, `status` and `active_revision_id`; they are left out, save for the
-    one status that is a wish.
+    one status that is a wish. So is `custom_url`, which says where people reach the deployment, not what it is.
     """
+    source_config = resource.get("source_config")
+    if isinstance(source_config, dict):
+        source_config = {key: value for key, value in source_config.items() if key != "custom_url"}
     return digest(
         canonical(
             [
                 resource.get("name"),
                 resource.get("latest_revision_id"),
-                resource.get("source_config"),
+                source_config,
                 resource.get("source_revision_config"),
                 resource.get("secrets"),
                 resource.get("secret_references"),

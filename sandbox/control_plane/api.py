@@ -27,13 +27,14 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
 
 from sandbox.control_plane import resources as forms
 from sandbox.control_plane import rules
 from sandbox.control_plane.page import deployment_page, missing_page
 from sandbox.control_plane.rules import Refused, not_found
 from sandbox.control_plane.store import Condition, Document, Store
+from sandbox.langsmith import LangSmith
 
 Model = TypeVar("Model", bound=BaseModel)
 UUID_FORM = TypeAdapter(UUID)
@@ -286,9 +287,10 @@ ROUTES: Mapping[str, Mapping[str, Handler]] = {
 
 def create_app(store: Store, settings: Settings) -> Starlette:
     """The ASGI application. Run it in one thread: handlers use the store's only connection."""
-    routes = [Route(path, _endpoint(by_method), methods=list(by_method)) for path, by_method in ROUTES.items()]
+    routes: list[BaseRoute] = [Route(path, _endpoint(by_method), methods=list(by_method)) for path, by_method in ROUTES.items()]
     routes.append(Route("/o/{workspace}/host/deployments/{deployment_id}", show_deployment))
     routes.append(Route("/ok", ok))
+    routes.append(Mount("/langsmith", LangSmith(settings.keys).app()))
     app = Starlette(routes=routes, exception_handlers={Refused: _refused, HTTPException: _http_error, 500: _fault})
     app.router.redirect_slashes = False
     app.state.store, app.state.settings = store, settings

@@ -1,0 +1,233 @@
+"""Replaying a log: the same events must give the same states, decisions and manifests. Pure, but for reading.
+
+A replay folds every stream again, event by event, with the configuration that was in force at that position
+(`ConfigurationRecorded`), and holds what the code of today decides against what the log says was done:
+
+- an event that an act left must be one whose act today's code decides at that point (a *divergence* otherwise);
+- the digests of manifests that the log recorded when it applied them must be those that today's code makes.
+
+The transcript is canonical JSON, one line per event, then one per stream with its final state, decision and manifests:
+two replays of one log are compared byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from engine.engine_events import ENGINE_EVENTS, ConfigurationRecorded
+from engine.errors import AgentplaneError
+from engine.event import Event, Record
+from engine.folding import canonical, digest
+from engine.listener.config import ListenerConfig
+from engine.listener.machine import ListenerMachine
+from engine.machine import Act, Decision, Done, Machine, Wait
+from engine.operator.config import OperatorConfig
+from engine.operator.machine import OperatorMachine
+
+
+class ReplayError(AgentplaneError):
+    """The log cannot be replayed as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """How to make one half from its recorded configuration."""
+
+    machine: type[ListenerMachine] | type[OperatorMachine]
+    build: Callable[[dict[str, Any]], Machine[Any]]
+
+
+HALVES = {
+    "listener": Half(ListenerMachine, lambda config: ListenerMachine(ListenerConfig.model_validate(config))),
+    "operator": Half(OperatorMachine, lambda config: OperatorMachine(OperatorConfig.model_validate(config))),
+}
+
+ENGINE_PREFIX = "engine/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Divergence:
+    """Where today's code does not do what the log says was done."""
+
+    stream: str
+    version: int
+    problem: str
+
+
+@dataclass(slots=True)
+class Replay:
+    """The result of a replay."""
+
+    events: int = 0
+    streams: int = 0
+    manifests: int = 0
+    """Manifests of the final states."""
+    checked: int = 0
+    """Acts and manifest digests that were compared with the log."""
+    divergences: list[Divergence] = field(default_factory=list)
+    transcript: list[bytes] = field(default_factory=list)
+
+    @property
+    def digest(self) -> str:
+        """Digest of the whole transcript: equal for equal replays."""
+        return digest([line.decode() for line in self.transcript])
+
+
+@dataclass(slots=True)
+class _Stream:
+    half: str
+    state: Any
+    at: datetime | None = None
+    """When the state began."""
+    acts: set[str] = field(default_factory=set)
+    """Acts that were decided since the last one left its events."""
+    digests: set[str] = field(default_factory=set)
+    """Digests of the manifests of the states since then."""
+    batch: tuple[str | None, datetime] | None = None
+    """Cause and time of the events that one act leaves together."""
+    batch_digests: set[str] = field(default_factory=set)
+    """Digests that this act could apply."""
+
+
+class Replayer:
+    """Folds records in the order of their positions."""
+
+    def __init__(self) -> None:
+        self._machines: dict[str, Machine[Any]] = {}
+        self._streams: dict[str, _Stream] = {}
+        self._result = Replay()
+
+    def feed(self, record: Record) -> None:
+        """Fold one record.
+
+        Raises FutureEvent for one that this program does not know, ReplayError where the log lacks a configuration.
+        """
+        self._result.events += 1
+        if record.stream.startswith(ENGINE_PREFIX):
+            self._configure(ENGINE_EVENTS.decode(record))
+            self._note(record, None, None)
+            return
+        stream = self._stream_of(record.stream)
+        machine = self._machine(stream.half)
+        event = machine.events.decode(record)
+        self._decide_until(record.at, stream, machine)
+        if record.actor == machine.name:
+            self._compare(record, stream)
+        stream.state = machine.evolve(stream.state, event, record.at)
+        stream.at = record.at
+        self._note(record, stream.state, machine.decide(stream.state, record.at))
+
+    def finish(self) -> Replay:
+        """Add the final state and manifests of every stream; return the result."""
+        for name, stream in sorted(self._streams.items()):
+            manifests = self._machine(stream.half).manifests(stream.state)
+            self._result.manifests += len(manifests)
+            final = {"stream": name, "state": stream.state.model_dump(mode="json"), "manifests": manifests}
+            self._result.transcript.append(canonical(final))
+        self._result.streams = len(self._streams)
+        return self._result
+
+    def states(self) -> Iterator[tuple[str, Any]]:
+        """Yield every stream with its state as folded so far."""
+        for name, stream in sorted(self._streams.items()):
+            yield name, stream.state
+
+    def _configure(self, event: Event) -> None:
+        if isinstance(event, ConfigurationRecorded):
+            self._machines[event.half] = HALVES[event.half].build(event.config)
+
+    def _stream_of(self, name: str) -> _Stream:
+        if name not in self._streams:
+            half = next((h for h, made in HALVES.items() if name.startswith(made.machine.stream_prefix)), None)
+            if half is None:
+                raise ReplayError(
+                    f"stream {name!r} belongs to no half that this version of agentplane knows; upgrade it"
+                )
+            self._streams[name] = _Stream(half=half, state=HALVES[half].machine.initial)
+        return self._streams[name]
+
+    def _machine(self, half: str) -> Machine[Any]:
+        if half not in self._machines:
+            raise ReplayError(
+                f"the log holds events of the {half} but no configuration of it before them; "
+                "export the engine's own stream too, from the beginning"
+            )
+        return self._machines[half]
+
+    def _decide_until(self, end: datetime, stream: _Stream, machine: Machine[Any]) -> None:
+        """Collect every act that the present state asks for from its beginning to `end`."""
+        now = stream.at or end
+        while True:
+            decision = machine.decide(stream.state, now)
+            if isinstance(decision, Act):
+                stream.acts.add(decision.name)
+                stream.digests |= machine.digests(stream.state)
+            if not (isinstance(decision, Wait) and now < decision.until <= end):
+                break
+            now = decision.until
+        latest = machine.decide(stream.state, end)
+        if isinstance(latest, Act):
+            stream.acts.add(latest.name)
+            stream.digests |= machine.digests(stream.state)
+
+    def _compare(self, record: Record, stream: _Stream) -> None:
+        """Hold an act's events against what today's code asks for."""
+        batch = (record.cause, record.at)
+        if batch != stream.batch:
+            self._result.checked += 1
+            if record.cause not in stream.acts:
+                asked = ", ".join(sorted(stream.acts)) or "nothing"
+                self._diverge(record, f"{record.type} was left by {record.cause}, but today's code asks for {asked}")
+            # What was asked for before this act may have been overtaken by it: what follows is decided anew.
+            stream.batch, stream.batch_digests = batch, stream.digests
+            stream.acts, stream.digests = set(), set()
+        self._compare_digests(record, stream.batch_digests)
+
+    def _compare_digests(self, record: Record, allowed: set[str]) -> None:
+        objects = record.data.get("objects", ())
+        recorded = {applied["digest"] for applied in objects} if isinstance(objects, list) else set()
+        if "manifest_digest" in record.data:
+            recorded.add(record.data["manifest_digest"])
+        self._result.checked += len(recorded)
+        for missing in sorted(recorded - allowed):
+            self._diverge(
+                record, f"{record.type} applied a manifest of digest {missing}, which today's code does not make"
+            )
+
+    def _diverge(self, record: Record, problem: str) -> None:
+        self._result.divergences.append(Divergence(stream=record.stream, version=record.version, problem=problem))
+
+    def _note(self, record: Record, state: Any, decision: Decision | None) -> None:
+        self._result.transcript.append(
+            canonical(
+                {
+                    "position": record.position,
+                    "stream": record.stream,
+                    "version": record.version,
+                    "state": None if state is None else digest(state.model_dump(mode="json")),
+                    "decision": None if decision is None else described(decision),
+                }
+            )
+        )
+
+
+def described(decision: Decision) -> dict[str, Any]:
+    """Return a decision as JSON."""
+    match decision:
+        case Act():
+            return {"act": decision.name, **decision.model_dump(mode="json")}
+        case Wait(until, reason):
+            return {"wait": until.isoformat(), "reason": reason}
+        case Done(reason):
+            return {"done": reason}
+
+
+def replay(records: Iterable[Record]) -> Replay:
+    """Replay records in the order of their positions. Raises what `Replayer.feed` raises."""
+    replayer = Replayer()
+    for record in records:
+        replayer.feed(record)
+    return replayer.finish()
