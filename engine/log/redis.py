@@ -273,8 +273,8 @@ class RedisLog:
         answer = self._call("XREAD", "COUNT", 1000, "BLOCK", milliseconds, "STREAMS", self._key("all"), f"{position}-0")
         if not answer:
             return []
-        [(_, entries)] = answer
-        return list(entries)
+        [(batch,)] = answer.values()  # RESP3 wraps the entries of each stream once more
+        return list(batch)
 
     def head(self) -> int:
         return int(self._call("GET", self._key("position")) or 0)

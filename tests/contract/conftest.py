@@ -1,0 +1,50 @@
+"""The event log under test: in memory and in a real Redis, by one interface."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from engine.log.contract import EventLog
+from engine.log.memory import MemoryLog
+from engine.log.redis import RedisLog
+from tests.contract.notes import MovableClock
+
+
+@dataclass(frozen=True)
+class World:
+    """A log, and the way to let time pass for it."""
+
+    events: EventLog
+    clock: MovableClock
+    pass_time: Callable[[float], None]
+    """Seconds: for the log's clock and for its locks."""
+
+
+def _sleep_too(clock: MovableClock) -> Callable[[float], None]:
+    def pass_time(seconds: float) -> None:
+        clock.move(seconds)
+        time.sleep(seconds)  # locks run out by the clock of Redis
+
+    return pass_time
+
+
+@pytest.fixture(params=["memory", "redis"])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    clock = MovableClock()
+    if request.param == "memory":
+        yield World(MemoryLog(clock), clock, clock.move)
+        return
+    events = RedisLog.from_url(
+        request.getfixturevalue("redis_url"), request.getfixturevalue("prefix"), timeout=5, clock=clock
+    )
+    yield World(events, clock, _sleep_too(clock))
+    events.close()
+
+
+@pytest.fixture
+def events(world: World) -> EventLog:
+    return world.events

@@ -1,0 +1,157 @@
+"""Small events, a machine over them, and a clock to move: what the tests of the event log work with."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydantic import BaseModel
+
+from engine.event import Event, Json, Registry
+from engine.machine import Act, Decision, Done, State, Wait
+from engine.ports import Health, Ports
+from engine.retry import ActDeferred, ActRefused
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+class MovableClock:
+    """Stands still until it is moved."""
+
+    def __init__(self, now: datetime = NOON) -> None:
+        self._now = now
+
+    def now(self) -> datetime:
+        return self._now
+
+    def move(self, seconds: float) -> None:
+        self._now += timedelta(seconds=seconds)
+
+
+class Noted(Event):
+    """Somebody wrote something down."""
+
+    text: str
+
+
+class Asked(Event):
+    """There is work: so many steps, to be begun at a time."""
+
+    steps: int
+    not_before: datetime | None = None
+
+
+class Stepped(Event):
+    """One step was done."""
+
+    number: int
+
+
+class Renamed(Event):
+    """Version 1 held `name`, version 2 holds `title`."""
+
+    schema_version = 2
+    title: str
+
+    @classmethod
+    def upcast(cls, data: dict[str, Json], schema_version: int) -> dict[str, Json]:
+        return {"title": data["name"]} if schema_version == 1 else data
+
+
+class Work(State):
+    """Steps to do and steps done."""
+
+    wanted: int = 0
+    done: int = 0
+    not_before: datetime | None = None
+    retry_at: datetime | None = None
+    refused: bool = False
+    titles: tuple[str, ...] = ()
+
+
+class Step(Act):
+    """Do one step."""
+
+    number: int
+
+
+class Config(BaseModel):
+    """Nothing to configure."""
+
+
+class Worker:
+    """A machine that does the steps it is asked for, one act each, in a world that counts them."""
+
+    name = "worker"
+    stream_prefix = "work/"
+    events = Registry(Noted, Asked, Stepped, Renamed, ActDeferred, ActRefused)
+    initial = Work()
+    config = Config()
+
+    def __init__(self, step: Callable[[Step, Ports], None] | None = None) -> None:
+        self.steps: list[int] = []
+        self.folded = 0
+        self._step = step
+        self._mutex = threading.Lock()
+
+    def evolve(self, state: Work, event: Event, at: datetime) -> Work:
+        self.folded += 1
+        match event:
+            case Asked(steps=steps, not_before=not_before):
+                changed: dict[str, Any] = {"wanted": state.wanted + steps, "not_before": not_before, "refused": False}
+            case Stepped(number=number):
+                changed = {"done": number, "retry_at": None}
+            case ActDeferred(retry_at=retry_at):
+                changed = {"retry_at": retry_at}
+            case ActRefused():
+                changed = {"refused": True}
+            case Renamed(title=title):
+                changed = {"titles": (*state.titles, title)}
+            case _:
+                changed = {}
+        return state.model_copy(update=changed)
+
+    def decide(self, state: Work, now: datetime) -> Decision:
+        if state.done >= state.wanted or state.refused:
+            return Done("nothing to do")
+        for until in (state.not_before, state.retry_at):
+            if until is not None and now < until:
+                return Wait(until, "not yet")
+        return Step(number=state.done + 1)
+
+    def manifests(self, state: Work) -> list[dict[str, Any]]:
+        return []
+
+    def perform(self, act: Act, state: Work, ports: Any) -> Sequence[Event]:
+        assert isinstance(act, Step)
+        with self._mutex:
+            self.steps.append(act.number)
+        if self._step is not None:
+            self._step(act, ports)
+        return [Stepped(number=act.number)]
+
+
+class NoHealth:
+    def check(self, url: str) -> Health:
+        return Health(ok=False, detail="there is nothing to check")
+
+
+def ports(clock: Any, chance: float = 1.0) -> Ports:
+    """Ports of a world without a cluster and a control plane."""
+    nothing: Any = None
+    return Ports(
+        control_plane=nothing,
+        cluster=nothing,
+        health=NoHealth(),
+        clock=clock,
+        keep_lock=lambda: None,
+        digest=lambda value: "",
+        api_key="",
+        random=lambda: chance,
+    )
+
+
+def notes(*texts: str) -> list[Event]:
+    return [Noted(text=text) for text in texts]
