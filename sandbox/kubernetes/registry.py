@@ -447,6 +447,8 @@ class Registry:
 
     def _definition_changed(self, kind: Kind, stored: Stored) -> None:
         if kind.resource == crds.RESOURCE:
+            if stored.name not in {known.resource for known in self.kinds.resources()}:
+                self.store.compact(stored.name)
             self.kinds.remove(stored.name)
             self.kinds.add(*crds.kinds_of(stored.object))
 

@@ -17,7 +17,7 @@ import sqlite3
 import threading
 from bisect import bisect_right
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -123,6 +123,8 @@ class Store:
         self._history: dict[str, deque[Event]] = defaultdict(lambda: deque(maxlen=history))
         self._compacted: dict[str, int] = {}
         self._watches: dict[str, set[Watch]] = defaultdict(set)
+        self.observers: list[Callable[[Event], None]] = []
+        """Called with every event, in the middle of the write: take note, do the work later."""
         self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._database.executescript(
             """PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;
@@ -232,13 +234,17 @@ class Store:
         history.append(event)
         for watch in self._watches[event.stored.resource]:
             watch.push(event)
+        for observer in self.observers:
+            observer(event)
 
-    def compact(self) -> None:
-        """Forget all history, as etcd does now and then: older watches and page tokens get 410."""
+    def compact(self, *resources: str) -> None:
+        """Forget the history of these resources, or all: a watch from before now gets 410, as from a compacted etcd."""
         with self._lock:
-            self._history.clear()
-            self._compacted.clear()
-            self._floor = self.version
+            for resource in resources or list(self._history):
+                self._history[resource].clear()
+                self._compacted[resource] = self.version
+            if not resources:
+                self._floor = self.version
 
     def unsubscribe(self, watch: Watch, resources: Sequence[str]) -> None:
         with self._lock:
