@@ -6,6 +6,7 @@ namespace of their own (`namespace`), so they can run in any order and at once.
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import os
 import secrets
@@ -112,7 +113,9 @@ def embedded_api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ap
             kubeconfig=kubeconfig,
             url=config["clusters"][0]["cluster"]["server"],
             token=config["users"][0]["user"]["token"],
-            verify=True,
+            verify=ssl.create_default_context(
+                cadata=base64.b64decode(config["clusters"][0]["cluster"]["certificate-authority-data"]).decode()
+            ),
             restart=restart,
         )
     finally:
