@@ -37,6 +37,9 @@ MERGE_TYPE = "application/merge-patch+json"
 PASSING = frozenset({408, 429})
 """Statuses below 500 that a later attempt may not meet: a request timeout and too many requests."""
 
+MALFORMED = "failed to create typed patch object"
+"""What older API servers say, with status 500, of an apply whose fields do not fit the schema: no retry can help."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
@@ -197,6 +200,8 @@ class KubernetesHttp:
         """Raise the error that `answer` stands for; `what` names the attempt (`apply Service ns/x`)."""
         message = f"{what}: {answer.message}"
         status, reason = answer.status, answer.reason
+        if status == 500 and MALFORMED in message:
+            raise ObjectRefused(message, reason=reason, status=status)
         if status in PASSING or status >= 500:
             error = ClusterUnavailable(message, reason=reason, status=status)
             error.retry_after = answer.retry_after
