@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from engine.event import Event
+from engine.folding import digest
 from engine.machine import Act, Decision
-from engine.operator import acts, state
+from engine.operator import acts
 from engine.operator.config import OperatorConfig
 from engine.operator.decide import decide
 from engine.operator.desired import Desired, desired
 from engine.operator.events import LGP_EVENTS
-from engine.operator.state import OperatorState
+from engine.operator.state import OperatorState, evolve
+
+
+MOST_PLANS = 1000
+"""Plans kept in memory."""
 
 
 class OperatorMachine:
@@ -26,21 +32,31 @@ class OperatorMachine:
 
     def __init__(self, config: OperatorConfig) -> None:
         self.config = config
+        self._plans: OrderedDict[str, Desired] = OrderedDict()
 
-    def evolve(self, state_: OperatorState, event: Event, at: datetime) -> OperatorState:
-        return state.evolve(state_, event, at)
+    def evolve(self, state: OperatorState, event: Event, at: datetime) -> OperatorState:
+        return evolve(state, event, at)
 
-    def decide(self, state_: OperatorState, now: datetime) -> Decision:
-        return decide(state_, self.desired(state_), now)
+    def decide(self, state: OperatorState, now: datetime) -> Decision:
+        return decide(state, self.desired(state), now)
 
-    def desired(self, state_: OperatorState) -> Desired:
+    def desired(self, state: OperatorState) -> Desired:
         """Return what the LGP asks for, nothing when there is none."""
-        return Desired() if state_.lgp is None else desired(state_.lgp, self.config)
+        if state.lgp is None:
+            return Desired()
+        # The same LGP is planned for many times while its objects come up; a plan is a value, so it may be shared.
+        key = digest(state.lgp.model_dump())
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = desired(state.lgp, self.config)
+            if len(self._plans) > MOST_PLANS:
+                self._plans.popitem(last=False)
+        return plan
 
-    def manifests(self, state_: OperatorState) -> list[dict[str, Any]]:
+    def manifests(self, state: OperatorState) -> list[dict[str, Any]]:
         """Return what the LGP asks for as manifests, in order: credentials without values, objects, the route."""
         found: list[dict[str, Any]] = []
-        for wanted in self.desired(state_).objects.values():
+        for wanted in self.desired(state).objects.values():
             if wanted.credential is not None:
                 found.append(wanted.credential.manifest)
             elif wanted.manifest is not None:
@@ -53,5 +69,9 @@ class OperatorMachine:
                 )
         return found
 
-    def perform(self, act: Act, state_: OperatorState, ports: Any) -> Sequence[Event]:
-        return acts.perform(act, state_, ports, self.config)
+    def digests(self, state: OperatorState) -> frozenset[str]:
+        """Return the digests of everything that the LGP asks for, as ObjectsApplied records them."""
+        return frozenset(wanted.digest for wanted in self.desired(state).objects.values())
+
+    def perform(self, act: Act, state: OperatorState, ports: Any) -> Sequence[Event]:
+        return acts.perform(act, state, ports, self.config)

@@ -54,4 +54,6 @@ def is_news(state: OperatorState, observed: LgpObserved) -> bool:
         return True
     if observed.deleting != (state.life.value == "DELETING"):
         return True
-    return (lgp.uid, lgp.digest) != (observed.uid, observed.digest) or observed.generation > lgp.generation
+    if lgp.uid == observed.uid and observed.generation < lgp.generation:
+        return False  # a stale read
+    return (lgp.uid, lgp.generation, lgp.digest) != (observed.uid, observed.generation, observed.digest)

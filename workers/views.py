@@ -1,0 +1,377 @@
+"""What each half sees of the cluster: which kinds it watches, what it keeps of them, and which events that makes.
+
+A view is a projection that can be rebuilt from lists and watches. It is used by one thread, the watcher's core. The
+pure comparisons are `engine/operator/watching.py` and `engine/listener/watching.py`; here is the memory they need,
+and the few reads they ask for: Secrets to scrub crash logs with, and objects to confirm a suspicion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from engine import names
+from engine.errors import ObjectRefused
+from engine.event import Event
+from engine.listener import watching as listener_watching
+from engine.listener.machine import ListenerMachine
+from engine.listener.state import DeploymentState
+from engine.machine import Machine
+from engine.operator import manifests
+from engine.operator import watching as operator_watching
+from engine.operator.desired import INGRESS_API_VERSION, ROUTE_KIND
+from engine.operator.events import DriftDetected, LgpObserved, LgpRemoved
+from engine.operator.machine import OperatorMachine
+from engine.operator.observing import lgp_key, observe_lgp
+from engine.operator.scrubbing import hidden_values, scrub, secret_values
+from engine.operator.sighting import (
+    Backend,
+    Entry,
+    PodSight,
+    key_of,
+    owner_label,
+    sight_fingerprint,
+    sight_pod,
+    sight_replica_set,
+    sight_routes,
+    sight_workload,
+)
+from engine.operator.state import Life, OperatorState
+from engine.operator.watching import Live, Observation, Surroundings
+from engine.ports import Cluster, Manifest, ObjectKey
+
+SOON = 0.1
+"""Seconds that a change is left to be joined by the next one: a rollout changes a status many times in a row."""
+AT_ONCE = 0.0
+
+Streams = Iterable[tuple[str, float]]
+"""Streams to be judged, each with the seconds that it may wait."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """One watch in each namespace."""
+
+    api_version: str
+    kind: str
+    labels: str = ""
+
+
+LGPS = Watched(api_version=names.LGP_API_VERSION, kind=names.LGP_KIND)
+SECRETS = Watched(api_version="v1", kind="Secret", labels=f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}")
+INGRESSES = Watched(api_version=INGRESS_API_VERSION, kind="Ingress")
+WORKLOADS = ("Deployment", "StatefulSet")
+
+
+def of_lgps(api_version: str, kind: str) -> Watched:
+    """Return the watch of one kind of LGPs' objects."""
+    return Watched(api_version=api_version, kind=kind, labels=names.LGP_LABEL)
+
+
+class View(Protocol):
+    """What one half sees of the cluster."""
+
+    @property
+    def machine(self) -> Machine[Any]: ...
+
+    def watches(self) -> tuple[Watched, ...]:
+        """Return what is watched in every namespace."""
+        ...
+
+    def see(self, watched: Watched, namespace: str, manifest: Manifest, *, there: bool) -> Streams:
+        """Take in an object as it is now, or (not `there`) that it is gone; return whom it concerns."""
+        ...
+
+    def synced(self, watched: Watched, namespace: str, streams: Callable[[str], list[str]]) -> Streams:
+        """Take in that every object of a kind is known now. `streams` lists the log's streams by prefix."""
+        ...
+
+    def more_watches(self, state: Any) -> Iterator[tuple[Watched, str]]:
+        """Yield watches (and namespaces) that `state` calls for beyond `watches`."""
+        ...
+
+    def observe(self, stream: str, state: Any) -> Observation:
+        """Return what the cluster adds to `state`. Raises ClusterUnavailable."""
+        ...
+
+    def confirm(self, stream: str, state: Any, suspected: Iterable[Event]) -> None:
+        """Read afresh what the suspected events speak of. Raises ClusterUnavailable."""
+        ...
+
+
+# --- operator
+
+
+class OperatorView:
+    """LGPs and their objects."""
+
+    def __init__(self, machine: OperatorMachine, cluster: Cluster, digest: Callable[[bytes], str]) -> None:
+        self.machine = machine
+        self._cluster = cluster
+        self._digest = digest
+        self._live: dict[tuple[str, str], Live] = {}
+        """By namespace and label value of the LGP."""
+        self._names: dict[tuple[str, str], str] = {}
+        """The same → name of the LGP."""
+        self._hidden: dict[tuple[str, str], tuple[str, ...]] = {}
+        """The same → literal values that the log may not hold."""
+        self._complete: set[tuple[str, str, str]] = set()
+        """Namespace, apiVersion and kind whose list is known whole."""
+        self._ingresses: dict[str, dict[str, dict[Entry, Backend]]] = {}
+        """Namespace → name of a shared Ingress → its routes."""
+        self._secrets: dict[str, set[str]] = {}
+        """Namespace → keys of our Secrets."""
+
+    def watches(self) -> tuple[Watched, ...]:
+        kinds = (*((("apps/v1", kind)) for kind in (*WORKLOADS, "ReplicaSet")), ("v1", "Service"), ("v1", "Pod"))
+        routed = (INGRESSES,) if self.machine.config.ingress.enabled else ()
+        return (LGPS, SECRETS, *routed, *(of_lgps(*kind) for kind in kinds))
+
+    def see(self, watched: Watched, namespace: str, manifest: Manifest, *, there: bool) -> Streams:
+        match watched.kind:
+            case "LGP":
+                return self._see_lgp(namespace, manifest, there)
+            case "Ingress":
+                return self._see_ingress(namespace, manifest, there)
+        if watched.kind == "Secret":
+            self._see_secret(namespace, manifest, there)
+        label = owner_label(manifest)
+        if label is None:
+            # A Secret that several LGPs may share: its disappearance concerns them all.
+            return () if there else [(stream, SOON) for stream in self._streams_in(namespace)]
+        self._see_object(watched.kind, self._live.setdefault((namespace, label), Live()), manifest, there)
+        name = self._names.get((namespace, label))
+        return [(names.lgp_stream(namespace, name), SOON)] if name is not None else ()
+
+    def _see_lgp(self, namespace: str, manifest: Manifest, there: bool) -> Streams:
+        metadata = manifest["metadata"]
+        name = metadata["name"]
+        at = (namespace, manifests.label_value(name))
+        self._names[at] = name
+        live = self._live.setdefault(at, Live())
+        if there:
+            live.lgp = observe_lgp(manifest, self._digest)
+            self._hidden[at] = tuple(hidden_values(manifest.get("spec") or {}, live.lgp.spec))
+        else:
+            live.lgp = None
+            live.removed = {metadata["uid"]}
+            self._hidden.pop(at, None)
+        return [(names.lgp_stream(namespace, name), AT_ONCE)]
+
+    def _see_object(self, kind: str, live: Live, manifest: Manifest, there: bool) -> None:
+        uid, key = manifest["metadata"]["uid"], str(key_of(manifest))
+        match kind, there:
+            case "Pod", True:
+                live.pods[uid] = sight_pod(manifest)
+            case "Pod", False:
+                live.pods.pop(uid, None)
+            case "ReplicaSet", True:
+                live.replica_sets[uid] = sight_replica_set(manifest)
+            case "ReplicaSet", False:
+                live.replica_sets.pop(uid, None)
+            case _, True:
+                live.objects[key] = sight_fingerprint(manifest)
+                if kind in WORKLOADS:
+                    live.workloads[key] = sight_workload(manifest)
+            case _:
+                live.objects.pop(key, None)
+                live.workloads.pop(key, None)
+
+    def _see_secret(self, namespace: str, manifest: Manifest, there: bool) -> None:
+        keys = self._secrets.setdefault(namespace, set())
+        (keys.add if there else keys.discard)(str(key_of(manifest)))
+
+    def _see_ingress(self, namespace: str, manifest: Manifest, there: bool) -> Streams:
+        """Return the streams whose entry on the shared Ingress is not what it was."""
+        before, had = self._routes(namespace)
+        ingresses = self._ingresses.setdefault(namespace, {})
+        if there and manifests.is_shared_ingress(manifest):
+            ingresses[manifest["metadata"]["name"]] = sight_routes(manifest)
+        else:
+            ingresses.pop(manifest["metadata"]["name"], None)
+        after, has = self._routes(namespace)
+        if had != has:
+            return [(stream, SOON) for stream in self._streams_in(namespace)]
+        changed = {entry for entry in before.keys() | after.keys() if before.get(entry) != after.get(entry)}
+        ends = {path.rpartition("/")[2] for _, path in changed}
+        return [
+            (names.lgp_stream(*at), SOON) for at in ((namespace, end) for end in ends) if at in self._known(namespace)
+        ]
+
+    def _known(self, namespace: str) -> set[tuple[str, str]]:
+        return {(there, name) for (there, _), name in self._names.items() if there == namespace}
+
+    def _routes(self, namespace: str) -> tuple[dict[Entry, Backend], bool]:
+        """Return the routes of the shared Ingress that acts would choose, and whether there is one."""
+        ingresses = self._ingresses.get(namespace, {})
+        return (ingresses[min(ingresses)], True) if ingresses else ({}, False)
+
+    def _streams_in(self, namespace: str) -> list[str]:
+        return [names.lgp_stream(there, name) for (there, _), name in self._names.items() if there == namespace]
+
+    def synced(self, watched: Watched, namespace: str, streams: Callable[[str], list[str]]) -> Streams:
+        self._complete.add((namespace, watched.api_version, watched.kind))
+        if watched == LGPS:
+            for stream in streams(names.lgp_stream(namespace, "")):
+                name = stream.rpartition("/")[2]
+                self._names.setdefault((namespace, manifests.label_value(name)), name)
+        return [(stream, SOON) for stream in self._streams_in(namespace)]
+
+    def more_watches(self, state: OperatorState) -> Iterator[tuple[Watched, str]]:
+        for entry in state.objects.values():
+            key = entry.applied.key
+            if key.kind not in (ROUTE_KIND, "Secret"):
+                yield of_lgps(key.api_version, key.kind), key.namespace
+
+    def observe(self, stream: str, state: OperatorState) -> Observation:
+        at = _place(stream)
+        live = self._live.get(at) or Live()
+        plan = self.machine.desired(state)
+        lgp_kind = (LGPS.api_version, LGPS.kind)
+        seen = operator_watching.observe(
+            state, plan, live, self._surroundings(at[0]), lgp_kind, _Scrubber(self, at, live)
+        )
+        if state.life is Life.PRUNED and live == Live(removed=live.removed) and not seen.certain:
+            for memory in (self._live, self._names, self._hidden):
+                memory.pop(at, None)
+        return seen
+
+    def _surroundings(self, namespace: str) -> Surroundings:
+        complete = frozenset((version, kind) for there, version, kind in self._complete if there == namespace)
+        routes, shared = self._routes(namespace)
+        return Surroundings(
+            complete=complete,
+            credentials=frozenset(self._secrets.get(namespace, ())),
+            routes=routes if (INGRESSES.api_version, INGRESSES.kind) in complete else None,
+            shared_ingress=shared,
+        )
+
+    def confirm(self, stream: str, state: OperatorState, suspected: Iterable[Event]) -> None:
+        namespace, _, name = stream.removeprefix(self.machine.stream_prefix).partition("/")
+        for event in suspected:
+            if isinstance(event, LgpRemoved | LgpObserved):
+                self._read(LGPS, lgp_key(namespace, name), state.lgp.uid if state.lgp else "")
+            elif isinstance(event, DriftDetected) and event.key.kind == ROUTE_KIND:
+                for ingress in self._cluster.list(INGRESS_API_VERSION, "Ingress", event.key.namespace):
+                    self.see(INGRESSES, event.key.namespace, ingress, there=True)
+            elif isinstance(event, DriftDetected):
+                known = state.objects.get(str(event.key))
+                watched = of_lgps(event.key.api_version, event.key.kind)
+                self._read(watched, event.key, known.applied.fingerprint.uid if known else "")
+
+    def _read(self, watched: Watched, key: ObjectKey, uid: str) -> None:
+        """See the object as it is this moment."""
+        manifest = self._cluster.get(key)
+        if manifest is not None:
+            self.see(watched, key.namespace, manifest, there=True)
+            return
+        place = self._live.get((key.namespace, manifests.label_value(key.name))) if watched == LGPS else None
+        if place is not None:
+            place.lgp, place.removed = None, {uid}
+        self._secrets.get(key.namespace, set()).discard(str(key))
+        for (namespace, _), live in self._live.items():
+            if namespace == key.namespace:
+                live.objects.pop(str(key), None)
+                live.workloads.pop(str(key), None)
+
+
+class _Scrubber:
+    """Takes secret values out of the texts about one LGP, reading the Secrets that a pod refers to."""
+
+    def __init__(self, view: OperatorView, at: tuple[str, str], live: Live) -> None:
+        self._view = view
+        self._at = at
+        self._known = live.lgp is not None
+
+    def __call__(self, pod: PodSight | None, text: str, output: bool) -> str:
+        if not text:
+            return ""
+        values = list(self._view._hidden.get(self._at, ()))
+        unread = []
+        for name in sorted(pod.secrets) if pod is not None else ():
+            key = ObjectKey(api_version="v1", kind="Secret", namespace=self._at[0], name=name)
+            try:
+                secret = self._view._cluster.get(key)
+            except ObjectRefused:
+                secret = None
+            if secret is None:
+                unread.append(name)
+            else:
+                values += secret_values(secret)
+        if output and unread:
+            return f"(withheld: Secret {', '.join(unread)} cannot be read, so its values cannot be taken out)"
+        if output and not self._known:
+            return "(withheld: the LGP is not there, so its values cannot be taken out)"
+        return scrub(text, values)
+
+
+def _place(stream: str) -> tuple[str, str]:
+    """Return namespace and label value of the LGP of a stream."""
+    namespace, _, name = stream.partition("/")[2].partition("/")
+    return namespace, manifests.label_value(name)
+
+
+# --- listener
+
+
+class ListenerView:
+    """LGPs and Secrets of the control plane's deployments."""
+
+    def __init__(self, machine: ListenerMachine, cluster: Cluster) -> None:
+        self.machine = machine
+        self._cluster = cluster
+        self._lgps: dict[tuple[str, str], Manifest] = {}
+        """By namespace and name."""
+        self._secrets: dict[tuple[str, str], Manifest] = {}
+        """The same; metadata only."""
+        self._complete: set[tuple[str, str]] = set()
+        """Namespace and kind."""
+
+    def watches(self) -> tuple[Watched, ...]:
+        return (LGPS, SECRETS)
+
+    def see(self, watched: Watched, namespace: str, manifest: Manifest, *, there: bool) -> Streams:
+        if watched not in (LGPS, SECRETS):
+            return ()
+        metadata = manifest["metadata"]
+        memory, kept = (self._lgps, manifest) if watched == LGPS else (self._secrets, {"metadata": metadata})
+        if there:
+            memory[(namespace, metadata["name"])] = kept
+        else:
+            memory.pop((namespace, metadata["name"]), None)
+        deployment = (metadata.get("labels") or {}).get(names.DEPLOYMENT_LABEL)
+        return [(names.deployment_stream(deployment), AT_ONCE)] if deployment else ()
+
+    def synced(self, watched: Watched, namespace: str, streams: Callable[[str], list[str]]) -> Streams:
+        if watched not in (LGPS, SECRETS):
+            return ()
+        self._complete.add((namespace, watched.kind))
+        return [(stream, SOON) for stream in streams(self.machine.stream_prefix)]
+
+    def more_watches(self, state: DeploymentState) -> Iterator[tuple[Watched, str]]:
+        return iter(())
+
+    def observe(self, stream: str, state: DeploymentState) -> Observation:
+        found: list[Event] = []
+        if (state.namespace, "LGP") in self._complete:
+            found += listener_watching.observe(state, self._lgps.get((state.namespace, state.lgp)))
+        secret = state.revision.secret if state.revision is not None else ""
+        if secret and (state.namespace, "Secret") in self._complete:
+            manifest = self._secrets.get((state.namespace, secret))
+            found += listener_watching.observe_secret(state, secret, manifest)
+        suspicious = ("DriftDetected", "LgpGone")
+        return Observation(
+            certain=tuple(event for event in found if event.type not in suspicious),
+            suspected=tuple(event for event in found if event.type in suspicious),
+        )
+
+    def confirm(self, stream: str, state: DeploymentState, suspected: Iterable[Event]) -> None:
+        self._read(LGPS, lgp_key(state.namespace, state.lgp))
+        if state.revision is not None and state.revision.secret:
+            key = ObjectKey(api_version="v1", kind="Secret", namespace=state.namespace, name=state.revision.secret)
+            self._read(SECRETS, key)
+
+    def _read(self, watched: Watched, key: ObjectKey) -> None:
+        manifest = self._cluster.get(key)
+        gone = {"metadata": {"name": key.name}}
+        self.see(watched, key.namespace, manifest or gone, there=manifest is not None)
