@@ -17,7 +17,11 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True, help="TCP port on 127.0.0.1")
     parser.add_argument("--state", type=Path, required=True, help="SQLite file that keeps the objects")
     parser.add_argument("--kubeconfig", type=Path, required=True, help="where to write the kubeconfig")
-    parser.add_argument("--token", default="", help="bearer token (default: SANDBOX_KUBERNETES_TOKEN, or that of an earlier start, or random)")
+    parser.add_argument(
+        "--token",
+        default="",
+        help="bearer token (default: SANDBOX_KUBERNETES_TOKEN, or that of an earlier start, or random)",
+    )
     parser.add_argument("--no-tls", action="store_true", help="plain HTTP (kubectl and Helm then send no token)")
     parser.add_argument(
         "--no-controllers", action="store_true", help="no Deployment, ReplicaSet, StatefulSet controllers"

@@ -86,12 +86,14 @@ class Call:
             if not message.get("more_body"):
                 return b"".join(chunks)
 
-    async def document(self) -> Any:
+    async def document(self, optional: bool = False) -> Any:
         """The body as JSON or YAML, by its content type. Raises ApiError 400, 415."""
         raw = await self.body()
         media = self.headers.get("content-type", JSON).partition(";")[0].strip()
         if not raw:
-            return {}
+            if optional:
+                return {}
+            raise status.bad_request("the body of the request is empty")
         try:
             if media.endswith("json"):
                 return orjson.loads(raw)
@@ -219,7 +221,7 @@ class App:
         elif call.method == "POST":
             await self._create(call, kind, namespace)
         elif call.method == "DELETE":
-            options = _delete_options(call, await call.document())
+            options = _delete_options(call, await call.document(optional=True))
             call.query.pop("limit", None)
             body = self._listing.page(kind, namespace, call.query, False, False)
             selectors = (call.query.get("labelSelector", ""), call.query.get("fieldSelector", ""))
@@ -260,7 +262,7 @@ class App:
         elif call.method == "PATCH":
             await self._patch(call, kind, namespace, name, "")
         elif call.method == "DELETE":
-            options = _delete_options(call, await call.document())
+            options = _delete_options(call, await call.document(optional=True))
             last = registry.delete(kind, namespace, name, **options)
             gone = registry.store.get(kind.resource, namespace, name) is None
             if gone and kind.resource not in ("pods", "services", "serviceaccounts", "persistentvolumeclaims"):
@@ -366,9 +368,17 @@ def _request(call: Call) -> Request:
     if query.get("dryRun", "All") != "All":
         words = f'PatchOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: "{query["dryRun"]}"'
         raise ApiError(422, "Invalid", words + ': supported values: "All"')
-    agent = call.headers.get("user-agent", "").partition("/")[0]
+    agent = call.headers.get("user-agent", "").partition("/")[0][:128]
+    manager = query.get("fieldManager", "")
+    if len(manager) > 128 or not manager.isprintable():
+        why = (
+            "Too long: must have at most 128 bytes"
+            if len(manager) > 128
+            else "should only contain printable characters"
+        )
+        raise ApiError(422, "Invalid", f'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Invalid value: {why}')
     return Request(
-        manager=query.get("fieldManager") or agent or "unknown",
+        manager=manager or agent or "unknown",
         dry_run="dryRun" in query,
         field_validation=query.get("fieldValidation") or "Warn",
         force=call.flag("force"),

@@ -80,7 +80,11 @@ def applied_fields(schema: Schema, value: Any, path: Path, out: Paths) -> None:
                 out.add(at)
             applied_fields(_below(schema, name), found, at, out)
     elif _granular_list(schema, value) and value:
-        for element, item in _items(schema, value).items():
+        items = _items(schema, value)
+        if len(items) < len(value):
+            where = f"{dotted(path)}: duplicate entries for key {list(schema.keys)}"
+            raise ApiError(500, "", f"failed to create typed patch object: {where}")
+        for element, item in items.items():
             at = (*path, element)
             out.add(at)
             applied_fields(schema.items or ANYTHING, item, at, out)
@@ -335,8 +339,6 @@ def _merge(schema: Schema, live: Any, config: Any) -> Any:
     if _granular_list(schema, live) and _granular_list(schema, config):
         items = schema.items or ANYTHING
         found, wanted = _items(schema, live), _items(schema, config)
-        if len(wanted) < len(config):
-            raise bad_request("failed to create typed patch object: duplicate entries for key in an associative list")
         kept = [_merge(items, item, wanted[key]) if key in wanted else item for key, item in found.items()]
         return kept + [item for key, item in wanted.items() if key not in found]
     return config

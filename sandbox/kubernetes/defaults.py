@@ -191,6 +191,10 @@ def _namespace(namespace: Object) -> None:
     namespace.setdefault("status", {}).setdefault("phase", "Active")
 
 
+def _ingress(ingress: Object) -> None:
+    ingress.setdefault("status", {}).setdefault("loadBalancer", {})
+
+
 def _claim(claim: Object) -> None:
     claim.setdefault("status", {}).setdefault("phase", "Pending")
 
@@ -226,6 +230,7 @@ _COMPUTED: dict[str, Callable[[Object], None]] = {
     "services": _service,
     "secrets": _secret,
     "namespaces": _namespace,
+    "ingresses.networking.k8s.io": _ingress,
     "persistentvolumeclaims": _claim,
     "horizontalpodautoscalers.autoscaling": _autoscaler,
     "rolebindings.rbac.authorization.k8s.io": _binding,

@@ -163,7 +163,6 @@ _ENUMS = {
     "ServicePort.protocol": ("SCTP", "TCP", "UDP"),
     "ServiceSpec.type": ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort"),
     "ServiceSpec.sessionAffinity": ("ClientIP", "None"),
-    "DeploymentStrategy.type": ("Recreate", "RollingUpdate"),
     "StatefulSetSpec.podManagementPolicy": ("OrderedReady", "Parallel"),
     "StatefulSetUpdateStrategy.type": ("RollingUpdate", "OnDelete"),
     "HTTPIngressPath.pathType": ("Exact", "ImplementationSpecific", "Prefix"),

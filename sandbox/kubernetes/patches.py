@@ -43,10 +43,8 @@ def merge_patch(original: Any, patch: Any) -> Any:
 
 
 def strategic_merge_patch(schema: Schema, original: Any, patch: Any) -> Any:
-    """Merge patch whose lists merge by the schema's merge keys, with `$patch`, `$retainKeys` and deletion lists.
-
-    `$setElementOrder` is accepted and ignored: new items go to the end.
-    """
+    """Merge patch whose lists merge by the schema's merge keys, with the directives that kubectl sends:
+    `$patch`, `$retainKeys`, `$deleteFromPrimitiveList` and `$setElementOrder`."""
     if not isinstance(patch, dict):
         return patch
     directive = patch.get("$patch")
@@ -71,7 +69,21 @@ def strategic_merge_patch(schema: Schema, original: Any, patch: Any) -> Any:
                 merged[name] = _merge_list(below, merged.get(name) or [], value)
             else:
                 merged[name] = strategic_merge_patch(below, merged.get(name), value)
+    for name, order in patch.items():
+        command, _, field = name.partition("/")
+        if command == "$setElementOrder" and isinstance(merged.get(field), list):
+            merged[field] = _ordered(merged[field], order, (schema.child(field) or ANYTHING).merge_key)
     return merged
+
+
+def _ordered(items: list[Any], order: list[Any], key: str) -> list[Any]:
+    """Items in the order asked for; those it does not name stay behind the item they followed."""
+    places = {orjson.dumps(item.get(key) if key else item): place for place, item in enumerate(order)}
+    ranks, last = [], -1
+    for item in items:
+        last = places.get(orjson.dumps(item.get(key) if key else item), last)
+        ranks.append(last)
+    return [items[index] for index in sorted(range(len(items)), key=lambda index: ranks[index])]
 
 
 def _merge_list(schema: Schema, original: list[Any], patch: list[Any]) -> list[Any]:

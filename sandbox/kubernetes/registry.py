@@ -155,6 +155,9 @@ class Registry:
             return obj
         created = self.store.create(kind.resource, obj)
         self._definition_changed(kind, created)
+        if kind.resource == "namespaces":
+            account = {"metadata": {"name": "default", "namespace": created.name}}
+            self.create("serviceaccounts", account, manager="kube-controller-manager")
         return created.copy()
 
     def _check_namespace(self, kind: Kind, metadata: Object) -> None:
@@ -302,8 +305,8 @@ class Registry:
         metadata = changed.setdefault("metadata", {})
         for field_name, given in (("name", name), ("namespace", namespace)):
             if given and metadata.get(field_name) not in (None, given):
-                cause = status.wrong(f"metadata.{field_name}", metadata[field_name], "field is immutable")
-                raise status.invalid(kind.group, kind.kind, name, [cause])
+                words = f"the {field_name} of the object ({metadata[field_name]}) does not match the {field_name} on the URL"
+                raise status.bad_request(f"{words} ({given})")
         self._decode(kind, changed, request, lenient=True)
         return self._update(kind, old, changed, subresource, request, applied=False), False
 
@@ -434,7 +437,7 @@ class Registry:
     def _check_rules(self, kind: Kind, before: Object | None, obj: Object) -> None:
         causes: list[Cause] = []
         schema.validate(kind.schema, obj, "", causes)
-        validation.check_metadata(kind.resource, obj["metadata"], causes)
+        validation.check_metadata(kind.resource, obj["metadata"], causes, kind.custom)
         if not kind.custom and not any(reason == "FieldValueTypeInvalid" for reason, _, _ in causes):
             known = {cause[2] for cause in causes}
             found: list[Cause] = []

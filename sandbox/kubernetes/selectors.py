@@ -14,7 +14,8 @@ Requirement = Callable[[Labels], bool]
 
 _SETTING = re.compile(r"^\s*(\S+)\s+(in|notin)\s*\(([^)]*)\)\s*$")
 _EQUALITY = re.compile(r"^\s*([^\s=!]+)\s*(==|=|!=)\s*([^\s=!]*)\s*$")
-_EXISTENCE = re.compile(r"^\s*(!?)\s*([A-Za-z0-9./_-]+)\s*$")
+_ORDER = re.compile(r"^\s*([^\s<>=!]+)\s*([<>])\s*(-?\d+)\s*$")
+_EXISTENCE = re.compile(r"^\s*(!?)\s*([A-Za-z0-9](?:[A-Za-z0-9./_-]*[A-Za-z0-9])?)\s*$")
 
 
 def _requirement(text: str) -> Requirement:
@@ -29,12 +30,22 @@ def _requirement(text: str) -> Requirement:
         if operator == "!=":
             return lambda labels: labels.get(key) != wanted
         return lambda labels: labels.get(key) == wanted
+    if match := _ORDER.match(text):
+        key, operator, limit = match.groups()
+        more = operator == ">"
+        return lambda labels: (
+            (found := _integer(labels.get(key))) is not None and (found > int(limit) if more else found < int(limit))
+        )
     if match := _EXISTENCE.match(text):
         absent, key = match.groups()
         return (lambda labels: key not in labels) if absent else (lambda labels: key in labels)
     raise bad_request(
         f"unable to parse requirement: found {text.strip()!r} in a selector, expected key, operator and value"
     )
+
+
+def _integer(text: str | None) -> int | None:
+    return int(text) if text is not None and re.fullmatch(r"-?\d+", text) else None
 
 
 @lru_cache(1024)

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from sandbox.kubernetes.defaults import canonical_quantity, containers
+from sandbox.kubernetes.defaults import canonical_quantity
 from sandbox.kubernetes.schema import Schema
 from sandbox.kubernetes.selectors import object_selector
-from sandbox.kubernetes.status import Cause, disallowed, duplicate, required, wrong
+from sandbox.kubernetes.status import Cause, disallowed, duplicate, required, unsupported, wrong
 
 Object = dict[str, Any]
 
@@ -38,7 +39,8 @@ _IS_PATH_NAME = re.compile(r"(?!\.\.?$)[^/%]+$").match
 _IS_LABEL_NAME = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]$").match
 _IS_LABEL_VALUE = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9])?$").match
 _IS_ENV_NAME = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*$").match
-_IS_DATA_KEY = re.compile(r"[-._a-zA-Z0-9]+$").match
+_IS_DATA_KEY = re.compile(r"(?!\.\.)[-._a-zA-Z0-9]{1,253}$").match
+_IS_KIND = re.compile(r"(?i)[a-z]([-a-z0-9]*[a-z0-9])?$").match
 
 _NAMES: dict[str, tuple[Callable[[str], Any], int, str]] = {
     "": (_IS_SUBDOMAIN, 253, _SUBDOMAIN),
@@ -54,7 +56,8 @@ _NAMES: dict[str, tuple[Callable[[str], Any], int, str]] = {
 # metadata
 
 
-def check_metadata(resource: str, metadata: Object, causes: list[Cause]) -> None:
+def check_metadata(resource: str, metadata: Object, causes: list[Cause], custom: bool = False) -> None:
+    """Names, labels, annotations, owners, finalizers; `custom` resources may have unqualified finalizers."""
     matches, longest, words = _NAMES.get(resource, _NAMES[""])
     name = metadata["name"]
     if len(name) > longest:
@@ -73,7 +76,9 @@ def check_metadata(resource: str, metadata: Object, causes: list[Cause]) -> None
         )
         causes.append(wrong("metadata.ownerReferences", metadata["ownerReferences"], words + controllers[1]))
     for finalizer in metadata.get("finalizers") or ():
-        if "/" not in finalizer and finalizer not in ("orphan", "foregroundDeletion", "kubernetes"):
+        _check_key(finalizer, "metadata.finalizers", causes)
+        standard = custom or resource.endswith(".apiextensions.k8s.io")
+        if not standard and "/" not in finalizer and finalizer not in ("orphan", "foregroundDeletion", "kubernetes"):
             words = "name is neither a standard finalizer name nor is it fully qualified"
             causes.append(wrong("metadata.finalizers", finalizer, words))
 
@@ -245,6 +250,12 @@ def _workload(workload: Object) -> Iterator[Cause]:
 def _deployment(deployment: Object) -> Iterator[Cause]:
     yield from _workload(deployment)
     spec = deployment["spec"]
+    if spec["strategy"]["type"] not in ("Recreate", "RollingUpdate"):
+        yield unsupported("spec.strategy", spec["strategy"], ("Recreate", "RollingUpdate"))
+    rolling = spec["strategy"].get("rollingUpdate") or {}
+    if rolling and all(str(rolling.get(name)) in ("0", "0%") for name in ("maxSurge", "maxUnavailable")):
+        words = "may not be 0 when `maxSurge` is 0"
+        yield wrong("spec.strategy.rollingUpdate.maxUnavailable", rolling["maxUnavailable"], words)
     if spec["strategy"]["type"] == "Recreate" and "rollingUpdate" in spec["strategy"]:
         yield disallowed("spec.strategy.rollingUpdate", "may not be specified when strategy `type` is 'Recreate'")
     if spec["progressDeadlineSeconds"] <= spec.get("minReadySeconds", 0):
@@ -276,15 +287,45 @@ def _service(service: Object) -> Iterator[Cause]:
         seen.append((number, port["protocol"]))
 
 
+_SECRET_KEYS: dict[str, tuple[str, ...]] = {
+    "kubernetes.io/tls": ("tls.crt", "tls.key"),
+    "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
+    "kubernetes.io/dockercfg": (".dockercfg",),
+    "kubernetes.io/ssh-auth": ("ssh-privatekey",),
+}
+
+
+def _secret(secret: Object) -> Iterator[Cause]:
+    yield from _data(secret)
+    data = secret.get("data") or {}
+    for key in _SECRET_KEYS.get(secret["type"], ()):
+        if key not in data:
+            yield required(f"data[{key}]")
+        elif key.startswith(".docker") and not _is_json(base64.b64decode(data[key])):
+            yield wrong(f"data[{key}]", "<secret contents redacted>", "must be valid JSON")
+    if secret["type"] == "kubernetes.io/basic-auth" and not data.keys() & {"username", "password"}:
+        yield required("data[username]")
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _data(obj: Object) -> Iterator[Cause]:
-    for key, value in (obj.get("data") or {}).items():
+    for key in obj.get("binaryData") or {}:
+        if key in (obj.get("data") or {}):
+            yield wrong(f"data[{key}]", key, "duplicate of key present in binaryData")
+    for key in obj.get("data") or {}:
         if not _IS_DATA_KEY(key):
             words = (
                 "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  "
                 "or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
             )
             yield wrong(f"data[{key}]", key, words)
-        del value
 
 
 def illegal_base64(secret: Object) -> int | None:
@@ -342,8 +383,26 @@ def _definition(definition: Object) -> Iterator[Cause]:
     for index, version in enumerate(versions):
         if "openAPIV3Schema" not in (version.get("schema") or {}):
             yield required(f"spec.versions[{index}].schema.openAPIV3Schema", "schemas are required")
-    if not names.get("kind"):
-        yield required("spec.names.kind")
+        else:
+            yield from _structural(
+                version["schema"]["openAPIV3Schema"], f"spec.versions[{index}].schema.openAPIV3Schema"
+            )
+    if not _IS_KIND(names.get("kind", "")):
+        yield wrong("spec.names.kind", names.get("kind", ""), _LABEL_1035)
+
+
+def _structural(spec: Object, path: str) -> Iterator[Cause]:
+    """Every field has a type, every array its items: what makes a schema structural."""
+    free = spec.get("x-kubernetes-int-or-string") or spec.get("x-kubernetes-preserve-unknown-fields")
+    if not spec.get("type") and not free:
+        yield required(f"{path}.type", "must not be empty for specified object fields")
+    if spec.get("type") == "array" and not isinstance(spec.get("items"), dict):
+        yield required(f"{path}.items", "must be specified")
+    for name, below in (spec.get("properties") or {}).items():
+        yield from _structural(below, f"{path}.properties[{name}]")
+    for name in ("items", "additionalProperties"):
+        if isinstance(spec.get(name), dict):
+            yield from _structural(spec[name], f"{path}.{name}")
 
 
 _RULES: dict[str, Callable[[Object], Iterator[Cause]]] = {
@@ -353,7 +412,7 @@ _RULES: dict[str, Callable[[Object], Iterator[Cause]]] = {
     "replicasets.apps": _workload,
     "daemonsets.apps": _workload,
     "services": _service,
-    "secrets": _data,
+    "secrets": _secret,
     "configmaps": _data,
     "ingresses.networking.k8s.io": _ingress,
     "persistentvolumeclaims": _claim,
