@@ -161,7 +161,7 @@ class Poller:
         """Check that listener and settings fit, once a process; publish our version. Return whether they fit."""
         if self.memory.introduced:
             return True
-        refusal = self._misfit()
+        refusal = misfit(self.control_plane, self.config)
         if refusal is not None:
             if engine.state.refusal != refusal:
                 log.error("listener refused", reason=refusal)
@@ -174,25 +174,6 @@ class Poller:
         engine.append(ee.ListenerPublished(version=self.version))
         self.memory.introduced = True
         return True
-
-    def _misfit(self) -> str | None:
-        """Return why the control plane's listener and our settings do not fit, if they do not."""
-        listener_id = self.config.listener_id
-        try:
-            listener = self.control_plane.listener(listener_id)
-        except ControlPlaneNotFound:
-            return (
-                f"the control plane knows no listener {listener_id} in workspace {self.config.workspace_id}; create it "
-                "there, or correct AGENTPLANE_LISTENER_ID or AGENTPLANE_WORKSPACE_ID"
-            )
-        theirs = sorted((listener.get("compute_config") or {}).get("k8s_namespaces") or [])
-        ours = sorted(self.config.namespaces)
-        if theirs != ours:
-            return (
-                f"listener {listener_id} is for the namespaces [{', '.join(theirs)}] on the control plane, but "
-                f"AGENTPLANE_WATCH_NAMESPACES is [{', '.join(ours)}]; make them equal"
-            )
-        return None
 
     # --- the pages
 
@@ -311,6 +292,26 @@ class Poller:
             if self._append(deployment_id, partial(_still_wanted, found)):
                 result.changed.append(deployment_stream(deployment_id))
             self.memory.gone.add(deployment_id)
+
+
+def misfit(control_plane: ControlPlane, config: ListenerConfig) -> str | None:
+    """Return why the control plane's listener and our settings do not fit, if they do not."""
+    listener_id = config.listener_id
+    try:
+        listener = control_plane.listener(listener_id)
+    except ControlPlaneNotFound:
+        return (
+            f"the control plane knows no listener {listener_id} in workspace {config.workspace_id}; create it there, "
+            "or correct AGENTPLANE_LISTENER_ID or AGENTPLANE_WORKSPACE_ID"
+        )
+    theirs = sorted((listener.get("compute_config") or {}).get("k8s_namespaces") or [])
+    ours = sorted(config.namespaces)
+    if theirs != ours:
+        return (
+            f"listener {listener_id} is for the namespaces [{', '.join(theirs)}] on the control plane, but "
+            f"AGENTPLANE_WATCH_NAMESPACES is [{', '.join(ours)}]; make them equal"
+        )
+    return None
 
 
 def _still_wanted(found: list[Event], state: DeploymentState) -> list[Event]:

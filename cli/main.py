@@ -1,0 +1,137 @@
+"""The command line: every command by name, with its flags. The work is in the modules beside this one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import doctor as doctors
+from cli import history, operating, processes, stack, status
+from cli.output import reporting
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich_markup_mode="rich")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")]
+Deployment = Annotated[str, typer.Argument(help="Name or id of a deployment, or the name of its LGP.")]
+ClusterChoice = Annotated[
+    stack.ClusterName,
+    typer.Option(
+        "--cluster", help="embedded, envtest (a real kube-apiserver) or current (the current kubeconfig context)."
+    ),
+]
+
+
+@app.command("status")
+@reporting
+def show_status(
+    json: Json = False, deleted: Annotated[bool, typer.Option(help="Deleted deployments too.")] = False
+) -> None:
+    """Deployments: revision, phase, age, last reason. Ends with 1 when one of them failed."""
+    raise typer.Exit(status.show(json=json, deleted=deleted))
+
+
+@app.command("events")
+@reporting
+def show_events(
+    deployment: Annotated[str | None, typer.Argument(help="Name or id; everything when left out.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
+    json: Json = False,
+) -> None:
+    """What happened, by position: to one deployment (both halves), or to everything."""
+    history.events(deployment, follow=follow, json=json)
+
+
+@app.command("replay")
+@reporting
+def replay_log(
+    file: Annotated[Path | None, typer.Argument(help="An exported log.", exists=True, dir_okay=False)] = None,
+    live: Annotated[bool, typer.Option("--live", help="The installation's own log instead of a file.")] = False,
+    transcript: Annotated[Path | None, typer.Option(help="Write states, decisions and manifests here.")] = None,
+    through: Annotated[int | None, typer.Option(help="Stop after this position.")] = None,
+    json: Json = False,
+) -> None:
+    """Replay a log: do today's code and the log agree? Ends with 1 where they do not."""
+    if (file is None) == (not live):
+        raise typer.BadParameter("give an exported FILE, or --live")
+    raise typer.Exit(history.replay(file, transcript=transcript, through=through, json=json))
+
+
+@app.command("export")
+@reporting
+def export_log(
+    file: Annotated[Path | None, typer.Argument(help="Where to; standard output when left out.")] = None,
+    deployment: Annotated[str | None, typer.Option(help="Only this deployment, both halves.")] = None,
+) -> None:
+    """Write the log as JSON Lines. It holds no secret values."""
+    history.export(file, deployment)
+
+
+@app.command("import")
+@reporting
+def import_log(file: Annotated[Path, typer.Argument(help="An exported log.", exists=True, dir_okay=False)]) -> None:
+    """Add an exported log to the installation's. Refuses what is damaged or contradicts."""
+    history.import_(file)
+
+
+@app.command("doctor")
+@reporting
+def check_everything(json: Json = False) -> None:
+    """Check settings, control plane, Redis and cluster; each line ok, warn or fail, with the mend. 1 if one failed."""
+    raise typer.Exit(doctors.doctor(json=json))
+
+
+@app.command("pause")
+@reporting
+def pause(deployment: Deployment) -> None:
+    """Stop all acts for a deployment; what runs goes on running."""
+    operating.pause(deployment)
+
+
+@app.command("resume")
+@reporting
+def resume(deployment: Deployment) -> None:
+    """Let acts for a paused deployment go on."""
+    operating.resume(deployment)
+
+
+@app.command("release-deletions")
+@reporting
+def release_deletions(
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without it the deployments are only named.")] = False,
+) -> None:
+    """Let deletions go on that wait because they were too many at once."""
+    raise typer.Exit(operating.release_deletions(yes=yes))
+
+
+@app.command("up")
+@reporting
+def up(cluster: ClusterChoice = stack.ClusterName.EMBEDDED) -> None:
+    """The whole system on this machine, in the foreground. Needs the sandbox extra."""
+    raise typer.Exit(stack.up(cluster))
+
+
+@app.command("demo")
+@reporting
+def demo(
+    cluster: ClusterChoice = stack.ClusterName.EMBEDDED,
+    keep: Annotated[bool, typer.Option(help="Keep state and logs also when all went well.")] = False,
+) -> None:
+    """The main job, end to end, with real clients. Needs the sandbox extra."""
+    raise typer.Exit(stack.demo(cluster, keep=keep))
+
+
+@app.command("run", help=f"Become one of the processes: {', '.join(processes.COMMANDS)}.")
+@reporting
+def run(process: Annotated[str, typer.Argument(help="Which.")]) -> None:
+    processes.become(process)
+
+
+def main() -> None:
+    """Entry point of `agentplane`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
