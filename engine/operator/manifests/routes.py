@@ -105,16 +105,19 @@ def is_shared_ingress(ingress: Manifest) -> bool:
 def with_path(ingress: Manifest, path: str, service: str, port: int, *, host: str = "") -> Manifest:
     """Return `ingress` with `path` leading to `service`; equal to `ingress` when it already does.
 
-    The path goes to the end of the rule for `host` (the rule without a host, when that is empty), or stays where it
-    is. Under any other host it goes away: an LGP has one path.
+    The path goes to the end of the first rule for `host` (the rule without a host, when that is empty), or stays where
+    it is there. Anywhere else it goes away: an LGP has one path.
     """
     wanted = {
         "path": path,
         "pathType": "Prefix",
         "backend": {"service": {"name": service, "port": {"number": port}}},
     }
-    rules = [rule if rule.get("host", "") == host else _rule_without(rule, path) for rule in _rules(ingress)]
-    place = next((index for index, rule in enumerate(rules) if rule.get("host", "") == host), None)
+    rules = _rules(ingress)
+    places = [index for index, rule in enumerate(rules) if rule.get("host", "") == host]
+    taken = [index for index in places if any(one.get("path") == path for one in _paths(rules[index]))]
+    place = next(iter((*taken, *places)), None)
+    rules = [rule if index == place else _rule_without(rule, path) for index, rule in enumerate(rules)]
     if place is None:
         rules.append({**({"host": host} if host else {}), "http": {"paths": [wanted]}})
     else:
