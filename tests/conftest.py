@@ -6,23 +6,18 @@ namespace of their own (`namespace`), so they can run in any order and at once.
 
 from __future__ import annotations
 
-import base64
-import importlib.util
 import os
 import secrets
 import ssl
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import pytest
-import yaml
 
 from sandbox import envtest
-from sandbox.ports import free_port
-from sandbox.processes import ServerProcess
+from sandbox.kubernetes.server import KubernetesServer
 from sandbox.redis import RedisNotFoundError, RedisServer, find_server
 
 # TESTS_API_SERVERS=embedded or =real runs the tests of one cluster only.
@@ -92,34 +87,15 @@ def real_api_server() -> Iterator[ApiServer]:
 @pytest.fixture(scope="session")
 def embedded_api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """The sandbox's own API server with its controllers, in a process of its own as in the stack."""
-    if importlib.util.find_spec("sandbox.kubernetes.__main__") is None:
-        pytest.skip("embedded API server: sandbox.kubernetes is not there")
-    folder = tmp_path_factory.mktemp("embedded-kubernetes")
-    kubeconfig, log = folder / "kubeconfig", folder / "kubernetes.log"
-    command = [sys.executable, "-m", "sandbox.kubernetes", "--port", str(free_port())]
-    command += ["--state", str(folder / "state.db"), "--kubeconfig", str(kubeconfig)]
-    process = ServerProcess("embedded API server", command, log=log, ready=lambda: _says_ready(log))
-
-    def restart() -> None:
-        process.kill()
-        log.unlink()
-        process.start()
-
-    process.start()
-    try:
-        config = yaml.safe_load(kubeconfig.read_text())
+    with KubernetesServer(tmp_path_factory.mktemp("kubernetes")) as cluster:
         yield ApiServer(
             name="embedded",
-            kubeconfig=kubeconfig,
-            url=config["clusters"][0]["cluster"]["server"],
-            token=config["users"][0]["user"]["token"],
-            verify=ssl.create_default_context(
-                cadata=base64.b64decode(config["clusters"][0]["cluster"]["certificate-authority-data"]).decode()
-            ),
-            restart=restart,
+            kubeconfig=cluster.kubeconfig,
+            url=cluster.url,
+            token=cluster.token,
+            verify=cluster.verify(),
+            restart=lambda: cluster.restart(kill=True),
         )
-    finally:
-        process.stop()
 
 
 @pytest.fixture(scope="session", params=CLUSTERS)
@@ -137,7 +113,3 @@ def namespace(api_server: ApiServer) -> str:
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
         http.post("/api/v1/namespaces", json=body).raise_for_status()
     return name
-
-
-def _says_ready(log: Path) -> bool:
-    return log.exists() and "ready" in log.read_text()

@@ -157,11 +157,9 @@ class DeploymentController:
     def _roll(self, rollout: Rollout) -> None:
         new = self._ensure_new(rollout)
         old = [_counts(item) for item in rollout.old]
-        size = rolling.grow(_counts(new), old, rollout.limits)
-        if size != new["spec"]["replicas"] or not _marked(new, rollout):
-            rollout.new = self._resize(rollout, new, size)
-            return
-        self._resize_old(rollout, rolling.shrink(_counts(new), old, rollout.limits))
+        rollout.new = self._resize(rollout, new, rolling.grow(_counts(new), old, rollout.limits))
+        if rollout.new is new:  # as large as it may be for now
+            self._resize_old(rollout, rolling.shrink(_counts(new), old, rollout.limits))
 
     def _recreate(self, rollout: Rollout) -> None:
         self._resize_old(rollout, {item["metadata"]["name"]: 0 for item in rollout.old})
@@ -169,8 +167,7 @@ class DeploymentController:
             if any(not pods.is_over(pod.object) for pod in self._manager.controlled(item, "pods")):
                 return
         new = self._ensure_new(rollout)
-        if new["spec"]["replicas"] != rollout.limits.replicas or not _marked(new, rollout):
-            rollout.new = self._resize(rollout, new, rollout.limits.replicas)
+        rollout.new = self._resize(rollout, new, rollout.limits.replicas)
 
     def _scale_in_proportion(self, rollout: Rollout) -> None:
         active = [item for item in rollout.all if item["spec"]["replicas"]]
@@ -194,7 +191,7 @@ class DeploymentController:
         ]
 
     def _resize(self, rollout: Rollout, item: Object, size: int) -> Object:
-        """Nothing is written when nothing changes; marks are kept on sets that have replicas only."""
+        """The same object when nothing changed, else the updated one. Empty sets need no marks."""
         marked = not size or _marked(item, rollout)
         if size == item["spec"]["replicas"] and marked:
             return item
@@ -242,7 +239,6 @@ class DeploymentController:
             del status["conditions"]
         annotations = deployment["metadata"].get("annotations")
         if status != before or annotations != stored.object["metadata"].get("annotations"):
-            deployment["metadata"].pop("resourceVersion")
             self._registry.update(self.resource, deployment, subresource="status", manager=FIELD_MANAGER)
         return again
 

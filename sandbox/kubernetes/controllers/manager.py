@@ -147,7 +147,7 @@ class Manager:
 
     def _backoff(self, key: Key) -> float:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
-        return min(LAST_RETRY, FIRST_RETRY * 2 ** (failures - 1))
+        return min(LAST_RETRY, FIRST_RETRY * 2.0 ** (failures - 1))
 
 
 def controller_of(obj: Object) -> Object | None:

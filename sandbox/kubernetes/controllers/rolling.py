@@ -40,17 +40,14 @@ class Limits:
 
 def limits(replicas: int, surge: int | str, unavailable: int | str) -> Limits:
     """Percentages are of `replicas`: surge rounded up, unavailable down; both zero would never move."""
-    extra, missing = _count(surge, replicas, math.ceil), _count(unavailable, replicas, math.floor)
+    extra, missing = math.ceil(_share(surge, replicas)), math.floor(_share(unavailable, replicas))
     if not extra and not missing:
         missing = 1
     return Limits(replicas=replicas, surge=extra, unavailable=min(missing, replicas))
 
 
-def _count(value: int | str, replicas: int, rounded: type[int] | object) -> int:
-    if isinstance(value, int):
-        return value
-    share = int(value.removesuffix("%")) * replicas / 100
-    return math.ceil(share) if rounded is math.ceil else math.floor(share)
+def _share(value: int | str, replicas: int) -> float:
+    return value if isinstance(value, int) else int(value.removesuffix("%")) * replicas / 100
 
 
 def grow(new: Replicas, old: Sequence[Replicas], limit: Limits) -> int:
