@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, unquote
 import orjson
 import yaml
 
-from sandbox.kubernetes import discovery, status, subresources
+from sandbox.kubernetes import discovery, protobuf, status, subresources
 from sandbox.kubernetes.kinds import Kind
 from sandbox.kubernetes.listing import Listing
 from sandbox.kubernetes.registry import Registry, Request
@@ -94,6 +94,8 @@ class Call:
             if optional:
                 return {}
             raise status.bad_request("the body of the request is empty")
+        if media == protobuf.MEDIA_TYPE:
+            return protobuf.decode(raw)
         try:
             if media.endswith("json"):
                 return orjson.loads(raw)

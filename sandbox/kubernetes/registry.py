@@ -212,7 +212,7 @@ class Registry:
         if not applied:
             self._own(kind, before, obj, request, subresource)
         self._finish(kind, before, obj)
-        if _generation_changed(kind, before, obj):
+        if subresource != "status" and _generation_changed(kind, before, obj):
             obj["metadata"]["generation"] = before["metadata"].get("generation", 0) + 1
         if obj == before:
             return old.copy()
