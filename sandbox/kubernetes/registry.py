@@ -155,9 +155,6 @@ class Registry:
             return obj
         created = self.store.create(kind.resource, obj)
         self._definition_changed(kind, created)
-        if kind.resource == "namespaces":
-            account = {"metadata": {"name": "default", "namespace": created.name}}
-            self.create("serviceaccounts", account, manager="kube-controller-manager")
         return created.copy()
 
     def _check_namespace(self, kind: Kind, metadata: Object) -> None:
@@ -355,19 +352,19 @@ class Registry:
             raise status.bad_request(
                 "the namespace of the provided object does not match the namespace sent on the request"
             )
-        config = {**_without_nulls(config), "metadata": _without_nulls(metadata)}
+        checked: Object = {**_without_nulls(config), "metadata": _without_nulls(metadata)}
         unknown: list[str] = []
-        schema.prune(kind.schema, config, unknown)
+        schema.prune(kind.schema, checked, unknown)
         causes: list[Cause] = []
         if not unknown:
-            schema.validate(kind.schema, config, "", causes)
+            schema.validate(kind.schema, checked, "", causes)
         broken = [cause for cause in causes if cause[0] == "FieldValueTypeInvalid"]
         if unknown or broken:
             what = f".{unknown[0]}: field not declared in schema" if unknown else f".{broken[0][2]}: {broken[0][1]}"
             raise ApiError(500, "", f"failed to create typed patch object ({where}): {what}")
         if not kind.custom:
-            defaults.canonicalise(kind.schema, config)
-        return config
+            defaults.canonicalise(kind.schema, checked)
+        return checked
 
     # the common way of a write
 
