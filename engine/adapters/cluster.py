@@ -85,6 +85,7 @@ class KubernetesCluster:
         return self._http.host
 
     def close(self) -> None:
+        """Close the connections; every watch ends, in whichever thread it runs."""
         self._http.close()
 
     # --- reading
@@ -101,7 +102,7 @@ class KubernetesCluster:
 
     def watch(self, api_version: str, kind: str, namespace: str, *, labels: str = "") -> Iterator[WatchEvent]:
         source = _Collection(self, api_version, kind, namespace, labels)
-        return watching.run(source, f"{kind} in {namespace or 'all namespaces'}")
+        return watching.run(source, f"{kind} in {namespace or 'all namespaces'}", self._http.closed)
 
     def served(self, api_version: str, kind: str) -> bool:
         return kind in self._discover(api_version)

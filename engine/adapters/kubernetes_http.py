@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,12 +106,20 @@ class KubernetesHttp:
         self._connect_seconds = connect_seconds
         self._owner = 0
         self._manager: urllib3.PoolManager | None = None
+        self._streams: set[urllib3.BaseHTTPResponse] = set()
+        self.closed = threading.Event()
+        """Set by `close`: every stream ends, and whoever waits to open the next one gives up."""
 
     @property
     def host(self) -> str:
         return str(self._configuration.host)
 
     def close(self) -> None:
+        """End every stream, whichever thread reads it, and close the connections."""
+        self.closed.set()
+        for response in list(self._streams):
+            with contextlib.suppress(Exception):  # it ended by itself a moment ago
+                response.shutdown()
         if self._manager is not None and self._owner == os.getpid():
             self._manager.clear()
         self._manager = None
@@ -176,12 +185,16 @@ class KubernetesHttp:
             )
         except HTTPError as error:
             self._no_answer("GET", path, error)
+        self._streams.add(response)
         try:
+            if self.closed.is_set():  # asked after joining the streams, so that `close` cannot miss this one
+                raise ClusterUnavailable(f"watch {path}: the connection to {self.host} was closed by us")
             if response.status != 200:
                 what = f"watch {path}"
                 self.refuse(self._answer(response.status, response.data, response.headers, what), what)
             yield self._lines(response, path)
         finally:
+            self._streams.discard(response)
             response.close()
 
     def _lines(self, response: urllib3.BaseHTTPResponse, path: str) -> Iterator[bytes]:

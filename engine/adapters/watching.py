@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
+from threading import Event
 from typing import Any, Protocol
 
 import orjson
@@ -64,13 +65,15 @@ class Watch:
         name: str,
         *,
         backoff: Backoff | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] = time.sleep,
+        stopped: Callable[[], bool] = lambda: False,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._source = source
         self._name = name
-        self._backoff = backoff or Backoff(base=0.2, cap=10.0)
+        self._backoff = backoff or Backoff(base=0.2, cap=3.0)
         self._sleep = sleep
+        self._stopped = stopped
         self._chance = chance
         self._known: dict[tuple[str, str], Manifest] = {}
         self._resource_version = ""
@@ -79,8 +82,8 @@ class Watch:
         self._failures = 0
 
     def events(self) -> Generator[WatchEvent, None, None]:
-        """Yield changes for ever. Raises ObjectRefused, ClusterUnavailable before the first SYNCED only."""
-        while True:
+        """Yield changes until stopped. Raises ObjectRefused before the first SYNCED only."""
+        while not self._stopped():
             try:
                 if not self._resource_version:
                     yield from self._relist()
@@ -90,7 +93,8 @@ class Watch:
             except ClusterError as error:
                 if not self._synced and isinstance(error, ObjectRefused):
                     raise
-                self._wait(error)
+                if not self._stopped():
+                    self._wait(error)
 
     def _wait(self, error: ClusterError) -> None:
         self._failures += 1
@@ -138,9 +142,9 @@ class Watch:
             self._known[_name(changed)] = _remembered(changed)
 
 
-def run(source: Source, name: str) -> Iterator[WatchEvent]:
-    """Watch `source`; `name` is for the log."""
-    with closing(Watch(source, name).events()) as events:
+def run(source: Source, name: str, closed: Event) -> Iterator[WatchEvent]:
+    """Watch `source` until `closed`; `name` is for the log."""
+    with closing(Watch(source, name, sleep=closed.wait, stopped=closed.is_set).events()) as events:
         yield from events
 
 
