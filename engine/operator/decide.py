@@ -13,7 +13,7 @@ from engine.folding import digest
 from engine.machine import Act, Decision, Done, Wait
 from engine.operator.desired import Desired, Wanted
 from engine.operator.state import Life, ObjectState, OperatorState
-from engine.operator.status import verdict
+from engine.operator.status import DEFERRALS_TO_TELL, verdict
 
 
 class ApplyObjects(Act):
@@ -46,6 +46,8 @@ def decide(state: OperatorState, plan: Desired, now: datetime) -> Decision:
         if hold is None or hold.until <= now:
             return act
         waits.append(Wait(hold.until, f"{act.name}: {hold.reason}"))
+        if not hold.refused and hold.attempts < DEFERRALS_TO_TELL:
+            break  # most likely the API server is away, for the other acts as well
     if state.life is Life.PRESENT:
         waits += _timers(state, plan, now)
     return min(waits, key=lambda wait: wait.until) if waits else Done(IDLE[state.life])

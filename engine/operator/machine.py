@@ -17,7 +17,6 @@ from engine.operator.desired import Desired, desired
 from engine.operator.events import LGP_EVENTS
 from engine.operator.state import OperatorState, evolve
 
-
 MOST_PLANS = 1000
 """Plans kept in memory."""
 
