@@ -117,7 +117,6 @@ class HttpControlPlane:
     ) -> None:
         """`read_seconds` bounds a silence; a route is `METHOD /path`, empty for none."""
         self._url = url.rstrip("/")
-        self._key = api_key
         self._headers = {"X-Api-Key": api_key, "X-Tenant-Id": workspace_id, "Accept": "application/json"}
         self._timeout = httpx.Timeout(read_seconds, connect=connect_seconds)
         self._deadline = PATIENCE * read_seconds + connect_seconds
@@ -285,7 +284,7 @@ class HttpControlPlane:
                     content=data,
                 )
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, UnicodeError) as error:
-            what = self._scrub(str(error)) or type(error).__name__
+            what = self._said(error)
             raise ControlPlaneUnavailable(
                 f"{method} {url}: no answer: {what}{_hint(error)}; {self._check_url()}"
             ) from None
@@ -311,8 +310,10 @@ class HttpControlPlane:
             )
         return self._client
 
-    def _scrub(self, text: str) -> str:
-        return text.replace(self._key, "***") if self._key else text
+    def _said(self, error: Exception) -> str:
+        if isinstance(error, httpx.LocalProtocolError):  # its text repeats the header, which is the key
+            return f"{variable('langsmith_api_key')} holds characters that an HTTP header cannot"
+        return str(error) or type(error).__name__
 
 
 def retry_after(headers: httpx.Headers, now: datetime | None = None) -> float | None:
