@@ -61,14 +61,11 @@ class Kubelet:
         worker.update(pod)
 
     async def _run(self, worker: PodWorker) -> None:
-        try:
-            await worker.run()
-        finally:
-            # The API server may still tell of the Pod once more; a removed worker would be started again.
-            meta = worker.pod["metadata"]
-            while self._is_listed(meta):
-                await asyncio.sleep(0.05)
-            self._workers.pop(worker.uid, None)
+        await worker.run()
+        # The API server may still tell of the Pod once more; a forgotten worker would be started again.
+        while self._is_listed(worker.pod["metadata"]):
+            await asyncio.sleep(0.05)
+        del self._workers[worker.uid]
 
     def _is_listed(self, meta: dict[str, Any]) -> bool:
         pod = self._pods.get(meta["namespace"], meta["name"])
@@ -101,4 +98,9 @@ class Kubelet:
     def _spawn(self, work: Any) -> None:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a pod is left alone after an error", exc_info=error)

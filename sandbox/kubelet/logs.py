@@ -1,6 +1,7 @@
 """Container logs over HTTP: for the embedded API server and people, and in the kubelet's own form for `kubectl logs`.
 
-    GET /logs/<namespace>/<pod>[/<container>]             plain HTTP, what the pod's annotation points at
+    GET /logs/<namespace>/<pod>[/<container>]             plain HTTP, what the pod's annotation points at;
+                                                          without a container (also as query): the first one
     GET /containerLogs/<namespace>/<pod>/<container>      what a kube-apiserver asks a node for
 
 Query, both: `tailLines`, `previous`, `follow`, `limitBytes`, as in the Kubernetes API. On loopback only, without
@@ -34,7 +35,8 @@ def log_app(kubelet: Kubelet, runtime: Runtime) -> Starlette:
         worker = kubelet.worker(namespace, name)
         if worker is None:
             return PlainTextResponse(f"pod {namespace}/{name} does not run on this node\n", status_code=404)
-        container = request.path_params.get("container") or _default_container(worker)
+        named = request.path_params.get("container") or request.query_params.get("container")
+        container = named or _default_container(worker)
         attempt = worker.attempt(container)
         if attempt is None:
             known = ", ".join(worker.container_names())
