@@ -1,0 +1,84 @@
+"""A stand-in for kubelets: Pods become Running and Ready because a test says so, through the API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from tests.conformance.client import Api, eventually
+from tests.conformance.objects import Object
+
+
+def is_ready(pod: Object) -> bool:
+    conditions = pod.get("status", {}).get("conditions") or []
+    return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
+
+
+def live_pods(api: Api, selector: str = "") -> list[Object]:
+    """Pods that are not being deleted, in order of name."""
+    pods = api.list("pods", labelSelector=selector)["items"]
+    return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+
+
+def make_ready(api: Api, pod: Object) -> None:
+    """What a kubelet reports once the containers run; a Pod that has gone meanwhile is no error."""
+    moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    ready = [
+        {"type": kind, "status": "True", "lastTransitionTime": moment}
+        for kind in ("PodScheduled", "Initialized", "ContainersReady", "Ready")
+    ]
+    body = {"status": {"phase": "Running", "conditions": ready}}
+    response = api.send(
+        "PATCH", "pods", pod["metadata"]["name"], body, sub="status", type="application/merge-patch+json"
+    )
+    assert response.is_success or response.status_code == 404, response.text
+
+
+def settle(
+    api: Api,
+    done: Callable[[], object],
+    what: str,
+    *,
+    only: Callable[[Object], bool] = lambda pod: True,
+    watch: Callable[[list[Object]], None] = lambda pods: None,
+) -> None:
+    """Make every Pod ready that `only` accepts until `done`; `watch` sees the Pods at each round."""
+
+    def step() -> bool:
+        pods = live_pods(api)
+        watch(pods)
+        for pod in pods:
+            if not is_ready(pod) and only(pod):
+                make_ready(api, pod)
+        return bool(done())
+
+    eventually(step, what, seconds=60)
+
+
+def condition(obj: Object, kind: str) -> Object:
+    """A condition of the status; {} where there is none yet."""
+    conditions = obj.get("status", {}).get("conditions") or []
+    return next((item for item in conditions if item["type"] == kind), {})
+
+
+def rolled_out(api: Api, name: str) -> bool:
+    """What `kubectl rollout status` waits for."""
+    deployment = api.get("deployments", name)
+    status, replicas = deployment.get("status", {}), deployment["spec"]["replicas"]
+    return bool(
+        status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
+        and status.get("updatedReplicas", 0) == replicas
+        and status.get("replicas", 0) == replicas
+        and status.get("availableReplicas", 0) == replicas
+    )
+
+
+def set_rolled_out(api: Api, name: str) -> bool:
+    stateful_set = api.get("statefulsets", name)
+    status, replicas = stateful_set.get("status", {}), stateful_set["spec"]["replicas"]
+    return bool(
+        status.get("observedGeneration", 0) >= stateful_set["metadata"]["generation"]
+        and status.get("readyReplicas", 0) == replicas
+        and status.get("replicas", 0) == replicas
+        and status.get("currentRevision") == status.get("updateRevision")
+    )
