@@ -51,6 +51,13 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
+def _yaml(raw: bytes) -> Any:
+    try:
+        return orjson.loads(raw)  # most clients send JSON as YAML, and this is twenty times faster
+    except orjson.JSONDecodeError:
+        return yaml.load(raw, _Loader)
+
+
 class Call:
     """One HTTP request, and the means to answer it."""
 
@@ -100,7 +107,7 @@ class Call:
             if media.endswith("json"):
                 return orjson.loads(raw)
             if media.endswith("yaml"):
-                return yaml.load(raw, _Loader)
+                return _yaml(raw)
         except (orjson.JSONDecodeError, yaml.YAMLError) as error:
             raise status.bad_request(f"couldn't get version/kind; json parse error: {error}") from error
         raise status.unsupported_media_type(media, _BODY_TYPES)

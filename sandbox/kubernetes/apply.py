@@ -76,7 +76,10 @@ def applied_fields(schema: Schema, value: Any, path: Path, out: Paths) -> None:
     if _granular_map(schema, value) and value:
         for name, found in value.items():
             at = (*path, f"f:{name}")
-            if name not in schema.properties or found in ({}, []):
+            if not isinstance(found, dict | list):
+                out.add(at)
+                continue
+            if name not in schema.properties or not found:
                 out.add(at)
             applied_fields(_below(schema, name), found, at, out)
     elif _granular_list(schema, value) and value:
@@ -132,18 +135,17 @@ def compare(schema: Schema, old: Any, new: Any, path: Path, changed: Paths, remo
 def to_fields(paths: Iterable[Path]) -> dict[str, Any]:
     """Encode as `fieldsV1`."""
     root: dict[str, Any] = {}
-    for path in sorted(paths):
+    for path in sorted(paths):  # a prefix comes before what is below it: an empty node here is an owned leaf
         node = root
-        for element in path:
-            node = node.setdefault(element, {})
-        node["."] = {}
-
-    def collapse(node: dict[str, Any]) -> dict[str, Any]:
-        return (
-            {} if node.keys() == {"."} else {name: collapse(below) if below else below for name, below in node.items()}
-        )
-
-    return collapse(root)
+        for element in path[:-1]:
+            below = node.get(element)
+            if below is None:
+                below = node[element] = {}
+            elif not below:
+                below["."] = {}
+            node = below
+        node[path[-1]] = {}
+    return root
 
 
 def from_fields(fields: Mapping[str, Any], path: Path = (), out: Paths | None = None) -> Paths:

@@ -327,7 +327,7 @@ class Registry:
         who = ownership.Manager(request.manager, "Apply", kind.api_version, subresource)
         merged = ownership.apply(kind.schema, live, config, who, request.force, now())
         merged["apiVersion"] = kind.stored_api_version
-        self._decode(kind, merged, request, lenient=True)
+        self._decode(kind, merged, request, lenient=True, checked=True)
         if old is None:
             merged["metadata"].update(name=name, **({"namespace": namespace} if namespace else {}))
             return self._create(kind, merged, request, applied=True), True
@@ -363,13 +363,17 @@ class Registry:
             what = f".{unknown[0]}: field not declared in schema" if unknown else f".{broken[0][2]}: {broken[0][1]}"
             raise ApiError(500, "", f"failed to create typed patch object ({where}): {what}")
         if not kind.custom:
+            self._check_texts(kind, checked)
             defaults.canonicalise(kind.schema, checked)
         return checked
 
     # the common way of a write
 
-    def _decode(self, kind: Kind, obj: Object, request: Request, lenient: bool = False) -> None:
-        """Check identity and types and prune, in place. Raises ApiError 400, or 422 for custom resources."""
+    def _decode(self, kind: Kind, obj: Object, request: Request, lenient: bool = False, checked: bool = False) -> None:
+        """Check identity and types and prune, in place. Raises ApiError 400, or 422 for custom resources.
+
+        `lenient`: the identity is the server's own. `checked`: so are the types (of a merged apply configuration).
+        """
         for name, wanted in (("apiVersion", kind.api_version), ("kind", kind.kind)):
             if not lenient and obj.get(name) not in (None, "", wanted):
                 raise status.bad_request(
@@ -389,9 +393,10 @@ class Registry:
         if kind.custom:
             schema.drop_empty(kind.schema.properties["metadata"], metadata)
         else:
-            self._check_types(kind, obj)
+            if not checked:
+                self._check_types(kind, obj)
+                defaults.canonicalise(kind.schema, obj)
             schema.drop_empty(kind.schema, obj)
-            defaults.canonicalise(kind.schema, obj)
         if isinstance(managed, list) and managed:
             metadata["managedFields"] = managed
 
@@ -401,6 +406,10 @@ class Registry:
         broken = next((cause for cause in causes if cause[0] == "FieldValueTypeInvalid"), None)
         if broken:
             raise status.bad_request(_cannot_decode(kind, f"json: cannot unmarshal: {broken[2]}: {broken[1]}"))
+        self._check_texts(kind, obj)
+
+    def _check_texts(self, kind: Kind, obj: Object) -> None:
+        """Quantities and base64 are types of their own in Go: a malformed one is a broken body."""
         if bad := validation.check_quantities(kind.schema, obj, ""):
             raise status.bad_request(_cannot_decode(kind, f"quantities must match the regular expression: {bad}"))
         if kind.resource == "secrets" and (offset := validation.illegal_base64(obj)) is not None:
