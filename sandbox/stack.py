@@ -30,6 +30,7 @@ import yaml
 from engine.names import SHARED_INGRESS_ANNOTATION
 from sandbox.control_plane.rules import seeded_listener_id
 from sandbox.envtest import load_crds
+from sandbox.kubeconfig import read_kubeconfig
 from sandbox.ports import LOOPBACK, free_port, release
 from sandbox.processes import ServerProcess, ServerStartError
 
@@ -346,16 +347,9 @@ def _wait_for_crd(client: httpx.Client, seconds: float = 20) -> None:
 
 
 def kubernetes_client(kubeconfig: Path) -> httpx.Client:
-    """Return an HTTP client for the current context of a kubeconfig with a token or client certificate."""
-    config = yaml.safe_load(kubeconfig.read_text())
-    context = next(c["context"] for c in config["contexts"] if c["name"] == config["current-context"])
-    cluster = next(c["cluster"] for c in config["clusters"] if c["name"] == context["cluster"])
-    user = next(u["user"] for u in config["users"] if u["name"] == context["user"])
-    headers = {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}
-    verify: Any = cluster.get("certificate-authority", True)
-    if cluster.get("insecure-skip-tls-verify"):
-        verify = False
-    return httpx.Client(base_url=cluster["server"], headers=headers, verify=verify, timeout=20)
+    """Return an HTTP client for the current context of a kubeconfig."""
+    server, headers, verify = read_kubeconfig(kubeconfig)
+    return httpx.Client(base_url=server, headers=headers, verify=verify, timeout=20)
 
 
 def announced(log: Path) -> bool:

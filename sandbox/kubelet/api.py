@@ -6,18 +6,15 @@ in the same event loop, so it speaks the few verbs it needs over httpx instead.
 
 from __future__ import annotations
 
-import base64
 import json
-import os
-import ssl
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import httpx
-import yaml
+
+from sandbox.kubeconfig import read_kubeconfig
 
 MERGE_PATCH = "application/merge-patch+json"
 # The server ends a watch after this long; the client gives up on silence somewhat later.
@@ -41,7 +38,7 @@ class Api:
 
     def __init__(self, kubeconfig: Path) -> None:
         """Read the current context. ValueError when the file does not describe a cluster."""
-        server, headers, context = _read(kubeconfig)
+        server, headers, context = read_kubeconfig(kubeconfig)
         self.server = server
         self._http = httpx.AsyncClient(
             base_url=server,
@@ -137,60 +134,3 @@ def _error(response: httpx.Response) -> ApiError:
     if not isinstance(status, dict):
         status = {}
     return ApiError(response.status_code, status.get("reason") or "", status.get("message") or response.text[:200])
-
-
-def _read(kubeconfig: Path) -> tuple[str, dict[str, str], ssl.SSLContext | bool]:
-    config = yaml.safe_load(kubeconfig.read_text())
-    try:
-        context = _named(config, "contexts", config["current-context"])["context"]
-        cluster = _named(config, "clusters", context["cluster"])["cluster"]
-        server: str = cluster["server"]
-        user = _named(config, "users", context["user"])["user"] if context.get("user") else {}
-    except (KeyError, TypeError, StopIteration) as error:
-        raise ValueError(f"kubeconfig {kubeconfig} has no usable current context ({error!r})") from error
-    headers: dict[str, str] = {}
-    if token := _token(user, kubeconfig.parent):
-        headers["Authorization"] = f"Bearer {token}"
-    elif user.get("username"):
-        pair = f"{user['username']}:{user.get('password', '')}"
-        headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
-    elif user.get("exec") or user.get("auth-provider"):
-        raise ValueError(f"kubeconfig {kubeconfig}: credential plugins are not supported, use a token")
-    return server, headers, _tls(cluster, user, kubeconfig.parent) if server.startswith("https") else False
-
-
-def _named(config: dict[str, Any], section: str, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = next(entry for entry in config[section] if entry["name"] == name)
-    return found
-
-
-def _token(user: dict[str, Any], folder: Path) -> str | None:
-    if path := user.get("tokenFile"):
-        return str((folder / path).read_text()).strip()
-    token: str | None = user.get("token")
-    return token
-
-
-def _tls(cluster: dict[str, Any], user: dict[str, Any], folder: Path) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if inline := cluster.get("certificate-authority-data"):
-        context = ssl.create_default_context(cadata=base64.b64decode(inline).decode())
-    elif path := cluster.get("certificate-authority"):
-        context = ssl.create_default_context(cafile=str(folder / path))
-    if cluster.get("insecure-skip-tls-verify"):
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if "client-certificate-data" in user:
-        with tempfile.TemporaryDirectory() as directory:
-            # ssl loads client certificates from files only; mkdtemp makes the folder private to this user.
-            pair = Path(directory, "pair.pem")
-            pair.touch(mode=0o600)
-            pair.write_bytes(
-                base64.b64decode(user["client-certificate-data"])
-                + os.linesep.encode()
-                + base64.b64decode(user["client-key-data"])
-            )
-            context.load_cert_chain(pair)
-    elif "client-certificate" in user:
-        context.load_cert_chain(folder / user["client-certificate"], folder / user["client-key"])
-    return context
