@@ -431,7 +431,7 @@ class Settings(BaseSettings):
                     mistakes.append(_missing(name))
         elif self.operator_enabled and not (self.langsmith_api_key or self.digest_key):
             mistakes.append(_missing("digest_key"))
-        if not self.watch_namespaces:
+        if (self.listener_enabled or self.operator_enabled) and not self.watch_namespaces:
             mistakes.append(_missing("watch_namespaces"))
         return mistakes
 

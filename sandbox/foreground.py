@@ -13,7 +13,7 @@ from rich.console import Console
 from engine.names import route_path
 from sandbox.demo.world import image
 from sandbox.processes import ServerStartError
-from sandbox.stack import Cluster, Ports, Stack, expand, procfile, tool
+from sandbox.stack import PREFIX, Cluster, Ports, Stack, expand, procfile, tool
 
 
 def up(cluster: Cluster) -> int:
@@ -62,7 +62,7 @@ def _print_paste(console: Console, stack: Stack) -> None:
         ("Agent Servers", f"http://{stack.hostname}{route_path('', '<LGP name>')}/docs"),
         (
             "what happens",
-            f"AGENTPLANE_REDIS_URL={stack.redis_url} AGENTPLANE_PREFIX=sandbox {tool('agentplane')} events -f",
+            f"AGENTPLANE_REDIS_URL={stack.redis_url} AGENTPLANE_PREFIX={PREFIX} {tool('agentplane')} events -f",
         ),
     )
     console.print()

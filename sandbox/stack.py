@@ -42,6 +42,8 @@ PROCFILE = ROOT / "Procfile"
 NAMESPACE = "agents"
 COMPUTE_ID = "laptop"
 SHARED_INGRESS = "agent-servers"
+PREFIX = "sandbox"
+"""Of queues and keys in Redis."""
 
 
 class Cluster(StrEnum):
@@ -129,7 +131,7 @@ class Stack:
             "SMITH_BACKEND_URL": f"{self.control_plane_url}/langsmith",
             "WATCH_NAMESPACES": self.namespace,
             "REDIS_URL": self.redis_url,
-            "PREFIX": "sandbox",
+            "PREFIX": PREFIX,
             "POLL_SECONDS": "1",
             "SWEEP_SECONDS": "1",
             "LOCK_SECONDS": "6",

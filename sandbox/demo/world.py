@@ -13,12 +13,10 @@ from typing import Any, TypeVar
 
 import httpx
 
-from engine.bootstrap import open_log
 from engine.event import Record
-from engine.log.contract import EventLog
+from engine.log.redis import RedisLog
 from engine.names import LGP_LABEL, deployment_stream, lgp_name, lgp_stream, route_path
-from engine.settings import Settings
-from sandbox.stack import Stack, kubernetes_client, run, tool
+from sandbox.stack import PREFIX, Stack, kubernetes_client, run, tool
 
 T = TypeVar("T")
 
@@ -70,7 +68,7 @@ class World:
     control_plane: httpx.Client = field(init=False)
     kubernetes: httpx.Client = field(init=False)
     agents: httpx.Client = field(init=False)
-    events: EventLog = field(init=False)
+    events: RedisLog = field(init=False)
     secrets: list[str] = field(default_factory=list, repr=False)
     """Every secret value that was used."""
     objects: int = 0
@@ -84,15 +82,7 @@ class World:
         self.control_plane = httpx.Client(base_url=self.stack.control_plane_url, headers={"X-Api-Key": key}, timeout=10)
         self.kubernetes = kubernetes_client(self.stack.kubeconfig)
         self.agents = httpx.Client(headers={"X-Api-Key": key}, timeout=30)
-        environment = self.stack.environment()
-        self.events = open_log(
-            Settings.load(
-                redis_url=environment["AGENTPLANE_REDIS_URL"],
-                prefix=environment["AGENTPLANE_PREFIX"],
-                listener_enabled=False,
-                operator_enabled=False,
-            )
-        )
+        self.events = RedisLog.from_url(self.stack.redis_url, PREFIX)
 
     # --- the langgraph command
 
