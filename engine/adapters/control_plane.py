@@ -22,7 +22,7 @@ import os
 import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -70,6 +70,8 @@ class Answer:
     status: int
     headers: httpx.Headers
     content: bytes
+    key: str = field(repr=False)
+    """The API key, which a detail might repeat."""
 
     def json(self) -> Json:
         """Return the decoded body. Raises ControlPlaneUnavailable when it is not JSON."""
@@ -91,8 +93,13 @@ class Answer:
         if isinstance(detail, list):  # validation errors: where and what, without the input that they repeat
             problems = [problem for problem in detail if isinstance(problem, dict)]
             parts = [f"{'.'.join(map(str, p.get('loc', ())))}: {p.get('msg', '')}" for p in problems]
-            return "; ".join(parts)[:300]
-        return " ".join(str(detail).split())[:300]
+            return self._short("; ".join(parts))
+        return self._short(str(detail))
+
+    def _short(self, text: str) -> str:
+        if self.key:
+            text = text.replace(self.key, "***")
+        return " ".join(text.split())[:300]
 
     def __str__(self) -> str:
         phrase = HTTPStatus(self.status).phrase if self.status in HTTPStatus._value2member_map_ else ""
@@ -282,6 +289,7 @@ class HttpControlPlane:
                     status=response.status_code,
                     headers=response.headers,
                     content=data,
+                    key=self._headers["X-Api-Key"],
                 )
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, UnicodeError) as error:
             what = self._said(error)

@@ -103,6 +103,12 @@ def test_a_refused_key_names_the_settings_and_the_url(status: int) -> None:
     assert KEY not in str(denied.value)
 
 
+def test_a_key_that_the_answer_repeats_is_not_shown() -> None:
+    echo = json_reply({"detail": f"The key {KEY} is revoked."}, 403)
+    with serving(lambda _: echo) as server, pytest.raises(ControlPlaneDenied, match=r"The key \*\*\* is revoked"):
+        names(reaching(server.url))
+
+
 def test_a_list_that_is_not_there_means_a_wrong_url() -> None:
     with (
         serving(lambda _: json_reply({"detail": "Not Found"}, 404)) as server,
