@@ -43,8 +43,8 @@ OFF = frozenset({"", "off", "none"})
 EMPTY_MEANS_OFF = ("report_revision_route", "report_deployment_route")
 """Settings whose empty variable is a value of its own, rather than unset."""
 
-SERVICE_LINK = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT|PORT)(_.*)?")
-"""Variables that Kubernetes adds for every Service whose name starts with `agentplane-`."""
+SERVICE_LINK = re.compile(r".*_SERVICE_(HOST|PORT)(_.*)?=.*|.*_PORT(_.*)?=(tcp|udp|sctp)://.*|.*_PORT_\d+_.*")
+"""Variables that Kubernetes adds for every Service whose name starts with `agentplane-`, with their values."""
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _HOSTNAME = re.compile(r"[A-Za-z0-9*]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?")
@@ -501,13 +501,13 @@ class Settings(BaseSettings):
 
 def unknown_variables(environment: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
     """Return (variable, nearest setting or "") of everything that looks like a setting of ours and is none."""
-    known = {variable(name) for name in Settings.model_fields}
-    names = sorted(os.environ if environment is None else environment)
-    strange = [name for name in names if name.startswith(PREFIX) and name not in known]
+    present = os.environ if environment is None else environment
+    known = {name.upper() for name in Settings.model_fields}
+    strange = {name.removeprefix(PREFIX): value for name, value in present.items() if name.startswith(PREFIX)}
     return [
-        (name, next(iter(difflib.get_close_matches(name, known, 1)), ""))
-        for name in strange
-        if not SERVICE_LINK.fullmatch(name)
+        (f"{PREFIX}{name}", next((f"{PREFIX}{near}" for near in difflib.get_close_matches(name, known, 1)), ""))
+        for name, value in sorted(strange.items())
+        if name not in known and not SERVICE_LINK.fullmatch(f"{PREFIX}{name}={value}")
     ]
 
 

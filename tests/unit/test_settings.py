@@ -1,0 +1,275 @@
+"""Settings: what fits together, and what is said of what does not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.errors import SettingsError
+from engine.settings import PREFIX, REGIONS, Settings, unknown_variables
+
+WORKSPACE = "11111111-2222-4333-8444-555555555555"
+LISTENER = "66666666-7777-4888-9999-000000000000"
+KEY = "lsv2_pt_0123456789abcdef_0123456789"
+
+ENOUGH = {
+    "LANGSMITH_API_KEY": KEY,
+    "WORKSPACE_ID": WORKSPACE,
+    "LISTENER_ID": LISTENER,
+    "WATCH_NAMESPACES": "agents",
+    "INGRESS_HOSTNAME": "agents.example.com",
+}
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Loads settings from an environment that holds nothing but what is given."""
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        monkeypatch.delenv(name)
+
+    def load(base: dict[str, str] | None = None, **variables: str | None) -> Settings:
+        for name, value in {**(ENOUGH if base is None else base), **variables}.items():
+            if value is None:
+                monkeypatch.delenv(f"{PREFIX}{name}", raising=False)
+            else:
+                monkeypatch.setenv(f"{PREFIX}{name}", value)
+        return Settings.load()
+
+    return load
+
+
+def test_the_shortest_configuration(load: Any) -> None:
+    settings = load()
+
+    assert str(settings.listener_id) == LISTENER
+    assert settings.watch_namespaces == ("agents",)
+    assert (settings.host_backend_url, settings.smith_backend_url) == REGIONS["gcp-us"]
+    assert (settings.routing.kind, settings.routing.hostname, settings.routing.tls) == (
+        "ingress",
+        "agents.example.com",
+        True,
+    )
+    assert (settings.poll_seconds, settings.sweep_seconds) == (10.0, 2.0)
+    assert settings.stream_name == LISTENER
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_a_region_sets_both_urls(load: Any, region: str) -> None:
+    settings = load(REGION=region.upper())
+
+    assert (settings.host_backend_url, settings.smith_backend_url) == REGIONS[region]
+
+
+def test_one_url_of_a_region_is_enough(load: Any) -> None:
+    settings = load(HOST_BACKEND_URL="https://eu.api.host.langchain.com/")
+
+    assert settings.smith_backend_url == "https://eu.api.smith.langchain.com"
+
+
+def test_a_self_hosted_pair(load: Any) -> None:
+    settings = load(HOST_BACKEND_URL="http://langsmith.corp/api-host/", SMITH_BACKEND_URL="http://langsmith.corp/api")
+
+    assert settings.host_backend_url == "http://langsmith.corp/api-host"
+    assert settings.smith_backend_url == "http://langsmith.corp/api"
+
+
+MISTAKES: dict[str, tuple[dict[str, str | None], list[str]]] = {
+    "nothing at all": (
+        dict.fromkeys(ENOUGH),
+        [
+            "AGENTPLANE_LANGSMITH_API_KEY is not set; needed: LangSmith API key",
+            "AGENTPLANE_WORKSPACE_ID is not set",
+            "AGENTPLANE_LISTENER_ID is not set; needed: id of the listener",
+            "AGENTPLANE_WATCH_NAMESPACES is not set",
+            "AGENTPLANE_INGRESS_HOSTNAME is not set",
+        ],
+    ),
+    "an empty key": ({"LANGSMITH_API_KEY": ""}, ["AGENTPLANE_LANGSMITH_API_KEY is not set"]),
+    "an id that is no UUID": ({"LISTENER_ID": "my-listener"}, ["AGENTPLANE_LISTENER_ID='my-listener'", "valid UUID"]),
+    "two regions": (
+        {"HOST_BACKEND_URL": REGIONS["gcp-us"][0], "SMITH_BACKEND_URL": REGIONS["aws-us"][1]},
+        ["AGENTPLANE_SMITH_BACKEND_URL='https://aws.api.smith.langchain.com'", "both URLs must be of one region"],
+    ),
+    "a URL of another region": (
+        {"REGION": "gcp-eu", "HOST_BACKEND_URL": REGIONS["gcp-us"][0]},
+        ["AGENTPLANE_HOST_BACKEND_URL=", "region gcp-eu has https://eu.api.host.langchain.com"],
+    ),
+    "swapped URLs": (
+        {"HOST_BACKEND_URL": REGIONS["gcp-us"][1], "SMITH_BACKEND_URL": REGIONS["gcp-us"][0]},
+        ["look swapped"],
+    ),
+    "half a self-hosted pair": (
+        {"HOST_BACKEND_URL": "https://langsmith.corp/api-host"},
+        ["AGENTPLANE_SMITH_BACKEND_URL is not set"],
+    ),
+    "an unknown region": (
+        {"REGION": "mars"},
+        ["AGENTPLANE_REGION='mars'", "'gcp-us', 'gcp-eu', 'gcp-apac' or 'aws-us'"],
+    ),
+    "a URL with the version": ({"HOST_BACKEND_URL": "https://x.example/v2"}, ["must end before /v1 or /v2"]),
+    "a URL with a password": ({"HOST_BACKEND_URL": "https://u:p@x.example"}, ["must be a plain URL"]),
+    "no URL": ({"HOST_BACKEND_URL": "api.host.langchain.com"}, ["must be a URL such as https://"]),
+    "two namespaces behind an Ingress": (
+        {"WATCH_NAMESPACES": "one,two"},
+        ["can only lead to Services of its own namespace", "AGENTPLANE_GATEWAY_ENABLED=true"],
+    ),
+    "no namespace name": ({"WATCH_NAMESPACES": "agents,Big_Ones"}, ["'Big_Ones' is not the name of a namespace"]),
+    "two routes": (
+        {"GATEWAY_ENABLED": "true", "ISTIO_GATEWAY_ENABLED": "true"},
+        ["AGENTPLANE_GATEWAY_ENABLED and AGENTPLANE_ISTIO_GATEWAY_ENABLED are true together", "at most one route"],
+    ),
+    "an Ingress and a Gateway": (
+        {"INGRESS_ENABLED": "true", "GATEWAY_ENABLED": "true"},
+        ["AGENTPLANE_INGRESS_ENABLED and AGENTPLANE_GATEWAY_ENABLED are true together"],
+    ),
+    "a Gateway without a name": (
+        {"GATEWAY_ENABLED": "true"},
+        ["AGENTPLANE_GATEWAY_NAME is not set", "AGENTPLANE_GATEWAY_HOSTNAME is not set"],
+    ),
+    "a hostname with a scheme": ({"INGRESS_HOSTNAME": "https://a.example"}, ["without https://"]),
+    "no number": (
+        {"POLL_SECONDS": "often"},
+        ["AGENTPLANE_POLL_SECONDS='often'", "expected: seconds between two polls"],
+    ),
+    "a negative time": ({"SWEEP_SECONDS": "-1"}, ["AGENTPLANE_SWEEP_SECONDS='-1'", "greater than 0"]),
+    "a short lock": ({"LOCK_SECONDS": "10"}, ["AGENTPLANE_LOCK_SECONDS=10: must be at least 60"]),
+    "a share above one": ({"DELETION_GUARD_SHARE": "50"}, ["AGENTPLANE_DELETION_GUARD_SHARE='50'"]),
+    "a prefix with a brace": ({"PREFIX": "{x}"}, ["AGENTPLANE_PREFIX='{x}'"]),
+    "a route without a method": (
+        {"REPORT_REVISION_ROUTE": "/v2/status"},
+        ["AGENTPLANE_REPORT_REVISION_ROUTE='/v2/status'", "must be METHOD and /path"],
+    ),
+    "a route with an unknown part": (
+        {"REPORT_DEPLOYMENT_ROUTE": "PATCH /v2/{name}"},
+        ["may use {deployment_id} and {revision_id} only, not 'name'"],
+    ),
+    "a template that is not there": (
+        {"TEMPLATE_DB": "/nowhere/db.yaml"},
+        ["AGENTPLANE_TEMPLATE_DB='/nowhere/db.yaml': is not a file"],
+    ),
+    "another database": ({"REDIS_URL": "postgres://u:sesame@h/0"}, ["AGENTPLANE_REDIS_URL: must start with redis://"]),
+    "a key with a blank": ({"LANGSMITH_API_KEY": "sesame open"}, ["AGENTPLANE_LANGSMITH_API_KEY: must be one word"]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_names_the_setting_the_value_and_the_mend(load: Any, mistake: str) -> None:
+    variables, words = MISTAKES[mistake]
+
+    with pytest.raises(SettingsError) as error:
+        load(**variables)
+
+    for word in words:
+        assert word in str(error.value)
+    assert "sesame" not in str(error.value)
+    assert KEY not in str(error.value)
+
+
+def test_every_mistake_is_told_at_once(load: Any) -> None:
+    with pytest.raises(SettingsError) as error:
+        load(WORKSPACE_ID="x", POLL_SECONDS="y", PREFIX="Z")
+
+    assert len(str(error.value).splitlines()) == 3
+
+
+def test_more_namespaces_are_fine_behind_a_gateway(load: Any) -> None:
+    settings = load(
+        WATCH_NAMESPACES=" one , two,one ",
+        GATEWAY_ENABLED="true",
+        GATEWAY_NAME="public",
+        GATEWAY_HOSTNAME="a.example:8443",
+        GATEWAY_BASE_PATH="agents/",
+        INGRESS_HOSTNAME=None,
+    )
+
+    assert settings.watch_namespaces == ("one", "two")
+    assert (settings.routing.kind, settings.routing.base_path) == ("gateway", "/agents")
+
+
+def test_no_hostname_is_needed_without_health_checks(load: Any) -> None:
+    assert load(INGRESS_HOSTNAME=None, HEALTH_CHECK_ENABLED="false").routing.hostname == ""
+
+
+def test_no_route_at_all(load: Any) -> None:
+    assert load(INGRESS_HOSTNAME=None, INGRESS_ENABLED="false").routing.kind == "none"
+
+
+def test_an_operator_alone_needs_no_langsmith(load: Any) -> None:
+    alone = {"LISTENER_ENABLED": "false", "WATCH_NAMESPACES": "agents"}
+    with pytest.raises(SettingsError, match="AGENTPLANE_DIGEST_KEY is not set"):
+        load(alone)
+
+    assert load(alone, DIGEST_KEY="something-long-and-secret").stream_name == "operator"
+
+
+@pytest.mark.parametrize("value", ["", "off", "None"])
+def test_report_routes_can_be_switched_off(load: Any, value: str) -> None:
+    assert load(REPORT_REVISION_ROUTE=value).report_revision_route == ""
+
+
+def test_an_empty_variable_is_unset(load: Any) -> None:
+    assert load(POLL_SECONDS="", KUBECONFIG="").poll_seconds == 10.0
+
+
+def test_a_key_from_a_file_may_end_in_a_newline(load: Any) -> None:
+    assert load(LANGSMITH_API_KEY=f"{KEY}\n").langsmith_api_key.get_secret_value() == KEY
+
+
+def test_templates_are_read(load: Any, tmp_path: Path) -> None:
+    template = tmp_path / "deployment.yaml"
+    template.write_text("kind: Deployment\n")
+
+    assert load(TEMPLATE_DEPLOYMENT=str(template)).templates() == {"deployment": "kind: Deployment\n"}
+
+
+def test_no_secret_is_ever_shown(load: Any) -> None:
+    settings = load(
+        REDIS_URL="rediss://user:p%40ss-word@redis.corp:6380/1?password=other-word",
+        SENTRY_DSN="https://dsn-key@sentry.corp/1",
+        DIGEST_KEY="digest-sesame",
+    )
+    shown = f"{settings!r} {settings} {settings.describe()} {settings.model_dump_json()}"
+
+    for secret in (KEY, "p%40ss-word", "p@ss-word", "other-word", "dsn-key", "digest-sesame"):
+        assert secret not in shown
+    assert settings.redis_display == "rediss://user:***@redis.corp:6380/1?password=***"
+    assert {KEY, "p%40ss-word", "p@ss-word", "other-word", "digest-sesame"} <= set(settings.secrets())
+
+
+def test_every_setting_is_described(load: Any) -> None:
+    described = load().describe()
+
+    assert [setting.variable for setting in described if not setting.description] == []
+    given = {setting.variable.removeprefix(PREFIX) for setting in described if setting.given}
+    assert given == set(ENOUGH)
+
+
+def test_a_misspelt_variable_is_found_with_the_nearest_name() -> None:
+    environment = {
+        "AGENTPLANE_POLL_SECOND": "3",
+        "AGENTPLANE_POLL_SECONDS": "3",
+        "AGENTPLANE_REDIS_PORT": "tcp://10.0.0.1:6379",
+        "AGENTPLANE_REDIS_SERVICE_HOST": "10.0.0.1",
+        "AGENTPLANE_ZZZ": "",
+        "HOME": "/",
+    }
+
+    assert unknown_variables(environment) == [
+        ("AGENTPLANE_POLL_SECOND", "AGENTPLANE_POLL_SECONDS"),
+        ("AGENTPLANE_ZZZ", ""),
+    ]
+
+
+def test_settings_do_not_change(load: Any) -> None:
+    settings = load()
+
+    with pytest.raises(ValueError, match="frozen"):
+        settings.poll_seconds = 1.0
+
+
+def test_a_setting_that_does_not_exist(load: Any) -> None:
+    with pytest.raises(SettingsError, match="pol_seconds: there is no such setting"):
+        Settings.load(pol_seconds=3)
