@@ -109,8 +109,8 @@ class EventLog(Protocol):
         """Yield records as they are appended, for ever, from `after_position` (None: only what comes from now on).
 
         Waits at most `block` seconds inside the log at a time, and ends when `until`, asked between two waits, says
-        True. Goes on after an outage of Redis. Records that a Redis without its last second has lost and numbered
-        anew are yielded as the new records that they are.
+        True. Goes on after an outage of Redis. Positions that a Redis without its last second gives out anew are
+        yielded as the new records that they are, unless more came within one wait than were lost.
         """
         ...
 

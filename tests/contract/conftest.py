@@ -22,6 +22,8 @@ class World:
     clock: MovableClock
     pass_time: Callable[[float], None]
     """Seconds: for the log's clock and for its locks."""
+    run_out: Callable[[str], None]
+    """Let the lock of a stream run out now."""
 
 
 def _sleep_too(clock: MovableClock) -> Callable[[float], None]:
@@ -36,12 +38,13 @@ def _sleep_too(clock: MovableClock) -> Callable[[float], None]:
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     clock = MovableClock()
     if request.param == "memory":
-        yield World(MemoryLog(clock), clock, clock.move)
+        memory = MemoryLog(clock)
+        yield World(memory, clock, clock.move, lambda stream: memory._locks.clear())
         return
     events = RedisLog.from_url(
         request.getfixturevalue("redis_url"), request.getfixturevalue("prefix"), timeout=5, clock=clock
     )
-    yield World(events, clock, _sleep_too(clock))
+    yield World(events, clock, _sleep_too(clock), lambda stream: events._call("DEL", events._lock_key(stream)))
     events.close()
 
 

@@ -154,3 +154,13 @@ def test_not_too_many_timers_are_taken_at_once(events: EventLog) -> None:
 
     assert events.take_due(LATER, limit=3) == ["work/0", "work/1", "work/2"]
     assert events.take_due(LATER, limit=3) == ["work/3", "work/4"]
+
+
+def test_a_timer_does_not_make_an_old_mark_young(world: World) -> None:
+    world.events.mark_dirty("work/a")
+    world.events.schedule("work/a", SOON)
+    world.clock.move(20)
+
+    world.events.take_due(world.clock.now())
+
+    assert world.events.take_dirty(15) == ["work/a"]
