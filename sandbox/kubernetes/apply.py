@@ -1,7 +1,8 @@
 """Field ownership: `metadata.managedFields`, and server-side apply on top of it.
 
-A field is named by its path, a tuple of elements as they appear in `fieldsV1`: `f:spec`, `k:{"name":"web"}` for an item of a
-list-map, `v:"x"` for an item of a set. What a manager owns is a plain set of paths, so ownership is set algebra:
+A field is named by its path, a tuple of elements as they appear in `fieldsV1`: `f:spec`, `k:{"name":"web"}` for
+an item of a list-map, `v:"x"` for an item of a set. What a manager owns is a plain set of paths, so ownership is
+set algebra:
 
     apply    merged = live + configuration;  conflict = what changed & what others own (`force` takes it from them)
              stale = what I owned last time - what anybody owns now; stale fields are removed

@@ -1,7 +1,8 @@
 """Which kinds exist and what is special about their fields: tables, and the compiler that turns them into schemas.
 
-Names, types and required fields of built-in kinds come from the typed models of the kubernetes client, so this file only says
-what those cannot: which lists merge by which key, which maps are one value, and what is filled in when absent.
+Names, types and required fields of built-in kinds come from the typed models of the kubernetes client, so this
+file only says what those cannot: which lists merge by which key, which maps are one value, and what is filled in
+when absent.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from sandbox.kubernetes import schema as schemas
 from sandbox.kubernetes.schema import NOTHING, Schema
 from sandbox.kubernetes.status import qualified, unsupported
 
-# n namespaced, s status subresource, c scale subresource, g metadata.generation counts spec changes, a in `kubectl get all`
+# Flags: n namespaced, s status subresource, c scale subresource, g metadata.generation counts spec changes,
+# a shown by `kubectl get all`.
 _ROWS = """
 -                            namespaces                Namespace                ns      s
 -                            nodes                     Node                     no      s
@@ -104,8 +106,8 @@ _ATOMIC_MODELS = {
     "SecretKeySelector", "ConfigMapKeySelector", "ObjectFieldSelector", "ResourceFieldSelector", "NodeSelector",
     "NodeSelectorTerm", "RoleRef", "Subject", "ScopeSelector", "SecretReference", "IngressClassParametersReference",
 }  # fmt: skip
-_INT_OR_STRING = {"targetPort", "maxSurge", "maxUnavailable", "minAvailable", "HTTPGetAction.port", "TCPSocketAction.port",
-                  "NetworkPolicyPort.port"}  # fmt: skip
+_INT_OR_STRING = {"targetPort", "maxSurge", "maxUnavailable", "minAvailable", "HTTPGetAction.port",
+                  "TCPSocketAction.port", "NetworkPolicyPort.port"}  # fmt: skip
 _QUANTITIES = {
     "ResourceRequirements.limits", "ResourceRequirements.requests", "VolumeResourceRequirements.limits",
     "VolumeResourceRequirements.requests", "EmptyDirVolumeSource.sizeLimit", "ResourceFieldSelector.divisor",
@@ -118,7 +120,8 @@ _POINTERS_TO_TEXT = {"PersistentVolumeClaimSpec.storageClassName", "HostPathVolu
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "PodSpec": {"restartPolicy": "Always", "dnsPolicy": "ClusterFirst", "schedulerName": "default-scheduler",
                 "terminationGracePeriodSeconds": 30, "securityContext": {}},
-    "Container": {"resources": {}, "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"},
+    "Container": {"resources": {}, "terminationMessagePath": "/dev/termination-log",
+                  "terminationMessagePolicy": "File"},
     "ContainerPort": {"protocol": "TCP"},
     "Probe": {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3},
     "HTTPGetAction": {"path": "/", "scheme": "HTTP"},
@@ -208,7 +211,7 @@ _SCALARS = {"str": "string", "int": "integer", "bool": "boolean", "float": "numb
 
 
 def _field(place: str, name: str, kind: str, default: Any) -> Schema:
-    """The schema of one field; models are shared, so a field with its own default or merging gets a copy of the node."""
+    """The schema of one field. Models are shared: a field with a default of its own gets a copy of the node."""
     if place in _QUANTITIES and kind in ("str", "object"):
         return Schema(int_or_string=True, model="quantity", has_defaults=False)
     if kind.startswith("Dict[str, "):

@@ -24,7 +24,8 @@ _MESSAGES = {
     "ObjectMeta": "1:name:text 2:generateName:text 3:namespace:text 4:selfLink:text 5:uid:text 6:resourceVersion:text "
     "7:generation:int 8:creationTimestamp:- 9:deletionTimestamp:- 10:deletionGracePeriodSeconds:- 11:labels:map "
     "12:annotations:map 13:ownerReferences:*OwnerReference 14:finalizers:*text 17:managedFields:-",
-    "OwnerReference": "1:kind:text 3:name:text 4:uid:text 5:apiVersion:text 6:controller:bool 7:blockOwnerDeletion:bool",
+    "OwnerReference": "1:kind:text 3:name:text 4:uid:text 5:apiVersion:text 6:controller:bool "
+    "7:blockOwnerDeletion:bool",
     "LocalObjectReference": "1:name:text",
     "ObjectReference": "1:kind:text 2:namespace:text 3:name:text 4:uid:text 5:apiVersion:text 6:resourceVersion:text "
     "7:fieldPath:text",
@@ -36,8 +37,9 @@ _MESSAGES = {
     "ServiceAccount": "1:metadata:ObjectMeta 2:secrets:*ObjectReference 3:imagePullSecrets:*LocalObjectReference "
     "4:automountServiceAccountToken:bool",
     "Deployment": "1:metadata:ObjectMeta 2:spec:DeploymentSpec 3:status:-",
-    "DeploymentSpec": "1:replicas:count 2:selector:LabelSelector 3:template:PodTemplateSpec 4:strategy:DeploymentStrategy "
-    "5:minReadySeconds:int 6:revisionHistoryLimit:count 7:paused:bool 9:progressDeadlineSeconds:int",
+    "DeploymentSpec": "1:replicas:count 2:selector:LabelSelector 3:template:PodTemplateSpec "
+    "4:strategy:DeploymentStrategy 5:minReadySeconds:int 6:revisionHistoryLimit:count 7:paused:bool "
+    "9:progressDeadlineSeconds:int",
     "DeploymentStrategy": "1:type:text",
     "PodTemplateSpec": "1:metadata:ObjectMeta 2:spec:PodSpec",
     "PodSpec": "2:containers:*Container 3:restartPolicy:text 4:terminationGracePeriodSeconds:count 6:dnsPolicy:text "

@@ -11,8 +11,8 @@ The interface for controllers (all synchronous, on the event loop's thread; each
     watch = registry.watch("deployments.apps", "pods")              -> present objects as ADDED, then changes
     async for event in watch: event.type, event.stored.object (shared: do not change), event.stored.copy()
 
-An update that changes nothing writes nothing. Every write goes the same way: decode (prune unknown fields, check types),
-default, keep what the caller may not change, own fields, validate, store.
+An update that changes nothing writes nothing. Every write goes the same way: decode (prune unknown fields, check
+types), default, keep what the caller may not change, own fields, validate, store.
 """
 
 from __future__ import annotations
@@ -302,8 +302,8 @@ class Registry:
         metadata = changed.setdefault("metadata", {})
         for field_name, given in (("name", name), ("namespace", namespace)):
             if given and metadata.get(field_name) not in (None, given):
-                words = f"the {field_name} of the object ({metadata[field_name]}) does not match the {field_name} on the URL"
-                raise status.bad_request(f"{words} ({given})")
+                words = f"the {field_name} of the object ({metadata[field_name]}) does not match the {field_name}"
+                raise status.bad_request(f"{words} on the URL ({given})")
         self._decode(kind, changed, request, lenient=True)
         return self._update(kind, old, changed, subresource, request, applied=False), False
 
@@ -323,7 +323,8 @@ class Registry:
         live: Object = old.copy() if old else {"metadata": {}}
         version, uid = config["metadata"].pop("resourceVersion", None), config["metadata"].pop("uid", None)
         if old is None and uid:
-            raise status.conflict(kind.group, kind.plural, name, f"uid mismatch: the provided object specified uid {uid}, and no existing object was found")  # fmt: skip
+            why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+            raise status.conflict(kind.group, kind.plural, name, why)
         who = ownership.Manager(request.manager, "Apply", kind.api_version, subresource)
         merged = ownership.apply(kind.schema, live, config, who, request.force, now())
         merged["apiVersion"] = kind.stored_api_version

@@ -1,8 +1,8 @@
 """What an object may look like: one structural schema for built-in kinds and custom resources alike.
 
-Built-in kinds are compiled from the typed models of the kubernetes client (names, types, required fields) with the tables in
-`kinds`; custom resources from the OpenAPI schema of their CRD. Everything that needs structure walks a compiled `Schema`: pruning,
-defaulting, validation (here), field ownership (`apply`), strategic merge (`patches`) and the published OpenAPI.
+Built-in kinds are compiled from the typed models of the kubernetes client with the tables in `kinds`; custom
+resources from the OpenAPI schema of their CRD. Everything that needs structure walks a compiled `Schema`: pruning,
+defaulting and validation (here), field ownership (`apply`), strategic merge (`patches`), the published OpenAPI.
 `x-kubernetes-validations` (CEL) is not evaluated.
 """
 
@@ -115,6 +115,12 @@ def _is_ip(version: int) -> Callable[[str], bool]:
     return check
 
 
+def _matches(pattern: str) -> Callable[[str], bool]:
+    compiled = re.compile(pattern)
+    return lambda text: compiled.match(text) is not None
+
+
+_HOST_LABEL = "[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?"
 _FORMATS: dict[str, Callable[[Any], bool]] = {
     "int32": lambda value: not isinstance(value, int) or -(2**31) <= value < 2**31,
     "int64": lambda value: not isinstance(value, int) or -(2**63) <= value < 2**63,
@@ -123,10 +129,10 @@ _FORMATS: dict[str, Callable[[Any], bool]] = {
     "byte": _is_base64,
     "ipv4": _is_ip(4),
     "ipv6": _is_ip(6),
-    "uuid": re.compile(r"(?i)[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$").match,  # type: ignore[dict-item]
-    "email": re.compile(r"[^@\s]+@[^@\s]+$").match,  # type: ignore[dict-item]
-    "hostname": re.compile(r"[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*$").match,  # type: ignore[dict-item]
-    "uri": re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|/").match,  # type: ignore[dict-item]
+    "uuid": _matches(r"(?i)[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$"),
+    "email": _matches(r"[^@\s]+@[^@\s]+$"),
+    "hostname": _matches(rf"{_HOST_LABEL}(\.{_HOST_LABEL})*$"),
+    "uri": _matches(r"[a-zA-Z][a-zA-Z0-9+.-]*:|/"),
 }
 
 
@@ -144,7 +150,9 @@ def format_check(name: str) -> Check | None:
     return check
 
 
-def _limit(applies: type | tuple[type, ...], broken: Callable[[Any, Any], bool], words: str, quote: bool = False):  # type: ignore[no-untyped-def]
+def _limit(
+    applies: type | tuple[type, ...], broken: Callable[[Any, Any], bool], words: str, quote: bool = False
+) -> Callable[[Any], Check]:
     """A keyword whose value is one limit, e.g. `maxLength`."""
 
     def compile_check(limit: Any) -> Check:

@@ -1,9 +1,9 @@
 """The objects, their resourceVersions and the recent history that watches resume from.
 
-One process, one event loop: every write is a plain synchronous call that finishes before the next begins, so a write is
-atomic without transactions. Stored values are never changed in place: a write puts a new `Stored` there, and whoever holds the
-old one (a paged list, a watch) keeps a consistent view for nothing. Each write goes through to SQLite at once (WAL, no
-fsync): the state outlives a killed process, not a power cut.
+One process, one event loop: every write is a plain synchronous call that finishes before the next begins, so a
+write is atomic without transactions. Stored values are never changed in place: a write puts a new `Stored` there,
+and whoever holds the old one (a paged list, a watch) keeps a consistent view for nothing. Each write goes through to
+SQLite at once (WAL, no fsync): the state outlives a killed process, not a power cut.
 
 `resourceVersion` is one counter for everything. The last `history` events of each resource are kept; a watch that asks
 for an older version gets `expired`, as from a compacted etcd. History is not persisted: after a restart the versions
@@ -115,7 +115,7 @@ class Watch:
 
 
 class Store:
-    """`get`, `list`, `create`, `update`, `delete`, `watch` of raw objects. Verbs with API semantics are in `registry`."""
+    """Raw objects: `get`, `list`, `create`, `update`, `delete`, `watch`. The API's semantics are in `registry`."""
 
     def __init__(self, path: Path | str = ":memory:", history: int = 4000) -> None:
         self._lock = threading.RLock()

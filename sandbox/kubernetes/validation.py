@@ -1,6 +1,7 @@
 """What the API server refuses about built-in kinds beyond their types, and which fields never change.
 
-Not every rule of Kubernetes: those that manifests of this project and its tests run into, worded as the real server does.
+Not every rule of Kubernetes: those that manifests of this project and its tests run into. Fields and reasons are the
+real server's; the words are our own.
 """
 
 from __future__ import annotations
@@ -19,19 +20,13 @@ from sandbox.kubernetes.status import Cause, disallowed, duplicate, required, un
 
 Object = dict[str, Any]
 
-_LABEL_1123 = (
-    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an "
-    "alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
-)
-_SUBDOMAIN = (
-    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end "
-    "with an alphanumeric character (e.g. 'example.com', regex used for validation is "
-    "'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
-)
-_LABEL_1035 = (
-    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end "
-    "with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')"
-)
+_LABEL_1123 = "must be a DNS label: lower case letters, digits and '-', as [a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_SUBDOMAIN = "must be a DNS subdomain: labels as [a-z0-9]([-a-z0-9]*[a-z0-9])? joined by '.'"
+_LABEL_1035 = "must be a DNS label that starts with a letter, as [a-z]([-a-z0-9]*[a-z0-9])?"
+_QUALIFIED = "must be a name of letters, digits, '-', '_' and '.', optionally behind a DNS subdomain and '/'"
+_LABEL_VALUE = "must be empty, or letters, digits, '-', '_' and '.' between a letter or digit at each end"
+_ENV_NAME = "must be letters, digits, '-', '_' and '.', and not start with a digit"
+_DATA_KEY = "must be a file name of letters, digits, '-', '_' and '.', at most 253 characters"
 _IS_LABEL_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?$").match
 _IS_LABEL_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?$").match
 _IS_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$").match
@@ -86,12 +81,7 @@ def check_metadata(resource: str, metadata: Object, causes: list[Cause], custom:
 def _check_key(key: str, path: str, causes: list[Cause]) -> None:
     prefix, slash, name = key.rpartition("/")
     if not _IS_LABEL_NAME(name) or (slash and not _IS_SUBDOMAIN(prefix)):
-        words = (
-            "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric "
-            "character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
-            "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
-        )
-        causes.append(wrong(path, key, words))
+        causes.append(wrong(path, key, _QUALIFIED))
 
 
 def check_labels(labels: Mapping[str, str], path: str, causes: list[Cause]) -> None:
@@ -100,12 +90,7 @@ def check_labels(labels: Mapping[str, str], path: str, causes: list[Cause]) -> N
         if len(value) > 63:
             causes.append(wrong(path, value, "must be no more than 63 characters"))
         elif not _IS_LABEL_VALUE(value):
-            words = (
-                "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start "
-                "and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for "
-                "validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
-            )
-            causes.append(wrong(path, value, words))
+            causes.append(wrong(path, value, _LABEL_VALUE))
 
 
 def check_quantities(schema: Schema, value: Any, path: str) -> str:
@@ -175,12 +160,7 @@ def _container(container: Object, at: str, volumes: set[Any]) -> Iterator[Cause]
         if not name:
             yield required(f"{at}.env[{index}].name")
         elif not _IS_ENV_NAME(name):
-            words = (
-                "a valid environment variable name must consist of alphabetic characters, digits, '_', '-', or '.', and must "
-                "not start with a digit (e.g. 'my.env-name',  or 'MY_ENV.NAME',  or 'MyEnvName1', regex used for validation "
-                "is '[-._a-zA-Z][-._a-zA-Z0-9]*')"
-            )
-            yield wrong(f"{at}.env[{index}].name", name, words)
+            yield wrong(f"{at}.env[{index}].name", name, _ENV_NAME)
         if variable.get("value") and variable.get("valueFrom"):
             yield wrong(f"{at}.env[{index}].valueFrom", "", "may not be specified when `value` is not empty")
     mounts: list[str] = []
@@ -321,11 +301,7 @@ def _data(obj: Object) -> Iterator[Cause]:
             yield wrong(f"data[{key}]", key, "duplicate of key present in binaryData")
     for key in obj.get("data") or {}:
         if not _IS_DATA_KEY(key):
-            words = (
-                "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  "
-                "or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
-            )
-            yield wrong(f"data[{key}]", key, words)
+            yield wrong(f"data[{key}]", key, _DATA_KEY)
 
 
 def illegal_base64(secret: Object) -> int | None:
@@ -471,13 +447,10 @@ def check_change(resource: str, old: Object, new: Object, causes: list[Cause]) -
     if resource == "statefulsets.apps" and _without(old["spec"], _STATEFUL_MAY_CHANGE) != _without(
         new["spec"], _STATEFUL_MAY_CHANGE
     ):
-        words = "updates to statefulset spec for fields other than 'replicas', 'template', and 'updateStrategy' are forbidden"
+        words = "only 'replicas', 'template', 'updateStrategy' and the like of a StatefulSet's spec may be updated"
         causes.append(disallowed("spec", words))
     if resource == "pods" and _pod_fixed(old["spec"]) != _pod_fixed(new["spec"]):
-        words = (
-            "pod updates may not change fields other than `spec.containers[*].image`, `spec.initContainers[*].image`, "
-            "`spec.activeDeadlineSeconds` or `spec.tolerations` (only additions to existing tolerations)"
-        )
+        words = "only a pod's images, activeDeadlineSeconds and tolerations may be updated"
         causes.append(disallowed("spec", words))
     if resource == "services":
         before, after = old["spec"].get("clusterIP"), new["spec"].get("clusterIP")
