@@ -26,6 +26,7 @@ def claim_template(claim: dict[str, Json]) -> None:
     """Bring a volume claim template into canonical form, in place: all of them together are one value."""
     claim.setdefault("apiVersion", "v1")
     claim.setdefault("kind", "PersistentVolumeClaim")
+    claim["metadata"].setdefault("creationTimestamp", None)
     claim.setdefault("status", {"phase": "Pending"})
     spec = claim.setdefault("spec", {})
     spec.setdefault("volumeMode", "Filesystem")

@@ -185,7 +185,7 @@ def _http_route(lgp: Lgp, config: OperatorConfig, way: Gateway, port: int) -> Ma
                     "matches": [
                         {"path": {"type": "PathPrefix", "value": names.route_path(way.base_path, lgp.name)}},
                     ],
-                    "backendRefs": [{"group": "", "kind": "Service", "name": name, "port": port, "weight": 1}],
+                    "backendRefs": [{"kind": "Service", "name": name, "port": port, "weight": 1}],
                 }
             ],
         },

@@ -247,6 +247,11 @@ def test_the_platform_wins_and_a_variable_appears_once() -> None:
     assert len(env(deployment)) == len(container(deployment)["env"])
 
 
+def test_an_empty_value_is_left_out_as_the_api_server_does() -> None:
+    deployment = made(lgp({"env": [{"name": "EMPTY", "value": ""}]}))["Deployment/"]
+    assert {"name": "EMPTY"} in container(deployment)["env"]
+
+
 @pytest.mark.parametrize(
     ("server", "api", "queue"),
     [
