@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from tests.conformance.client import Api, eventually
@@ -82,3 +84,23 @@ def set_rolled_out(api: Api, name: str) -> bool:
         and status.get("replicas", 0) == replicas
         and status.get("currentRevision") == status.get("updateRevision")
     )
+
+
+@contextlib.contextmanager
+def pods_become_ready(api: Api, only: Callable[[Object], bool] = lambda pod: True) -> Iterator[None]:
+    """While the block runs, every Pod in the namespace that `only` accepts becomes ready."""
+    ended = threading.Event()
+
+    def serve() -> None:
+        while not ended.wait(0.05):
+            for pod in live_pods(api):
+                if not is_ready(pod) and only(pod):
+                    make_ready(api, pod)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
