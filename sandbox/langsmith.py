@@ -21,6 +21,16 @@ from starlette.routing import Route
 
 _PROJECT = re.compile(rb'"session_name"\s*:\s*"((?:[^"\\]|\\.)*)"')
 
+BATCHES = {
+    "use_multipart_endpoint": True,
+    "size_limit": 100,
+    "size_limit_bytes": 20 * 1024 * 1024,
+    "scale_up_nthreads_limit": 4,
+    "scale_up_qsize_trigger": 1000,
+    "scale_down_nempty_trigger": 4,
+}
+"""How clients are to send runs; all of it is needed, or their sender gives up."""
+
 
 class LangSmith:
     """One LangSmith for the workspaces of `keys` (API key → workspace id)."""
@@ -52,7 +62,7 @@ class LangSmith:
         return JSONResponse({"tenant_id": workspace, "organization_id": workspace, "user_id": workspace})
 
     async def _info(self, request: Request) -> Response:
-        return JSONResponse({"version": "sandbox", "batch_ingest_config": {"use_multipart_endpoint": True}})
+        return JSONResponse({"version": "sandbox", "batch_ingest_config": BATCHES})
 
     async def _ingest(self, request: Request) -> Response:
         if self._workspace(request) is None:
