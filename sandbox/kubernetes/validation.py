@@ -10,7 +10,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from sandbox.kubernetes.defaults import canonical_quantity
@@ -116,10 +116,10 @@ def check_quantities(schema: Schema, value: Any, path: str) -> str:
 # pods
 
 
-def _pod_spec(spec: Object, path: str) -> Iterator[Cause]:
+def _pod_spec(spec: Object, path: str, claims: Iterable[Any] = ()) -> Iterator[Cause]:
     if not spec.get("containers"):
         yield required(f"{path}.containers")
-    volumes = {volume.get("name") for volume in spec.get("volumes") or ()}
+    volumes = {*claims, *(volume.get("name") for volume in spec.get("volumes") or ())}
     yield from _unique(spec.get("volumes") or (), f"{path}.volumes", "name")
     names: list[str] = []
     for field in ("initContainers", "containers"):
@@ -220,7 +220,8 @@ def _workload(workload: Object) -> Iterator[Cause]:
     causes: list[Cause] = []
     check_labels((template.get("metadata") or {}).get("labels") or {}, "spec.template.labels", causes)
     yield from causes
-    yield from _pod_spec(template.get("spec") or {}, "spec.template.spec")
+    claims = [(claim.get("metadata") or {}).get("name") for claim in spec.get("volumeClaimTemplates") or ()]
+    yield from _pod_spec(template.get("spec") or {}, "spec.template.spec", claims)
     policy = (template.get("spec") or {}).get("restartPolicy", "Always")
     if policy != "Always":
         yield ("FieldValueNotSupported", f'Unsupported value: "{policy}": supported values: "Always"',
