@@ -5,9 +5,8 @@
     engine.advance("deployment/…")                            # as often as anybody asks
 
 Configuration is an event: `record_configuration` appends ConfigurationRecorded to the data plane's own stream when a
-half's configuration is not the one recorded last, and then marks every stream of that half dirty. The snapshot of the
-own stream says up to where that marking is known to be complete, so a crash between the two is made good by whoever
-starts next.
+half's configuration is not the one recorded last, marks every stream of that half dirty, and appends
+ConfigurationSpread. A crash in between leaves the second event out, and whoever starts next makes it good.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ from engine.adapters.cluster import KubernetesCluster
 from engine.adapters.control_plane import HttpControlPlane
 from engine.adapters.digest import keyed_digest
 from engine.adapters.health import HttpHealth
-from engine.engine_events import ENGINE_EVENTS, ConfigurationRecorded, EngineState, evolve
+from engine.engine_events import ENGINE_EVENTS, ConfigurationRecorded, ConfigurationSpread, EngineState, evolve
 from engine.errors import AgentplaneError, ConcurrencyConflict, LockLost
 from engine.event import Event
-from engine.folding import canonical, digest
+from engine.folding import digest
 from engine.listener.config import ListenerConfig
 from engine.listener.machine import ListenerMachine
 from engine.listener.poll import DeletionGuard, Poller, PollResult
-from engine.log.contract import EventLog, Lock, Snapshot
+from engine.log.contract import EventLog, Lock
 from engine.log.redis import RedisLog
 from engine.loop import Advanced, advance
 from engine.machine import Machine
@@ -50,9 +49,6 @@ log = structlog.get_logger(__name__)
 PROGRAM_VERSION = version("agentplane")
 
 ACTOR = "engine"
-
-SPREAD = "configuration-spread:1"
-"""Fingerprint of the own stream's snapshot: configurations up to its version have reached every stream."""
 
 
 class UnknownStream(AgentplaneError):
@@ -112,17 +108,16 @@ class Engine:
     def advance(self, stream: str) -> Advanced:
         """Bring `stream` as far as it goes now. Raises UnknownStream, LogUnavailable."""
         if stream == self.own_stream:
-            return self._spread()
+            return self._settle_own()
         machine = self.machine_of(stream)
-        with telemetry.bound(stream=stream):
-            advanced = advance(
-                stream,
-                telemetry.observed(machine),
-                self.events,
-                self.ports,
-                lock_term=self.settings.lock_seconds,
-                backoff=self.backoff,
-            )
+        advanced = advance(
+            stream,
+            telemetry.observed(machine),
+            self.events,
+            self.ports,
+            lock_term=self.settings.lock_seconds,
+            backoff=self.backoff,
+        )
         telemetry.ADVANCES.labels(machine.name, advanced.outcome).inc()
         return advanced
 
@@ -159,24 +154,34 @@ class Engine:
     # --- configuration
 
     def record_configuration(self) -> list[str]:
-        """Record each half's configuration where it changed; return the halves whose streams were marked dirty."""
-        for machine in self.machines.values():
-            self._record(machine)
-        return self._unspread_then_settled()[1]
+        """Record each half's configuration where it changed; return the halves whose streams were marked dirty.
 
-    def _record(self, machine: Machine[Any]) -> None:
+        Two processes may do this at once: marking twice costs one look at each stream.
+        """
+        return [machine.name for machine in self.machines.values() if self._record(machine)]
+
+    def _record(self, machine: Machine[Any]) -> bool:
         config = machine.config.model_dump(mode="json")
         wanted = digest(config)
+        if self._own_state()[0].config_digests.get(machine.name) != wanted:
+            self._append(ConfigurationRecorded(half=machine.name, digest=wanted, config=config))
+            log.info("configuration recorded", stream=self.own_stream, half=machine.name, digest=wanted)
+        if self._own_state()[0].spread_digests.get(machine.name) == wanted:
+            return False
+        for stream in self.events.streams(machine.stream_prefix):
+            self.events.mark_dirty(stream)
+        self._append(ConfigurationSpread(half=machine.name, digest=wanted))
+        return True
+
+    def _append(self, event: Event) -> None:
+        """Append a fact to the own stream, after whatever came meanwhile."""
         while True:
-            state, at = self._own_state()
-            if state.config_digests.get(machine.name) == wanted:
-                return
-            event = ConfigurationRecorded(half=machine.name, digest=wanted, config=config)
+            _, at = self._own_state()
             try:
-                self.events.append(self.own_stream, at, [event], actor=ACTOR)
+                at = self.events.append(self.own_stream, at, [event], actor=ACTOR)
             except ConcurrencyConflict:
                 continue
-            log.info("configuration recorded", stream=self.own_stream, half=machine.name, digest=wanted)
+            self.events.settle(self.own_stream, at)
             return
 
     def _own_state(self) -> tuple[EngineState, int]:
@@ -185,33 +190,11 @@ class Engine:
             state, at = evolve(state, ENGINE_EVENTS.decode(record), record.at), record.version
         return state, at
 
-    def _spread(self) -> Advanced:
-        at, halves = self._unspread_then_settled()
-        return Advanced(stream=self.own_stream, version=at, acts=len(halves), outcome="settled")
-
-    def _unspread_then_settled(self) -> tuple[int, list[str]]:
-        """Mark the streams of every half whose configuration changed since the last time; return version and halves.
-
-        Two processes may do this at once: marking twice costs one look at each stream.
-        """
-        snapshot = self.events.load_snapshot(self.own_stream)
-        done = snapshot.version if snapshot is not None and snapshot.fingerprint == SPREAD else 0
-        at, halves = done, set[str]()
-        for record in self.events.read(self.own_stream, done):
-            at = record.version
-            event = ENGINE_EVENTS.decode(record)
-            if isinstance(event, ConfigurationRecorded):
-                halves.add(event.half)
-        for prefix, machine in self.machines.items():
-            if machine.name in halves:
-                for stream in self.events.streams(prefix):
-                    self.events.mark_dirty(stream)
-        if halves:
-            self.events.save_snapshot(
-                Snapshot(stream=self.own_stream, version=at, fingerprint=SPREAD, state=canonical(sorted(halves)))
-            )
+    def _settle_own(self) -> Advanced:
+        """The own stream asks for nothing: what it holds is acted on by those who append to it."""
+        at = self.events.version(self.own_stream)
         self.events.settle(self.own_stream, at)
-        return at, sorted(halves)
+        return Advanced(stream=self.own_stream, version=at, acts=0, outcome="settled")
 
     def close(self) -> None:
         """Close every connection."""

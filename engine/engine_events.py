@@ -21,6 +21,13 @@ class ConfigurationRecorded(Event):
     config: dict[str, Any]
 
 
+class ConfigurationSpread(Event):
+    """Every stream of that half was marked dirty after this configuration was recorded."""
+
+    half: str
+    digest: str
+
+
 class ListenerPublished(Event):
     """The control plane was told which version runs."""
 
@@ -67,6 +74,7 @@ class DeletionGuardReleased(Event):
 
 ENGINE_EVENTS = Registry(
     ConfigurationRecorded,
+    ConfigurationSpread,
     ListenerPublished,
     ListenerRefused,
     PollFailed,
@@ -81,6 +89,9 @@ class EngineState(State):
     """What the engine's stream adds up to."""
 
     config_digests: dict[str, str] = {}
+    """Half → the configuration recorded last."""
+    spread_digests: dict[str, str] = {}
+    """Half → the configuration recorded last, once its streams were marked dirty for it."""
     poll_failure: str | None = None
     refusal: str | None = None
     guarded: tuple[str, ...] = ()
@@ -95,7 +106,11 @@ def evolve(state: EngineState, event: Event, at: datetime) -> EngineState:
     """Fold one event."""
     match event:
         case ConfigurationRecorded(half=half, digest=digest):
-            return state.model_copy(update={"config_digests": {**state.config_digests, half: digest}})
+            spread = {name: known for name, known in state.spread_digests.items() if name != half}
+            configs = {**state.config_digests, half: digest}
+            return state.model_copy(update={"config_digests": configs, "spread_digests": spread})
+        case ConfigurationSpread(half=half, digest=digest):
+            return state.model_copy(update={"spread_digests": {**state.spread_digests, half: digest}})
         case ListenerPublished():
             return state.model_copy(update={"refusal": None})
         case ListenerRefused(reason=reason):

@@ -313,7 +313,7 @@ def serve_metrics(
 
 
 def observed(machine: Machine[Any]) -> Machine[Any]:
-    """Return `machine` with its acts counted, timed, and named on every log line that they cause."""
+    """Return `machine` with its acts counted and timed."""
     return cast(Machine[Any], _Observed(machine))
 
 
@@ -328,8 +328,7 @@ class _Observed:
         outcome = "done"
         start = time.perf_counter()
         try:
-            with bound(act=act.name):
-                return self._machine.perform(act, state, ports)
+            return self._machine.perform(act, state, ports)
         except AgentplaneError as error:
             outcome = "deferred" if error.retryable else "refused"
             raise

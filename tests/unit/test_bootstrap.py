@@ -1,0 +1,193 @@
+"""Wiring: which half owns what, and configuration that reaches every stream even through a crash."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import pytest
+import structlog
+
+from engine import bootstrap, telemetry
+from engine.adapters.digest import keyed_digest
+from engine.engine_events import ENGINE_EVENTS, ConfigurationRecorded, PollFailed
+from engine.errors import LockLost
+from engine.event import Event, Registry
+from engine.log.memory import MemoryLog
+from engine.machine import Act, Done, State
+from engine.settings import Settings
+
+WORKSPACE = "11111111-2222-4333-8444-555555555555"
+LISTENER = "66666666-7777-4888-9999-000000000000"
+KEY = "lsv2_pt_0123456789abcdef_0123456789"
+
+
+class Noted(Event):
+    """An event of some stream."""
+
+
+def settings(**given: Any) -> Settings:
+    return Settings.load(
+        **{
+            "langsmith_api_key": KEY,
+            "workspace_id": WORKSPACE,
+            "listener_id": LISTENER,
+            "watch_namespaces": ("agents",),
+            "ingress_hostname": "agents.example.com",
+            **given,
+        }
+    )
+
+
+def wired(events: MemoryLog, **given: Any) -> bootstrap.Engine:
+    unused: Any = object()
+    return bootstrap.build(settings(**given), events=events, control_plane=unused, cluster=unused, health=unused)
+
+
+def with_streams(events: MemoryLog, *streams: str) -> MemoryLog:
+    for stream in streams:
+        events.append(stream, 0, [Noted()], actor="test")
+        events.settle(stream, 1)
+    return events
+
+
+def test_each_half_owns_its_streams() -> None:
+    engine = wired(MemoryLog())
+
+    assert engine.machine_of("deployment/1").name == "listener"
+    assert engine.machine_of("lgp/agents/app").name == "operator"
+    assert engine.owns(f"engine/{LISTENER}")
+    assert not engine.owns("engine/somebody-else")
+    with pytest.raises(bootstrap.UnknownStream, match=r"deployment/…, lgp/…"):
+        engine.advance("nothing/of/ours")
+
+
+def test_a_half_that_is_off_owns_nothing() -> None:
+    engine = wired(MemoryLog(), operator_enabled=False)
+
+    with pytest.raises(bootstrap.UnknownStream):
+        engine.machine_of("lgp/agents/app")
+
+
+def test_configuration_is_recorded_once_and_reaches_every_stream_of_its_half() -> None:
+    events = with_streams(MemoryLog(), "deployment/1", "deployment/2", "lgp/agents/app")
+
+    assert wired(events).record_configuration() == ["listener", "operator"]
+    assert sorted(events.dirty()) == ["deployment/1", "deployment/2", "lgp/agents/app"]
+
+    before = events.version(f"engine/{LISTENER}")
+    assert wired(events).record_configuration() == []
+    assert events.version(f"engine/{LISTENER}") == before
+
+
+def test_a_change_marks_the_streams_of_the_half_that_it_concerns() -> None:
+    events = with_streams(MemoryLog(), "deployment/1", "lgp/agents/app")
+    wired(events).record_configuration()
+    for stream in events.dirty():
+        events.settle(stream, 1)
+
+    assert wired(events, rollout_deadline_seconds=60).record_configuration() == ["listener"]
+    assert events.dirty() == ["deployment/1"]
+
+
+@pytest.mark.parametrize("crash_at", ["mark_dirty", "append"])
+def test_a_crash_between_recording_and_marking_is_made_good(crash_at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = with_streams(MemoryLog(), "deployment/1", "deployment/2")
+    append = events.append
+
+    def crash(*args: Any, **kwargs: Any) -> Any:
+        if crash_at == "append" and isinstance(args[2][0], ConfigurationRecorded):
+            return append(*args, **kwargs)
+        raise SystemError("power cut")
+
+    monkeypatch.setattr(events, crash_at, crash)
+    with pytest.raises(SystemError):
+        wired(events).record_configuration()
+    monkeypatch.undo()
+    for stream in events.dirty():
+        events.settle(stream, events.version(stream))  # a worker of the old program took them
+
+    assert "listener" in wired(events).record_configuration()
+    assert sorted(events.dirty()) == ["deployment/1", "deployment/2"]
+
+
+def test_other_events_of_the_own_stream_change_nothing_and_do_not_stay_dirty() -> None:
+    events = with_streams(MemoryLog(), "deployment/1")
+    engine = wired(events)
+    engine.record_configuration()
+    events.settle("deployment/1", 1)
+    own = engine.own_stream
+    events.append(own, events.version(own), [PollFailed(reason="away")], actor="poll")
+
+    assert engine.record_configuration() == []
+    assert engine.advance(own).outcome == "settled"
+    assert events.dirty() == []
+
+
+def test_recorded_configuration_holds_no_secret() -> None:
+    events = MemoryLog()
+    engine = wired(events, redis_url="redis://:sesame-sesame@localhost/0")
+    engine.record_configuration()
+
+    records = events.read(engine.own_stream)
+    assert {ENGINE_EVENTS.decode(record).type for record in records} == {"ConfigurationRecorded", "ConfigurationSpread"}
+    assert KEY not in str(records)
+    assert "sesame" not in str(records)
+
+
+def test_digests_depend_on_the_key_and_the_value() -> None:
+    digest = keyed_digest(KEY)
+
+    assert digest(b"value") == keyed_digest(KEY)(b"value")
+    assert digest(b"value") != digest(b"other")
+    assert digest(b"value") != keyed_digest("another key")(b"value")
+    assert len(digest(b"value")) == 32
+
+
+def test_nothing_is_written_to_the_cluster_without_a_lock() -> None:
+    with pytest.raises(LockLost):
+        wired(MemoryLog()).ports.keep_lock()
+
+
+class Note(Act):
+    """Appends one Noted."""
+
+
+class Seen(State):
+    noted: int = 0
+
+
+class NotingMachine:
+    """Does one act per stream, and says which stream the log lines of the act belong to."""
+
+    name, stream_prefix, events, config = "listener", "deployment/", Registry(Noted), settings()
+
+    initial = Seen()
+
+    def __init__(self) -> None:
+        self.bound: list[dict[str, Any]] = []
+
+    def evolve(self, state: Any, _event: Event, _at: datetime) -> Any:
+        return state.model_copy(update={"noted": state.noted + 1})
+
+    def decide(self, state: Any, _now: datetime) -> Any:
+        return Done("noted") if state.noted > 1 else Note()
+
+    def perform(self, _act: Act, _state: Any, _ports: Any) -> list[Event]:
+        self.bound.append(structlog.contextvars.get_contextvars())
+        return [Noted()]
+
+
+def test_acts_are_counted_and_named_on_their_log_lines() -> None:
+    events = with_streams(MemoryLog(), "deployment/1")
+    machine: Any = NotingMachine()
+    engine = replace(wired(events), machines={"deployment/": machine})
+    labels = {"half": "listener", "act": "Note", "outcome": "done"}
+    before = telemetry.REGISTRY.get_sample_value("agentplane_acts_total", labels) or 0
+
+    advanced = engine.advance("deployment/1")
+
+    assert (advanced.outcome, advanced.acts) == ("settled", 1)
+    assert telemetry.REGISTRY.get_sample_value("agentplane_acts_total", labels) == before + 1
+    assert machine.bound == [{"stream": "deployment/1", "version": 1, "act": "Note"}]
