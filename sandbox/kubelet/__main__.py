@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         help="first restart back-off, doubles up to 30 times (2)",
     )
     parser.add_argument(
-        "--probe-period-cap", type=float, default=0.5, help="probes ask at least this often, in seconds (0.5)"
+        "--probe-period-cap", type=float, default=0.5, help="until it succeeds, a probe asks at least this often (0.5)"
     )
     parser.add_argument(
         "--drain-seconds", type=float, default=0.5, help="between leaving the ingress and SIGTERM (0.5)"

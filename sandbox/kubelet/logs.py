@@ -37,21 +37,20 @@ def log_app(kubelet: Kubelet, runtime: Runtime) -> Starlette:
             return PlainTextResponse(f"pod {namespace}/{name} does not run on this node\n", status_code=404)
         named = request.path_params.get("container") or request.query_params.get("container")
         container = named or _default_container(worker)
-        attempt = worker.attempt(container)
-        if attempt is None:
+        previous = _flag(request, "previous")
+        if container not in worker.container_names():
             known = ", ".join(worker.container_names())
             text = f'container "{container}" is not in pod {namespace}/{name}, which has {known}\n'
             return PlainTextResponse(text, status_code=404)
-        if _flag(request, "previous"):
-            attempt -= 1
-            if attempt < 0:
-                text = f'previous terminated container "{container}" in pod "{name}" not found\n'
-                return PlainTextResponse(text, status_code=400)
+        attempt = worker.log_attempt(container, previous=previous)
+        if attempt is None:
+            text = f'previous terminated container "{container}" in pod "{name}" not found\n'
+            return PlainTextResponse(text, status_code=400)
         path = runtime.log_path(worker.pod, container, attempt)
         # A container that is being restarted shows its last words until the next run has begun.
         if not path.exists() and attempt:
             path = runtime.log_path(worker.pod, container, attempt - 1)
-        following = _flag(request, "follow") and not _flag(request, "previous")
+        following = _flag(request, "follow") and not previous
         goes_on: Callable[[], bool] = (lambda: worker.is_running(container)) if following else (lambda: False)
         content = _content(path, _number(request, "tailLines"), _number(request, "limitBytes"), goes_on)
         return StreamingResponse(content, media_type="text/plain; charset=utf-8")

@@ -33,7 +33,7 @@ class Timing:
 
     # The first wait before a crashed container or a missing image is tried again; doubles up to 30 times this.
     backoff: float
-    # Probes ask at least this often.
+    # Until a probe succeeds it asks at least this often.
     probe_cap: float
     # Between a pod's leaving the ingress and its SIGTERM.
     drain: float

@@ -101,9 +101,13 @@ class PodWorker:
     def container_names(self) -> list[str]:
         return [one.state.name for one in self._supervisors]
 
-    def attempt(self, container: str) -> int | None:
-        """The number of the container's current run (0 is the first), None when there is no such container."""
-        return next((one.state.restarts for one in self._supervisors if one.state.name == container), None)
+    def log_attempt(self, container: str, *, previous: bool) -> int | None:
+        """Which run (0 is the first) `kubectl logs [--previous]` means; None when there is no such run or container."""
+        state = next((one.state for one in self._supervisors if one.state.name == container), None)
+        if state is None or (previous and not state.last):
+            return None
+        # While a container waits for its next start, its last run is the previous and the latest one at once.
+        return state.restarts - 1 if previous and state.is_running else state.restarts
 
     def is_running(self, container: str) -> bool:
         return any(one.state.is_running for one in self._supervisors if one.state.name == container)

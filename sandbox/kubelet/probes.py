@@ -1,15 +1,14 @@
 """Startup, readiness and liveness probes of one running container.
 
-A probe asks as often as the Pod spec says, but never less often than `cap` seconds: the upstream template asks
-every 15 seconds, which is a long time to watch. How long a probe must fail is not capped: the number of failures is
-scaled so that a container gets the same patience as its spec grants.
+Until a probe succeeds it asks at least every `cap` seconds, so that a rollout need not wait for the upstream template's
+15 seconds; from then on it asks as often as the Pod spec says, which costs next to nothing. How long a probe must fail
+to be believed is always what the spec grants: as many failures, and as much time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,25 +24,32 @@ Ask = Callable[[], Awaitable[str | None]]
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """When to ask and when to believe the answer."""
+    """When to ask and when to believe the answer; times in seconds."""
 
     delay: float
+    # Between two questions: until the first success, and from then on.
+    eager: float
     period: float
     timeout: float
+    # Successes in a row that make healthy.
     successes: int
+    # Failures in a row, and the time between the first and the last of them, that make unhealthy.
     failures: int
+    patience: float
 
 
 def pace(probe: dict[str, Any], cap: float) -> Pace:
-    """The probe's timing with its period capped at `cap` seconds."""
-    wanted = float(probe.get("periodSeconds") or 10)
-    period = min(wanted, cap)
+    """The probe's timing, with Kubernetes' defaults."""
+    period = float(probe.get("periodSeconds") or 10)
+    failures = int(probe.get("failureThreshold") or 3)
     return Pace(
         delay=float(probe.get("initialDelaySeconds") or 0),
+        eager=min(period, cap),
         period=period,
         timeout=float(probe.get("timeoutSeconds") or 1),
         successes=int(probe.get("successThreshold") or 1),
-        failures=math.ceil(int(probe.get("failureThreshold") or 3) * wanted / period),
+        failures=failures,
+        patience=(failures - 1) * period,
     )
 
 
@@ -76,21 +82,26 @@ def asker(probe: dict[str, Any], target: Target) -> Ask:
 
 
 async def watch(probe: dict[str, Any], target: Target, cap: float, tell: Callable[[bool, str], None]) -> None:
-    """Ask for ever; call `tell(healthy, message)` whenever the thresholds change the verdict."""
-    timing, ask = pace(probe, cap), asker(probe, target)
+    """Ask for ever; call `tell(healthy, message)` whenever the verdict changes."""
+    timing, ask, clock = pace(probe, cap), asker(probe, target), asyncio.get_running_loop().time
     verdict: bool | None = None
-    streak, last = 0, True
+    streak, since, last = 0, clock(), True
     await asyncio.sleep(timing.delay)
     while True:
         problem = await _once(ask, timing.timeout)
         good = problem is None
-        streak = streak + 1 if good == last else 1
-        last = good
-        enough = timing.successes if good else timing.failures
-        if streak >= enough and verdict is not good:
+        if good != last:
+            streak, since, last = 0, clock(), good
+        streak += 1
+        believed = streak >= timing.successes if good else _is_unhealthy(timing, streak, clock() - since)
+        if believed and verdict is not good:
             verdict = good
             tell(good, problem or "")
-        await asyncio.sleep(timing.period)
+        await asyncio.sleep(timing.period if verdict else timing.eager)
+
+
+def _is_unhealthy(timing: Pace, failures: int, elapsed: float) -> bool:
+    return failures >= timing.failures and elapsed >= timing.patience
 
 
 async def _once(ask: Ask, timeout: float) -> str | None:

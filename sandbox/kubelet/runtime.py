@@ -25,7 +25,7 @@ from sandbox.ports import LOOPBACK
 
 GUARD = ("/bin/sh", "-c", "read _; kill -KILL 0")
 # Left out of a container's copy of its image.
-IGNORED = shutil.ignore_patterns(".langgraph_api", "__pycache__", ".env")
+IGNORED = shutil.ignore_patterns(".langgraph_api", "__pycache__")
 # The Agent Server image listens here unless PORT says otherwise.
 DEFAULT_PORT = 8000
 MESSAGE_LINES = 10

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from sandbox.kubelet import images
 from sandbox.kubelet.images import ImageError
-from sandbox.kubelet.probes import pace
+from sandbox.kubelet.probes import Target, pace, watch
 from sandbox.kubelet.runtime import command_line, last_lines, listening_port
 from sandbox.kubelet.status import ContainerState, pod_status, running, terminated, waiting
 
@@ -63,11 +65,48 @@ def test_everything_else_cannot_be_pulled(reference: str, reason: str) -> None:
     assert reference in str(caught.value)
 
 
-def test_capping_a_probe_keeps_its_patience() -> None:
+def test_an_eager_probe_keeps_the_patience_of_its_spec() -> None:
     timing = pace({"periodSeconds": 15, "failureThreshold": 6, "timeoutSeconds": 5}, cap=0.5)
-    assert (timing.period, timing.failures, timing.timeout) == (0.5, 180, 5)
-    assert timing.period * timing.failures == 15 * 6
-    assert pace({"periodSeconds": 1}, cap=5).period == 1
+    assert (timing.eager, timing.period, timing.timeout) == (0.5, 15, 5)
+    assert (timing.failures, timing.patience) == (6, 75)
+    assert pace({"periodSeconds": 1}, cap=5).eager == 1
+
+
+def verdicts(answers: list[bool], probe: dict[str, Any], enough: int) -> list[bool]:
+    """What a probe tells when its container answers so; the last answer goes on."""
+    told: list[bool] = []
+
+    async def scenario() -> None:
+        done = asyncio.Event()
+        left = iter(answers)
+        now = answers[0]
+
+        def respond(request: httpx.Request) -> httpx.Response:
+            nonlocal now
+            now = next(left, now)
+            return httpx.Response(200 if now else 503)
+
+        def tell(healthy: bool, message: str) -> None:
+            assert healthy or "503" in message
+            told.append(healthy)
+            if len(told) == enough:
+                done.set()
+
+        async with httpx.AsyncClient(transport=httpx.MockTransport(respond)) as client:
+            target = Target(container={}, env={}, ports={8000: 1}, http=client)
+            watching = asyncio.create_task(watch(probe, target, 0.01, tell))
+            await asyncio.wait_for(done.wait(), 20)
+            watching.cancel()
+
+    asyncio.run(scenario())
+    return told
+
+
+def test_a_probe_tells_when_its_verdict_changes() -> None:
+    action = {"httpGet": {"path": "/ok", "port": 8000}}
+    flapping = [False, True, False, True, True, False, False, True]
+    assert verdicts(flapping, {**action, "periodSeconds": 0.01, "failureThreshold": 2}, 3) == [True, False, True]
+    assert verdicts([False], {**action, "periodSeconds": 0.1, "failureThreshold": 3}, 1) == [False]
 
 
 def test_the_agent_server_listens_where_its_environment_says() -> None:
