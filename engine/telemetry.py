@@ -234,7 +234,7 @@ class _Renderer:
         try:
             text = orjson.dumps(ordered, default=str, option=orjson.OPT_NON_STR_KEYS)
         except TypeError:  # a lone surrogate, a huge number: seldom, and no reason to lose the line
-            text = json.dumps(ordered, default=str, skipkeys=True).encode()
+            text = json.dumps(self._scrubber.value(ordered), skipkeys=True).encode()
         return self._scrubber.clean(text).decode()
 
 
@@ -382,7 +382,9 @@ def configure_sentry(
 
     sentry_sdk.init(
         dsn=dsn,
-        send_default_pii=False,
+        # No personal data: send_default_pii is False unless set, and setting it is deprecated. A variable in the
+        # environment that switches a debugging sidecar on would set it.
+        spotlight=False,
         include_local_variables=False,
         max_request_body_size="never",
         auto_enabling_integrations=False,  # they would add arguments, queries and bodies
