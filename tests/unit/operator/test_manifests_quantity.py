@@ -24,6 +24,7 @@ from engine.operator.manifests import quantity
         ("0.5Ki", "512"),
         ("1024Gi", "1Ti"),
         ("1e3", "1e3"),
+        ("12e2", "1200"),
         ("0", "0"),
         ("0Gi", "0"),
         ("-1000m", "-1"),
