@@ -22,9 +22,11 @@ from engine.errors import AgentplaneError
 from engine.event import Event, Record
 from engine.folding import canonical, digest
 from engine.listener.config import ListenerConfig
+from engine.listener.events import LgpApplied
 from engine.listener.machine import ListenerMachine
 from engine.machine import Act, Decision, Done, Machine, Wait
 from engine.operator.config import OperatorConfig
+from engine.operator.events import ObjectRejected, ObjectsApplied
 from engine.operator.machine import OperatorMachine
 
 
@@ -115,7 +117,7 @@ class Replayer:
         event = machine.events.decode(record)
         self._decide_until(record.at, stream, machine)
         if record.actor == machine.name:
-            self._compare(record, stream)
+            self._compare(record, event, stream)
         stream.state = machine.evolve(stream.state, event, record.at)
         stream.at = record.at
         self._note(record, stream.state, machine.decide(stream.state, record.at))
@@ -173,7 +175,7 @@ class Replayer:
             stream.acts.add(latest.name)
             stream.digests |= machine.digests(stream.state)
 
-    def _compare(self, record: Record, stream: _Stream) -> None:
+    def _compare(self, record: Record, event: Event, stream: _Stream) -> None:
         """Hold an act's events against what today's code asks for."""
         batch = (record.cause, record.at)
         if batch != stream.batch:
@@ -184,18 +186,13 @@ class Replayer:
             # What was asked for before this act may have been overtaken by it: what follows is decided anew.
             stream.batch, stream.batch_digests = batch, stream.digests
             stream.acts, stream.digests = set(), set()
-        self._compare_digests(record, stream.batch_digests)
+        self._compare_digests(record, event, stream.batch_digests)
 
-    def _compare_digests(self, record: Record, allowed: set[str]) -> None:
-        objects = record.data.get("objects", ())
-        recorded = {applied["digest"] for applied in objects} if isinstance(objects, list) else set()
-        if "manifest_digest" in record.data:
-            recorded.add(record.data["manifest_digest"])
+    def _compare_digests(self, record: Record, event: Event, allowed: set[str]) -> None:
+        recorded = applied_digests(event)
         self._result.checked += len(recorded)
         for missing in sorted(recorded - allowed):
-            self._diverge(
-                record, f"{record.type} applied a manifest of digest {missing}, which today's code does not make"
-            )
+            self._diverge(record, f"{record.type} has a manifest of digest {missing}, which today's code does not make")
 
     def _diverge(self, record: Record, problem: str) -> None:
         self._result.divergences.append(Divergence(stream=record.stream, version=record.version, problem=problem))
@@ -212,6 +209,19 @@ class Replayer:
                 }
             )
         )
+
+
+def applied_digests(event: Event) -> set[str]:
+    """Return the digests of manifests that an event says went to the API server."""
+    match event:
+        case LgpApplied(manifest_digest=applied):
+            return {applied}
+        case ObjectsApplied(objects=objects):
+            return {applied.digest for applied in objects}
+        case ObjectRejected(digest=rejected):
+            return {rejected}
+        case _:
+            return set()
 
 
 def described(decision: Decision) -> dict[str, Any]:
