@@ -67,9 +67,15 @@ class Call:
             raise _invalid(problem, "path", name) from None
 
     def query(self, model: type[Model]) -> Model:
-        values: dict[str, Any] = dict(self.request.query_params)
-        if model is forms.BulkDeleteQuery and "deployment_ids" in values:
-            values["deployment_ids"] = self.request.query_params.getlist("deployment_ids")
+        values: dict[str, Any] = {}
+        for name in model.model_fields:
+            given = self.request.query_params.getlist(name)
+            if given and model is forms.BulkDeleteQuery:
+                values[name] = given
+            elif len(given) > 1:
+                raise Refused(422, [{"type": "value_error", "loc": ["query", name], "msg": "is given more than once"}])
+            elif given:
+                values[name] = given[0]
         try:
             return model.model_validate(values)
         except ValidationError as problem:
@@ -287,7 +293,9 @@ ROUTES: Mapping[str, Mapping[str, Handler]] = {
 
 def create_app(store: Store, settings: Settings) -> Starlette:
     """The ASGI application. Run it in one thread: handlers use the store's only connection."""
-    routes: list[BaseRoute] = [Route(path, _endpoint(by_method), methods=list(by_method)) for path, by_method in ROUTES.items()]
+    routes: list[BaseRoute] = [
+        Route(path, _endpoint(by_method), methods=list(by_method)) for path, by_method in ROUTES.items()
+    ]
     routes.append(Route("/o/{workspace}/host/deployments/{deployment_id}", show_deployment))
     routes.append(Route("/ok", ok))
     routes.append(Mount("/langsmith", LangSmith(settings.keys).app()))

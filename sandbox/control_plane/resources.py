@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 from pydantic.alias_generators import to_camel
 
 from sandbox.control_plane.lifecycle import DEPLOYMENT_STATUSES, REVISION_STATUSES
@@ -74,8 +74,10 @@ class ResourceRequirements(Form):
 
 
 class VolumeMount(KubernetesForm):
-    name: str
-    mount_path: str
+    """Nothing is required by the document, but null is refused; the cluster judges what is missing."""
+
+    name: str = ""
+    mount_path: str = ""
     sub_path: str | None = None
     mount_propagation: str | None = None
     read_only: bool | None = None
@@ -83,7 +85,7 @@ class VolumeMount(KubernetesForm):
 
 
 class Volume(KubernetesForm):
-    name: str
+    name: str = ""
     config_map: dict[str, Any] | None = None
     secret: dict[str, Any] | None = None
     empty_dir: dict[str, Any] | None = None
@@ -249,14 +251,20 @@ class Page(BaseModel):
     offset: Annotated[int, Field(ge=0)] = 0
 
 
+# What JSON calls true, false and null are words in a query string; 0, 1, on and off are not the document's booleans.
+WORDS = {"true": True, "false": False, "null": None}
+Words = BeforeValidator(lambda value: WORDS.get(str(value).lower(), value))
+Flag = Annotated[bool, Strict(), Words]
+
+
 class DeploymentsQuery(Page):
     name: str | None = None
     name_contains: str | None = None
     status: str | None = None
-    remote_reconciled: bool | None = None
+    remote_reconciled: Annotated[Flag | None, Words] = None
     tag_value_ids: str | None = None
     image_version: str | None = None
-    deployment_type: DeploymentType | None = None
+    deployment_type: Annotated[DeploymentType | None, Words] = None
     deployment_ids: str | None = None
     agent_id: str | None = None
     agent_environment: str | None = None
@@ -264,11 +272,11 @@ class DeploymentsQuery(Page):
 
 class RevisionsQuery(Page):
     status: str | None = None
-    remote_reconciled: bool | None = None
+    remote_reconciled: Annotated[Flag | None, Words] = None
 
 
 class DeleteQuery(BaseModel):
-    delete_tracing_project: bool = False
+    delete_tracing_project: Flag = False
 
 
 class BulkDeleteQuery(BaseModel):

@@ -389,7 +389,7 @@ def _check_spec(spec: forms.ResourceSpec) -> None:
 
 
 def _spec(spec: forms.ResourceSpec | None) -> Document | None:
-    return None if spec is None else spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return None if spec is None else spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
 
 
 def _dumped(references: Sequence[forms.SecretReference] | None) -> list[Document] | None:

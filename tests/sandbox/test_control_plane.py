@@ -439,6 +439,8 @@ def test_filters(http: httpx.Client, listener: Json) -> None:
         {"offset": -1},
         {"deployment_type": "big"},
         {"remote_reconciled": "x"},
+        {"remote_reconciled": 1},
+        {"status": ["READY", "UNUSED"]},
     ],
 )
 def test_a_malformed_query_is_422(http: httpx.Client, query: Json) -> None:
