@@ -105,11 +105,17 @@ def api_server(request: pytest.FixtureRequest) -> ApiServer:
     return server
 
 
+@pytest.fixture(scope="session")
+def http(api_server: ApiServer) -> Iterator[httpx.Client]:
+    """The administrator's requests to the API server; one connection pool per server."""
+    with api_server.http() as client:
+        yield client
+
+
 @pytest.fixture
-def namespace(api_server: ApiServer) -> str:
+def namespace(http: httpx.Client) -> str:
     """A fresh namespace. It goes with the server: deleting hundreds would only slow the tests after it down."""
     name = f"test-{secrets.token_hex(5)}"
-    with api_server.http() as http:
-        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-        http.post("/api/v1/namespaces", json=body).raise_for_status()
+    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+    http.post("/api/v1/namespaces", json=body).raise_for_status()
     return name

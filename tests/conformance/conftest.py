@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import httpx
 import pytest
 
 from tests.conformance.client import Api, eventually
 from tests.conformance.objects import Object, widget_definition
-from tests.conftest import ApiServer
-
-
-@pytest.fixture(scope="session")
-def http(api_server: ApiServer) -> Iterator[httpx.Client]:
-    """One connection pool per server."""
-    with api_server.http() as client:
-        yield client
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ def test_typed_objects(api: Api, client: Any) -> None:
     found = apps.read_namespaced_deployment("web", api.namespace)
     assert found.spec.template.spec.containers[0].image == IMAGE
     found.spec.replicas = 1
+    found.metadata.resource_version = None  # the controller may write a status in between
     assert apps.replace_namespaced_deployment("web", api.namespace, found).spec.replicas == 1
     assert apps.read_namespaced_deployment_scale("web", api.namespace).spec.replicas == 1
     apps.delete_namespaced_deployment("web", api.namespace)
