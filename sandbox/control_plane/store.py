@@ -63,6 +63,8 @@ class Store:
     """Documents by id and in pages. Methods that write must run inside `transaction()`."""
 
     def __init__(self, file: Path | str) -> None:
+        if str(file) != ":memory:":
+            Path(file).touch(mode=0o600)  # secrets are in it; SQLite gives its side files the same mode
         # Opened in one thread and used in another (the server's), never in two at once.
         self._connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
         self._connection.row_factory = sqlite3.Row

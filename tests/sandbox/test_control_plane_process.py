@@ -91,7 +91,7 @@ def test_two_workspaces_with_seeded_listeners(start: Start, port: int, tmp_path:
     assert found[0][0]["id"] in (tmp_path / "control-plane-0.log").read_text()
 
 
-def test_it_says_ready_once_ends_cleanly_and_logs_no_secret(start: Start, port: int, tmp_path: Path) -> None:
+def test_it_says_ready_once_ends_cleanly_and_keeps_secrets_to_itself(start: Start, port: int, tmp_path: Path) -> None:
     process = start()
     with httpx.Client(headers=KEY) as http:  # an open connection must not delay the end
         create(f"http://127.0.0.1:{port}", KEY, "app")
@@ -102,6 +102,7 @@ def test_it_says_ready_once_ends_cleanly_and_logs_no_secret(start: Start, port: 
         popen.terminate()
         assert popen.wait(15) == 0
         assert time.monotonic() - began < 10
+    assert (tmp_path / "db").stat().st_mode & 0o077 == 0
     log = (tmp_path / "control-plane-0.log").read_text()
     assert log.splitlines() == [f"control plane: ready at http://127.0.0.1:{port}"]
 
