@@ -242,7 +242,7 @@ def test_every_way_to_fail_is_told_as_a_kubelet_tells_it(node: RunningNode, name
     assert len(last["message"].splitlines()) <= 10
     log_url = (node.pod(namespace, "crash") or {})["metadata"]["annotations"]["sandbox.agentplane.dev/log"]
     previous = httpx.get(f"{log_url}/api-server", params={"previous": "true"})
-    assert "crash: looking for weights in /models" in previous.text
+    assert "no weights found in /models" in previous.text
 
     over = eventually(
         lambda: found if (found := node.pod(namespace, "once")) and found["status"]["phase"] == "Failed" else None,
