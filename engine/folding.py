@@ -8,7 +8,6 @@ it.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import inspect
 from pathlib import Path
@@ -120,15 +119,15 @@ class Fold(Generic[S]):
             self._snapshot_version = self.version
 
 
+_fingerprints: dict[tuple[str, type[State]], str] = {}
+
+
 def fingerprint(machine: Machine[Any]) -> str:
     """Return what a snapshot depends on: the machine, its code and the schema of its state."""
-    return f"{machine.name}:{_code_digest((type(machine), type(machine.initial)))}"
-
-
-@functools.cache
-def _code_digest(classes: tuple[type, ...]) -> str:
-    """Digest the source of the packages of `classes`, and the schema of those that are models."""
-    folders = {Path(inspect.getfile(cls)).parent for cls in classes}
-    sources = sorted((path.name, path.read_text()) for folder in folders for path in folder.glob("*.py"))
-    schemas = [cls.model_json_schema() for cls in classes if issubclass(cls, State)]
-    return digest([sources, schemas])
+    file, state = inspect.getfile(machine.evolve), type(machine.initial)
+    known = _fingerprints.get((file, state))
+    if known is None:
+        folders = {Path(file).parent, Path(inspect.getfile(state)).parent}
+        sources = sorted((path.name, path.read_text()) for folder in folders for path in folder.glob("*.py"))
+        known = _fingerprints[file, state] = digest([sources, state.model_json_schema()])
+    return f"{machine.name}:{known}"

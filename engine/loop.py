@@ -14,6 +14,7 @@ Why nothing spins. An act leaves an event, or is deferred with a time. A stream 
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
@@ -55,8 +56,13 @@ class Advanced:
     version: int
     acts: int
     outcome: str
-    """`settled`, `waiting`, `busy` (another worker has it), `lost` (the lock) or `stopped` (cannot be folded or decided
-    by this program, or never ends; looked at again after the longest backoff)."""
+    """`settled`, `waiting`, `busy` (another worker has it), `lost` (the lock), `interrupted` (the worker is to end; the
+    stream stays dirty) or `stopped` (cannot be folded or decided by this program, or never ends; looked at again after
+    the longest backoff)."""
+
+
+def never() -> bool:
+    return False
 
 
 def advance(
@@ -67,8 +73,11 @@ def advance(
     *,
     lock_term: float,
     backoff: Backoff,
+    stopping: Callable[[], bool] = never,
 ) -> Advanced:
     """Bring `stream` as far as it goes now. `lock_term` is seconds, longer than any single act takes.
+
+    `stopping` is asked between acts: True ends the call there, and leaves the rest to another worker.
 
     Raises LogUnavailable when Redis is away; every other failure becomes an event or a retry.
     """
@@ -76,7 +85,7 @@ def advance(
     for _ in range(MOST_ROUNDS):
         try:
             with events.lock(stream, lock_term) as lock:
-                advanced = _Round(stream, machine, events, ports, lock, backoff).run()
+                advanced = _Round(stream, machine, events, ports, lock, backoff, stopping).run()
         except LockHeld:
             return Advanced(stream=stream, version=0, acts=acts, outcome="busy")
         except LockLost:
@@ -85,7 +94,7 @@ def advance(
             log.warning("lock lost", stream=stream)
             return Advanced(stream=stream, version=0, acts=acts, outcome="lost")
         acts += advanced.acts
-        if advanced.outcome == "stopped" or not events.mark(stream):
+        if advanced.outcome in ("interrupted", "stopped") or not events.mark(stream):
             break
     return replace(advanced, acts=acts)
 
@@ -94,7 +103,14 @@ class _Round(Generic[S]):
     """One hold of the lock."""
 
     def __init__(
-        self, stream: str, machine: Machine[S], events: EventLog, ports: Ports, lock: Lock, backoff: Backoff
+        self,
+        stream: str,
+        machine: Machine[S],
+        events: EventLog,
+        ports: Ports,
+        lock: Lock,
+        backoff: Backoff,
+        stopping: Callable[[], bool],
     ) -> None:
         self._stream = stream
         self._machine = machine
@@ -102,6 +118,7 @@ class _Round(Generic[S]):
         self._ports = replace(ports, keep_lock=lock.keep)
         self._lock = lock
         self._backoff = backoff
+        self._stopping = stopping
         self._acts = 0
         self._version = 0
 
@@ -122,6 +139,8 @@ class _Round(Generic[S]):
         until: datetime | None
         while self._acts < MOST_ACTS:
             self._version = fold.version
+            if self._stopping():
+                return self._advanced("interrupted")
             match self._machine.decide(fold.state, self._ports.clock.now()):
                 case Act() as act:
                     self._act(act, fold)

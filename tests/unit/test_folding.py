@@ -12,6 +12,7 @@ from engine.event import Event
 from engine.folding import SNAPSHOT_EVERY, Fold, canonical, digest, fingerprint
 from engine.log.memory import MemoryLog
 from engine.retry import ActDeferred, ActRefused
+from engine.telemetry import observed
 from tests.contract.notes import NOON, Asked, Renamed, Stepped, Work, Worker, notes
 
 STREAM = "work/a"
@@ -146,6 +147,10 @@ def test_the_fingerprint_covers_the_schema_of_the_state() -> None:
     assert fingerprint(Worker()) == fingerprint(Worker())
     assert fingerprint(Worker()) != fingerprint(Wider())
     assert fingerprint(Worker()).startswith("worker:")
+
+
+def test_the_fingerprint_sees_through_a_wrapped_machine() -> None:
+    assert fingerprint(observed(Worker())) == fingerprint(Worker())
 
 
 def test_canonical_json_is_the_same_for_the_same_value() -> None:

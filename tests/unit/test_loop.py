@@ -446,3 +446,20 @@ def test_a_wait_in_the_past_is_taken_by_the_next_sweep() -> None:
 
     assert bench.advance(Late()).outcome == "waiting"
     assert bench.events.take_due(bench.clock.now()) == [STREAM]
+
+
+def test_a_worker_that_is_to_end_stops_between_acts_and_leaves_the_rest() -> None:
+    bench = Bench()
+    bench.ask(5)
+
+    def stopping() -> bool:
+        return len(bench.machine.steps) >= 2
+
+    result = advance(
+        STREAM, bench.machine, bench.events, ports(bench.clock), lock_term=30, backoff=BACKOFF, stopping=stopping
+    )
+
+    assert (result.outcome, result.acts) == ("interrupted", 2)
+    assert bench.events.dirty() == [STREAM]
+    assert not bench.events.locked(STREAM)
+    assert bench.advance().acts == 3

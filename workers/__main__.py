@@ -1,0 +1,121 @@
+"""The processes that Celery runs: `python -m workers listener|operator|flower`.
+
+Settings come from the environment (`engine.settings`); a mistake in them is said in one line each, with exit code 2.
+
+A worker takes no message before its configuration is recorded in the event log, and waits for a Redis that is away. On
+SIGTERM it takes no more messages, lets each running task finish the act it is in (the stream stays dirty, so another
+worker goes on), hands back what it had reserved, and ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Sequence
+
+import structlog
+from celery import Celery, signals  # type: ignore[import-untyped]
+from celery.utils.nodenames import default_nodename, host_format  # type: ignore[import-untyped]
+
+from engine import bootstrap, telemetry
+from engine.errors import LogUnavailable, SettingsError
+from engine.settings import Settings
+from workers import heartbeat, tasks
+from workers.app import build, queue_name, served_queues
+from workers.dispatch import CeleryDispatcher
+
+log = structlog.get_logger(__name__)
+
+WORKERS = ("listener", "operator")
+THREADS = 16
+"""Tasks that a worker runs at once, unless told otherwise."""
+REDIS_AGAIN_SECONDS = 1.0
+"""Between two attempts to reach Redis at the start."""
+
+QUIET = ("celery.worker.strategy", "celery.app.trace", "celery.beat", "celery.redirected")
+"""Loggers that would write a line or two for every message; the engine says what was done."""
+
+
+def quieten() -> None:
+    """Keep Celery to what is worth a line."""
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one process in the foreground until SIGTERM or SIGINT; return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m workers", description="Processes that Celery runs.")
+    parser.add_argument("process", choices=[*WORKERS, "flower"])
+    parser.add_argument("--threads", type=int, default=THREADS, help=f"tasks at once (default {THREADS})")
+    parser.add_argument("--check", action="store_true", help="say whether that worker on this machine is alive")
+    options = parser.parse_args(arguments)
+    try:
+        settings = Settings.load()
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if options.check:
+        dead = heartbeat.check(settings, options.process)
+        print(dead or "alive", file=sys.stderr)
+        return 1 if dead else 0
+    telemetry.configure(settings, options.process)
+    quieten()
+    if options.process == "flower":
+        return flower(settings)
+    return work(settings, options.process, options.threads)
+
+
+def work(settings: Settings, process: str, threads: int, engine: bootstrap.Engine | None = None) -> int:
+    """Run a worker. `engine` takes the place of the one that the settings describe."""
+    app = build(settings)
+    dispatcher = CeleryDispatcher(settings, app)
+    engine = engine or bootstrap.build(settings, dispatcher)
+    tasks.register(app, lambda: engine, dispatcher)
+    app.steps["worker"].add(heartbeat.writing(heartbeat.heartbeat_file(settings, process)))
+    signals.worker_shutting_down.connect(lambda **_: engine.stopping.set(), weak=False)
+    if settings.metrics_port is not None:
+        telemetry.serve_metrics(settings.metrics_port, engine.events, dispatcher.waiting)
+    record_configuration(engine)
+    run_worker(app, settings, process, threads)
+    engine.close()
+    return 0
+
+
+def record_configuration(engine: bootstrap.Engine) -> None:
+    """Record the configuration, however long Redis is away."""
+    while True:
+        try:
+            engine.record_configuration()
+            return
+        except LogUnavailable as error:
+            log.warning("waiting for Redis", reason=str(error))
+            time.sleep(REDIS_AGAIN_SECONDS)
+
+
+def run_worker(app: Celery, settings: Settings, process: str, threads: int) -> None:
+    """Consume until told to stop."""
+    worker = app.Worker(
+        hostname=host_format(default_nodename(f"{process}@%h")),
+        pool_cls="threads",
+        concurrency=threads,
+        queues=[queue_name(settings, queue) for queue in served_queues(settings, process)],
+        loglevel=settings.log_level.upper(),
+        without_gossip=True,
+        without_mingle=True,
+        quiet=True,
+    )
+    signals.worker_ready.connect(lambda **_: log.info("ready", queues=list(app.amqp.queues)), weak=False)
+    worker.start()
+
+
+def flower(settings: Settings) -> int:
+    """Run the dashboard. Flower reads FLOWER_ADDRESS, FLOWER_PORT and so on from the environment itself."""
+    columns = "name,args,state,received,runtime,worker"
+    build(settings).start(argv=["flower", f"--logging={settings.log_level}", f"--tasks_columns={columns}"])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
