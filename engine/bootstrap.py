@@ -12,6 +12,7 @@ ConfigurationSpread. A crash in between leaves the second event out, and whoever
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -92,6 +93,8 @@ class Engine:
     machines: Mapping[str, Machine[Any]]
     """Stream prefix → the half that owns such streams, of those that run here."""
     backoff: Backoff = field(default_factory=Backoff)
+    stopping: threading.Event = field(default_factory=threading.Event)
+    """Set when this process is to end: `advance` stops after the act it is in."""
 
     def machine_of(self, stream: str) -> Machine[Any]:
         """Return the half that owns `stream`. Raises UnknownStream."""
@@ -117,6 +120,7 @@ class Engine:
             self.ports,
             lock_term=self.settings.lock_seconds,
             backoff=self.backoff,
+            stopping=self.stopping.is_set,
         )
         telemetry.ADVANCES.labels(machine.name, advanced.outcome).inc()
         return advanced

@@ -132,8 +132,8 @@ class HttpControlPlane:
             "report_deployment_route": report_deployment_route,
         }
         self._verify = _verification(ca_file)
-        self._owner = 0
-        self._client: httpx.Client | None = None
+        self._client: tuple[int, httpx.Client] | None = None
+        """The process that made it, and the client."""
 
     @classmethod
     def from_settings(cls, settings: Settings) -> HttpControlPlane:
@@ -150,9 +150,9 @@ class HttpControlPlane:
         )
 
     def close(self) -> None:
-        if self._client is not None and self._owner == os.getpid():
-            self._client.close()
-        self._client = None
+        client, self._client = self._client, None
+        if client is not None and client[0] == os.getpid():
+            client[1].close()
 
     # --- reading
 
@@ -311,12 +311,13 @@ class HttpControlPlane:
 
     def _http(self) -> httpx.Client:
         """The client of this process; a forked child makes its own."""
-        if self._client is None or self._owner != os.getpid():
-            self._owner = os.getpid()
-            self._client = httpx.Client(
+        client = self._client
+        if client is None or client[0] != os.getpid():
+            opened = httpx.Client(
                 headers=self._headers, timeout=self._timeout, verify=self._verify, follow_redirects=False, http2=False
             )
-        return self._client
+            client = self._client = (os.getpid(), opened)
+        return client[1]
 
     def _said(self, error: Exception) -> str:
         if isinstance(error, httpx.LocalProtocolError):  # its text repeats the header, which is the key

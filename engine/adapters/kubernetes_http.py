@@ -104,8 +104,8 @@ class KubernetesHttp:
         self._configuration.keep_alive = True
         self._timeout = urllib3.Timeout(connect=connect_seconds, read=read_seconds)
         self._connect_seconds = connect_seconds
-        self._owner = 0
-        self._manager: urllib3.PoolManager | None = None
+        self._pools: tuple[int, urllib3.PoolManager] | None = None
+        """The process that made them, and the connection pools."""
         self._streams: set[urllib3.BaseHTTPResponse] = set()
         self.closed = threading.Event()
         """Set by `close`: every stream ends, and whoever waits to open the next one gives up."""
@@ -120,9 +120,9 @@ class KubernetesHttp:
         for response in list(self._streams):
             with contextlib.suppress(Exception):  # it ended by itself a moment ago
                 response.shutdown()
-        if self._manager is not None and self._owner == os.getpid():
-            self._manager.clear()
-        self._manager = None
+        pools, self._pools = self._pools, None
+        if pools is not None and pools[0] == os.getpid():
+            pools[1].clear()
 
     def call(
         self,
@@ -162,7 +162,7 @@ class KubernetesHttp:
                 retries=False,
                 redirect=False,
             )
-        except HTTPError as error:
+        except (HTTPError, OSError) as error:
             self._no_answer(method, path, error)
 
     @contextlib.contextmanager
@@ -183,19 +183,26 @@ class KubernetesHttp:
                 redirect=False,
                 preload_content=False,
             )
-        except HTTPError as error:
+        except (HTTPError, OSError) as error:
             self._no_answer("GET", path, error)
         self._streams.add(response)
         try:
             if self.closed.is_set():  # asked after joining the streams, so that `close` cannot miss this one
                 raise ClusterUnavailable(f"watch {path}: the connection to {self.host} was closed by us")
             if response.status != 200:
-                what = f"watch {path}"
-                self.refuse(self._answer(response.status, response.data, response.headers, what), what)
+                self._refuse_stream(response, path)
             yield self._lines(response, path)
         finally:
             self._streams.discard(response)
             response.close()
+
+    def _refuse_stream(self, response: urllib3.BaseHTTPResponse, path: str) -> NoReturn:
+        what = f"watch {path}"
+        try:
+            data = response.data
+        except (HTTPError, OSError) as error:
+            self._no_answer("GET", path, error)
+        self.refuse(self._answer(response.status, data, response.headers, what), what)
 
     def _lines(self, response: urllib3.BaseHTTPResponse, path: str) -> Iterator[bytes]:
         rest = b""
@@ -247,10 +254,10 @@ class KubernetesHttp:
         return True
 
     def _pool(self) -> urllib3.PoolManager:
-        if self._manager is None or self._owner != os.getpid():
-            self._owner = os.getpid()
-            self._manager = client.ApiClient(self._configuration).rest_client.pool_manager
-        return self._manager
+        pools = self._pools
+        if pools is None or pools[0] != os.getpid():
+            pools = self._pools = (os.getpid(), client.ApiClient(self._configuration).rest_client.pool_manager)
+        return pools[1]
 
     def _headers(self) -> dict[str, str]:
         headers = {"Accept": JSON_TYPE, "User-Agent": USER_AGENT}

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import orjson
 import pytest
+import structlog
 from kubernetes import client
 
 from engine.adapters.cluster import LIST_TRIES, KubernetesCluster
@@ -157,3 +159,30 @@ def test_threads_share_one_pool() -> None:
 
         assert len(answers) == 64
         assert server.connections <= 8
+
+
+@pytest.mark.parametrize(
+    ("refusal", "error"),
+    [
+        (status(503, "ServiceUnavailable", "starting"), "starting"),
+        (Reply(status=500, body=b"half", cut_at=1, headers={"Content-Length": "50"}), "no answer"),
+    ],
+)
+def test_a_watch_that_is_refused_in_a_broken_way_goes_on(refusal: Reply, error: str) -> None:
+    added = orjson.dumps({"type": "ADDED", "object": {"metadata": {"name": "late", "resourceVersion": "10"}}})
+    watches = [refusal, Reply(body=added + b"\n")]
+
+    def handler(request: Request) -> Reply:
+        return (watches.pop(0) if watches else Reply(silent=5)) if "watch" in request.query else page([])
+
+    with serving(handler) as server:
+        cluster = KubernetesCluster(
+            client.Configuration(host=server.url), connect_seconds=1.0, read_seconds=0.5, watch_seconds=0.1
+        )
+        events = cluster.watch("v1", "ConfigMap", "n")
+        with structlog.testing.capture_logs() as logged:
+            seen = [next(events), next(events)]
+        cluster.close()
+
+    assert [event.type for event in seen] == ["SYNCED", "ADDED"]
+    assert error in logged[0]["error"]

@@ -191,3 +191,16 @@ def test_acts_are_counted_and_named_on_their_log_lines() -> None:
     assert (advanced.outcome, advanced.acts) == ("settled", 1)
     assert telemetry.REGISTRY.get_sample_value("agentplane_acts_total", labels) == before + 1
     assert machine.bound == [{"stream": "deployment/1", "version": 1, "act": "Note"}]
+
+
+def test_a_process_that_ends_begins_no_further_act_and_forgets_no_stream() -> None:
+    events = with_streams(MemoryLog(), "deployment/1")
+    events.mark_dirty("deployment/1")
+    machine: Any = NotingMachine()
+    engine = replace(wired(events), machines={"deployment/": machine})
+    engine.stopping.set()
+
+    advanced = engine.advance("deployment/1")
+
+    assert (advanced.outcome, advanced.acts, machine.bound) == ("interrupted", 0, [])
+    assert events.dirty() == ["deployment/1"]
