@@ -252,6 +252,9 @@ def record_update(
     """
     given = new["metadata"].get("managedFields")
     kept = old["metadata"].get("managedFields", []) if not given else [at for at in given if at]
+    if not kept and "uid" in old["metadata"]:
+        new["metadata"].pop("managedFields", None)
+        return  # nobody keeps track any more: somebody reset the fields; the next apply begins again
     changed: Paths = set()
     removed: Paths = set()
     compare(schema, old, new, (), changed, removed)
@@ -280,6 +283,9 @@ def apply(
     Returns the merged object with its managedFields. Raises ApiError 409 naming the managers in the way unless `force`.
     """
     entries = _decode(live["metadata"].get("managedFields", []))
+    if not entries and "uid" in live["metadata"]:
+        earlier = Manager("before-first-apply", "Update", manager.api_version)
+        entries[earlier.identity] = _Entry(earlier, time, _everything(schema, live))
     wanted: Paths = set()
     applied_fields(schema, config, (), wanted)
     wanted -= _NEVER_OWNED
@@ -296,6 +302,12 @@ def apply(
         entries[manager.identity] = previous
     _set_managed(merged, _encode_entries(entries))
     return merged
+
+
+def _everything(schema: Schema, obj: dict[str, Any]) -> Paths:
+    found: Paths = set()
+    compare(schema, {"metadata": {}}, obj, (), found, set())
+    return found - _NEVER_OWNED
 
 
 def _differs(schema: Schema, live: dict[str, Any], merged: dict[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
 from typing import Any
 
-from sandbox.kubernetes.schema import Schema
+from sandbox.kubernetes.schema import QUANTITY, Schema
 
 Object = dict[str, Any]
 
@@ -60,7 +60,7 @@ def canonicalise(schema: Schema, value: Any) -> None:
             below = schema.child(name)
             if below is None:
                 continue
-            if below.model == "quantity":
+            if below.model == QUANTITY:
                 value[name] = canonical_quantity(str(found)) or found
             elif isinstance(found, dict | list):
                 canonicalise(below, found)
@@ -97,7 +97,8 @@ def _pod_spec(spec: Object) -> None:
 
 def _pod(pod: Object) -> None:
     _pod_spec(pod["spec"])
-    pod["spec"].setdefault("enableServiceLinks", True)
+    for name, value in (("enableServiceLinks", True), ("priority", 0), ("preemptionPolicy", "PreemptLowerPriority")):
+        pod["spec"].setdefault(name, value)
     for container in containers(pod["spec"]):
         for name, amount in container["resources"].get("limits", {}).items():
             container["resources"].setdefault("requests", {}).setdefault(name, amount)
@@ -173,6 +174,10 @@ def _service(service: Object) -> None:
         spec.setdefault("sessionAffinityConfig", {"clientIP": {"timeoutSeconds": 10800}})
     if spec["type"] in ("NodePort", "LoadBalancer"):
         spec.setdefault("externalTrafficPolicy", "Cluster")
+    else:
+        spec.pop("externalTrafficPolicy", None)
+        for port in spec.get("ports") or ():
+            port.pop("nodePort", None)
     if spec["type"] != "ExternalName":
         spec.setdefault("ipFamilies", ["IPv4"])
         spec.setdefault("ipFamilyPolicy", "SingleStack")
@@ -202,6 +207,12 @@ def _claim(claim: Object) -> None:
 def _autoscaler(autoscaler: Object) -> None:
     cpu = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}
     autoscaler["spec"].setdefault("metrics", [cpu])
+    autoscaler.setdefault("status", {}).setdefault("desiredReplicas", 0)
+
+
+def _network_policy(policy: Object) -> None:
+    types = ["Ingress", "Egress"] if policy["spec"].get("egress") else ["Ingress"]
+    policy["spec"].setdefault("policyTypes", types)
 
 
 def _binding(binding: Object) -> None:
@@ -233,6 +244,7 @@ _COMPUTED: dict[str, Callable[[Object], None]] = {
     "ingresses.networking.k8s.io": _ingress,
     "persistentvolumeclaims": _claim,
     "horizontalpodautoscalers.autoscaling": _autoscaler,
+    "networkpolicies.networking.k8s.io": _network_policy,
     "rolebindings.rbac.authorization.k8s.io": _binding,
     "clusterrolebindings.rbac.authorization.k8s.io": _binding,
     "customresourcedefinitions.apiextensions.k8s.io": _definition,

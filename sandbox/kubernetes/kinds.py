@@ -115,6 +115,13 @@ _QUANTITIES = {
     "PersistentVolumeSpec.capacity", "PersistentVolumeClaimStatus.capacity", "NodeStatus.capacity",
     "NodeStatus.allocatable", "ResourceQuotaSpec.hard", "ResourceQuotaStatus.hard", "ResourceQuotaStatus.used",
 }  # fmt: skip
+# Optional scalars that are not pointers in Go: their zero is not stored.
+_ZERO_IS_ABSENT = {
+    "hostNetwork", "hostPID", "hostIPC", "stdin", "stdinOnce", "tty", "readOnly", "hostPort", "paused",
+    "minReadySeconds", "initialDelaySeconds", "publishNotReadyAddresses", "nodePort", "unschedulable",
+    "readyReplicas", "updatedReplicas", "availableReplicas", "unavailableReplicas", "currentReplicas",
+    "fullyLabeledReplicas", "DeploymentStatus.replicas",
+}  # fmt: skip
 _POINTERS_TO_TEXT = {"PersistentVolumeClaimSpec.storageClassName", "HostPathVolumeSource.type", "PolicyRule.apiGroups"}
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -199,6 +206,7 @@ def model_schema(name: str) -> Schema:
         if attribute in model.attribute_map
         and info.is_required()
         and f"{short}.{model.attribute_map[attribute]}" not in _NOT_REQUIRED
+        and not short.endswith("Status")
     )
     return schema
 
@@ -213,7 +221,7 @@ _SCALARS = {"str": "string", "int": "integer", "bool": "boolean", "float": "numb
 def _field(place: str, name: str, kind: str, default: Any) -> Schema:
     """The schema of one field. Models are shared: a field with a default of its own gets a copy of the node."""
     if place in _QUANTITIES and kind in ("str", "object"):
-        return Schema(int_or_string=True, model="quantity", has_defaults=False)
+        return Schema(int_or_string=True, model=schemas.QUANTITY, has_defaults=False)
     if kind.startswith("Dict[str, "):
         values = _field(place, "", kind[10:-1], NOTHING)
         return Schema(type="object", values=values, built_in=True, atomic=place in _ATOMIC_FIELDS)
@@ -234,7 +242,9 @@ def _field(place: str, name: str, kind: str, default: Any) -> Schema:
             choices = _ENUMS[place]
             checks.append(lambda value, path: None if value in choices else unsupported(path, value, choices))
         source = {"bytes": {"format": "byte"}, "datetime": {"format": "date-time"}}.get(kind, {})
-        model = "*string" if place in _POINTERS_TO_TEXT else ""
+        model = schemas.KEPT_EMPTY if place in _POINTERS_TO_TEXT else ""
+        if name in _ZERO_IS_ABSENT or place in _ZERO_IS_ABSENT:
+            model = schemas.DROPPED_ZERO
         leaf = Schema(_SCALARS[kind], default=default, built_in=True, checks=tuple(checks), source=source, model=model)
         leaf.has_defaults = default is not NOTHING
         return leaf

@@ -15,11 +15,13 @@ Object = dict[str, Any]
 
 
 def json_patch(original: Object, patch: Any) -> Object:
-    """RFC 6902. Raises ApiError 400 when it is not a patch, 422 when it does not fit the object."""
+    """RFC 6902. Raises ApiError 400 when it is no list, 422 when it does not fit the object."""
+    if not isinstance(patch, list) or not all(isinstance(operation, dict) for operation in patch):
+        raise bad_request("error decoding patch: a JSON patch is a list of operations")
     try:
         operations = jsonpatch.JsonPatch(patch)
     except (jsonpatch.InvalidJsonPatch, JsonPointerException, TypeError, AttributeError) as error:
-        raise bad_request(f"error decoding patch: {error}") from error
+        raise ApiError(422, "Invalid", f"the patch is not a JSON patch: {error}") from error
     try:
         patched: Object = operations.apply(original)
     except (jsonpatch.JsonPatchException, JsonPointerException, KeyError, TypeError) as error:

@@ -304,7 +304,13 @@ class Registry:
             if given and metadata.get(field_name) not in (None, given):
                 words = f"the {field_name} of the object ({metadata[field_name]}) does not match the {field_name}"
                 raise status.bad_request(f"{words} on the URL ({given})")
-        self._decode(kind, changed, request, lenient=True)
+        try:
+            self._decode(kind, changed, request, lenient=True)
+        except ApiError as error:
+            if error.code != 400 or request.field_validation == "Strict":
+                raise
+            cause = ("FieldValueInvalid", f"Invalid value: {error.message}", "patch")
+            raise status.invalid("", "", "", [cause]) from error
         return self._update(kind, old, changed, subresource, request, applied=False), False
 
     def _apply(
@@ -357,7 +363,7 @@ class Registry:
         unknown: list[str] = []
         schema.prune(kind.schema, checked, unknown)
         causes: list[Cause] = []
-        if not unknown:
+        if not unknown and not kind.custom:  # custom resources are validated as a whole, after merging: 422
             schema.validate(kind.schema, checked, "", causes)
         broken = [cause for cause in causes if cause[0] == "FieldValueTypeInvalid"]
         if unknown or broken:
@@ -375,6 +381,8 @@ class Registry:
 
         `lenient`: the identity is the server's own. `checked`: so are the types (of a merged apply configuration).
         """
+        if kind.custom and not lenient and not (obj.get("apiVersion") and obj.get("kind")):
+            raise status.bad_request("Object 'Kind' or 'apiVersion' is missing in the body of the request")
         for name, wanted in (("apiVersion", kind.api_version), ("kind", kind.kind)):
             if not lenient and obj.get(name) not in (None, "", wanted):
                 raise status.bad_request(

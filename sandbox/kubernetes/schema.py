@@ -22,6 +22,13 @@ import orjson
 
 from sandbox.kubernetes.status import Cause, required, show, unsupported, wrong
 
+QUANTITY = "quantity"
+"""The `model` of resource amounts, which may be any number or text."""
+KEPT_EMPTY = "*string"
+"""The `model` of optional text that may be stored empty."""
+DROPPED_ZERO = "zero"
+"""The `model` of optional numbers and booleans whose zero counts as absent."""
+
 NOTHING: Any = object()
 """No default; distinct from a default of null."""
 
@@ -283,12 +290,14 @@ IDENTITY = frozenset(("apiVersion", "kind", "metadata"))
 
 
 def prune(schema: Schema, value: Any, unknown: list[str], path: str = "") -> None:
-    """Remove undeclared fields in place and name them in `unknown`."""
+    """Remove undeclared fields in place and name them in `unknown`; nulls that may not be null go silently."""
     if isinstance(value, dict) and schema.type in ("object", ""):
         for key in list(value):
             below = schema.child(key)
             if below is not None:
-                if isinstance(value[key], dict | list):
+                if value[key] is None and not below.nullable and below.default is NOTHING and not below.preserve:
+                    del value[key]
+                elif isinstance(value[key], dict | list):
                     prune(below, value[key], unknown, f"{path}.{key}" if path else key)
             elif not schema.preserve:
                 unknown.append(f"{path}.{key}" if path else key)
@@ -332,8 +341,9 @@ def drop_empty(schema: Schema, value: Any) -> None:
             if (found == "" or found == [] or (found == {} and below.values is not None)) and (
                 schema.built_in and key in schema.properties and key not in schema.required and below.type
             ):
-                if below.model == "*string":
-                    continue
+                if below.model != KEPT_EMPTY:
+                    del value[key]
+            elif below.model == DROPPED_ZERO and not found and key not in schema.required:
                 del value[key]
     elif isinstance(value, list) and schema.items is not None:
         for item in value:
@@ -347,7 +357,8 @@ def validate(schema: Schema, value: Any, path: str, causes: list[Cause]) -> None
             causes.append(_type_cause(schema, value, path))
         return
     if schema.int_or_string:
-        if not isinstance(value, int | str) or isinstance(value, bool):
+        numbers = int | float if schema.model == QUANTITY else int
+        if not isinstance(value, numbers | str) or isinstance(value, bool):
             causes.append(_type_cause(schema, value, path))
             return
     elif not _TYPES[schema.type](value):
@@ -358,7 +369,7 @@ def validate(schema: Schema, value: Any, path: str, causes: list[Cause]) -> None
         if cause is not None:
             causes.append(cause)
     if isinstance(value, dict):
-        for name in schema.required:
+        for name in (*schema.required, "apiVersion", "kind") if schema.embedded else schema.required:
             if name not in value:
                 causes.append(required(f"{path}.{name}" if path else name))
         for key, item in value.items():

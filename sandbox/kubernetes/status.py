@@ -38,8 +38,9 @@ class ApiError(Exception):
             "metadata": self.details.pop("_metadata", {}),
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason,
         }
+        if self.reason:
+            status["reason"] = self.reason
         if self.details:
             status["details"] = self.details
         return {**status, "code": self.code}

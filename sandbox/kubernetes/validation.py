@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from sandbox.kubernetes.defaults import canonical_quantity
-from sandbox.kubernetes.schema import Schema
+from sandbox.kubernetes.schema import QUANTITY, Schema
 from sandbox.kubernetes.selectors import object_selector
 from sandbox.kubernetes.status import Cause, disallowed, duplicate, required, unsupported, wrong
 
@@ -101,7 +101,7 @@ def check_quantities(schema: Schema, value: Any, path: str) -> str:
             at = f"{path}.{name}" if path else name
             if below is None:
                 continue
-            if below.model == "quantity":
+            if below.model == QUANTITY:
                 if canonical_quantity(str(found)) is None:
                     return at
             elif isinstance(found, dict | list) and (bad := check_quantities(below, found, at)):
@@ -212,6 +212,7 @@ def _workload(workload: Object) -> Iterator[Cause]:
     selector = spec.get("selector")
     if selector is None:
         yield required("spec.selector")
+        yield wrong("spec.template.metadata.labels", None, "`selector` does not match template `labels`")
     elif not selector.get("matchLabels") and not selector.get("matchExpressions"):
         yield wrong("spec.selector", selector, "empty selector is invalid for deployment")
     elif not object_selector(selector)((template.get("metadata") or {}).get("labels") or {}):
