@@ -32,9 +32,9 @@ _reserved: dict[int, int] = {}  # port -> file descriptor that holds its lock
 
 def free_port() -> int:
     """Reserve one port for the life of this process, or until `release`. OSError when none is left."""
-    candidates = list(range(FIRST, LAST + 1))
-    random.SystemRandom().shuffle(candidates)
-    for port in candidates:
+    count = LAST - FIRST + 1
+    start = random.SystemRandom().randrange(count)
+    for port in (FIRST + (start + step) % count for step in range(count)):
         if port not in _reserved and _reserve(port):
             return port
     raise OSError(
