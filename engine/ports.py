@@ -7,7 +7,7 @@ errors of `engine.errors`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -185,7 +185,7 @@ class Ports:
     """Proves and extends the lock of the stream being advanced; raises LockLost. Call before every write."""
     digest: Callable[[bytes], str]
     """Keyed digest of a secret value: the only trace of it that may reach the log."""
-    api_key: str
+    api_key: str = field(repr=False)
     """The LangSmith API key, for the Secret that Agent Servers trace with. Never logged."""
     random: Callable[[], float] = lambda: 0.5
     """A chance in [0, 1), for jitter."""
