@@ -92,7 +92,10 @@ class PodWorker:
             await self._ending.wait()
             await self._end(working)
         finally:
+            # Not awaited work is left only when the node itself ends; its runtime then ends the processes.
+            working.cancel()
             publishing.cancel()
+            await asyncio.gather(working, publishing, return_exceptions=True)
             for port in self._ports:
                 release(port)
             self._node.runtime.forget(self.pod)

@@ -115,6 +115,20 @@ def node(api_server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
     release(port)
 
 
+@pytest.fixture
+def space(node: RunningNode, namespace: str) -> Iterator[str]:
+    """A fresh namespace whose workloads go with the test, so that they take no time from the next."""
+    yield namespace
+    node.api.delete(f"/apis/apps/v1/namespaces/{namespace}/deployments")
+    at_once = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
+
+    def none_left() -> bool:
+        node.api.request("DELETE", f"/api/v1/namespaces/{namespace}/pods", json=at_once)
+        return not node.pods(namespace)
+
+    eventually(none_left, "the pods of the test are gone")
+
+
 def container(image: str, **more: Any) -> dict[str, Any]:
     probe = {"httpGet": {"path": "/ok", "port": 8000}, "periodSeconds": 15, "timeoutSeconds": 5, "failureThreshold": 6}
     return {
@@ -164,22 +178,22 @@ def ask(node: RunningNode, path: str) -> dict[str, Any]:
 
 
 def test_an_agent_server_answers_through_the_ingress_with_exactly_its_environment(
-    node: RunningNode, namespace: str
+    node: RunningNode, space: str
 ) -> None:
-    path, token = f"/lgp/{namespace}", secrets.token_hex(8)
+    path, token = f"/lgp/{space}", secrets.token_hex(8)
     env = [
         {"name": "MOUNT_PREFIX", "value": path},
         {"name": "LANGSMITH_HOST_REVISION_ID", "value": "revision-1"},
         {"name": "GREETING_SECRET", "valueFrom": {"secretKeyRef": {"name": "hello", "key": "token"}}},
     ]
     node.create(
-        namespace,
+        space,
         secret("hello", token=token),
         service("hello"),
         ingress("hello", path),
         pod("hello", container("hello", env=env)),
     )
-    ready = node.wait_ready(namespace, "hello")
+    ready = node.wait_ready(space, "hello")
     assert ready["spec"]["nodeName"] == "sandbox"
     assert ready["status"]["podIP"] == "127.0.0.1"
     assert node.ingress.get(f"{path}/ok").json()["ok"] is True
@@ -191,7 +205,7 @@ def test_an_agent_server_answers_through_the_ingress_with_exactly_its_environmen
     log = httpx.get(ready["metadata"]["annotations"]["sandbox.agentplane.dev/log"], params={"tailLines": 1})
     assert "Background run succeeded" in log.text
     assert log.text.count("\n") == 1
-    through_api = node.api.get(f"/api/v1/namespaces/{namespace}/pods/hello/log", params={"tailLines": 1})
+    through_api = node.api.get(f"/api/v1/namespaces/{space}/pods/hello/log", params={"tailLines": 1})
     assert through_api.text == log.text
 
 
@@ -210,10 +224,10 @@ def assert_environment(node: RunningNode, pod: dict[str, Any], names: set[str]) 
     assert not Path("/proc").exists(), f"no process serves port {local}"
 
 
-def test_every_way_to_fail_is_told_as_a_kubelet_tells_it(node: RunningNode, namespace: str) -> None:
+def test_every_way_to_fail_is_told_as_a_kubelet_tells_it(node: RunningNode, space: str) -> None:
     missing = [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "absent", "key": "k"}}}]
     node.create(
-        namespace,
+        space,
         pod("crash", container("crash")),
         pod("unknown", container("sandbox.local/unknown@sha256:" + "0" * 64)),
         pod("foreign", container("ghcr.io/team/agent:1")),
@@ -225,47 +239,47 @@ def test_every_way_to_fail_is_told_as_a_kubelet_tells_it(node: RunningNode, name
     )  # fmt: skip
     assert (
         'secret "absent" not found'
-        in (node.wait_waiting(namespace, "unset", "CreateContainerConfigError")["state"]["waiting"]["message"])
+        in (node.wait_waiting(space, "unset", "CreateContainerConfigError")["state"]["waiting"]["message"])
     )
     for name in ("unknown", "foreign"):
-        status = node.wait_waiting(namespace, name, "ImagePullBackOff")
+        status = node.wait_waiting(space, name, "ImagePullBackOff")
         assert "ErrImagePull" in status["state"]["waiting"]["message"]
-        assert (node.pod(namespace, name) or {})["status"]["phase"] == "Pending"
-    node.wait_ready(namespace, "database")
-    node.wait_ready(namespace, "queue")
+        assert (node.pod(space, name) or {})["status"]["phase"] == "Pending"
+    node.wait_ready(space, "database")
+    node.wait_ready(space, "queue")
 
-    crashed = node.wait_waiting(namespace, "crash", "CrashLoopBackOff")
+    crashed = node.wait_waiting(space, "crash", "CrashLoopBackOff")
     last = crashed["lastState"]["terminated"]
     assert crashed["restartCount"] >= 1
     assert last["exitCode"] == 3
     assert "this image always crashes" in last["message"]
     assert len(last["message"].splitlines()) <= 10
-    log_url = (node.pod(namespace, "crash") or {})["metadata"]["annotations"]["sandbox.agentplane.dev/log"]
+    log_url = (node.pod(space, "crash") or {})["metadata"]["annotations"]["sandbox.agentplane.dev/log"]
     previous = httpx.get(f"{log_url}/api-server", params={"previous": "true"})
     assert "no weights found in /models" in previous.text
 
     over = eventually(
-        lambda: found if (found := node.pod(namespace, "once")) and found["status"]["phase"] == "Failed" else None,
+        lambda: found if (found := node.pod(space, "once")) and found["status"]["phase"] == "Failed" else None,
         "the pod that runs once has failed",
     )
     ended = over["status"]["containerStatuses"][0]["state"]["terminated"]
     assert (ended["exitCode"], ended["message"]) == (4, "well done")
 
     # What was missing arrives: the pod recovers by itself.
-    node.create(namespace, secret("absent", k="v"))
-    node.wait_ready(namespace, "unset")
-    events = node.api.get(f"/api/v1/namespaces/{namespace}/events").json()["items"]
+    node.create(space, secret("absent", k="v"))
+    node.wait_ready(space, "unset")
+    events = node.api.get(f"/api/v1/namespaces/{space}/events").json()["items"]
     told = {(event["involvedObject"]["name"], event["reason"]) for event in events}
     assert {("crash", "BackOff"), ("unknown", "Failed"), ("unset", "Started"), ("unset", "Scheduled")} <= told
 
 
-def test_init_containers_run_before_the_others(node: RunningNode, namespace: str) -> None:
+def test_init_containers_run_before_the_others(node: RunningNode, space: str) -> None:
     steps = [
         {"name": "foreign", "image": "busybox:1"},
         {"name": "prepare", "image": "sandbox.local/hello:1", "command": ["sh", "-c", "echo ready; ls langgraph.json"]},
     ]
-    node.create(namespace, pod("hello", container("redis:6"), initContainers=steps))
-    ready = node.wait_ready(namespace, "hello")
+    node.create(space, pod("hello", container("redis:6"), initContainers=steps))
+    ready = node.wait_ready(space, "hello")
     ended = {one["name"]: one["state"]["terminated"]["exitCode"] for one in ready["status"]["initContainerStatuses"]}
     assert ended == {"foreign": 0, "prepare": 0}
     log = httpx.get(ready["metadata"]["annotations"]["sandbox.agentplane.dev/log"] + "/prepare")
@@ -283,16 +297,16 @@ def deployment(name: str, spec: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_a_rollout_loses_no_request(node: RunningNode, namespace: str) -> None:
-    path = f"/lgp/{namespace}"
+def test_a_rollout_loses_no_request(node: RunningNode, space: str) -> None:
+    path = f"/lgp/{space}"
     env = [{"name": "MOUNT_PREFIX", "value": path}]
     node.create(
-        namespace,
+        space,
         service("hello"),
         ingress("hello", path),
         deployment("hello", container("sandbox.local/hello@sha256:" + "1" * 64, env=env)),
     )
-    eventually(lambda: any(map(is_ready, node.pods(namespace))), "the first pod is ready")
+    eventually(lambda: any(map(is_ready, node.pods(space))), "the first pod is ready")
     outcomes: Counter[str] = Counter()
     stop = threading.Event()
 
@@ -309,12 +323,12 @@ def test_a_rollout_loses_no_request(node: RunningNode, namespace: str) -> None:
     prober.start()
     try:
         update = deployment("hello", container("sandbox.local/hello2@sha256:" + "2" * 64, env=env))
-        url = f"/apis/apps/v1/namespaces/{namespace}/deployments/hello"
+        url = f"/apis/apps/v1/namespaces/{space}/deployments/hello"
         merge = {"Content-Type": "application/merge-patch+json"}
         node.api.patch(url, json={"spec": update["spec"]}, headers=merge).raise_for_status()
 
         def replaced() -> bool:
-            pods = node.pods(namespace)
+            pods = node.pods(space)
             images = {one["spec"]["containers"][0]["image"] for one in pods}
             return len(pods) == 1 and "hello2" in images.pop() and is_ready(pods[0])
 
@@ -327,11 +341,11 @@ def test_a_rollout_loses_no_request(node: RunningNode, namespace: str) -> None:
     assert outcomes["200"] > 10
 
 
-def test_nothing_survives_the_node_and_its_next_life_starts_the_pods_again(node: RunningNode, namespace: str) -> None:
-    path = f"/lgp/{namespace}"
+def test_nothing_survives_the_node_and_its_next_life_starts_the_pods_again(node: RunningNode, space: str) -> None:
+    path = f"/lgp/{space}"
     env = [{"name": "MOUNT_PREFIX", "value": path}]
-    node.create(namespace, service("hello"), ingress("hello", path), pod("hello", container("hello", env=env)))
-    before = node.wait_ready(namespace, "hello")
+    node.create(space, service("hello"), ingress("hello", path), pod("hello", container("hello", env=env)))
+    before = node.wait_ready(space, "hello")
     local = int(before["metadata"]["annotations"]["sandbox.agentplane.dev/ports"].partition("=")[2])
     children = descendants(node.process.pid)
     node.process.kill()
@@ -341,42 +355,43 @@ def test_nothing_survives_the_node_and_its_next_life_starts_the_pods_again(node:
 
     node.process.log.unlink()
     node.process.start()
-    eventually(lambda: node.container(namespace, "hello").get("restartCount") == 1, "the restart is counted")
-    after = node.wait_ready(namespace, "hello")
+    eventually(lambda: node.container(space, "hello").get("restartCount") == 1, "the restart is counted")
+    after = node.wait_ready(space, "hello")
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert after["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"] == 137
     assert node.ingress.get(f"{path}/ok").status_code == 200
 
     # Asked politely it ends as completely, and soon: in a second or two; the assertion leaves room for a busy machine.
-    children = descendants(node.process.pid)
+    children, starts = descendants(node.process.pid), node.process.log.read_text().count("started as process")
     began = time.monotonic()
     node.process.stop(timeout=20)
     took = time.monotonic() - began
     assert not [pid for pid in children if is_alive(pid)]
+    assert node.process.log.read_text().count("started as process") == starts
     assert took < 8
     node.process.start()
 
 
-def test_it_survives_a_restart_of_the_api_server_and_deletes_in_order(node: RunningNode, namespace: str) -> None:
-    node.create(namespace, pod("before", container("hello")))
-    ready = node.wait_ready(namespace, "before")
+def test_it_survives_a_restart_of_the_api_server_and_deletes_in_order(node: RunningNode, space: str) -> None:
+    node.create(space, pod("before", container("hello")))
+    ready = node.wait_ready(space, "before")
     node.api_server.restart()
 
     def create() -> bool:
         try:
-            node.create(namespace, pod("after", container("redis:6")))
+            node.create(space, pod("after", container("redis:6")))
         except httpx.HTTPError:
             return False
         return True
 
     eventually(create, "the API server takes requests again")
-    node.wait_ready(namespace, "after")
-    assert node.container(namespace, "before")["restartCount"] == 0
-    assert (node.pod(namespace, "before") or {})["metadata"]["uid"] == ready["metadata"]["uid"]
+    node.wait_ready(space, "after")
+    assert node.container(space, "before")["restartCount"] == 0
+    assert (node.pod(space, "before") or {})["metadata"]["uid"] == ready["metadata"]["uid"]
     local = int(ready["metadata"]["annotations"]["sandbox.agentplane.dev/ports"].partition("=")[2])
     for name in ("before", "after"):
-        node.api.delete(f"/api/v1/namespaces/{namespace}/pods/{name}").raise_for_status()
-    eventually(lambda: not node.pods(namespace), "both pods are gone", GRACE + 20)
+        node.api.delete(f"/api/v1/namespaces/{space}/pods/{name}").raise_for_status()
+    eventually(lambda: not node.pods(space), "both pods are gone", GRACE + 20)
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://127.0.0.1:{local}/ok")
 
