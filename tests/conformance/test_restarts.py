@@ -1,0 +1,48 @@
+"""A crash of the API server: objects, versions and controllers carry on; watches must be opened again."""
+
+from __future__ import annotations
+
+import time
+
+import httpx
+import pytest
+
+from tests.conformance.client import Api, eventually, version
+from tests.conformance.objects import config_map, deployment
+from tests.conformance.workloads import live_pods, rolled_out, settle
+from tests.conftest import ApiServer
+
+
+def test_nothing_is_lost(api_server: ApiServer, api: Api) -> None:
+    made = api.create("configmaps", config_map("a"))
+    api.create("deployments", deployment("web", replicas=2))
+    eventually(lambda: len(live_pods(api)) == 2, "the Pods are there")
+    with api.watch("configmaps", resourceVersion=version(made)) as events:
+        api_server.restart()
+        with pytest.raises((httpx.HTTPError, StopIteration)):
+            while next(events):  # events that were on their way may come first
+                pass
+    assert api.get("configmaps", "a") == made
+    assert int(version(api.create("configmaps", config_map("b")))) > int(version(made))
+
+    began = time.monotonic()
+    settle(api, lambda: rolled_out(api, "web"), "the controllers carry on")
+    assert time.monotonic() - began < 50
+
+
+def test_a_watch_resumes_or_is_told_that_it_cannot(api_server: ApiServer, api: Api) -> None:
+    """A client that resumes where it was either misses nothing or gets 410, never silence; a list helps."""
+    made = api.create("configmaps", config_map("a"))
+    api.create("configmaps", config_map("between"))
+    api_server.restart()
+    with api.watch("configmaps", resourceVersion=version(made)) as events:
+        event = next(events)
+    if event["type"] == "ERROR":
+        assert event["object"]["code"] == 410
+    else:
+        assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "between")
+
+    since = api.list("configmaps")["metadata"]["resourceVersion"]
+    with api.watch("configmaps", resourceVersion=since) as events:
+        api.create("configmaps", config_map("after"))
+        assert next(events)["object"]["metadata"]["name"] == "after"
