@@ -50,6 +50,7 @@ from engine.operator.machine import OperatorMachine
 from engine.ports import Cluster, Dispatcher, WatchEvent
 from engine.retry import Backoff
 from engine.settings import Settings
+from workers.dispatch import CeleryDispatcher
 from workers.views import SOON, ListenerView, OperatorView, View, Watched
 
 log = structlog.get_logger(__name__)
@@ -415,7 +416,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problem = check(heartbeat_file(settings), time.time())
         print(problem or "alive", file=sys.stderr)
         return 1 if problem else 0
-    engine = bootstrap.build(settings)
+    engine = bootstrap.build(settings, CeleryDispatcher(settings))
     engine.record_configuration()
     watcher = watch(engine, heartbeat_file(settings))
     for number in (signal.SIGTERM, signal.SIGINT):
