@@ -29,8 +29,8 @@ from engine.operator.sighting import (
     Entry,
     PodSight,
     key_of,
+    own_fingerprint,
     owner_label,
-    sight_fingerprint,
     sight_pod,
     sight_replica_set,
     sight_routes,
@@ -170,7 +170,7 @@ class OperatorView:
             case "ReplicaSet", False:
                 live.replica_sets.pop(uid, None)
             case _, True:
-                live.objects[key] = sight_fingerprint(manifest)
+                live.objects[key] = own_fingerprint(manifest)
                 if kind in WORKLOADS:
                     live.workloads[key] = sight_workload(manifest)
             case _:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import structlog
 
 from engine import names
-from engine.drift import Fingerprint, fingerprint
+from engine.drift import Fingerprint
 from engine.errors import AgentplaneError, LockLost, LogUnavailable, ObjectConflict, ObjectRefused
 from engine.event import Event
 from engine.folding import digest
@@ -29,6 +29,7 @@ from engine.operator.events import AppliedObject, Route
 from engine.operator.manifests import Credential
 from engine.operator.observing import is_news, lgp_key, observe_lgp
 from engine.operator.scrubbing import hidden_values, scrub
+from engine.operator.sighting import own_fingerprint
 from engine.operator.state import LgpView, OperatorState
 from engine.operator.status import verdict
 from engine.ports import Manifest, ObjectKey, Ports
@@ -160,7 +161,7 @@ def _put(wanted: Wanted, ports: Ports) -> _Put:
     if wanted.manifest is None:
         raise ValueError(f"{wanted.key} is neither a manifest, a credential nor a route")
     applied = ports.cluster.apply(wanted.manifest, manager=names.OPERATOR_MANAGER, before_write=ports.keep_lock)
-    return _Put(fingerprint=fingerprint(applied.manifest, names.OPERATOR_MANAGER), created=applied.created)
+    return _Put(fingerprint=own_fingerprint(applied.manifest), created=applied.created)
 
 
 def _create_credential(credential: Credential, ports: Ports) -> _Put:

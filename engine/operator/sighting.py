@@ -22,6 +22,9 @@ BENIGN_WAITS = frozenset({"", "ContainerCreating", "PodInitializing"})
 """Reasons for which a container waits while all is well."""
 SAME_REASON = {"ErrImagePull": "ImagePullBackOff", "RegistryUnavailable": "ImagePullBackOff"}
 """Reasons between which a kubelet goes back and forth while one and the same thing is wrong."""
+IMMUTABLE = {"StatefulSet": "f:volumeClaimTemplates"}
+"""Kind → field of its spec whose owner tells nothing: the API server lets nobody change it, but the StatefulSet
+controller, writing a status, fills it with defaults and so comes to own it."""
 LOG_LINES = 10
 LOG_CHARACTERS = 2000
 MESSAGE_CHARACTERS = 1000
@@ -116,9 +119,22 @@ def owner_label(manifest: Manifest) -> str | None:
     return None
 
 
-def sight_fingerprint(manifest: Manifest) -> Fingerprint:
-    """Return the fingerprint of a live object under the operator's field manager."""
-    return fingerprint(manifest, names.OPERATOR_MANAGER)
+def own_fingerprint(manifest: Manifest) -> Fingerprint:
+    """Return the fingerprint of a live object under the operator's field manager, without IMMUTABLE fields."""
+    field = IMMUTABLE.get(manifest.get("kind", ""))
+    if field is None:
+        return fingerprint(manifest, names.OPERATOR_MANAGER)
+    entries = [
+        {**entry, "fieldsV1": _without(entry.get("fieldsV1") or {}, field)}
+        for entry in manifest["metadata"].get("managedFields") or []
+    ]
+    metadata = {**manifest["metadata"], "managedFields": entries}
+    return fingerprint({**manifest, "metadata": metadata}, names.OPERATOR_MANAGER)
+
+
+def _without(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
+    spec = {key: value for key, value in (fields.get("f:spec") or {}).items() if key != name}
+    return {**fields, "f:spec": spec}
 
 
 def sight_workload(manifest: Manifest) -> WorkloadSight:

@@ -95,10 +95,11 @@ class _Judgement:
             self._degraded(problems),
             database,
         ]
+        endpoint = self.plan.endpoint or self.state.status.get("endpoint")
         status: dict[str, Any] = {
             "observedGeneration": self.lgp.generation,
-            "endpoint": self.plan.endpoint or self.state.status.get("endpoint", ""),
             "conditions": conditions,
+            **({"endpoint": endpoint} if endpoint else {}),
             "deploymentStatus": self._deployment_status(rolled_out),
             **self._replica_sets(rolled_out),
         }
@@ -242,7 +243,9 @@ class _Judgement:
     # --- the rest
 
     def _deployment_status(self, rolled_out: RolledOut | None) -> dict[str, Any]:
-        status: dict[str, Any] = {}
+        # Nothing that was said is left out later: Kubernetes before 1.22 takes a field that is no longer applied to a
+        # custom resource for null, and refuses that.
+        status: dict[str, Any] = dict(self.state.status.get("deploymentStatus", {}))
         if (server := self._server) is not None:
             status |= {
                 "replicas": server.replicas,
@@ -251,7 +254,8 @@ class _Judgement:
                 "availableReplicas": server.available,
             }
         if rolled_out is not None:
-            status |= {"updateRevision": rolled_out.revision, "lastUpdateTime": rolled_out.at}
+            revision = rolled_out.revision or f"generation-{rolled_out.generation}"
+            status |= {"updateRevision": revision, "lastUpdateTime": rolled_out.at}
         return status
 
     def _replica_sets(self, rolled_out: RolledOut | None) -> dict[str, Any]:

@@ -39,6 +39,9 @@ from engine.ports import ObjectKey
 Kind = tuple[str, str]
 """apiVersion and kind."""
 
+TELL_OF_WORKLOADS = frozenset({("apps/v1", "ReplicaSet"), ("v1", "Pod")})
+"""Kinds that must be known whole before a workload's status makes sense."""
+
 Scrub = Callable[[PodSight | None, str, bool], str]
 """Returns a text without the secret values that a pod (None: only the LGP) could have put there; the flag says that
 the text is a container's own output."""
@@ -90,7 +93,8 @@ def observe(
     if lgp is not None:
         (certain if _is_certain(lgp, state, live) else suspected).append(lgp)
     if not isinstance(lgp, LgpRemoved) and state.life is Life.PRESENT:
-        certain += _workloads(state, live, scrub)
+        if around.complete.issuperset(TELL_OF_WORKLOADS):
+            certain += _workloads(state, live, scrub)
         suspected += _drift(state, plan, live, around)
     return Observation(certain=tuple(certain), suspected=tuple(suspected))
 
@@ -116,8 +120,8 @@ def _is_certain(event: LgpObserved | LgpRemoved, state: OperatorState, live: Liv
 def _workloads(state: OperatorState, live: Live, scrub: Scrub) -> Iterator[WorkloadObserved]:
     for key, sight in live.workloads.items():
         entry = state.objects.get(key)
-        if entry is None:
-            continue  # not (yet) ours
+        if entry is None or sight.observed_generation < sight.generation:
+            continue  # not (yet) ours; or its controller has not looked at it yet, and its status is of another time
         known = state.workloads.get(key)
         seen = _status(sight, live, known.observed if known else None, scrub)
         if known is None or known.observed != seen:

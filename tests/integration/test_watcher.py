@@ -1,0 +1,139 @@
+"""The watcher through what breaks: a restarting API server, a restarted watcher, a crash log with secrets in it."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.operator.state import Life
+from tests.conftest import ApiServer
+from tests.integration.operator_stack import Operator, at_work, lgp_manifest, until
+from workers.watcher import STALE, check
+
+NAME = "hello-0123456789abcdef0123456789abcdef"
+LGP = "apps.langchain.ai/v1alpha1"
+
+
+@pytest.fixture
+def operator(api_server: ApiServer, namespace: str) -> Iterator[Operator]:
+    with at_work(api_server, namespace) as operator:
+        yield operator
+
+
+def deployed(operator: Operator) -> None:
+    operator.put(lgp_manifest(operator.namespace, NAME))
+    until(lambda: operator.available(NAME), f"{NAME} is available")
+    operator.quiet(NAME)
+
+
+def test_an_api_server_that_restarts_in_the_middle_of_everything_is_survived(
+    operator: Operator, api_server: ApiServer
+) -> None:
+    deployed(operator)
+    service = operator.key("Service", NAME, "v1")
+
+    operator.watching.patch(service, {"spec": {"selector": {"app": "something-else"}}})
+    api_server.restart()
+    operator.put(lgp_manifest(operator.namespace, NAME, "r2"))
+
+    until(lambda: operator.available(NAME, 2), "r2 is available after the restart")
+    until(lambda: (operator.cluster.get(service) or {})["spec"]["selector"]["app"] == NAME, "its selector is back")
+    assert operator.drifts(NAME) == [("Service", "edited")]
+
+
+def test_what_changed_while_no_watcher_ran_is_seen_by_the_next(api_server: ApiServer, namespace: str) -> None:
+    other = "world-0123456789abcdef0123456789abcdef"
+    with at_work(api_server, namespace) as first:
+        deployed(first)
+        first.put(lgp_manifest(namespace, other))
+        until(lambda: first.available(other), "the other is available")
+
+    with at_work(api_server, namespace, events=first.events) as second:
+        version = second.events.version(second.stream(other))
+        second.quiet(other)
+        assert second.events.version(second.stream(other)) == version
+
+    first.cluster.delete(first.key("LGP", NAME, LGP))
+    first.cluster.delete(first.key("Deployment", other))
+
+    with at_work(api_server, namespace, events=first.events) as third:
+        until(lambda: third.state(NAME).life is Life.PRUNED, "the absence of one is seen")
+        until(lambda: third.uid(third.key("Deployment", other)), "the Deployment of the other is back")
+        assert third.drifts(other) == [("Deployment", "deleted")]
+
+
+def test_a_crash_log_reaches_the_condition_without_the_secrets_of_its_pod(
+    operator: Operator, api_server: ApiServer
+) -> None:
+    namespace = operator.namespace
+    operator.put(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "own", "namespace": namespace},
+            "data": {"k": base64.b64encode(b"s3cret-password").decode()},
+        }
+    )
+    env = [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "own", "key": "k"}}}]
+    env += [{"name": "TOKEN", "value": "hunter2-hunter2"}]
+    operator.put(lgp_manifest(namespace, NAME, serverSpec={"env": env}))
+    until(lambda: operator.available(NAME), "it is available")
+    (pod,) = [p for p in operator.cluster.list("v1", "Pod", namespace) if is_server(p)]
+    crash = {
+        "exitCode": 3,
+        "reason": "Error",
+        "message": "RuntimeError: s3cret-password and hunter2-hunter2 are wrong",
+    }
+    container = {"name": "api-server", "image": "x", "imageID": "", "ready": False, "restartCount": 1}
+    container |= {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": crash}}
+    with api_server.http() as http:
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod['metadata']['name']}/status"
+        merge = {"Content-Type": "application/merge-patch+json"}
+        body = {"status": {"containerStatuses": [container]}}
+        http.patch(path, json=body, headers=merge).raise_for_status()
+
+    until(lambda: operator.condition(NAME, "Degraded").get("reason") == "CrashLoopBackOff", "the crash is told")
+
+    assert "RuntimeError: *** and *** are wrong" in operator.condition(NAME, "Degraded")["message"]
+    logged = "".join(str(record.data) for record in operator.events.read_all())
+    assert "s3cret" not in logged
+    assert "hunter2" not in logged
+
+
+def is_server(pod: dict) -> bool:  # type: ignore[type-arg]
+    name = pod["metadata"]["name"]
+    return name.startswith(NAME) and not any(name.startswith(f"{NAME}-{part}") for part in ("queue", "redis", "db"))
+
+
+# --- the sign of life
+
+
+def test_the_sign_of_life_is_written_and_grows_old(api_server: ApiServer, namespace: str, tmp_path: Path) -> None:
+    path = tmp_path / "heartbeat"
+    assert check(path, time.time()) == f"{path} does not exist: the watcher has not started"
+    with at_work(api_server, namespace) as operator:
+        operator.watcher._heartbeat = path
+        until(path.exists, "a sign of life")
+
+    assert check(path, time.time()) is None
+    assert f"(at most {STALE:.0f})" in (check(path, time.time() + 2 * STALE) or "")
+
+
+def test_the_check_of_a_watcher_that_never_ran_fails(tmp_path: Path) -> None:
+    environment = {
+        "AGENTPLANE_LISTENER_ENABLED": "false",
+        "AGENTPLANE_DIGEST_KEY": "0123456789abcdef0123456789abcdef",
+        "AGENTPLANE_WATCH_NAMESPACES": "team",
+        "AGENTPLANE_PREFIX": "never-started",
+        "TMPDIR": str(tmp_path),
+    }
+    command = [sys.executable, "-m", "workers.watcher", "--check"]
+    root = Path(__file__).resolve().parents[2]
+    answer = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=60)
+    assert (answer.returncode, "the watcher has not started" in answer.stderr) == (1, True), answer.stderr
