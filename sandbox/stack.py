@@ -86,6 +86,10 @@ class Stack:
     api_key: str = field(default_factory=lambda: f"lsv2_sandbox_{secrets.token_hex(16)}", repr=False)
     overrides: Mapping[str, str] = field(default_factory=dict)
     """Settings of the engine that differ from `environment`."""
+    kubelet: bool = True
+    """Whether pods run. Without a kubelet everything is applied and nothing comes up."""
+    without: frozenset[str] = frozenset()
+    """Processes of the Procfile that are left out."""
     infrastructure: list[ServerProcess] = field(default_factory=list)
     engine: dict[str, ServerProcess] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
@@ -167,7 +171,8 @@ class Stack:
         (self.directory / "logs").mkdir(exist_ok=True)
         self.start_infrastructure(progress)
         for name, command in procfile().items():
-            self._start_engine(name, command)
+            if name not in self.without:
+                self._start_engine(name, command)
         self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         self._supervisor.start()
         progress(", ".join(self.engine))
@@ -175,7 +180,8 @@ class Stack:
     def start_infrastructure(self, progress: Callable[[str], None] = lambda _: None) -> None:
         """Start Redis, control plane, Kubernetes and kubelet; prepare the cluster as a chart would."""
         (self.directory / "logs").mkdir(parents=True, exist_ok=True)
-        waves = [[self._redis(), self._control_plane(), *self._kubernetes()], [self._kubelet()]]
+        waves = [[self._redis(), self._control_plane(), *self._kubernetes()]]
+        waves += [[self._kubelet()]] if self.kubelet else []
         for wave in waves:
             for server in wave:
                 self.infrastructure.append(server)
@@ -194,6 +200,16 @@ class Stack:
         for server in (*self.engine.values(), *reversed(self.infrastructure)):
             server.terminate()
         for server in (*self.engine.values(), *reversed(self.infrastructure)):
+            server.stop()
+
+    def stop_engine(self) -> None:
+        """End the engine's processes for good; the infrastructure goes on."""
+        self._stopping.set()
+        if self._supervisor is not None:
+            self._supervisor.join(5)
+        for server in self.engine.values():
+            server.terminate()
+        for server in self.engine.values():
             server.stop()
 
     def kill(self, name: str) -> int:
