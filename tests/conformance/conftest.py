@@ -33,6 +33,7 @@ def install_definition(api: Api, crd: Object) -> Object:
         return found if conditions.get("Established") == "True" else None
 
     found: Object = eventually(established, f"{name} is established")
-    path = f"/apis/{crd['spec']['group']}/v1/{crd['spec']['names']['plural']}"
+    spec = crd["spec"]
+    path = f"/apis/{spec['group']}/{spec['versions'][0]['name']}/{spec['names']['plural']}"
     eventually(lambda: api.http.get(path).is_success, f"{path} is served")
     return found
