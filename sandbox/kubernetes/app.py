@@ -18,7 +18,7 @@ import yaml
 
 from sandbox.kubernetes import discovery, protobuf, status, subresources
 from sandbox.kubernetes.kinds import Kind
-from sandbox.kubernetes.listing import Listing
+from sandbox.kubernetes.listing import Listing, as_stored
 from sandbox.kubernetes.registry import Registry, Request
 from sandbox.kubernetes.status import ApiError
 from sandbox.kubernetes.store import Object
@@ -262,7 +262,7 @@ class App:
             raise status.no_such_path()
         if call.method == "GET":
             stored = registry.found(kind, namespace, name)
-            if call.as_table or call.as_metadata or kind.stored_api_version != kind.api_version:
+            if call.as_table or call.as_metadata or not as_stored(kind, stored):
                 await self._show(call, kind, stored.copy())
             else:
                 await call.reply(stored.raw)

@@ -375,6 +375,8 @@ def _remove(schema: Schema, obj: Any, paths: Paths) -> None:
             doomed.append(at)
             continue
         below = (schema.items or ANYTHING) if in_list else _below(schema, element[2:])
+        if in_list:  # what an item is found by stays as long as the item does
+            rests = rests - {(f"f:{name}",) for name in schema.keys}
         obj[at] = inner = obj[at].copy() if isinstance(obj[at], dict | list) else obj[at]
         if isinstance(inner, dict | list) and inner:
             _remove(below, inner, rests)

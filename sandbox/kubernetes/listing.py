@@ -73,9 +73,7 @@ class Listing:
             return orjson.dumps({**head, "items": items})
         name = kind.list_kind or f"{kind.kind}List"
         head = {"kind": name, "apiVersion": kind.api_version, "metadata": metadata, "items": []}
-        raws = [
-            at.raw if kind.api_version == kind.stored_api_version else orjson.dumps(served(kind, at)) for at in found
-        ]
+        raws = [at.raw if as_stored(kind, at) else orjson.dumps(served(kind, at)) for at in found]
         return orjson.dumps(head)[:-2] + b",".join(raws) + b"]}"
 
     def one(self, kind: Kind, obj: Object, query: Mapping[str, str], table: bool, metadata_only: bool) -> bytes:
@@ -87,9 +85,14 @@ class Listing:
         return orjson.dumps(tables.partial(obj) if metadata_only else obj)
 
 
+def as_stored(kind: Kind, stored: Stored) -> bool:
+    """Whether an object is stored in the version that was asked for, so that its bytes can be sent as they are."""
+    return bool(stored.object["apiVersion"] == kind.api_version)
+
+
 def served(kind: Kind, stored: Stored) -> Object:
     """An object in the version that was asked for; shared, do not change it."""
-    if kind.api_version == kind.stored_api_version:
+    if as_stored(kind, stored):
         return stored.object
     return {**stored.object, "apiVersion": kind.api_version}
 

@@ -15,7 +15,7 @@ import orjson
 
 from sandbox.kubernetes import status, tables
 from sandbox.kubernetes.kinds import Kind
-from sandbox.kubernetes.listing import served
+from sandbox.kubernetes.listing import as_stored, served
 from sandbox.kubernetes.registry import Registry, matcher
 from sandbox.kubernetes.status import ApiError
 from sandbox.kubernetes.store import Event, Object, Stored, Watch
@@ -73,7 +73,7 @@ class _Encoder:
         return ("DELETED" if before else ""), event.previous or event.stored
 
     def _line(self, kind: str, state: Stored, version: int) -> bytes:
-        plain = not self._table and not self._partial and self._kind.api_version == self._kind.stored_api_version
+        plain = not self._table and not self._partial and as_stored(self._kind, state)
         if plain and state.version == version:
             return b'{"type":"%s","object":%s}\n' % (kind.encode(), state.raw)
         obj = served(self._kind, state)
