@@ -28,7 +28,6 @@ import queue
 import random
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
@@ -40,8 +39,8 @@ from typing import Any
 import orjson
 import structlog
 
-from engine import bootstrap
-from engine.errors import AgentplaneError, ClusterUnavailable, ConcurrencyConflict, LogUnavailable
+from engine import bootstrap, telemetry
+from engine.errors import AgentplaneError, ClusterUnavailable, ConcurrencyConflict, LogUnavailable, SettingsError
 from engine.event import Event
 from engine.folding import Fold
 from engine.listener.machine import ListenerMachine
@@ -50,6 +49,8 @@ from engine.operator.machine import OperatorMachine
 from engine.ports import Cluster, Dispatcher, WatchEvent
 from engine.retry import Backoff
 from engine.settings import Settings
+from workers import heartbeat
+from workers.__main__ import record_configuration
 from workers.dispatch import CeleryDispatcher
 from workers.views import SOON, ListenerView, OperatorView, View, Watched
 
@@ -147,7 +148,7 @@ class Core:
         return min(self._pending.values(), default=None)
 
     def judge_due(self, now: float) -> int:
-        """Judge every stream whose time has come; return how many events that made."""
+        """Judge every stream whose time has come; return how many events that made. Raises LogUnavailable."""
         due = sorted((at, stream) for stream, at in self._pending.items() if at <= now)
         return sum(self._judge(stream, now) for _, stream in due)
 
@@ -161,7 +162,10 @@ class Core:
         except ConcurrencyConflict:
             self._stale.add(stream)
             self._ask(stream, now)
-        except (LogUnavailable, ClusterUnavailable) as error:
+        except LogUnavailable:
+            self._ask(stream, now)
+            raise
+        except ClusterUnavailable as error:
             log.warning("judgement postponed", stream=stream, error=str(error))
             self._ask(stream, now + AGAIN * (0.5 + random.random()))
         except AgentplaneError as error:
@@ -224,10 +228,10 @@ class Core:
         return fold
 
     def judge_everything(self, now: float) -> None:
-        """Judge every known stream: after a gap in what the log told us."""
-        for stream in list(self._folds):
-            self._stale.add(stream)
+        """Fold and judge every known stream anew: the log was away, and may have come back without its last second."""
+        for stream in self._folds:
             self._ask(stream, now)
+        self._folds.clear()
 
 
 class Watcher:
@@ -242,14 +246,14 @@ class Watcher:
         dispatcher: Dispatcher,
         *,
         hold: float = HOLD,
-        heartbeat: Path | None = None,
+        sign: Path | None = None,
     ) -> None:
         self.core = Core(views, events, dispatcher, hold=hold)
         self._views = views
         self._namespaces = tuple(namespaces)
         self._events = events
         self._cluster = cluster
-        self._heartbeat = heartbeat
+        self._heartbeat = sign
         self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._threads: dict[tuple[Watched, str], threading.Thread] = {}
@@ -271,6 +275,7 @@ class Watcher:
                 self._step(backlog)
             except LogUnavailable as error:
                 log.warning("log unavailable", error=str(error))
+                self._gap.set()
                 self._stop.wait(AGAIN)
             if time.monotonic() - beaten >= HEARTBEAT and tail.is_alive():
                 beaten = time.monotonic()
@@ -380,7 +385,7 @@ def views_of(engine: bootstrap.Engine) -> list[View]:
 
 def heartbeat_file(settings: Settings) -> Path:
     """Return where the watcher of this installation leaves its sign of life on this machine."""
-    return Path(tempfile.gettempdir()) / f"{settings.prefix}-watcher.heartbeat"
+    return heartbeat.heartbeat_file(settings, "watcher")
 
 
 def check(path: Path, now: float) -> str | None:
@@ -394,7 +399,7 @@ def check(path: Path, now: float) -> str | None:
     return f"the last sign of life in {path} is {age:.0f} s old (at most {STALE:.0f})" if age > STALE else None
 
 
-def watch(engine: bootstrap.Engine, heartbeat: Path | None = None) -> Watcher:
+def watch(engine: bootstrap.Engine, sign: Path | None = None) -> Watcher:
     """Return the watcher of an engine, ready to `run`."""
     return Watcher(
         views_of(engine),
@@ -402,7 +407,7 @@ def watch(engine: bootstrap.Engine, heartbeat: Path | None = None) -> Watcher:
         engine.events,
         engine.ports.cluster,
         engine.dispatcher,
-        heartbeat=heartbeat,
+        sign=sign,
     )
 
 
@@ -411,13 +416,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m workers.watcher", description="Watch the cluster.")
     parser.add_argument("--check", action="store_true", help="say whether the watcher on this machine is alive")
     options = parser.parse_args(arguments)
-    settings = Settings.load()
+    try:
+        settings = Settings.load()
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
     if options.check:
         problem = check(heartbeat_file(settings), time.time())
         print(problem or "alive", file=sys.stderr)
         return 1 if problem else 0
+    telemetry.configure(settings, "watcher")
     engine = bootstrap.build(settings, CeleryDispatcher(settings))
-    engine.record_configuration()
+    record_configuration(engine)
     watcher = watch(engine, heartbeat_file(settings))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: watcher.stop())
