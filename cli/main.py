@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,12 @@ from cli import doctor as doctors
 from cli import history, operating, processes, stack, status
 from cli.output import reporting
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich_markup_mode="rich")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="The data plane of the LangSmith hybrid model: what happens, and why.",
+    rich_markup_mode="rich",
+)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")]
 Deployment = Annotated[str, typer.Argument(help="Name or id of a deployment, or the name of its LGP.")]
@@ -122,10 +128,15 @@ def demo(
     raise typer.Exit(stack.demo(cluster, keep=keep))
 
 
-@app.command("run", help=f"Become one of the processes: {', '.join(processes.COMMANDS)}.")
-@reporting
-def run(process: Annotated[str, typer.Argument(help="Which.")]) -> None:
-    processes.become(process)
+def _add_process(name: str, run: Callable[[], int], purpose: str) -> None:
+    def become() -> None:
+        raise typer.Exit(run())
+
+    app.command(name, help=f"{purpose} A process of the data plane, in the foreground.")(reporting(become))
+
+
+for _name, (_run, _purpose) in processes.PROCESSES.items():
+    _add_process(_name, _run, _purpose)
 
 
 def main() -> None:

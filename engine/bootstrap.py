@@ -153,6 +153,7 @@ class Engine:
             digest=self.ports.digest,
             guard=DeletionGuard(share=self.settings.deletion_guard_share, minimum=self.settings.deletion_guard_minimum),
             version=PROGRAM_VERSION,
+            lock_term=self.settings.lock_seconds,
         )
 
     # --- configuration

@@ -1,9 +1,9 @@
 """Telling our own writes from other people's: the fingerprint of an object as we applied it.
 
 The API server keeps, for every field manager, the set of fields it owns (`metadata.managedFields`). Whoever changes
-a field of ours takes it out of our set; whoever changes the spec of a kind that counts generations raises the generation; an
-object deleted and made again has another uid. So `uid`, `generation` and a digest of our own set tell drift without
-comparing the object field by field against defaulting, and status updates never look like it.
+a field of ours takes it out of our set; whoever changes the spec of a kind that counts generations raises the
+generation; an object deleted and made again has another uid. So `uid`, `generation` and a digest of our own set tell
+drift without comparing the object field by field against defaulting, and status updates never look like it.
 """
 
 from __future__ import annotations

@@ -73,7 +73,9 @@ class Registry:
         where = f"{record.stream} version {record.version}"
         cls = self._classes.get(record.type)
         if cls is None:
-            raise FutureEvent(f"{where}: event type {record.type!r} is unknown to this version of agentplane; upgrade it")
+            raise FutureEvent(
+                f"{where}: this version of agentplane does not know events of type {record.type!r}; upgrade it"
+            )
         if record.schema_version > cls.schema_version:
             raise FutureEvent(
                 f"{where}: {record.type} has schema version {record.schema_version}, this version of agentplane "

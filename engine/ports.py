@@ -104,9 +104,7 @@ class Cluster(Protocol):
         """Return all objects of a kind in a namespace that match the label selector, through all pages."""
         ...
 
-    def apply(
-        self, manifest: Manifest, *, manager: str, before_write: Callable[[], None] | None = None
-    ) -> Applied:
+    def apply(self, manifest: Manifest, *, manager: str, before_write: Callable[[], None] | None = None) -> Applied:
         """Server-side apply under `manager`, taking over conflicting fields (force).
 
         Reads the object, calls `before_write` (which proves that the stream's lock is still held), then writes with
@@ -115,7 +113,9 @@ class Cluster(Protocol):
         """
         ...
 
-    def apply_status(self, manifest: Manifest, *, manager: str, before_write: Callable[[], None] | None = None) -> Applied:
+    def apply_status(
+        self, manifest: Manifest, *, manager: str, before_write: Callable[[], None] | None = None
+    ) -> Applied:
         """The same for the status subresource, without the read."""
         ...
 
@@ -123,7 +123,9 @@ class Cluster(Protocol):
         """Create the object unless one of that name exists; return whether this call created it."""
         ...
 
-    def patch(self, key: ObjectKey, patch: Manifest, *, before_write: Callable[[], None] | None = None) -> Manifest | None:
+    def patch(
+        self, key: ObjectKey, patch: Manifest, *, before_write: Callable[[], None] | None = None
+    ) -> Manifest | None:
         """JSON merge patch; return the new object, None when it does not exist."""
         ...
 

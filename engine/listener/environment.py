@@ -82,6 +82,9 @@ def platform_environment(
         "LANGSMITH_TRACING_V2": tracing,
         "LOG_JSON": "true",
     }
+    if not config.tracing:
+        # Read before the others, and switched on by the Agent Server itself where there is an API key.
+        values["LANGSMITH_TRACING"] = "false"
     literal = [{"name": name, "value": value} for name, value in values.items()]
     keys = [secret_variable(name, secret, API_KEY_FIELD) for name in KEY_VARIABLES]
     return sorted([*literal, *keys], key=lambda entry: entry["name"])

@@ -32,6 +32,7 @@ from engine.errors import (
     ControlPlaneNotFound,
     InvalidResource,
     LockHeld,
+    LockLost,
 )
 from engine.event import Event, Json
 from engine.folding import Fold
@@ -48,8 +49,6 @@ from engine.retry import Backoff
 log = structlog.get_logger(__name__)
 
 ACTOR = "poll"
-POLL_LOCK_TERM = 300.0
-"""Seconds after which a poll whose worker died no longer keeps others from polling; renewed with every page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +109,8 @@ class Poller:
     guard: DeletionGuard
     version: str
     """Of agentplane, published once."""
+    lock_term: float
+    """Seconds after which a poll whose worker died keeps nobody else from polling; renewed with every request."""
     backoff: Backoff = field(default_factory=lambda: Backoff(base=10.0, cap=300.0))
     chance: Callable[[], float] = random.random
     memory: PollMemory = field(default_factory=PollMemory)
@@ -120,9 +121,9 @@ class Poller:
         if self.memory.not_before is not None and self.clock.now() < self.memory.not_before:
             return PollResult(outcome="resting")
         try:
-            with self.events.lock(f"poll/{self.config.listener_id}", POLL_LOCK_TERM) as lock:
+            with self.events.lock(f"poll/{self.config.listener_id}", self.lock_term) as lock:
                 return self._poll(stream, lock.keep)
-        except LockHeld:
+        except (LockHeld, LockLost):
             return PollResult(outcome="busy")
 
     def _poll(self, stream: str, keep: Callable[[], None]) -> PollResult:
@@ -134,7 +135,7 @@ class Poller:
                 return result
             deletions: dict[str, list[Event]] = {}
             listed = self._read(engine, deletions, result, keep)
-            live = listed | self._look_for_missing(listed, deletions)
+            live = listed | self._look_for_missing(listed, deletions, keep)
         except ControlPlaneError as error:
             self._failed(engine, error, result)
             return result
@@ -249,7 +250,9 @@ class Poller:
 
     # --- deletions
 
-    def _look_for_missing(self, listed: set[str], deletions: dict[str, list[Event]]) -> set[str]:
+    def _look_for_missing(
+        self, listed: set[str], deletions: dict[str, list[Event]], keep: Callable[[], None]
+    ) -> set[str]:
         """Ask for every live deployment that was not listed by its own URL; return the live ones.
 
         One that is missing for the second time running is put among the deletions.
@@ -263,6 +266,7 @@ class Poller:
                 self.memory.gone.add(deployment_id)
                 continue
             live.add(deployment_id)
+            keep()
             try:
                 self.control_plane.deployment(deployment_id)
             except ControlPlaneNotFound:

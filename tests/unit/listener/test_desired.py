@@ -99,7 +99,7 @@ def test_tracing_can_be_switched_off(world: World) -> None:
     world.config = world.config.model_copy(update={"tracing": False})
     env = {entry["name"]: entry.get("value") for entry in lgp(world, {})["serverSpec"]["env"]}
 
-    assert env["LANGSMITH_TRACING_V2"] == env["LANGCHAIN_TRACING_V2"] == "false"
+    assert env["LANGSMITH_TRACING_V2"] == env["LANGCHAIN_TRACING_V2"] == env["LANGSMITH_TRACING"] == "false"
 
 
 @pytest.mark.parametrize(("value", "quantity"), [(0.1, "100m"), (0.25, "200m"), (1, "1"), (1.5, "1500m"), (16.0, "16")])

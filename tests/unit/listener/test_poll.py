@@ -26,6 +26,7 @@ def poller(world: World) -> Poller:
         digest=keyed,
         guard=DeletionGuard(share=0.5, minimum=2),
         version="1.2.3",
+        lock_term=30,
         chance=lambda: 1.0,
     )
 
