@@ -1,5 +1,4 @@
-"""A real Kubernetes control plane without nodes: etcd, kube-apiserver and kube-controller-manager on
-loopback.
+"""A real Kubernetes control plane without nodes: etcd, kube-apiserver, kube-controller-manager on loopback.
 
 It is the judge of the sandbox: the conformance suite must pass here first, and `CLUSTER=envtest` runs the
 whole demo against it. The binaries come from the folder KUBEBUILDER_ASSETS, or /usr/local/kubebuilder/bin.
@@ -35,7 +34,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -159,7 +158,7 @@ class RealControlPlane:
         self._cleanup.callback(release, port)
         return port
 
-    def _server(self, name: str, flags: Mapping[str, object], ready: Any) -> ServerProcess:
+    def _server(self, name: str, flags: Mapping[str, object], ready: Callable[[], bool]) -> ServerProcess:
         command = [str(assets() / name), *(f"--{flag}={value}" for flag, value in flags.items())]
         # etcd refuses to start when the environment configures the same thing again.
         env = {key: value for key, value in os.environ.items() if not key.startswith("ETCD_")}
@@ -243,9 +242,7 @@ class RealControlPlane:
         return {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [
-                {"name": "envtest", "cluster": {"server": self.url, "certificate-authority-data": authority}}
-            ],
+            "clusters": [{"name": "envtest", "cluster": {"server": self.url, "certificate-authority-data": authority}}],
             "users": [{"name": "admin", "user": {"token": self.token}}],
             "contexts": [
                 {
@@ -321,13 +318,6 @@ def _answers(url: str, ca: Path | None = None, token: str | None = None, insecur
             return bool(answer.status == 200)
     except (OSError, http.client.HTTPException):
         return False
-
-
-@contextlib.contextmanager
-def running(**settings: Any) -> Iterator[RealControlPlane]:
-    """`with running() as cluster:` in one line; the settings are RealControlPlane's."""
-    with RealControlPlane(**settings) as cluster:
-        yield cluster
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
