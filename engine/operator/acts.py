@@ -24,7 +24,7 @@ from engine.operator import lgp as lgps
 from engine.operator import manifests
 from engine.operator.config import OperatorConfig
 from engine.operator.decide import ApplyObjects, ApplyStatus, PruneEverything, PruneObjects
-from engine.operator.desired import INGRESS_API_VERSION, ROUTE_KIND, Desired, Wanted, desired, of
+from engine.operator.desired import INGRESS_API_VERSION, ROUTE_KIND, Desired, Wanted, of
 from engine.operator.events import AppliedObject, Route
 from engine.operator.manifests import Credential
 from engine.operator.observing import is_news, lgp_key, observe_lgp
@@ -49,19 +49,22 @@ LEFTOVER_KINDS = (
 """Kinds that every LGP has objects of, in the order of their deletion: a claim goes once nothing makes it anew."""
 
 
-def perform(act: Act, state: OperatorState, ports: Ports, config: OperatorConfig) -> Sequence[Event]:
-    """Perform `act`; return what happened. Raises what `loop.advance` turns into a retry."""
+def perform(act: Act, state: OperatorState, plan: Desired, ports: Ports, config: OperatorConfig) -> Sequence[Event]:
+    """Perform `act` for an LGP that asks for `plan`; return what happened.
+
+    Raises what `loop.advance` turns into a retry.
+    """
     if state.lgp is None:
         raise ValueError(f"{act.name} without an LGP: decide must not ask for it")
     match act:
         case ApplyObjects(keys=keys):
-            return apply_objects(keys, state, state.lgp, ports, config)
+            return apply_objects(keys, state, state.lgp, plan, ports, config)
         case PruneObjects(keys=keys):
             return prune_objects(keys, state, ports)
         case PruneEverything():
-            return prune_everything(state, state.lgp, ports, config)
+            return prune_everything(state, state.lgp, plan, ports)
         case ApplyStatus():
-            return apply_status(state, state.lgp, ports, config)
+            return apply_status(state, state.lgp, plan, ports)
         case _:
             raise ValueError(f"the operator has no act {act.name}")
 
@@ -70,7 +73,7 @@ def perform(act: Act, state: OperatorState, ports: Ports, config: OperatorConfig
 
 
 def apply_objects(
-    keys: tuple[str, ...], state: OperatorState, view: LgpView, ports: Ports, config: OperatorConfig
+    keys: tuple[str, ...], state: OperatorState, view: LgpView, plan: Desired, ports: Ports, config: OperatorConfig
 ) -> list[Event]:
     """Apply the named objects of the LGP as it is now; one that the API server rejects does not stop the others."""
     live = ports.cluster.get(lgp_key(view.namespace, view.name))
@@ -79,10 +82,9 @@ def apply_objects(
     seen = observe_lgp(live, ports.digest)
     if is_news(state, seen):
         return [seen]
-    plan = desired(view, config)
-    # The manifests to send hold the literal values that the log does not; the digests to keep are of those that do not.
-    whole = of(lgps.read(live), config)
     hidden = list(hidden_values(live.get("spec") or {}, view.spec))
+    # The manifests to send hold the literal values that the log does not; the digests to keep are of those that do not.
+    whole = of(lgps.read(live), config) if hidden else plan
     applied: list[AppliedObject] = []
     created: list[str] = []
     rejected: list[Event] = []
@@ -251,12 +253,11 @@ def _remove_route(namespace: str, route: Route, ports: Ports) -> None:
     _change_ingress(namespace, lambda ingress: manifests.without_path(ingress, route.path), ports)
 
 
-def prune_everything(state: OperatorState, view: LgpView, ports: Ports, config: OperatorConfig) -> list[Event]:
+def prune_everything(state: OperatorState, view: LgpView, plan: Desired, ports: Ports) -> list[Event]:
     """Delete what is left of an LGP that does not exist: by its label, its claims, its entry on the shared Ingress."""
     live = ports.cluster.get(lgp_key(view.namespace, view.name))
     if live is not None:
         return [observe_lgp(live, ports.digest)]
-    plan = desired(view, config)
     gone: list[str] = []
     refusal: ObjectRefused | None = None
     for api_version, kind in _leftover_kinds(state, plan):
@@ -310,9 +311,9 @@ def _claims(plan: Desired, namespace: str) -> list[ObjectKey]:
 # --- status
 
 
-def apply_status(state: OperatorState, view: LgpView, ports: Ports, config: OperatorConfig) -> list[Event]:
+def apply_status(state: OperatorState, view: LgpView, plan: Desired, ports: Ports) -> list[Event]:
     """Write the LGP's status."""
-    judged = verdict(state, desired(view, config))
+    judged = verdict(state, plan)
     key = lgp_key(view.namespace, view.name)
     manifest = {
         "apiVersion": key.api_version,

@@ -73,4 +73,4 @@ class OperatorMachine:
         return frozenset(wanted.digest for wanted in self.desired(state).objects.values())
 
     def perform(self, act: Act, state: OperatorState, ports: Any) -> Sequence[Event]:
-        return acts.perform(act, state, ports, self.config)
+        return acts.perform(act, state, self.desired(state), ports, self.config)
