@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import importlib.util
+import logging
 import os
 import secrets
 import signal
@@ -29,10 +29,13 @@ import yaml
 from sandbox.kubernetes.app import App
 from sandbox.kubernetes.certificates import certificate_files
 from sandbox.kubernetes.collector import Collector
+from sandbox.kubernetes.controllers import run as run_controllers
 from sandbox.kubernetes.registry import Registry
 from sandbox.kubernetes.store import Store
 from sandbox.ports import free_port, release
 from sandbox.processes import ServerProcess
+
+log = logging.getLogger(__name__)
 
 
 def write_kubeconfig(path: Path, url: str, token: str, authority: bytes = b"") -> None:
@@ -107,9 +110,17 @@ async def serve(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    background = [asyncio.create_task(Collector(registry).run())]
+    background = [asyncio.create_task(Collector(registry).run(), name="garbage collector")]
     if controllers:
-        background += _controllers(registry)
+        background.append(asyncio.create_task(run_controllers(registry), name="controllers"))
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled():  # a server without its loops would look healthy and do nothing
+            log.critical("the %s ended; stopping", task.get_name(), exc_info=task.exception())
+            stop()
+
+    for task in background:
+        task.add_done_callback(ended)
     serving = asyncio.create_task(server.serve())
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)
@@ -122,13 +133,6 @@ async def serve(
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         store.close()
-
-
-def _controllers(registry: Registry) -> list[asyncio.Task[None]]:
-    if importlib.util.find_spec("sandbox.kubernetes.controllers") is None:
-        return []
-    controllers = importlib.import_module("sandbox.kubernetes.controllers")
-    return [asyncio.create_task(controllers.run(registry))]
 
 
 class KubernetesServer:
