@@ -78,9 +78,10 @@ def work(settings: Settings, process: str, threads: int, engine: bootstrap.Engin
     if settings.metrics_port is not None:
         telemetry.serve_metrics(settings.metrics_port, engine.events, dispatcher.waiting)
     record_configuration(engine)
-    run_worker(app, settings, process, threads)
-    engine.close()
-    return 0
+    try:
+        return run_worker(app, settings, process, threads)
+    finally:
+        engine.close()
 
 
 def record_configuration(engine: bootstrap.Engine) -> None:
@@ -94,20 +95,22 @@ def record_configuration(engine: bootstrap.Engine) -> None:
             time.sleep(REDIS_AGAIN_SECONDS)
 
 
-def run_worker(app: Celery, settings: Settings, process: str, threads: int) -> None:
-    """Consume until told to stop."""
+def run_worker(app: Celery, settings: Settings, process: str, threads: int) -> int:
+    """Consume until told to stop; return the exit code."""
+    queues = [queue_name(settings, queue) for queue in served_queues(settings, process)]
     worker = app.Worker(
         hostname=host_format(default_nodename(f"{process}@%h")),
         pool_cls="threads",
         concurrency=threads,
-        queues=[queue_name(settings, queue) for queue in served_queues(settings, process)],
+        queues=queues,
         loglevel=settings.log_level.upper(),
         without_gossip=True,
         without_mingle=True,
         quiet=True,
     )
-    signals.worker_ready.connect(lambda **_: log.info("ready", queues=list(app.amqp.queues)), weak=False)
+    signals.worker_ready.connect(lambda **_: log.info("ready", queues=queues, threads=threads), weak=False)
     worker.start()
+    return int(worker.exitcode or 0)
 
 
 def flower(settings: Settings) -> int:

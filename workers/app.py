@@ -101,6 +101,7 @@ def configuration(settings: Settings) -> Mapping[str, Any]:
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_connection_timeout": 4,
+        "worker_consumer": "workers.consumer:Consumer",
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "task_publish_retry": True,
         "task_publish_retry_policy": {"max_retries": 3, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.5},

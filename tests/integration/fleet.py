@@ -1,0 +1,207 @@
+"""Real worker and beat processes for tests, over a small machine instead of the halves.
+
+`python -m tests.integration.fleet listener` is the listener worker as `python -m workers listener` runs it, by the same
+code path, except that deployments are advanced by the machine of `tests/contract/notes.py`: each step writes a line to
+a file when it begins and when it is done.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import redis
+import structlog
+
+from engine import telemetry
+from engine.adapters.clock import SystemClock
+from engine.bootstrap import Engine
+from engine.log.redis import RedisLog
+from engine.settings import Settings
+from sandbox.processes import ServerProcess
+from tests.contract.notes import Asked, Step, Worker, ports
+from workers.__main__ import quieten, work
+from workers.app import RECONCILE, key_prefix, list_key
+from workers.dispatch import CeleryDispatcher
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def environment(redis_url: str, prefix: str, **more: str) -> dict[str, str]:
+    """The settings of an installation that never reaches a cluster or a control plane."""
+    settings = {
+        "REDIS_URL": redis_url,
+        "PREFIX": prefix,
+        "LANGSMITH_API_KEY": "not-a-key",
+        "WORKSPACE_ID": str(UUID(int=1)),
+        "LISTENER_ID": str(UUID(int=2)),
+        "WATCH_NAMESPACES": "default",
+        "INGRESS_HOSTNAME": "agents.test",
+        "POLL_SECONDS": "3600",
+        "SWEEP_SECONDS": "0.5",
+        "REQUEST_TIMEOUT_SECONDS": "0.8",
+        "CONNECT_TIMEOUT_SECONDS": "0.2",
+        "HEALTH_CHECK_TIMEOUT_SECONDS": "0.8",
+        "LOCK_SECONDS": "3",
+        **more,
+    }
+    return {f"AGENTPLANE_{name}": value for name, value in settings.items()}
+
+
+@contextmanager
+def variables(given: dict[str, str]) -> Iterator[None]:
+    """Put `given` into the environment of this process for a while."""
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def eventually(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
+    """Wait until `condition` holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.02)
+
+
+@dataclass
+class Fleet:
+    """One installation: its processes and its event log."""
+
+    redis_url: str
+    prefix: str
+    folder: Path
+    more: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "effects").touch()
+        self.environment = environment(self.redis_url, self.prefix, **self.more)
+        with variables(self.environment):
+            self.settings = Settings.load()
+        self.events = RedisLog.from_url(self.redis_url, self.prefix)
+        self.dispatcher = CeleryDispatcher(self.settings)
+        self.client = redis.Redis.from_url(self.redis_url)
+        self._started: list[ServerProcess] = []
+
+    def worker(self, threads: int = 4, step_seconds: float = 0.0) -> ServerProcess:
+        """Start a listener worker and wait until it consumes."""
+        command = ["-m", "tests.integration.fleet", "listener", str(threads), str(step_seconds)]
+        return self._start("worker", command, lambda log: '"event":"ready"' in log)
+
+    def beat(self) -> ServerProcess:
+        """Start beat."""
+        return self._start("beat", ["-m", "beat"], lambda log: True)
+
+    def _start(self, name: str, command: list[str], ready: Callable[[str], bool]) -> ServerProcess:
+        log = self.folder / f"{name}-{len(self._started)}.log"
+        process = ServerProcess(
+            name,
+            [sys.executable, *command],
+            log=log,
+            ready=lambda: log.exists() and ready(log.read_text()),
+            env={
+                **os.environ,
+                **self.environment,
+                "PYTHONPATH": str(ROOT),
+                "TMPDIR": str(self.folder),
+                "EFFECTS": str(self.folder / "effects"),
+            },
+            cwd=self.folder,
+        )
+        self._started.append(process)
+        process.start()
+        return process
+
+    def stop(self) -> None:
+        for process in self._started:
+            process.stop(timeout=15)
+        self.events.close()
+        self.client.close()
+
+    # --- work
+
+    def ask(self, name: str, steps: int) -> str:
+        """Append a request for steps to a stream, without a message; return the stream."""
+        stream = f"deployment/{name}"
+        self.events.append(stream, self.events.version(stream), [Asked(steps=steps)], actor="test")
+        return stream
+
+    def steps(self, stream: str) -> list[int]:
+        """What the log says was done."""
+        return [record.data["number"] for record in self.events.read(stream) if record.type == "Stepped"]
+
+    def effects(self, what: str = "done") -> list[str]:
+        """What was begun or done in the world outside: `<stream> <step>`."""
+        lines = (self.folder / "effects").read_text().splitlines()
+        return [line.removeprefix(f"{what} ") for line in lines if line.startswith(f"{what} ")]
+
+    # --- the broker's own books
+
+    def queued(self) -> int:
+        return int(self.client.llen(list_key(self.settings, RECONCILE)))  # type: ignore[arg-type]
+
+    def unacknowledged(self) -> int:
+        return int(self.client.hlen(key_prefix(self.settings) + "unacked"))  # type: ignore[arg-type]
+
+
+def write(line: str) -> None:
+    """Append one line, whole, whatever other threads and processes do."""
+    descriptor = os.open(os.environ["EFFECTS"], os.O_WRONLY | os.O_APPEND)
+    try:
+        os.write(descriptor, f"{line}\n".encode())
+    finally:
+        os.close(descriptor)
+
+
+class FleetWorker(Worker):
+    """The machine of the worker process."""
+
+    name = "listener"
+    stream_prefix = "deployment/"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    def perform(self, act: Any, state: Any, ports: Any) -> Any:
+        assert isinstance(act, Step)
+        stream = structlog.contextvars.get_contextvars()["stream"]
+        write(f"begun {stream} {act.number}")
+        time.sleep(self._seconds)
+        ports.keep_lock()
+        write(f"done {stream} {act.number}")
+        return super().perform(act, state, ports)
+
+
+def main(process: str, threads: str, step_seconds: str) -> int:
+    settings = Settings.load()
+    telemetry.configure(settings, process)
+    quieten()
+    events = RedisLog.from_url(settings.redis_url.get_secret_value(), settings.prefix)
+    engine = Engine(
+        settings=settings,
+        events=events,
+        ports=ports(SystemClock()),
+        dispatcher=CeleryDispatcher(settings),
+        machines={"deployment/": FleetWorker(float(step_seconds))},
+    )
+    return work(settings, process, int(threads), engine)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

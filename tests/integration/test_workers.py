@@ -1,0 +1,236 @@
+"""Worker and beat processes over a real Redis: what happens when they, or Redis, die."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sandbox.redis import RedisServer
+from tests.integration.fleet import Fleet, eventually
+from workers.app import CONTROL_PLANE, build, list_key
+from workers.dispatch import LISTENER_ADVANCE
+from workers.heartbeat import check, heartbeat_file
+
+
+@pytest.fixture
+def start(tmp_path: Path, redis_url: str, prefix: str) -> Iterator[Callable[..., Fleet]]:
+    """Make installations on the Redis of all tests; they end with the test."""
+    fleets: list[Fleet] = []
+
+    def make(name: str = "a", url: str = redis_url, **more: str) -> Fleet:
+        fleets.append(Fleet(url, f"{prefix}-{name}", tmp_path / name, more))
+        return fleets[-1]
+
+    yield make
+    for fleet in fleets:
+        fleet.stop()
+
+
+@pytest.fixture
+def own_redis(redis_url: str) -> Iterator[RedisServer]:
+    """A Redis to restart. (`redis_url` skips where there is none at all.)"""
+    with RedisServer() as server:
+        yield server
+
+
+def test_a_message_is_worked_off_and_acknowledged(start: Callable[..., Fleet]) -> None:
+    fleet = start()
+    worker = fleet.worker()
+    stream = fleet.ask("one", steps=3)
+
+    fleet.dispatcher.dispatch(stream)
+
+    eventually(lambda: fleet.steps(stream) == [1, 2, 3], "three steps")
+    eventually(lambda: fleet.events.dirty() == [], "settled")
+    eventually(lambda: fleet.unacknowledged() == 0, "acknowledged")
+    assert fleet.queued() == 0
+    assert check(fleet.settings, "listener") is not None  # the file is in the worker's own temporary folder
+    assert (fleet.folder / heartbeat_file(fleet.settings, "listener").name).exists()
+    worker.stop()
+    assert not (fleet.folder / heartbeat_file(fleet.settings, "listener").name).exists()
+
+
+def test_a_lost_message_costs_one_sweep(start: Callable[..., Fleet]) -> None:
+    fleet = start()
+    fleet.worker()
+    fleet.beat()
+
+    stream = fleet.ask("one", steps=2)  # and no message
+
+    eventually(lambda: fleet.steps(stream) == [1, 2], "the sweep found it", 15)
+
+
+def test_a_worker_killed_in_the_middle_of_a_task_is_made_good_within_seconds(start: Callable[..., Fleet]) -> None:
+    fleet = start()
+    fleet.beat()
+    worker = fleet.worker(step_seconds=0.5)
+    stream = fleet.ask("one", steps=4)
+    fleet.dispatcher.dispatch(stream)
+    eventually(lambda: f"{stream} 2" in fleet.effects("begun"), "in the middle of step 2")
+
+    worker.kill()
+    died = time.monotonic()
+    fleet.worker(step_seconds=0.5)
+
+    eventually(lambda: fleet.steps(stream) == [1, 2, 3, 4], "all steps, each once in the log", 30)
+    eventually(lambda: fleet.events.dirty() == [], "settled")
+    assert time.monotonic() - died < 25  # the lock's 3 s, a sweep, four steps; far from the visibility timeout
+    # In the world: the step that was being done was begun twice, no other was.
+    begun = fleet.effects("begun")
+    assert [begun.count(f"{stream} {step}") for step in (1, 2, 3, 4)] == [1, 2, 1, 1]
+    assert fleet.effects("done") == [f"{stream} {step}" for step in (1, 2, 3, 4)]
+
+
+def test_a_worker_that_is_asked_to_end_finishes_its_act_and_hands_the_rest_over(start: Callable[..., Fleet]) -> None:
+    fleet = start()
+    fleet.beat()
+    worker = fleet.worker(step_seconds=0.5)
+    stream = fleet.ask("one", steps=8)
+    fleet.dispatcher.dispatch(stream)
+    eventually(lambda: f"{stream} 2" in fleet.effects("begun"), "in the middle of step 2")
+
+    started = time.monotonic()
+    worker.stop(timeout=20)
+    assert time.monotonic() - started < 10
+
+    assert len(fleet.steps(stream)) < 8
+    assert fleet.effects("begun") == fleet.effects("done")
+    assert not fleet.events.locked(stream)
+    assert fleet.events.dirty() == [stream]
+    fleet.worker()
+    eventually(lambda: fleet.steps(stream) == list(range(1, 9)), "the rest")
+    assert len(fleet.effects("done")) == 8
+
+
+def test_two_workers_share_the_streams_and_do_each_step_once(start: Callable[..., Fleet]) -> None:
+    fleet = start()
+    fleet.worker(step_seconds=0.05)
+    fleet.worker(step_seconds=0.05)
+    streams = [fleet.ask(f"n{number}", steps=3) for number in range(20)]
+    for stream in streams * 2:
+        fleet.dispatcher.dispatch(stream)
+
+    eventually(lambda: all(fleet.steps(stream) == [1, 2, 3] for stream in streams), "all steps")
+    assert sorted(fleet.effects()) == sorted(f"{stream} {step}" for stream in streams for step in (1, 2, 3))
+
+
+@pytest.mark.parametrize("crash", [False, True], ids=["restart", "crash"])
+def test_a_redis_restart_is_survived_by_the_same_processes(
+    start: Callable[..., Fleet], own_redis: RedisServer, crash: bool
+) -> None:
+    fleet = start(url=own_redis.url)
+    worker, beat = fleet.worker(step_seconds=0.3), fleet.beat()
+    pids = (worker.pid, beat.pid)
+    before = fleet.ask("before", steps=6)
+    fleet.dispatcher.dispatch(before)
+    eventually(lambda: f"{before} 2" in fleet.effects("begun"), "in the middle of step 2")
+    time.sleep(1.1)  # what is older than a second is on disk
+
+    if crash:
+        own_redis.kill()
+        time.sleep(1.5)
+        own_redis.start()
+    else:
+        own_redis.restart()
+
+    eventually(lambda: fleet.events.dirty() == [] and len(fleet.steps(before)) >= 4, "what was begun is done", 40)
+    after = fleet.ask("after", steps=2)
+    fleet.dispatcher.dispatch(after)
+    eventually(lambda: fleet.steps(after) == [1, 2], "messages are consumed again", 20)
+    swept = fleet.ask("swept", steps=1)
+    eventually(lambda: fleet.steps(swept) == [1], "sweeps come again", 20)
+    eventually(lambda: fleet.unacknowledged() == 0, "the message that was in flight is acknowledged too")
+    assert worker.running
+    assert beat.running
+    assert (worker.pid, beat.pid) == pids
+    # Whatever Redis lost: what was done last is done, and versions have no gap.
+    assert fleet.steps(before)[-1] == 6
+    assert [r.version for r in fleet.events.read(before)] == list(range(1, fleet.events.version(before) + 1))
+
+
+def test_processes_wait_for_a_redis_that_comes_later(start: Callable[..., Fleet], own_redis: RedisServer) -> None:
+    own_redis.stop()
+    fleet = start(url=own_redis.url)
+    beat = fleet.beat()
+    time.sleep(1)
+    own_redis.start()
+    fleet.worker()
+    stream = fleet.ask("one", steps=1)
+
+    eventually(lambda: fleet.steps(stream) == [1], "beat and worker came", 30)
+    assert beat.running
+
+
+def test_a_worker_never_reserves_more_than_its_pool(start: Callable[..., Fleet]) -> None:
+    """kombu's prefetch count drifts upwards over a worker's life; what a worker has reserved must not."""
+    fleet = start()
+    fleet.worker(threads=4, step_seconds=0.2)
+    for number in range(500):
+        fleet.dispatcher.dispatch(f"deployment/empty-{number}")
+    most = 0
+    while fleet.queued():
+        most = max(most, fleet.unacknowledged())
+    eventually(lambda: fleet.unacknowledged() == 0, "500 messages worked off")
+    assert most <= 4
+
+    streams = [fleet.ask(f"slow-{number}", steps=1) for number in range(40)]
+    for stream in streams:
+        fleet.dispatcher.dispatch(stream)
+    samples = []
+    while len(fleet.effects()) < len(streams):
+        done = len(fleet.effects())
+        samples.append((fleet.unacknowledged(), fleet.queued()))
+        reserved, queued = samples[-1]
+        begun = len(fleet.effects("begun"))
+        # Between the two looks at `done`, tasks go on: the backlog lies between them.
+        assert len(streams) - len(fleet.effects()) - 4 <= reserved + queued <= len(streams) - done + 4
+        assert begun <= done + 8
+        time.sleep(0.02)
+
+    assert max(reserved for reserved, _ in samples) <= 4
+    assert max(queued for _, queued in samples) > 20  # whoever scales by the list's length sees the backlog
+
+
+def test_two_installations_on_one_redis_do_not_see_each_other(start: Callable[..., Fleet]) -> None:
+    one, other = start("a"), start("ab")
+    one.worker()
+    mine, theirs = one.ask("same", steps=1), other.ask("same", steps=1)
+    other.dispatcher.dispatch(theirs)
+    one.dispatcher.dispatch(mine)
+
+    eventually(lambda: one.steps(mine) == [1], "the installation with a worker works")
+    assert other.queued() == 1
+    assert other.steps(theirs) == []
+    assert len(build(one.settings).control.ping(timeout=2)) == 1
+    assert build(other.settings).control.ping(timeout=1) == []
+    other.worker()
+    eventually(lambda: other.steps(theirs) == [1], "the other one, with its own worker")
+
+
+def test_beat_without_workers_does_not_pile_up_messages(start: Callable[..., Fleet]) -> None:
+    fleet = start(SWEEP_SECONDS="0.1", POLL_SECONDS="0.1")
+    fleet.beat()
+    key = list_key(fleet.settings, CONTROL_PLANE)
+    eventually(lambda: int(fleet.client.llen(key)) >= 4, "beat asks")  # type: ignore[arg-type]
+    time.sleep(2)
+
+    assert int(fleet.client.llen(key)) <= 6  # type: ignore[arg-type]
+    assert [path.name for path in fleet.folder.iterdir() if "schedule" in path.name] == []
+
+
+def test_messages_hold_the_name_of_a_stream_and_nothing_else(start: Callable[..., Fleet]) -> None:
+    fleet = start()
+    fleet.dispatcher.dispatch("deployment/one")
+
+    [raw] = fleet.client.lrange(list_key(fleet.settings, "reconcile"), 0, -1)  # type: ignore[misc]
+    message = json.loads(raw)
+    arguments, named, _ = json.loads(base64.b64decode(message["body"]))
+    assert (arguments, named) == (["deployment/one"], {})
+    assert message["headers"]["task"] == LISTENER_ADVANCE
+    assert message["headers"]["eta"] is None
+    assert "not-a-key" not in raw.decode()

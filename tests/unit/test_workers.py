@@ -1,0 +1,249 @@
+"""Celery's configuration, routes, schedule and sweeps, without a broker."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from beat.schedule import LONG_AGO, configure, schedule
+from engine.bootstrap import Engine
+from engine.errors import LogUnavailable
+from engine.log.memory import MemoryLog
+from engine.settings import Settings
+from tests.contract.notes import NOON, MovableClock, Worker, notes, ports
+from tests.integration.fleet import environment, variables
+from workers import tasks
+from workers.__main__ import main
+from workers.app import build, configuration, list_key, queue_name, served_queues
+from workers.dispatch import CeleryDispatcher, Route, route_of
+from workers.heartbeat import STALE_SECONDS, problem
+
+
+def settings(**more: str) -> Settings:
+    with variables(environment("redis://127.0.0.1:1/0", "blue", **more)):
+        return Settings.load()
+
+
+def operator_alone() -> Settings:
+    return settings(LISTENER_ENABLED="false", DIGEST_KEY="not-a-key")
+
+
+@dataclass
+class Sent:
+    """A dispatcher that remembers."""
+
+    streams: list[str] = field(default_factory=list)
+    lengths: dict[str, int] = field(default_factory=dict)
+
+    def dispatch(self, stream: str) -> None:
+        self.streams.append(stream)
+
+    def waiting(self) -> dict[str, int]:
+        return self.lengths
+
+
+@pytest.fixture
+def engine() -> Engine:
+    clock = MovableClock()
+    return Engine(
+        settings=settings(SWEEP_SECONDS="2"),
+        events=MemoryLog(clock),
+        ports=ports(clock),
+        dispatcher=Sent(),
+        machines={"deployment/": Worker()},
+    )
+
+
+def clock_of(engine: Engine) -> MovableClock:
+    assert isinstance(engine.ports.clock, MovableClock)
+    return engine.ports.clock
+
+
+# --- where messages go
+
+
+@pytest.mark.parametrize(
+    ("stream", "route"),
+    [
+        ("deployment/1", Route("listener.advance", "reconcile")),
+        ("lgp/ns/a", Route("operator.advance", "operator")),
+        ("engine/2", Route("listener.advance", "reconcile")),
+    ],
+)
+def test_streams_go_to_the_half_that_owns_them(stream: str, route: Route) -> None:
+    assert route_of(stream, settings()) == route
+
+
+def test_an_operator_alone_looks_after_the_data_planes_own_stream() -> None:
+    assert route_of("engine/operator", operator_alone()).queue == "operator"
+
+
+def test_every_queue_has_a_worker() -> None:
+    assert served_queues(settings(), "listener") == ["control-plane", "reconcile"]
+    assert served_queues(settings(), "operator") == ["operator"]
+    assert served_queues(operator_alone(), "operator") == ["control-plane", "operator"]
+
+
+def test_names_carry_the_prefix_of_the_installation() -> None:
+    assert queue_name(settings(), "reconcile") == "blue.reconcile"
+    assert list_key(settings(), "reconcile") == "blue:blue.reconcile"
+    assert {queue.name for queue in configuration(settings())["task_queues"]} == {
+        "blue.control-plane",
+        "blue.reconcile",
+        "blue.operator",
+    }
+    options: dict[str, Any] = dict(configuration(settings())["broker_transport_options"])
+    assert options["global_keyprefix"] == "blue:"
+
+
+def test_every_queue_is_routed_to_by_its_own_name_only() -> None:
+    queues = configuration(settings())["task_queues"]
+
+    assert [(queue.exchange.name, queue.routing_key) for queue in queues] == [(q.name, q.name) for q in queues]
+
+
+# --- sweeping
+
+
+def test_a_sweep_asks_for_what_is_due_and_what_was_forgotten(engine: Engine) -> None:
+    engine.events.append("deployment/forgotten", 0, notes("one"), actor="poll")
+    engine.events.schedule("lgp/ns/due", NOON + timedelta(seconds=3))
+    engine.events.schedule("lgp/ns/later", NOON + timedelta(seconds=60))
+    clock_of(engine).move(5)
+    engine.events.append("deployment/fresh", 0, notes("one"), actor="poll")
+    sent = Sent()
+
+    assert tasks.sweep(engine, sent) == ["lgp/ns/due", "deployment/forgotten"]
+
+    assert sent.streams == ["lgp/ns/due", "deployment/forgotten"]
+    assert engine.events.due() == [("lgp/ns/later", NOON + timedelta(seconds=60))]
+
+
+def test_a_sweep_does_not_ask_for_the_same_stream_again_at_once(engine: Engine) -> None:
+    engine.events.append("deployment/a", 0, notes("one"), actor="poll")
+    clock_of(engine).move(5)
+    assert tasks.sweep(engine, Sent()) == ["deployment/a"]
+    clock_of(engine).move(2)
+    assert tasks.sweep(engine, Sent()) == []
+    clock_of(engine).move(3)
+    assert tasks.sweep(engine, Sent()) == ["deployment/a"]
+
+
+def test_a_sweep_does_not_flood_a_queue_that_has_a_backlog(engine: Engine) -> None:
+    for number in range(5):
+        engine.events.append(f"deployment/{number}", 0, notes("one"), actor="poll")
+        engine.events.append(f"lgp/ns/{number}", 0, notes("one"), actor="poll")
+    clock_of(engine).move(5)
+
+    asked = tasks.sweep(engine, Sent(lengths={"reconcile": tasks.MOST_WAITING - 2, "operator": 0}))
+
+    assert len([stream for stream in asked if stream.startswith("deployment/")]) == 2
+    assert len([stream for stream in asked if stream.startswith("lgp/")]) == 5
+    clock_of(engine).move(5)
+    assert len(tasks.sweep(engine, Sent())) == 10  # what was not asked for is not forgotten
+
+
+def test_a_stream_that_nobody_here_owns_is_said_and_left(engine: Engine) -> None:
+    with capture_logs() as logged:
+        tasks.advance_stream(engine, "lgp/ns/a")
+
+    assert [entry["stream"] for entry in logged if entry["log_level"] == "error"] == ["lgp/ns/a"]
+
+
+def test_an_outage_of_redis_ends_a_task_with_a_line() -> None:
+    def work(stream: str) -> None:
+        raise LogUnavailable("Redis does not serve the event log")
+
+    with capture_logs() as logged:
+        tasks.surviving("listener.advance", work)("deployment/a")
+
+    assert logged == [
+        {
+            "event": "left to the next sweep",
+            "task": "listener.advance",
+            "arguments": ("deployment/a",),
+            "reason": "Redis does not serve the event log",
+            "log_level": "warning",
+        }
+    ]
+
+
+def test_all_tasks_are_registered(engine: Engine) -> None:
+    app = build(settings())
+    tasks.register(app, lambda: engine, Sent())
+
+    ours = {name: task for name, task in app.tasks.items() if not name.startswith("celery.")}
+    assert set(ours) == {"listener.poll", "listener.advance", "operator.advance", "engine.sweep"}
+    assert {name for name, task in ours.items() if task.acks_late} == {"listener.advance", "operator.advance"}
+    assert all(task.ignore_result for task in ours.values())
+
+
+def test_a_broker_that_is_away_is_logged_and_not_raised() -> None:
+    dispatcher = CeleryDispatcher(settings())
+    started = time.monotonic()
+    with capture_logs() as logged:
+        dispatcher.dispatch("deployment/a")
+
+    assert logged[0]["event"] == "not dispatched, left to the sweep"
+    assert logged[0]["stream"] == "deployment/a"
+    assert time.monotonic() - started < 15
+    assert dispatcher.waiting() == {}
+
+
+# --- beat
+
+
+def test_the_schedule_asks_for_polls_and_sweeps_at_once_and_then_regularly() -> None:
+    entries = schedule(settings(POLL_SECONDS="10", SWEEP_SECONDS="2"))
+
+    assert {name: entry["schedule"].total_seconds() for name, entry in entries.items()} == {
+        "engine.sweep": 2,
+        "listener.poll": 10,
+    }
+    assert all(entry["last_run_at"] == LONG_AGO for entry in entries.values())
+    assert {entry["options"]["queue"] for entry in entries.values()} == {"blue.control-plane"}
+    assert entries["listener.poll"]["options"]["expires"] == 10
+
+
+def test_an_operator_alone_does_not_poll() -> None:
+    assert set(schedule(operator_alone())) == {"engine.sweep"}
+
+
+def test_a_pause_is_made_good_by_one_tick_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = build(settings(POLL_SECONDS="10", SWEEP_SECONDS="2"))
+    configure(app, settings(POLL_SECONDS="10", SWEEP_SECONDS="2"))
+    scheduler = app.Beat().Service(app=app, scheduler_cls="beat.schedule:Scheduler").get_scheduler()
+    sent: list[str] = []
+    monkeypatch.setattr(scheduler, "apply_entry", lambda entry, producer=None: sent.append(entry.task))
+    monkeypatch.setattr(type(scheduler), "producer", None)
+
+    # Both are due for twenty-five years; each is sent once, and the next one is an interval away.
+    waits = [scheduler.tick() for _ in range(4)]
+
+    assert sorted(sent) == ["engine.sweep", "listener.poll"]
+    assert 0 < waits[-1] <= 2
+
+
+# --- processes
+
+
+def test_a_mistake_in_the_settings_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with variables(environment("redis://127.0.0.1:1/0", "blue", POLL_SECONDS="soon")):
+        assert main(["listener"]) == 2
+
+    assert "AGENTPLANE_POLL_SECONDS" in capsys.readouterr().err
+
+
+def test_a_process_is_alive_while_its_heartbeat_is_young(tmp_path: Path) -> None:
+    file = tmp_path / "heartbeat"
+    assert problem(file, time.time()) == f"{file} is not there: the process has not begun to work"
+    file.touch()
+
+    assert problem(file, time.time()) is None
+    assert "s old" in (problem(file, time.time() + STALE_SECONDS + 1) or "")
