@@ -13,7 +13,7 @@ from typing import Any
 
 from engine.adapters.cluster import KubernetesCluster
 from engine.adapters.digest import keyed_digest
-from engine.errors import ClusterError, LockLost
+from engine.errors import ClusterError, LockLost, LogUnavailable
 from engine.folding import Fold
 from engine.log.contract import EventLog
 from engine.log.memory import MemoryLog, SystemClock
@@ -123,13 +123,15 @@ class Operator:
 
     def _work(self) -> None:
         while (stream := self._queue.get()) is not None:
-            advance(stream, self.machine, self.events, self.ports, lock_term=30.0, backoff=Backoff(cap=2.0))
+            with contextlib.suppress(LogUnavailable):  # the stream stays dirty
+                advance(stream, self.machine, self.events, self.ports, lock_term=30.0, backoff=Backoff(cap=2.0))
 
     def _sweep(self) -> None:
         while not self._done.wait(0.2):
-            self.events.take_due(SystemClock().now())
-            for stream in self.events.take_dirty(older_than=0.5):
-                self.dispatch(stream)
+            with contextlib.suppress(LogUnavailable):
+                self.events.take_due(SystemClock().now())
+                for stream in self.events.take_dirty(older_than=0.5):
+                    self.dispatch(stream)
 
     # what tests ask
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.log.redis import RedisLog
 from engine.operator.state import Life
+from sandbox.redis import RedisServer
 from tests.conftest import ApiServer
 from tests.integration.operator_stack import Operator, at_work, lgp_manifest, until
 from workers.watcher import STALE, check
@@ -137,3 +139,21 @@ def test_the_check_of_a_watcher_that_never_ran_fails(tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[2]
     answer = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=60)
     assert (answer.returncode, "the watcher has not started" in answer.stderr) == (1, True), answer.stderr
+
+
+def test_a_redis_that_crashes_and_comes_back_is_survived(api_server: ApiServer, namespace: str) -> None:
+    with (
+        RedisServer() as redis,
+        at_work(api_server, namespace, events=RedisLog.from_url(redis.url, "test")) as operator,
+    ):
+        deployed(operator)
+        service = operator.key("Service", NAME, "v1")
+
+        redis.kill()
+        operator.watching.patch(service, {"spec": {"selector": {"app": "something-else"}}})
+        time.sleep(1)  # the watcher meets the missing Redis
+        redis.start()
+
+        until(lambda: (operator.cluster.get(service) or {})["spec"]["selector"]["app"] == NAME, "its selector is back")
+        operator.put(lgp_manifest(namespace, NAME, "r2"))
+        until(lambda: operator.available(NAME, 2), "r2 is available")

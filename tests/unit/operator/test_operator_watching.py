@@ -1,0 +1,213 @@
+"""The watcher's core, and what the listener's half sees through it."""
+
+from __future__ import annotations
+
+import copy
+from datetime import UTC, datetime
+from typing import Any
+
+from engine import names
+from engine.drift import Fingerprint, fingerprint
+from engine.errors import LogUnavailable
+from engine.event import Event
+from engine.listener import events as listener
+from engine.listener.config import ListenerConfig
+from engine.listener.machine import ListenerMachine
+from engine.log.memory import MemoryLog
+from engine.operator.observing import lgp_key
+from engine.ports import Manifest, WatchEvent
+from tests.unit.operator.world import (
+    NAME,
+    NAMESPACE,
+    STREAM,
+    FakeCluster,
+    NoDispatcher,
+    TestClock,
+    lgp_manifest,
+    started,
+)
+from workers.views import LGPS, SECRETS, ListenerView
+from workers.watcher import Appended, Core, Seen
+
+DEPLOYMENT = "33333333-3333-4333-8333-333333333333"
+MINE = names.deployment_stream(DEPLOYMENT)
+SECRET = f"{NAME}-env-1"
+CONFIG = ListenerConfig(listener_id="l", workspace_id="w", namespaces=(NAMESPACE,), smith_url="http://smith")
+
+
+class Listening:
+    """A deployment whose LGP was applied, seen by the listener's half of a watcher."""
+
+    def __init__(self) -> None:
+        self.clock = TestClock(datetime(2026, 1, 1, tzinfo=UTC))
+        self.cluster = FakeCluster()
+        self.events = MemoryLog(self.clock)
+        self.core = Core([ListenerView(ListenerMachine(CONFIG), self.cluster)], self.events, NoDispatcher())  # type: ignore[arg-type]
+        manifest = lgp_manifest()
+        manifest["metadata"]["labels"] = {names.DEPLOYMENT_LABEL: DEPLOYMENT}
+        self.lgp = self.cluster.apply(manifest, manager=names.LISTENER_MANAGER).manifest
+        self.secret = self.cluster.put(
+            {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET, "namespace": NAMESPACE}}
+        )
+        self.append(
+            listener.DeploymentRegistered(
+                deployment_id=DEPLOYMENT, name="hello", workspace_id="w", namespace=NAMESPACE, lgp=NAME
+            ),
+            listener.RevisionRequested(
+                revision_id="r1",
+                image="i",
+                resource_spec={},
+                secret_names=(),
+                secrets_digest="1",
+                content_digest="c",
+            ),
+            listener.SecretsApplied(revision_id="r1", secret=SECRET, digest="1"),
+            self.applied(fingerprint(self.lgp, names.LISTENER_MANAGER)),
+        )
+        self.see("ADDED", self.lgp)
+        self.see("ADDED", self.secret)
+        for watched in (LGPS, SECRETS):
+            self.core.take(Seen(watched, NAMESPACE, WatchEvent(type="SYNCED", object={})), self.now)
+
+    @property
+    def now(self) -> float:
+        return self.clock.at.timestamp()
+
+    def applied(self, print_: Fingerprint) -> Event:
+        return listener.LgpApplied(revision_id="r1", manifest_digest="m", fingerprint=print_, created=True)
+
+    def append(self, *events: Event) -> None:
+        self.events.append(MINE, self.events.version(MINE), list(events), actor="test")
+        self.core.take(Appended(MINE), self.now)
+
+    def see(self, kind: str, manifest: Manifest) -> None:
+        watched = LGPS if manifest["kind"] == "LGP" else SECRETS
+        self.core.take(Seen(watched, NAMESPACE, WatchEvent(type=kind, object=copy.deepcopy(manifest))), self.now)
+
+    def judged(self, seconds: float = 5.0) -> list[str]:
+        """Let time pass; return the types of what the watcher appended meanwhile."""
+        before = self.events.version(MINE)
+        for _ in range(round(seconds / 0.25)):
+            self.core.judge_due(self.now)
+            self.clock.move(0.25)
+        return [record.type for record in self.events.read(MINE, before)]
+
+
+def with_status(manifest: Manifest, **status: Any) -> Manifest:
+    return {**manifest, "status": {"observedGeneration": 1, "conditions": [], **status}}
+
+
+def test_what_is_as_applied_is_no_event() -> None:
+    assert Listening().judged() == []
+
+
+def test_a_status_is_told_once() -> None:
+    world = Listening()
+    world.see("MODIFIED", with_status(world.lgp, deploymentStatus={"replicas": 1}))
+    assert world.judged() == ["RolloutObserved"]
+
+    world.see("MODIFIED", with_status(world.lgp, deploymentStatus={"replicas": 1}))
+    assert world.judged() == []
+
+
+def test_an_lgp_that_is_gone_is_told_after_a_fresh_look() -> None:
+    world = Listening()
+    world.see("DELETED", world.lgp)
+    assert world.judged() == []  # the watch was wrong, or late: the LGP is there
+
+    world.cluster.delete(lgp_key(NAMESPACE, NAME))
+    world.see("DELETED", world.lgp)
+    assert world.judged() == ["LgpGone"]
+
+
+def test_the_echo_of_our_own_write_is_no_drift() -> None:
+    world = Listening()
+    changed = world.cluster.apply(lgp_manifest("r2"), manager=names.LISTENER_MANAGER).manifest
+    world.see("MODIFIED", changed)
+    assert world.judged(0.5) == []
+
+    world.append(world.applied(fingerprint(changed, names.LISTENER_MANAGER)))
+    assert world.judged() == []
+
+
+def test_no_suspicion_is_voiced_while_the_stream_is_being_advanced() -> None:
+    world = Listening()
+    changed = world.cluster.apply(lgp_manifest("r2"), manager=names.LISTENER_MANAGER).manifest
+    with world.events.lock(MINE, 60):
+        world.see("MODIFIED", changed)
+        assert world.judged() == []
+
+    assert world.judged() == ["DriftDetected"]
+
+
+def test_a_secret_that_disappears_is_drift() -> None:
+    world = Listening()
+    world.cluster.objects = {key: found for key, found in world.cluster.objects.items() if key.kind != "Secret"}
+    labelled = {
+        **world.secret,
+        "metadata": {**world.secret["metadata"], "labels": {names.DEPLOYMENT_LABEL: DEPLOYMENT}},
+    }
+    world.see("DELETED", labelled)
+
+    assert world.judged() == ["DriftDetected"]
+
+
+# --- the core
+
+
+def test_an_object_that_cannot_be_understood_stops_nothing() -> None:
+    world = started()
+    broken = {"metadata": {"name": "x"}, "kind": "Pod", "apiVersion": "v1"}
+    pods = next(watched for watched in world.view.watches() if watched.kind == "Pod")
+    world.core.take(Seen(pods, NAMESPACE, WatchEvent(type="ADDED", object=broken)), 0.0)
+    world.cluster.put(lgp_manifest("r2"))
+    world.settle()
+
+    assert world.condition("Available")["observedGeneration"] == 2
+
+
+def test_a_log_that_is_away_loses_no_judgement() -> None:
+    world = started()
+    append = world.events.append
+
+    def away(*args: Any, **kwargs: Any) -> int:
+        raise LogUnavailable("no Redis")
+
+    world.events.append = away  # type: ignore[method-assign]
+    world.cluster.put(lgp_manifest("r2"))
+    try:
+        world.watch()
+    except LogUnavailable:
+        world.events.append = append  # type: ignore[method-assign]
+    world.core.judge_everything(world.clock.at.timestamp())
+    world.settle()
+
+    assert world.condition("Available")["observedGeneration"] == 2
+
+
+def test_a_stream_of_a_newer_program_stops_alone() -> None:
+    world = started()
+
+    class FromTheFuture(Event):
+        pass
+
+    world.events.append(STREAM, world.events.version(STREAM), [FromTheFuture()], actor="later")
+    other = "world-0123456789abcdef0123456789abcdef"
+    world.cluster.put(lgp_manifest(name=other))
+    world.cluster.put(lgp_manifest("r2"))
+    world.settle()
+
+    assert world.condition("Available", other)["status"] == "True"
+    assert world.types()[-1] == "FromTheFuture"
+
+
+def test_two_watchers_append_what_they_both_see_once() -> None:
+    world = started()
+    twin = Core([world.view], world.events, NoDispatcher())
+    world.cluster.put(lgp_manifest("r2"))
+    fold_first = twin._judge(STREAM, 0.0)
+    world.watch()
+    twin._judge(STREAM, 0.0)
+
+    assert fold_first == 0
+    assert world.types().count("LgpObserved") == 2
