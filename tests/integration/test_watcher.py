@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import subprocess
 import sys
 import time
@@ -11,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from engine.adapters.cluster import KubernetesCluster
 from engine.log.redis import RedisLog
 from engine.operator.state import Life
 from sandbox.redis import RedisServer
 from tests.conftest import ApiServer
-from tests.integration.operator_stack import Operator, at_work, lgp_manifest, until
+from tests.integration.operator_stack import Operator, at_work, install_crd, lgp_manifest, until
 from workers.watcher import STALE, check
 
 NAME = "hello-0123456789abcdef0123456789abcdef"
@@ -157,3 +159,37 @@ def test_a_redis_that_crashes_and_comes_back_is_survived(api_server: ApiServer, 
         until(lambda: (operator.cluster.get(service) or {})["spec"]["selector"]["app"] == NAME, "its selector is back")
         operator.put(lgp_manifest(namespace, NAME, "r2"))
         until(lambda: operator.available(NAME, 2), "r2 is available")
+
+
+def test_the_process_watches_and_ends_when_told(
+    api_server: ApiServer, namespace: str, redis_url: str, prefix: str, tmp_path: Path
+) -> None:
+    install_crd(api_server)
+    environment = {
+        **os.environ,
+        "AGENTPLANE_LISTENER_ENABLED": "false",
+        "AGENTPLANE_DIGEST_KEY": "0123456789abcdef0123456789abcdef",
+        "AGENTPLANE_WATCH_NAMESPACES": namespace,
+        "AGENTPLANE_PREFIX": prefix,
+        "AGENTPLANE_REDIS_URL": redis_url,
+        "AGENTPLANE_KUBECONFIG": str(api_server.kubeconfig),
+        "TMPDIR": str(tmp_path),
+    }
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-m", "workers.watcher"]
+    cluster = KubernetesCluster.load(api_server.kubeconfig)
+    events = RedisLog.from_url(redis_url, prefix)
+    with (
+        (tmp_path / "log").open("w") as log,
+        subprocess.Popen(command, env=environment, cwd=root, stderr=log) as process,
+    ):
+        try:
+            cluster.apply(lgp_manifest(namespace, NAME), manager="somebody")
+            until(lambda: events.version(f"lgp/{namespace}/{NAME}") == 1, "the LGP is in the log")
+            until(lambda: subprocess.run([*command, "--check"], env=environment, cwd=root).returncode == 0, "alive")
+        finally:
+            process.terminate()
+        assert process.wait(30) == 0
+    cluster.close()
+    assert "hunter2" not in (tmp_path / "log").read_text()
+    assert f"lgp/{namespace}/{NAME}" in events.dirty()
