@@ -14,7 +14,8 @@ result is kept. From that follow the choices here:
   priorities split a queue over several lists. Timers are in the event log (`due`), and a queue is one list.
 - *Threads rather than processes.* Acts wait for the network. Threads share one pool of connections to Kubernetes, and
   the memory of the poll, which is what makes an unchanged poll cheap: with processes, each would parse every
-  deployment again. Measured on two cores: a no-op task starts 3 ms after it was sent with either; @MEMORY@.
+  deployment again. Measured on two busy cores, from dispatch to the event of a one-act stream: 4.2 ms and 300 streams
+  a second with 16 threads in 67 MB; 4.5 ms and 500 a second with 4 processes in 207 MB; 8 processes are no faster.
   What threads cannot do is to kill a task that hangs, so every call of an adapter has a timeout, and a worker
   whose loop is stuck fails its liveness check (`workers.heartbeat`). More work than one interpreter can do is for more
   replicas, which locks and the log allow.

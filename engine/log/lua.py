@@ -18,6 +18,15 @@ local function now_or(given)
 end
 """
 
+ENTRY = """
+local function entry(id, position, micros, envelope)
+    return table.concat({id, position, micros, envelope}, ' ')
+end
+local function position_of(found)
+    return string.match(found[2][2], '^%S+ (%d+)')
+end
+"""
+
 NOTE = """
 local function renew(marks, mark, stream)
     redis.call('HSET', marks, stream, redis.call('INCR', mark))
@@ -32,6 +41,7 @@ end
 # -> ok version | conflict version | lost
 APPEND = (
     NOW
+    + ENTRY
     + NOTE
     + """
 local expected, count = tonumber(ARGV[2]), (#ARGV - 4) / 2
@@ -40,7 +50,7 @@ if version >= expected + count then
     -- Our own append, whose answer was lost?
     local place = string.format('%.0f-0', expected + 1)
     local there = redis.call('XRANGE', KEYS[1], place, place)[1]
-    if there and there[2][2] == ARGV[5] then return {'ok', expected + count} end
+    if there and string.match(there[2][2], '^%S+') == ARGV[5] then return {'ok', expected + count} end
 end
 if ARGV[3] ~= '' and redis.call('GET', KEYS[8]) ~= ARGV[3] then return {'lost'} end
 if version ~= expected then return {'conflict', version} end
@@ -48,7 +58,7 @@ local now = now_or(ARGV[4])
 local position = redis.call('INCRBY', KEYS[4], count) - count
 for n = 1, count do
     redis.call('XADD', KEYS[1], string.format('%.0f-0', version + n),
-        'i', ARGV[3 + 2 * n], 'p', string.format('%.0f', position + n), 't', now, 'e', ARGV[4 + 2 * n])
+        'e', entry(ARGV[3 + 2 * n], string.format('%.0f', position + n), now, ARGV[4 + 2 * n]))
     redis.call('XADD', KEYS[2], string.format('%.0f-0', position + n),
         's', ARGV[1], 'v', string.format('%.0f', version + n))
 end
@@ -165,39 +175,46 @@ return dropped
 """
 
 # KEYS stream all heads trimmed versions; ARGV stream through limit -> ok count | refused last-that-may-go
-TRIM = """
+TRIM = (
+    ENTRY
+    + """
 local snapshot = tonumber(string.match(redis.call('HGET', KEYS[3], ARGV[1]) or '0', '^%d+'))
 local last = math.min(snapshot, tonumber(redis.call('HGET', KEYS[5], ARGV[1]) or '0') - 1)
 if last < tonumber(ARGV[2]) then return {'refused', last} end
 local gone = redis.call('XRANGE', KEYS[1], '-', ARGV[2] .. '-0', 'COUNT', ARGV[3])
-for _, entry in ipairs(gone) do
-    redis.call('XDEL', KEYS[2], entry[2][4] .. '-0')
-    redis.call('XDEL', KEYS[1], entry[1])
-    redis.call('HSET', KEYS[4], ARGV[1], string.match(entry[1], '^%d+'))
+for _, found in ipairs(gone) do
+    redis.call('XDEL', KEYS[2], position_of(found) .. '-0')
+    redis.call('XDEL', KEYS[1], found[1])
+    redis.call('HSET', KEYS[4], ARGV[1], string.match(found[1], '^%d+'))
 end
 return {'ok', #gone}
 """
+)
 
 # KEYS stream all versions dirty marks due snapshots heads trimmed lock; ARGV stream version
 # -> ok count | refused version
-FORGET = """
+FORGET = (
+    ENTRY
+    + """
 local version = redis.call('HGET', KEYS[3], ARGV[1]) or '0'
 if version ~= ARGV[2] or redis.call('ZSCORE', KEYS[4], ARGV[1]) or redis.call('EXISTS', KEYS[10]) == 1 then
     return {'refused', version}
 end
 local gone = redis.call('XRANGE', KEYS[1], '-', '+')
-for _, entry in ipairs(gone) do redis.call('XDEL', KEYS[2], entry[2][4] .. '-0') end
+for _, found in ipairs(gone) do redis.call('XDEL', KEYS[2], position_of(found) .. '-0') end
 redis.call('DEL', KEYS[1])
 for _, hash in ipairs({KEYS[3], KEYS[5], KEYS[7], KEYS[8], KEYS[9]}) do redis.call('HDEL', hash, ARGV[1]) end
 redis.call('ZREM', KEYS[6], ARGV[1])
 return {'ok', #gone}
 """
+)
 
 # KEYS all versions position dirty marks mark, then the stream's key of each record
 # ARGV now, then stream version position micros id envelope of each record
 # -> ok | version n actual | position n actual
 RESTORE = (
     NOW
+    + ENTRY
     + NOTE
     + """
 local count = (#ARGV - 1) / 6
@@ -213,7 +230,7 @@ local now = now_or(ARGV[1])
 for n = 1, count do
     local at = 6 * n - 4
     redis.call('XADD', KEYS[6 + n], ARGV[at + 1] .. '-0',
-        'i', ARGV[at + 4], 'p', ARGV[at + 2], 't', ARGV[at + 3], 'e', ARGV[at + 5])
+        'e', entry(ARGV[at + 4], ARGV[at + 2], ARGV[at + 3], ARGV[at + 5]))
     redis.call('XADD', KEYS[1], ARGV[at + 2] .. '-0', 's', ARGV[at], 'v', ARGV[at + 1])
     redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1])
     note(KEYS[4], KEYS[5], KEYS[6], ARGV[at], now)

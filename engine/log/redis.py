@@ -3,8 +3,8 @@
 Theory of operation. Every key starts with the hash tag `{prefix}`, so an installation's log lives in one slot of a
 cluster and several installations share one Redis:
 
-    {prefix}:stream:<name>   a stream's events; entry id `<version>-0`; fields i (event id), p (position),
-                             t (microseconds), e (the rest of the envelope, JSON)
+    {prefix}:stream:<name>   a stream's events; entry id `<version>-0`; one field, e: event id, position, microseconds
+                             and the rest of the envelope (JSON), with a space between (one field reads fastest)
     {prefix}:all             the log of everything; entry id `<position>-0`; fields s, v point into the stream
     {prefix}:versions        hash: stream → version; also the list of streams
     {prefix}:position        counter
@@ -482,16 +482,17 @@ def _records(stream: str, entries: Sequence[Any]) -> list[Record]:
     """Decode entries of a stream."""
     records = []
     for place, fields in entries:
-        type_, schema_version, actor, cause, data = orjson.loads(fields[b"e"])
+        event_id, position, micros, envelope = fields[b"e"].split(b" ", 3)
+        type_, schema_version, actor, cause, data = orjson.loads(envelope)
         records.append(
             Record(
-                id=fields[b"i"].decode(),
+                id=event_id.decode(),
                 stream=stream,
                 version=_number(place),
-                position=int(fields[b"p"]),
+                position=int(position),
                 type=type_,
                 schema_version=schema_version,
-                at=from_micros(int(fields[b"t"])),
+                at=from_micros(int(micros)),
                 actor=actor,
                 cause=cause,
                 data=data,
