@@ -123,7 +123,6 @@ def configuration(settings: Settings) -> Mapping[str, Any]:
         # our own logging
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
-        "beat_scheduler": "beat.schedule:Scheduler",
     }
 
 
@@ -132,6 +131,13 @@ def _queue(name: str) -> Queue:
     exchange: Callable[..., Exchange] = Exchange
     queue: Callable[..., Queue] = Queue
     return queue(name, exchange(name, type="direct"), routing_key=name)
+
+
+def __getattr__(name: str) -> Celery:
+    """`celery -A workers.app inspect active` and the like find the app of this environment as `app`."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return build(Settings.load())
 
 
 @signals.setup_logging.connect  # type: ignore[untyped-decorator]

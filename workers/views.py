@@ -40,7 +40,7 @@ from engine.operator.state import Life, OperatorState
 from engine.operator.watching import Live, Observation, Surroundings
 from engine.ports import Cluster, Manifest, ObjectKey
 
-SOON = 0.1
+SOON = 0.2
 """Seconds that a change is left to be joined by the next one: a rollout changes a status many times in a row."""
 AT_ONCE = 0.0
 
@@ -324,6 +324,8 @@ class ListenerView:
         """By namespace and name."""
         self._secrets: dict[tuple[str, str], Manifest] = {}
         """The same; metadata only."""
+        self._gone: dict[tuple[str, str], str] = {}
+        """Namespace and name → uid of an LGP that was seen to go."""
         self._complete: set[tuple[str, str]] = set()
         """Namespace and kind."""
 
@@ -335,10 +337,15 @@ class ListenerView:
             return ()
         metadata = manifest["metadata"]
         memory, kept = (self._lgps, manifest) if watched == LGPS else (self._secrets, {"metadata": metadata})
+        at = (namespace, metadata["name"])
         if there:
-            memory[(namespace, metadata["name"])] = kept
+            memory[at] = kept
         else:
-            memory.pop((namespace, metadata["name"]), None)
+            memory.pop(at, None)
+        if watched == LGPS:
+            self._gone.pop(at, None)
+            if not there and "uid" in metadata:
+                self._gone[at] = metadata["uid"]
         deployment = (metadata.get("labels") or {}).get(names.DEPLOYMENT_LABEL)
         return [(names.deployment_stream(deployment), AT_ONCE)] if deployment else ()
 
@@ -359,7 +366,9 @@ class ListenerView:
         if secret and (state.namespace, "Secret") in self._complete:
             manifest = self._secrets.get((state.namespace, secret))
             found += listener_watching.observe_secret(state, secret, manifest)
-        suspicious = ("DriftDetected", "LgpGone")
+        uid = state.applied.fingerprint.uid if state.applied is not None else None
+        seen_to_go = uid is not None and self._gone.get((state.namespace, state.lgp)) == uid
+        suspicious = {"DriftDetected"} if seen_to_go else {"DriftDetected", "LgpGone"}
         return Observation(
             certain=tuple(event for event in found if event.type not in suspicious),
             suspected=tuple(event for event in found if event.type in suspicious),

@@ -115,7 +115,7 @@ class Core:
             case Appended(stream):
                 self._stale.add(stream)
                 if self._view(stream) is not None:
-                    self._ask(stream, now + SOON / 2)
+                    self._ask(stream, now + SOON)
             case Seen(watched, namespace, event):
                 self._see(watched, namespace, event, now)
 

@@ -110,13 +110,22 @@ def test_a_status_is_told_once() -> None:
     assert world.judged() == []
 
 
-def test_an_lgp_that_is_gone_is_told_after_a_fresh_look() -> None:
+def test_an_lgp_that_is_seen_to_go_is_told_at_once() -> None:
     world = Listening()
-    world.see("DELETED", world.lgp)
-    assert world.judged() == []  # the watch was wrong, or late: the LGP is there
-
     world.cluster.delete(lgp_key(NAMESPACE, NAME))
     world.see("DELETED", world.lgp)
+
+    assert world.judged(0.5) == ["LgpGone"]
+
+
+def test_an_lgp_that_a_watch_does_not_show_yet_is_looked_for_before_it_is_called_gone() -> None:
+    world = Listening()
+    world.see("DELETED", {**world.lgp, "metadata": {**world.lgp["metadata"], "uid": "an earlier one"}})
+    assert world.judged() == []
+
+    world.cluster.delete(lgp_key(NAMESPACE, NAME))
+    world.see("DELETED", {**world.lgp, "metadata": {**world.lgp["metadata"], "uid": "an earlier one"}})
+    assert world.judged(0.5) == []
     assert world.judged() == ["LgpGone"]
 
 
