@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from beat.schedule import configure
+from beat.schedule import LONGEST_SLEEP, scheduler
 from engine import telemetry
 from engine.errors import SettingsError
 from engine.settings import Settings
@@ -21,9 +21,13 @@ def main() -> int:
         return 2
     telemetry.configure(settings, "beat")
     quieten()
-    app = build(settings)
-    configure(app, settings)
-    app.Beat(quiet=True, loglevel=settings.log_level.upper()).run()
+    beat = build(settings).Beat(
+        quiet=True,
+        loglevel=settings.log_level.upper(),
+        scheduler_cls=scheduler(settings),
+        max_interval=LONGEST_SLEEP,
+    )
+    beat.run()
     return 0
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import redis
 import structlog
-from celery import Celery  # type: ignore[import-untyped]
 from celery.beat import ScheduleEntry  # type: ignore[import-untyped]
 from celery.beat import Scheduler as MemoryScheduler
 
@@ -50,29 +49,24 @@ def schedule(settings: Settings) -> Mapping[str, Mapping[str, Any]]:
     }
 
 
-def configure(app: Celery, settings: Settings) -> None:
-    """Give `app` the schedule."""
-    app.conf.update(
-        beat_schedule=schedule(settings),
-        beat_scheduler="beat.schedule:Scheduler",
-        beat_max_loop_interval=LONGEST_SLEEP,
-        agentplane_redis_url=settings.redis_url.get_secret_value(),
-        agentplane_list_key=list_key(settings, CONTROL_PLANE),
-    )
-
-
 class Scheduler(MemoryScheduler):  # type: ignore[misc]
     """Celery's scheduler without a file, and with an eye on the queue."""
+
+    settings: Settings
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         named.pop("schedule_filename", None)
         super().__init__(*arguments, **named)
-        self._redis = connect(self.app.conf.agentplane_redis_url, timeout=2, attempts=0)
+        self._redis = connect(self.settings.redis_url.get_secret_value(), timeout=2, attempts=0)
+        self._list = list_key(self.settings, CONTROL_PLANE)
+
+    def setup_schedule(self) -> None:
+        self.merge_inplace(schedule(self.settings))
 
     def apply_entry(self, entry: ScheduleEntry, producer: Any = None) -> None:
         """Send what is due, unless enough of it waits already."""
         try:
-            waiting = self._redis.llen(self.app.conf.agentplane_list_key)
+            waiting = self._redis.llen(self._list)
         except redis.RedisError as error:
             log.warning("waiting for Redis", task=entry.task, error=str(error))
             return
@@ -80,3 +74,8 @@ class Scheduler(MemoryScheduler):  # type: ignore[misc]
             log.debug("nobody takes messages", task=entry.task, waiting=waiting)
             return
         super().apply_entry(entry, producer)
+
+
+def scheduler(settings: Settings) -> type[Scheduler]:
+    """Return the scheduler of this installation: Celery makes it by class, and its configuration is shown to people."""
+    return type("InstallationScheduler", (Scheduler,), {"settings": settings})

@@ -130,9 +130,11 @@ class RedisLog:
         self._scripts: dict[str, Script] = {name: client.register_script(text) for name, text in lua.SCRIPTS.items()}
 
     @classmethod
-    def from_url(cls, url: str, prefix: str, *, timeout: float = 5.0, clock: Clock | None = None) -> RedisLog:
-        """Return the log with `prefix` in the Redis at `url`. Nothing is sent yet."""
-        return cls(connect(url, timeout=timeout), prefix, clock=clock)
+    def from_url(
+        cls, url: str, prefix: str, *, timeout: float = 5.0, attempts: int = 6, clock: Clock | None = None
+    ) -> RedisLog:
+        """Return the log with `prefix` in the Redis at `url` (see `connect`). Nothing is sent yet."""
+        return cls(connect(url, timeout=timeout, attempts=attempts), prefix, clock=clock)
 
     def close(self) -> None:
         """Close the connections; the next call opens new ones."""

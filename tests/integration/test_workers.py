@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -234,3 +237,30 @@ def test_messages_hold_the_name_of_a_stream_and_nothing_else(start: Callable[...
     assert message["headers"]["task"] == LISTENER_ADVANCE
     assert message["headers"]["eta"] is None
     assert "not-a-key" not in raw.decode()
+
+
+def test_a_dashboard_sees_which_task_works_on_which_stream(start: Callable[..., Fleet]) -> None:
+    fleet = start()
+    fleet.worker()
+    app = build(fleet.settings)
+    seen: list[dict[str, Any]] = []
+    done = threading.Event()
+
+    def capture() -> None:
+        with app.connection_for_read() as connection:
+            receiver = app.events.Receiver(connection, handlers={"*": seen.append})
+            while not done.is_set():
+                with suppress(TimeoutError):
+                    receiver.capture(limit=None, timeout=0.2, wakeup=False)
+
+    watching = threading.Thread(target=capture)
+    watching.start()
+    eventually(lambda: any(event["type"] == "worker-heartbeat" for event in seen), "it listens")
+    fleet.dispatcher.dispatch(fleet.ask("one", steps=1))
+    eventually(lambda: any(event["type"] == "task-succeeded" for event in seen), "the task ended")
+    done.set()
+    watching.join(10)
+
+    [received] = [event for event in seen if event["type"] == "task-received"]
+    assert (received["name"], received["args"]) == (LISTENER_ADVANCE, "['deployment/one']")
+    assert any(event["type"] == "task-sent" for event in seen)
