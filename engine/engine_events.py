@@ -92,6 +92,8 @@ class EngineState(State):
     """Half → the configuration recorded last."""
     spread_digests: dict[str, str] = {}
     """Half → the configuration recorded last, once its streams were marked dirty for it."""
+    published: str = ""
+    """Version that the control plane was told last."""
     poll_failure: str | None = None
     refusal: str | None = None
     guarded: tuple[str, ...] = ()
@@ -111,8 +113,8 @@ def evolve(state: EngineState, event: Event, at: datetime) -> EngineState:
             return state.model_copy(update={"config_digests": configs, "spread_digests": spread})
         case ConfigurationSpread(half=half, digest=digest):
             return state.model_copy(update={"spread_digests": {**state.spread_digests, half: digest}})
-        case ListenerPublished():
-            return state.model_copy(update={"refusal": None})
+        case ListenerPublished(version=version):
+            return state.model_copy(update={"refusal": None, "published": version})
         case ListenerRefused(reason=reason):
             return state.model_copy(update={"refusal": reason})
         case PollFailed(reason=reason):

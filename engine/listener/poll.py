@@ -172,7 +172,8 @@ class Poller:
             self.control_plane.publish_version(self.config.listener_id, self.version)
         except ControlPlaneDenied as error:
             log.warning("the control plane does not let us publish our version", reason=str(error))
-        engine.append(ee.ListenerPublished(version=self.version))
+        if engine.state.refusal is not None or engine.state.published != self.version:
+            engine.append(ee.ListenerPublished(version=self.version))
         self.memory.introduced = True
         return True
 
