@@ -4,6 +4,10 @@ A snapshot is a cache, so it is used only if the very code that reads it would h
 covers the schema of the state and the source of the machine's package. The exception is a stream whose oldest events
 were trimmed: there a snapshot of earlier code is all that is left of them, and is taken if today's state understands
 it.
+
+A fold outlives reads, and the log may change behind it: a Redis that comes back without its last second has fewer
+events than were folded, or others in their place. So a fold remembers the id of its last event, reads that one again
+each time, and begins anew when it is not there any more.
 """
 
 from __future__ import annotations
@@ -46,17 +50,22 @@ class Fold(Generic[S]):
         self._machine = machine
         self._events = events
         self._fingerprint = fingerprint(machine)
-        self.begin_again()
+        self._begin(self._fitting_snapshot())
 
-    def begin_again(self) -> None:
-        """Forget what was folded: the log went back behind it."""
+    def _begin(self, snapshot: Snapshot | None) -> None:
+        """Forget what was folded; start from `snapshot`, or from nothing."""
         self.state: S = self._machine.initial
         self.version = 0
+        self._last_id: str | None = None
+        """Id of the event at `version`; None when a snapshot is all that we know of it."""
         self._snapshot_version = 0
         self._failed: dict[str, int] = {}
-        snapshot = self._events.load_snapshot(self.stream)
-        if snapshot is not None and snapshot.fingerprint == self._fingerprint:
+        if snapshot is not None:
             self._restore(snapshot)
+
+    def _fitting_snapshot(self) -> Snapshot | None:
+        snapshot = self._events.load_snapshot(self.stream)
+        return snapshot if snapshot is not None and snapshot.fingerprint == self._fingerprint else None
 
     def _restore(self, snapshot: Snapshot) -> None:
         try:
@@ -76,12 +85,18 @@ class Fold(Generic[S]):
         for record in self._unfolded():
             event = self._machine.events.decode(record)
             self.state = self._machine.evolve(self.state, event, record.at)
-            self.version = record.version
+            self.version, self._last_id = record.version, record.id
             self._count(event, record.cause)
 
     def _unfolded(self) -> list[Record]:
-        """Return the records after our version; begin from the snapshot where the next ones were trimmed."""
-        records = self._events.read(self.stream, self.version)
+        """Return the records after our version, having begun anew where the log is not the one that was folded."""
+        records = self._following()
+        if records is None:
+            self._begin(self._fitting_snapshot())
+            records = self._following()
+        if records is None:
+            self._begin(None)
+            records = self._events.read(self.stream)
         if not records or records[0].version == self.version + 1:
             return records
         snapshot = self._events.load_snapshot(self.stream)
@@ -90,14 +105,19 @@ class Fold(Generic[S]):
                 f"{self.stream} begins at version {records[0].version} and has no snapshot of what came before; "
                 "import the archived events"
             )
-        self._restore(snapshot)
+        self._begin(snapshot)
         return self._events.read(self.stream, self.version)
 
-    def refresh(self) -> None:
-        """Catch up with a log that may have lost its last second, and so be behind us."""
-        if self._events.version(self.stream) < self.version:
-            self.begin_again()
-        self.catch_up()
+    def _following(self) -> list[Record] | None:
+        """Return the records after our version, None when our last event is not in the log any more."""
+        if self.version == 0:
+            return self._events.read(self.stream)
+        records = self._events.read(self.stream, self.version - 1)
+        if not records:
+            return None
+        if records[0].version > self.version:
+            return records  # ours was trimmed
+        return records[1:] if self._last_id in (None, records[0].id) else None
 
     def _count(self, event: Event, cause: str | None) -> None:
         if isinstance(event, ActDeferred):

@@ -155,7 +155,7 @@ class _Round(Generic[S]):
                 log.debug(outcome, stream=self._stream, version=fold.version, until=until, reason=reason)
                 return self._advanced(outcome)
             mark = self._events.mark(self._stream)
-            fold.refresh()
+            fold.catch_up()
         return self._stop(mark, f"wants more than {MOST_ACTS} acts in a row, a defect of its machine")
 
     def _act(self, act: Act, fold: Fold[S]) -> None:
@@ -175,8 +175,6 @@ class _Round(Generic[S]):
                 break
             except ConcurrencyConflict as conflict:
                 expected = conflict.actual
-        if expected < fold.version:
-            fold.begin_again()
         fold.catch_up()
 
     def _perform(self, act: Act, state: S, failures: int) -> list[Event]:

@@ -223,7 +223,7 @@ class Core:
             fold = self._folds[stream] = Fold(view.machine, self._events, stream)
             fold.catch_up()
         elif fresh or stream in self._stale:
-            fold.refresh()
+            fold.catch_up()
         self._stale.discard(stream)
         return fold
 

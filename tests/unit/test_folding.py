@@ -125,16 +125,55 @@ def test_an_act_that_came_through_clears_its_attempts(
     assert fold(events).failures("Step") == failures
 
 
-def test_a_fold_that_is_ahead_of_its_log_begins_again(events: MemoryLog) -> None:
-    events.append(STREAM, 0, [Asked(steps=2), Stepped(number=1), Stepped(number=2)], actor="poll")
-    ahead = fold(events)
-    shorter = MemoryLog()
-    shorter.append(STREAM, 0, [Asked(steps=2), Stepped(number=1)], actor="poll")
-    ahead._events = shorter
+def a_log_that_went_back(*instead: Event) -> MemoryLog:
+    """The first two events that `fold` saw, and `instead` of what came after them."""
+    events = MemoryLog()
+    events.append(STREAM, 0, [Asked(steps=9), Stepped(number=1)], actor="poll")
+    events.append(STREAM, 2, list(instead), actor="poll")
+    return events
 
-    ahead.refresh()
 
-    assert (ahead.state, ahead.version) == (Work(wanted=2, done=1), 2)
+@pytest.mark.parametrize(
+    ("instead", "state"),
+    [
+        ([], Work(wanted=9, done=1)),
+        ([Stepped(number=7)], Work(wanted=9, done=7)),
+        ([Stepped(number=7), Stepped(number=8), Stepped(number=9)], Work(wanted=9, done=9)),
+    ],
+    ids=["shorter", "as long", "longer"],
+)
+def test_a_fold_begins_again_when_its_last_event_is_gone(events: MemoryLog, instead: list[Event], state: Work) -> None:
+    events.append(STREAM, 0, [Asked(steps=9), Stepped(number=1), Stepped(number=2)], actor="poll")
+    folded = fold(events)
+    folded._events = a_log_that_went_back(*instead)
+
+    folded.catch_up()
+
+    assert (folded.state, folded.version) == (state, 2 + len(instead))
+
+
+def test_a_snapshot_ahead_of_its_log_is_left_aside(events: MemoryLog) -> None:
+    events.append(STREAM, 0, [Asked(steps=9), Stepped(number=1), Stepped(number=2)], actor="poll")
+    folded = fold(events)
+    folded.save(every=1)
+    shorter = a_log_that_went_back()
+    snapshot = events.load_snapshot(STREAM)
+    assert snapshot is not None
+    shorter._snapshots[STREAM] = snapshot
+
+    assert fold(shorter).state == Work(wanted=9, done=1)
+
+
+def test_a_fold_goes_on_over_a_trimmed_stream(events: MemoryLog) -> None:
+    events.append(STREAM, 0, [Asked(steps=9), Stepped(number=1)], actor="poll")
+    behind = fold(events)
+    events.append(STREAM, 2, [Stepped(number=number) for number in (2, 3, 4)], actor="worker")
+    fold(events).save(every=1)
+    events.trim(STREAM, 4)
+
+    behind.catch_up()
+
+    assert (behind.state, behind.version) == (Work(wanted=9, done=4), 5)
 
 
 def test_the_fingerprint_covers_the_schema_of_the_state() -> None:
