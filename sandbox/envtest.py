@@ -192,7 +192,7 @@ class RealControlPlane:
             "service-account-issuer": self.url,
             "service-account-key-file": key,
             "service-account-signing-key-file": key,
-            "service-cluster-ip-range": "10.0.0.0/16",
+            "service-cluster-ip-range": "10.0.0.0/20",
             "disable-admission-plugins": ",".join(DISABLED_ADMISSION),
             "allow-privileged": "true",
             "profiling": "false",
