@@ -234,6 +234,25 @@ class Core:
         self._folds.clear()
 
 
+class Flag:
+    """An event that a signal handler may set: threading.Event takes a lock that the interrupted code may hold."""
+
+    def __init__(self) -> None:
+        self._set = False
+
+    def set(self) -> None:
+        self._set = True
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def wait(self, seconds: float) -> None:
+        """Return after so many seconds, or soon after it is set."""
+        deadline = time.monotonic() + seconds
+        while not self._set and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, 0.2))
+
+
 class Watcher:
     """The process: threads that watch and tail, and the core."""
 
@@ -255,7 +274,7 @@ class Watcher:
         self._cluster = cluster
         self._heartbeat = sign
         self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        self._stop = threading.Event()
+        self._stop = Flag()
         self._threads: dict[tuple[Watched, str], threading.Thread] = {}
         self._gap = threading.Event()
         """The tail was interrupted."""
@@ -432,10 +451,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: watcher.stop())
     log.info("ready", namespaces=settings.watch_namespaces)
-    try:
-        watcher.run()
-    finally:
-        engine.close()
+    # The connections are not closed: other threads are in the middle of using them, and all end with the process.
+    watcher.run()
     return 0
 
 

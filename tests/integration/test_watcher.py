@@ -189,7 +189,7 @@ def test_the_process_watches_and_ends_when_told(
             until(lambda: subprocess.run([*command, "--check"], env=environment, cwd=root).returncode == 0, "alive")
         finally:
             process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(30) == 0, (tmp_path / "log").read_text()[-3000:]
     cluster.close()
     assert "hunter2" not in (tmp_path / "log").read_text()
     assert f"lgp/{namespace}/{NAME}" in events.dirty()
