@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -12,12 +13,32 @@ from cli import doctor as doctors
 from cli import history, operating, processes, stack, status
 from cli.output import reporting
 
+LOOK, DO, TRY, RUN = "Look", "Act", "Try it on this machine", "Processes of the data plane, in the foreground"
+"""Headings of the help."""
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
     help="The data plane of the LangSmith hybrid model: what happens, and why.",
     rich_markup_mode="rich",
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("agentplane"))
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """The data plane of the LangSmith hybrid model: what happens, and why."""
+
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")]
 Deployment = Annotated[str, typer.Argument(help="Name or id of a deployment, or the name of its LGP.")]
@@ -29,7 +50,7 @@ ClusterChoice = Annotated[
 ]
 
 
-@app.command("status")
+@app.command("status", rich_help_panel=LOOK)
 @reporting
 def show_status(
     json: Json = False, deleted: Annotated[bool, typer.Option(help="Deleted deployments too.")] = False
@@ -38,7 +59,7 @@ def show_status(
     raise typer.Exit(status.show(json=json, deleted=deleted))
 
 
-@app.command("events")
+@app.command("events", rich_help_panel=LOOK)
 @reporting
 def show_events(
     deployment: Annotated[str | None, typer.Argument(help="Name or id; everything when left out.")] = None,
@@ -49,7 +70,7 @@ def show_events(
     history.events(deployment, follow=follow, json=json)
 
 
-@app.command("replay")
+@app.command("replay", rich_help_panel=LOOK)
 @reporting
 def replay_log(
     file: Annotated[Path | None, typer.Argument(help="An exported log.", exists=True, dir_okay=False)] = None,
@@ -64,7 +85,7 @@ def replay_log(
     raise typer.Exit(history.replay(file, transcript=transcript, through=through, json=json))
 
 
-@app.command("export")
+@app.command("export", rich_help_panel=LOOK)
 @reporting
 def export_log(
     file: Annotated[Path | None, typer.Argument(help="Where to; standard output when left out.")] = None,
@@ -74,35 +95,35 @@ def export_log(
     history.export(file, deployment)
 
 
-@app.command("import")
+@app.command("import", rich_help_panel=DO)
 @reporting
 def import_log(file: Annotated[Path, typer.Argument(help="An exported log.", exists=True, dir_okay=False)]) -> None:
     """Add an exported log to the installation's. Refuses what is damaged or contradicts."""
     history.import_(file)
 
 
-@app.command("doctor")
+@app.command("doctor", rich_help_panel=LOOK)
 @reporting
 def check_everything(json: Json = False) -> None:
     """Check settings, control plane, Redis and cluster; each line ok, warn or fail, with the mend. 1 if one failed."""
     raise typer.Exit(doctors.doctor(json=json))
 
 
-@app.command("pause")
+@app.command("pause", rich_help_panel=DO)
 @reporting
 def pause(deployment: Deployment) -> None:
     """Stop all acts for a deployment; what runs goes on running."""
     operating.pause(deployment)
 
 
-@app.command("resume")
+@app.command("resume", rich_help_panel=DO)
 @reporting
 def resume(deployment: Deployment) -> None:
     """Let acts for a paused deployment go on."""
     operating.resume(deployment)
 
 
-@app.command("release-deletions")
+@app.command("release-deletions", rich_help_panel=DO)
 @reporting
 def release_deletions(
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without it the deployments are only named.")] = False,
@@ -111,14 +132,14 @@ def release_deletions(
     raise typer.Exit(operating.release_deletions(yes=yes))
 
 
-@app.command("up")
+@app.command("up", rich_help_panel=TRY)
 @reporting
 def up(cluster: ClusterChoice = stack.ClusterName.EMBEDDED) -> None:
     """The whole system on this machine, in the foreground. Needs the sandbox extra."""
     raise typer.Exit(stack.up(cluster))
 
 
-@app.command("demo")
+@app.command("demo", rich_help_panel=TRY)
 @reporting
 def demo(
     cluster: ClusterChoice = stack.ClusterName.EMBEDDED,
@@ -128,11 +149,13 @@ def demo(
     raise typer.Exit(stack.demo(cluster, keep=keep))
 
 
-def _add_process(name: str, run: Callable[[], int], purpose: str) -> None:
-    def become() -> None:
-        raise typer.Exit(run())
+def _add_process(name: str, run: Callable[[list[str]], int], purpose: str) -> None:
+    def become(context: typer.Context) -> None:
+        raise typer.Exit(run(list(context.args)))
 
-    app.command(name, help=f"{purpose} A process of the data plane, in the foreground.")(reporting(become))
+    # What follows the name is the process's own business, its --help too.
+    passing = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    app.command(name, help=purpose, rich_help_panel=RUN, context_settings=passing)(reporting(become))
 
 
 for _name, (_run, _purpose) in processes.PROCESSES.items():

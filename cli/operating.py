@@ -7,30 +7,50 @@ import getpass
 from cli.log import event_log
 from cli.output import FAILED, console
 from engine import engine_events as ee
-from engine.errors import ConcurrencyConflict
+from engine.errors import AgentplaneError, ConcurrencyConflict
 from engine.event import Event
 from engine.listener import events as e
 from engine.log.contract import EventLog
 from engine.names import deployment_stream
-from engine.views import engine_states, find
+from engine.views import DeploymentView, deployments, engine_states, find
 
 ACTOR = "cli"
 
 
+class NotOperable(AgentplaneError):
+    """There is nothing to pause or resume."""
+
+
 def pause(deployment: str) -> None:
-    """Append Paused."""
+    """Append Paused. Raises UnknownDeployment, AmbiguousDeployment, NotOperable."""
     log = event_log()
-    view = find(log, deployment)
+    view = _live(log, deployment)
+    if view.paused:
+        console.print(f"{view.name} is paused already")
+        return
     _append(log, deployment_stream(view.id), e.Paused(by=_person()))
-    console.print(f"{view.name} is paused; `agentplane resume {view.name}` lets it go on")
+    console.print(f"{view.name} is paused; `agentplane resume {deployment}` lets it go on")
 
 
 def resume(deployment: str) -> None:
-    """Append Resumed."""
+    """Append Resumed, also for one that is not paused: refused and deferred acts get another chance at once.
+
+    Raises UnknownDeployment, AmbiguousDeployment, NotOperable.
+    """
     log = event_log()
-    view = find(log, deployment)
+    view = _live(log, deployment)
     _append(log, deployment_stream(view.id), e.Resumed(by=_person()))
-    console.print(f"{view.name} goes on")
+    now = "goes on" if view.paused else "was not paused; what failed is tried again now"
+    console.print(f"{view.name} {now}")
+
+
+def _live(log: EventLog, deployment: str) -> DeploymentView:
+    view = find(log, deployment, one=True)
+    if view.deleted:
+        raise NotOperable(f"{view.name} ({view.id or view.lgp}) is deleted")
+    if not view.id:
+        raise NotOperable(f"{view.name} is an LGP that somebody else wrote: its writer decides, the operator follows")
+    return view
 
 
 def release_deletions(*, yes: bool) -> int:
@@ -40,11 +60,12 @@ def release_deletions(*, yes: bool) -> int:
     if not guarded:
         console.print("no deletions are waiting")
         return 0
-    for stream, deployments in guarded.items():
-        for deployment in deployments:
-            console.print(f"{stream}: deployment {deployment}")
+    names = {view.id: view.name for view in deployments(log, deleted=True)}
+    for stream, waiting in guarded.items():
+        for deployment in waiting:
+            console.print(f"{stream}: {names.get(deployment, 'deployment')} ({deployment})", markup=False)
         if yes:
-            _append(log, stream, ee.DeletionGuardReleased(deployments=deployments, by=_person()))
+            _append(log, stream, ee.DeletionGuardReleased(deployments=waiting, by=_person()))
     if not yes:
         console.print("nothing was done: say --yes to let these deletions go on")
         return FAILED

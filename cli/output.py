@@ -1,17 +1,24 @@
-"""Tables for people, JSON for machines, errors on stderr."""
+"""Tables for people, JSON for machines, errors on stderr; what a command ends with when it cannot go on.
+
+In a terminal the last column folds, on words, into what room is left. Anywhere else a row is a line, however long, so
+that `grep`, `head` and the like see whole rows.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from itertools import repeat
+from typing import IO, Any, ParamSpec, TypeVar
 
 import orjson
+import redis
 import typer
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from engine.errors import AgentplaneError
@@ -19,11 +26,24 @@ from engine.errors import AgentplaneError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+FAILED, UNABLE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+"""Exit codes: something is not well; the command could not be carried out; what a shell says of SIGINT and SIGPIPE."""
 
-FAILED, UNABLE = 1, 2
-"""Exit codes: something is not well; the command could not be carried out."""
+WIDE = 110
+"""Columns of a terminal that has room for everything."""
+NARROWEST = 24
+"""Columns that the last column of a table gets at least."""
+
+
+class Tolerant(Console):
+    """A console that raises BrokenPipeError instead of ending the program."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+console = Tolerant(highlight=False, soft_wrap=True)
+errors = Tolerant(stderr=True, highlight=False, soft_wrap=True)
 
 
 def json_line(value: Any) -> None:
@@ -32,15 +52,68 @@ def json_line(value: Any) -> None:
     sys.stdout.flush()
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
-    """Print a table; the last column takes what room is left and folds."""
-    made = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        last = column == columns[-1]
-        made.add_column(column, no_wrap=not last, overflow="fold")
-    for row in rows:
-        made.add_row(*row)
-    console.print(made)
+def note(text: str) -> None:
+    """Say something beside the answer, on stderr."""
+    errors.print(Text(text, style="dim"))
+
+
+class Table:
+    """Columns of at least some widths, printed row by row, so that rows may come one at a time."""
+
+    def __init__(self, headings: Sequence[str], widths: Sequence[int] | None = None) -> None:
+        self._widths = [max(len(column), width) for column, width in zip(headings, widths or repeat(0), strict=False)]
+        self.add([Text(column, style="bold") for column in headings])
+
+    def add(self, row: Sequence[str | Text]) -> None:
+        """Print one row."""
+        cells = [Text(cell) if isinstance(cell, str) else cell for cell in row]
+        line = Text()
+        for cell, width in zip(cells[:-1], self._widths[:-1], strict=True):
+            line.append_text(cell).append(" " * max(2, width - cell.cell_len + 2))
+        indent = " " * line.cell_len
+        for part in _folded(cells[-1], line.cell_len):
+            line.append_text(part).rstrip()
+            console.print(line)
+            line = Text(indent)
+
+
+def _folded(cell: Text, used: int) -> list[Text]:
+    """Return the lines of a last cell that begins after `used` columns."""
+    width = columns()
+    if width is None or used + cell.cell_len <= width:
+        return [cell]
+    return [Text(part, style=cell.style) for part in fold(cell.plain, max(width - used, NARROWEST))]
+
+
+def fold(text: str, room: int) -> list[str]:
+    """Return `text` in lines of at most `room` columns, broken between words; within one that is longer than a line."""
+    lines = [""]
+    for word in text.split(" "):
+        if lines[-1] and cell_len(lines[-1]) + 1 + cell_len(word) > room:
+            lines.append("")
+        lines[-1] += f" {word}" if lines[-1] else word
+        while cell_len(lines[-1]) > room:
+            first, rest = lines[-1][:room], lines[-1][room:]
+            lines[-1:] = [first, rest]
+    return lines
+
+
+def columns() -> int | None:
+    """Return the columns to fold to; None where nobody looks, unless COLUMNS says otherwise."""
+    return console.width if console.is_terminal or os.environ.get("COLUMNS", "").isdigit() else None
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
+    """Print a table as wide as its rows need."""
+    kept = list(rows)
+    made = Table(headings, widths(headings, kept))
+    for row in kept:
+        made.add(row)
+
+
+def widths(headings: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> list[int]:
+    """Return the widest cell of every column."""
+    return [max((cell_len(str(row[at])) for row in rows), default=0) for at in range(len(headings))]
 
 
 def age(since: datetime | None) -> str:
@@ -55,15 +128,39 @@ def age(since: datetime | None) -> str:
 
 
 def reporting(command: Callable[P, R]) -> Callable[P, R]:
-    """Let a command end with 2 and one clear line where the engine says why it cannot go on."""
+    """Let a command end with one clear line, and the exit code that says so, where it cannot go on."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return command(*args, **kwargs)
+            try:
+                return command(*args, **kwargs)
+            finally:
+                sys.stdout.flush()  # a full disk, or a reader who left, is told of here rather than at the very end
         except AgentplaneError as error:
-            errors.print(f"[bold red]error[/]: {type(error).__name__}", end=": ")
-            errors.print(str(error), markup=False, soft_wrap=True)
-            raise typer.Exit(UNABLE) from None
+            _say(type(error).__name__, str(error))
+        except BrokenPipeError:
+            # Whoever read has seen enough. What is still buffered must not fail again when Python ends.
+            _silence(sys.stdout)
+            raise typer.Exit(BROKEN_PIPE) from None
+        except OSError as error:
+            _silence(sys.stdout)
+            _say(type(error).__name__, f"{error.filename or 'output'}: {error.strerror or error}")
+        except redis.RedisError as error:
+            _say("Redis", f"{error}; check AGENTPLANE_REDIS_URL and what its user may do")
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(UNABLE) from None
 
     return run
+
+
+def _say(kind: str, text: str) -> None:
+    errors.print(Text.assemble(("error", "bold red"), f": {kind}: {text}"))
+
+
+def _silence(stream: IO[str]) -> None:
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except (OSError, ValueError):
+        return

@@ -1,32 +1,37 @@
-"""`agentplane listener` and the like: the processes themselves, so that a container needs one entry point."""
+"""`agentplane listener` and the like: the processes themselves, so that a container needs one entry point.
+
+What follows the name goes to the process as it is: `agentplane operator --threads 4`, `agentplane watcher --check`.
+"""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Mapping
 
 
-def _beat() -> int:
+def _beat(arguments: list[str]) -> int:
     from beat.__main__ import main
 
+    argparse.ArgumentParser(prog="agentplane beat", description="Ask for polls and sweeps.").parse_args(arguments)
     return main()
 
 
-def _watcher() -> int:
+def _watcher(arguments: list[str]) -> int:
     from workers.watcher import main
 
-    return main([])
+    return main(arguments)
 
 
-def _worker(process: str) -> Callable[[], int]:
-    def run() -> int:
+def _worker(process: str) -> Callable[[list[str]], int]:
+    def run(arguments: list[str]) -> int:
         from workers.__main__ import main
 
-        return main([process])
+        return main([process, *arguments])
 
     return run
 
 
-PROCESSES: Mapping[str, tuple[Callable[[], int], str]] = {
+PROCESSES: Mapping[str, tuple[Callable[[list[str]], int], str]] = {
     "beat": (_beat, "Ask for polls, and sweep what is due."),
     "listener": (_worker("listener"), "Work on deployments: poll, and keep their LGPs."),
     "operator": (_worker("operator"), "Work on LGPs: keep their objects."),

@@ -7,47 +7,92 @@ from dataclasses import asdict
 from rich.text import Text
 
 from cli.log import event_log
-from cli.output import FAILED, age, console, json_line, table
+from cli.output import FAILED, WIDE, Table, age, columns, console, fold, json_line, table, widths
+from cli.summaries import plain, shorten_ids
 from engine.engine_events import EngineState
-from engine.listener.state import Phase
 from engine.views import DeploymentView, deployments, engine_states
 
 COLOURS = {
-    Phase.DEPLOYED: "green",
-    Phase.DEPLOY_FAILED: "red",
-    Phase.DEPLOYING: "yellow",
-    Phase.AWAITING_DEPLOY: "yellow",
-    Phase.QUEUED: "yellow",
+    "DEPLOYED": "green",
+    "AVAILABLE": "green",
+    "DEPLOY_FAILED": "red",
+    "DEGRADED": "red",
+    "DEPLOYING": "yellow",
+    "AWAITING_DEPLOY": "yellow",
+    "QUEUED": "yellow",
+    "PROGRESSING": "yellow",
 }
 
 
+LONGEST_REASON = 240
+"""Characters of a reason in the table."""
+
+
 def show(*, json: bool, deleted: bool) -> int:
-    """Print the deployments and what is wrong with the data plane itself; return the exit code."""
+    """Print the deployments and what is wrong with the data plane itself; return the exit code.
+
+    As JSON: a line for each deployment (`kind` is `deployment`), then one for each data plane (`data plane`).
+    """
     events = event_log()
     views = deployments(events, deleted=deleted)
     engines = engine_states(events)
+    waiting = len(events.dirty())
     if json:
         for view in views:
-            json_line(asdict(view))
+            json_line({"kind": "deployment", **asdict(view)})
+        for stream, state in engines.items():
+            json_line({"kind": "data plane", "stream": stream, "problems": problems(state), "skipped": state.rejected})
     else:
-        table(("DEPLOYMENT", "NAMESPACE", "STATUS", "REVISION", "PHASE", "AGE", "REASON"), map(_row, views))
-        if not views:
+        if views:
+            _table(views)
+        else:
             console.print("no deployments yet", style="dim")
         for stream, state in engines.items():
             for problem in problems(state):
-                console.print(Text(f"{stream}: {problem}", style="red"), soft_wrap=True)
-        waiting = len(events.dirty())
-        console.print(f"{len(views)} deployments, {waiting} streams to look at, {events.head()} events", style="dim")
-    failed = any(view.phase == Phase.DEPLOY_FAILED for view in views) or any(map(problems, engines.values()))
+                console.print(Text(f"{stream}: {plain(problem)}", style="red"))
+            for resource, problem in state.rejected.items():
+                console.print(Text(f"{stream}: {resource} was skipped: {plain(problem)}", style="yellow"))
+        console.print(
+            f"{_counted(len(views), 'deployment')}, {_counted(waiting, 'stream')} to look at, "
+            f"{_counted(events.head(), 'event')}",
+            style="dim",
+        )
+    failed = any(view.failed for view in views) or any(map(problems, engines.values()))
     return FAILED if failed else 0
 
 
+HEADINGS = ("DEPLOYMENT", "NAMESPACE", "STATUS", "REVISION", "PHASE", "AGE", "REASON")
+
+
+def _table(views: list[DeploymentView]) -> None:
+    """Print the deployments; in a narrow terminal a reason has lines of its own."""
+    rows = [_row(view) for view in views]
+    width = columns() or WIDE
+    if width >= WIDE:
+        table(HEADINGS, rows)
+        return
+    made = Table(HEADINGS[:-1], widths(HEADINGS, rows))
+    for row in rows:
+        made.add(row[:-1])
+        for line in fold(str(row[-1]), width - 4) if row[-1] else ():
+            console.print(Text(f"    {line}"))
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def _row(view: DeploymentView) -> tuple[str | Text, ...]:
-    phase = Text(view.phase or "-", style=COLOURS.get(Phase(view.phase), "") if view.phase else "")
+    phase = Text(view.phase or "-", style=COLOURS.get(view.phase, ""))
     if view.paused:
         phase.append(" (paused)", style="yellow")
-    reason = view.reason.strip().splitlines()[0] if view.reason.strip() else ""
-    return view.name, view.namespace, view.status, view.revision[:8], phase, age(view.since), Text(reason)
+    return view.name, view.namespace, view.status, view.revision[:8], phase, age(view.since), _brief(view.reason)
+
+
+def _brief(reason: str) -> str:
+    """Return the first line of a reason, which names the first cause; `agentplane events` has the rest."""
+    first = shorten_ids(plain(reason.strip().partition("\n")[0]))
+    return first if len(first) <= LONGEST_REASON else f"{first[: LONGEST_REASON - 1]}…"
 
 
 def problems(state: EngineState) -> list[str]:
@@ -58,5 +103,7 @@ def problems(state: EngineState) -> list[str]:
     if state.poll_failure:
         found.append(f"polling fails: {state.poll_failure}")
     if state.guarded:
-        found.append(f"{len(state.guarded)} deletions at once wait for a person: see `agentplane release-deletions`")
+        found.append(
+            f"{_counted(len(state.guarded), 'deletion')} at once wait for a person: see `agentplane release-deletions`"
+        )
     return found

@@ -1,72 +1,137 @@
-"""`agentplane up`: the stack in the foreground, the engine's processes by their Procfile under honcho."""
+"""`agentplane up`: the stack in the foreground, the engine's processes by their Procfile under honcho.
+
+Everything lives in a temporary folder and ends with this process: on Ctrl-C and SIGTERM in order, when it is killed by
+leashes (`sandbox.processes` for the infrastructure, `leashed` for the Procfile's processes). What to paste is printed,
+and kept in the folder for when the logs have scrolled it away; `env` in the same folder lets another terminal use every
+command.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import shlex
 import signal
 import sys
 import tempfile
 from pathlib import Path
 
-from honcho.manager import Manager
+from honcho.manager import SIGNALS, Manager
+from honcho.printer import Printer
 from rich.console import Console
 
 from engine.names import route_path
 from sandbox.demo.world import image
 from sandbox.processes import ServerStartError
-from sandbox.stack import PREFIX, Cluster, Ports, Stack, expand, procfile, tool
+from sandbox.stack import Cluster, Ports, Stack, expand, procfile, tool
+
+ENDED_BY_SIGNAL = frozenset(known["rc"] for known in SIGNALS.values())
+"""Honcho's codes for having been asked to end."""
 
 
 def up(cluster: Cluster) -> int:
-    """Start everything, print what to paste, and stay until interrupted. Returns the exit code."""
-    console = Console(highlight=False)
-    with tempfile.TemporaryDirectory(prefix="agentplane-up-") as directory:
+    """Start everything, print what to paste, and stay until interrupted.
+
+    Returns 0 when it was asked to end, 1 when something did not start or ended by itself.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(0))
+    with tempfile.TemporaryDirectory(prefix="agentplane-up-", ignore_cleanup_errors=True) as directory:
         stack = Stack(
             cluster=cluster, directory=Path(directory), ports=Ports.reserve(), overrides={"LOG_FORMAT": "console"}
         )
-        # Ctrl-C while the infrastructure starts ends in the same orderly way as later.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         try:
             stack.start_infrastructure(lambda name: console.print(f"up: {name}"))
-            _print_paste(console, stack)
-            return _honcho(stack)
+            _tell(console, stack)
+            return _honcho(console, stack)
         except KeyboardInterrupt:
             return 0
         except ServerStartError as error:
-            console.print(f"[bold red]could not start[/]: {error}", soft_wrap=True)
+            console.print("[bold red]could not start[/]:", end=" ")
+            console.print(str(error), markup=False)
             return 1
         finally:
             stack.stop()
             stack.ports.give_back()
 
 
-def _honcho(stack: Stack) -> int:
+def _honcho(console: Console, stack: Stack) -> int:
     """Run the Procfile until a signal, or until one of its processes ends."""
-    manager = Manager()
+    manager = Manager(Printer(sys.stdout, time_format=""))  # every line of the engine has its own time
     environment = stack.environment()
     for name, command in procfile().items():
-        manager.add_process(name, f"exec {expand(command, environment)}", env=environment, cwd=str(stack.directory))
+        manager.add_process(name, leashed(expand(command, environment)), env=environment, cwd=str(stack.directory))
     manager.loop()
-    return int(manager.returncode or 0)
+    if manager.returncode in ENDED_BY_SIGNAL:
+        return 0
+    console.print("[bold red]a process ended by itself[/], so everything was ended; its last lines are above")
+    return 1
 
 
-def _print_paste(console: Console, stack: Stack) -> None:
+def leashed(command: str) -> str:
+    """Return a shell command that runs `command` in the shell's place, and ends it when we are gone."""
+    watch = f"while kill -0 {os.getpid()} 2>/dev/null; do sleep 1; done; kill -TERM $$"
+    return f"({watch}) </dev/null >/dev/null 2>&1 & exec {command}"
+
+
+def _tell(console: Console, stack: Stack) -> None:
+    """Print what to paste, and keep it beside the environment that other terminals may load."""
+    kept = stack.directory / "paste.txt"
+    lines = [f"{title}\n  {text}" for title, text in _paste(stack)]
+    kept.write_text("\n".join(lines) + "\n")
+    console.print()
+    for title, text in _paste(stack):
+        console.print(f"[bold]{title}[/]")
+        console.print(f"  {text}", markup=False)
+    console.print(f"\nAll this again: cat {kept}", markup=False)
+    left = f", but what is in the cluster of {stack.kubeconfig}" if stack.cluster is Cluster.CURRENT else ""
+    console.print(f"Ctrl-C ends everything and leaves nothing behind{left}.\n", markup=False)
+
+
+def _paste(stack: Stack) -> tuple[tuple[str, str], ...]:
+    """Return titles and what to paste, every line of it complete in itself."""
+    project, environment = _project(stack), _environment_file(stack)
     deploy = [
-        f"cd $(mktemp -d) && LANGSMITH_API_KEY={stack.api_key} {tool('langgraph')} deploy",
+        f"cd {project} && LANGSMITH_API_KEY={stack.api_key} {tool('langgraph')} deploy",
         f"--host-url {stack.control_plane_url} --name hello --image-uri {image('hello', 1)} --no-input",
     ]
-    lines = (
-        ("deploy something", " ".join(deploy)),
-        ("kubectl", f"export KUBECONFIG={stack.kubeconfig}; kubectl -n {stack.namespace} get lgps,pods"),
+    return (
+        ("deploy something (its secrets are in .env there)", " ".join(deploy)),
+        ("look into the cluster", f"export KUBECONFIG={stack.kubeconfig}; kubectl -n {stack.namespace} get lgps,pods"),
+        ("watch what happens", f". {environment}; agentplane events --follow"),
+        ("is everything there?", f". {environment}; agentplane doctor"),
         ("control plane", stack.control_plane_url),
         ("Flower", stack.flower_url),
-        ("Agent Servers", f"http://{stack.hostname}{route_path('', '<LGP name>')}/docs"),
         (
-            "what happens",
-            f"AGENTPLANE_REDIS_URL={stack.redis_url} AGENTPLANE_PREFIX={PREFIX} {tool('agentplane')} events -f",
+            "Agent Servers (calls need the header X-Api-Key)",
+            f"http://{stack.hostname}{route_path('', '<LGP name>')}/docs",
         ),
     )
-    console.print()
-    for title, text in lines:
-        console.print(f"[bold]{title}[/]")
-        console.print(f"  {text}", markup=False, soft_wrap=True)
-    console.print("\nCtrl-C ends everything and leaves nothing behind.\n")
+
+
+def _project(stack: Stack) -> Path:
+    """Make the folder to deploy from, as `langgraph deploy` wants one; the image brings its own graph."""
+    folder = stack.directory / "hello"
+    folder.mkdir(exist_ok=True)
+    (folder / "agent.py").touch()
+    config = {"graphs": {"agent": "./agent.py:graph"}, "dependencies": ["."], "env": ".env", "image_distro": "wolfi"}
+    (folder / "langgraph.json").write_text(json.dumps(config))
+    (folder / ".env").write_text("GREETING_SECRET=hello-from-the-sandbox\n")
+    return folder
+
+
+def _environment_file(stack: Stack) -> Path:
+    """Write what makes `agentplane`, `langgraph` and `kubectl` in another terminal speak to this stack."""
+    settings = {name: value for name, value in stack.environment().items() if name.startswith("AGENTPLANE_")}
+    settings |= {
+        "KUBECONFIG": str(stack.kubeconfig),
+        "LANGSMITH_API_KEY": stack.api_key,
+        "LANGGRAPH_HOST_URL": stack.control_plane_url,
+    }
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(settings.items())]
+    lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
+    file = stack.directory / "env"
+    file.touch(mode=0o600)
+    file.write_text("\n".join(lines) + "\n")
+    return file
