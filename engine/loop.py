@@ -33,6 +33,7 @@ from engine.errors import (
 )
 from engine.event import Event
 from engine.folding import Fold
+from engine.keeping import held
 from engine.log.contract import EventLog, Lock
 from engine.machine import Act, Done, Machine, State, Wait
 from engine.ports import Ports
@@ -75,7 +76,7 @@ def advance(
     backoff: Backoff,
     stopping: Callable[[], bool] = never,
 ) -> Advanced:
-    """Bring `stream` as far as it goes now. `lock_term` is seconds, longer than any single act takes.
+    """Bring `stream` as far as it goes now. `lock_term` is seconds: how long the lock of a worker outlives it.
 
     `stopping` is asked between acts: True ends the call there, and leaves the rest to another worker.
 
@@ -84,7 +85,7 @@ def advance(
     acts = 0
     for _ in range(MOST_ROUNDS):
         try:
-            with events.lock(stream, lock_term) as lock:
+            with held(events, stream, lock_term) as lock:
                 advanced = _Round(stream, machine, events, ports, lock, backoff, stopping).run()
         except LockHeld:
             return Advanced(stream=stream, version=0, acts=acts, outcome="busy")

@@ -36,6 +36,7 @@ from engine.errors import (
 )
 from engine.event import Event, Json
 from engine.folding import Fold
+from engine.keeping import held
 from engine.listener import events as e
 from engine.listener import resource as r
 from engine.listener.config import ListenerConfig
@@ -121,7 +122,7 @@ class Poller:
         if self.memory.not_before is not None and self.clock.now() < self.memory.not_before:
             return PollResult(outcome="resting")
         try:
-            with self.events.lock(f"poll/{self.config.listener_id}", self.lock_term) as lock:
+            with held(self.events, f"poll/{self.config.listener_id}", self.lock_term) as lock:
                 return self._poll(stream, lock.keep)
         except (LockHeld, LockLost):
             return PollResult(outcome="busy")

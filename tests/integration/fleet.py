@@ -46,9 +46,6 @@ def environment(redis_url: str, prefix: str, **more: str) -> dict[str, str]:
         "INGRESS_HOSTNAME": "agents.test",
         "POLL_SECONDS": "3600",
         "SWEEP_SECONDS": "0.5",
-        "REQUEST_TIMEOUT_SECONDS": "0.8",
-        "CONNECT_TIMEOUT_SECONDS": "0.2",
-        "HEALTH_CHECK_TIMEOUT_SECONDS": "0.8",
         "LOCK_SECONDS": "3",
         **more,
     }

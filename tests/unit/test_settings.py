@@ -135,7 +135,7 @@ MISTAKES: dict[str, tuple[dict[str, str | None], list[str]]] = {
         ["AGENTPLANE_POLL_SECONDS='often'", "expected: seconds between two polls"],
     ),
     "a negative time": ({"SWEEP_SECONDS": "-1"}, ["AGENTPLANE_SWEEP_SECONDS='-1'", "greater than 0"]),
-    "a short lock": ({"LOCK_SECONDS": "10"}, ["AGENTPLANE_LOCK_SECONDS=10: must be at least 60"]),
+    "a short lock": ({"LOCK_SECONDS": "0.5"}, ["AGENTPLANE_LOCK_SECONDS='0.5'", "greater than or equal to 1"]),
     "a share above one": ({"DELETION_GUARD_SHARE": "50"}, ["AGENTPLANE_DELETION_GUARD_SHARE='50'"]),
     "a prefix with a brace": ({"PREFIX": "{x}"}, ["AGENTPLANE_PREFIX='{x}'"]),
     "a route without a method": (
