@@ -52,9 +52,9 @@ def test_a_lock_runs_out(world: World) -> None:
 
 
 def test_keeping_a_lock_extends_it_by_its_term(world: World) -> None:
-    with world.events.lock("work/a", 1.0) as lock:
+    with world.events.lock("work/a", 2.0) as lock:
         for _ in range(3):
-            world.pass_time(0.4)
+            world.pass_time(0.8)
             lock.keep()
 
         assert world.events.locked("work/a")

@@ -189,10 +189,8 @@ def test_a_worker_never_reserves_more_than_its_pool(start: Callable[..., Fleet])
         done = len(fleet.effects())
         samples.append((fleet.unacknowledged(), fleet.queued()))
         reserved, queued = samples[-1]
-        begun = len(fleet.effects("begun"))
-        # Between the two looks at `done`, tasks go on: the backlog lies between them.
+        # Tasks go on between the two looks at what is done: the backlog lies between them.
         assert len(streams) - len(fleet.effects()) - 4 <= reserved + queued <= len(streams) - done + 4
-        assert begun <= done + 8
         time.sleep(0.02)
 
     assert max(reserved for reserved, _ in samples) <= 4
