@@ -1,0 +1,214 @@
+"""A data plane in this process: what the workers, beat and the watcher do, in threads, with every request counted.
+
+Processes of their own would do the same, but only here can one see which half sent which request to Kubernetes. Each
+half has a connection of its own, as in production.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from engine import bootstrap
+from engine.adapters.cluster import KubernetesCluster
+from engine.errors import LogUnavailable
+from engine.names import LGP_KIND
+from engine.ports import WatchEvent
+from engine.settings import Settings
+from workers.watcher import Watcher, watch
+
+THREADS = 4
+"""Streams that one half advances at once."""
+SWEEP = 0.2
+"""Seconds between two looks for what is due."""
+FORGOTTEN = 2.0
+"""Seconds after which a dirty stream is asked for again."""
+
+READ, WRITE, STATUS = "read", "write", "status"
+
+
+class CountedCluster(KubernetesCluster):
+    """The Kubernetes API with every request counted as it leaves, watches aside."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.requests: Counter[tuple[str, str]] = Counter()
+        """Requests by READ, WRITE or STATUS (a write of one) and path; a creation goes to its collection's path."""
+        self.synced = 0
+        """Watches whose first list was seen whole."""
+        self._counting = threading.Lock()
+        send = self._http.call
+
+        def call(method: str, path: str, *arguments: Any, **named: Any) -> Any:
+            kind = READ if method == "GET" else STATUS if path.endswith("/status") else WRITE
+            with self._counting:
+                self.requests[kind, path.removesuffix("/status")] += 1
+            return send(method, path, *arguments, **named)
+
+        self._http.call = call  # type: ignore[method-assign]
+
+    def watch(self, api_version: str, kind: str, namespace: str, *, labels: str = "") -> Iterator[WatchEvent]:
+        for event in super().watch(api_version, kind, namespace, labels=labels):
+            yield event
+            if event.type == "SYNCED":  # counted once the watcher asks for more: it has taken this one in
+                with self._counting:
+                    self.synced += 1
+
+
+class Plane:
+    """Listener, operator and watcher at work."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.listener, self.operator = self._half(), self._half()
+        self.watching = self._half()
+        self.watcher = watch(self.watching)
+        self._pool = ThreadPoolExecutor(2 * THREADS)
+        self._busy = 0
+        self._counting = threading.Lock()
+        self._done = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self.failures: list[str] = []
+        """What went wrong in a thread."""
+
+    def _half(self) -> bootstrap.Engine:
+        cluster = CountedCluster.load(
+            self.settings.kubeconfig, self.settings.kube_context, watch_seconds=self.settings.watch_seconds
+        )
+        return bootstrap.build(self.settings, self, cluster=cluster)
+
+    def dispatch(self, stream: str) -> None:
+        """Advance `stream` in a thread of the half that owns it."""
+        half = self.operator if stream.startswith("lgp/") else self.listener
+        with self._counting:
+            self._busy += 1
+        self._pool.submit(self._advance, half, stream)
+
+    def _advance(self, half: bootstrap.Engine, stream: str) -> None:
+        try:
+            if half.owns(stream):
+                half.advance(stream)
+        except LogUnavailable:
+            pass  # left to the sweep
+        except Exception as error:
+            self.failures.append(f"{stream}: {error!r}")
+        finally:
+            with self._counting:
+                self._busy -= 1
+
+    # --- running
+
+    def start(self) -> None:
+        self.listener.record_configuration()
+        self._start(self._poll)
+        self._start(self._sweep)
+        self._watch(self.watcher)
+
+    def stop(self) -> None:
+        self._done.set()
+        self.watcher.stop()
+        for thread in self._threads:
+            thread.join(10)
+        self._pool.shutdown(cancel_futures=True)
+        for engine in (self.listener, self.operator, self.watching):
+            engine.close()
+
+    def restart_watcher(self) -> None:
+        """End the watcher, start a new one, and wait until it has seen everything and judged it."""
+        self.watcher.stop()
+        self.watching.close()
+        self.watching = self._half()
+        self.watcher = watch(self.watching)
+        self._watch(self.watcher)
+        wanted = sum(len(view.watches()) for view in self.watcher._views) - self._shared()
+        _until("the new watcher has seen everything", 60, lambda: counted(self.watching).synced >= wanted)
+        self.rest()
+
+    def _shared(self) -> int:
+        """Return how many watches both halves' views ask for, which are made once."""
+        watches = [watched for view in self.watcher._views for watched in view.watches()]
+        return len(watches) - len(set(watches))
+
+    def _watch(self, watcher: Watcher) -> None:
+        self._start(watcher.run)
+
+    def _start(self, work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def _poll(self) -> None:
+        while not self._done.wait(self.settings.poll_seconds):
+            self.listener.poll()
+
+    def _sweep(self) -> None:
+        while not self._done.wait(SWEEP):
+            due = self.listener.events.take_due(self.listener.ports.clock.now())
+            for stream in dict.fromkeys([*due, *self.listener.events.take_dirty(FORGOTTEN)]):
+                self.dispatch(stream)
+
+    # --- looking
+
+    def rest(self, seconds: float = 2.0, patience: float = 90.0) -> None:
+        """Wait until nothing was appended, asked for or under way for `seconds`. Raises TimeoutError."""
+        events = self.listener.events
+        since, head = time.monotonic(), -1
+
+        def quiet() -> bool:
+            nonlocal since, head
+            now = events.head()
+            if now != head or self._busy or events.dirty():
+                since, head = time.monotonic(), now
+            return time.monotonic() - since >= seconds
+
+        _until("the data plane comes to rest", patience, quiet)
+
+    def requests(self) -> dict[str, Counter[tuple[str, str]]]:
+        """Return what was sent to Kubernetes so far, by who sent it."""
+        halves = {"listener": self.listener, "operator": self.operator, "watcher": self.watching}
+        return {name: Counter(counted(half).requests) for name, half in halves.items()}
+
+    def writes(self) -> int:
+        """Return the number of writes to Kubernetes so far, of a status or of anything else."""
+        sent = self.requests().values()
+        return sum(count for half in sent for (kind, _), count in half.items() if kind != READ)
+
+    def appended(self) -> int:
+        """Return the number of events in the log."""
+        return sum(self.listener.events.versions().values())
+
+
+def counted(half: bootstrap.Engine) -> CountedCluster:
+    """Return the connection of a half."""
+    cluster = half.ports.cluster
+    assert isinstance(cluster, CountedCluster)
+    return cluster
+
+
+def lgp_path(path: str) -> bool:
+    """Whether a path leads to an LGP."""
+    return f"/{LGP_KIND.lower()}s/" in path
+
+
+@contextmanager
+def at_work(settings: Settings) -> Iterator[Plane]:
+    """A data plane from start to stop."""
+    plane = Plane(settings)
+    plane.start()
+    try:
+        yield plane
+    finally:
+        plane.stop()
+
+
+def _until(what: str, seconds: float, holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.05)

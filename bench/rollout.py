@@ -1,0 +1,149 @@
+"""rollout: what one Agent Server costs in requests to Kubernetes.
+
+How. A stack with a kubelet, so that pods come up and everything that happens in a rollout happens; the data plane in
+this process (`plane`), where every request to the API server is counted as it leaves, by half and path. The first
+rollout ends when the control plane says DEPLOYED and nothing more happens. Then every stream is marked dirty and
+advanced (a resync), and at last the watcher is replaced by a new one, which lists everything.
+
+An object's path counts, for each half: an apply is one read and one write. A creation and a list go to the path of the
+collection. The status of the LGP, which changes while pods come up, is told apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from bench.plane import READ, STATUS, WRITE, Plane, at_work, lgp_path
+from bench.report import Detail, Report
+from bench.world import Options, World, eventually, running
+
+PATIENCE = 120.0
+"""Seconds for a rollout on a busy machine."""
+HEX = re.compile(r"[0-9a-f]{32}")
+HALVES = ("listener", "operator")
+
+Requests = dict[str, Counter[tuple[str, str]]]
+"""Who → (READ, WRITE or STATUS, path) → how often."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """What happened in the three parts."""
+
+    first: Requests
+    """Of the first rollout."""
+    events: int
+    """That the first rollout made."""
+    resync_writes: int
+    resync_events: int
+    restart_writes: int
+    restart_events: int
+
+
+def measure(options: Options) -> Report:
+    overrides = {"POLL_SECONDS": "0.5", "LOG_LEVEL": "error"}
+    with (
+        running(options, processes=False, kubelet=True, overrides=overrides) as world,
+        at_work(world.settings) as plane,
+    ):
+        deployment = world.create("hello")
+        eventually("the control plane says DEPLOYED", PATIENCE, lambda: deployed(world, deployment))
+        counted = count(plane)
+    report = Report(name="rollout", title=f"requests to Kubernetes for one Agent Server ({world.stack.cluster})")
+    report_on(report, counted)
+    return report
+
+
+def deployed(world: World, deployment: str) -> bool:
+    found = world.http.get(f"/v2/deployments/{deployment}").raise_for_status().json()
+    return found["active_revision_id"] is not None
+
+
+def count(plane: Plane) -> Counted:
+    """Count the rollout that the plane has just done, a resync and a restart of the watcher."""
+    plane.rest()
+    first, events, writes = plane.requests(), plane.appended(), plane.writes()
+    for _ in range(3):
+        resync(plane)
+    resynced, resynced_writes = plane.appended(), plane.writes()
+    watcher = plane.requests()["watcher"]
+    plane.restart_watcher()
+    watcher_writes = sum(count for (kind, _), count in watcher.items() if kind != READ)
+    return Counted(
+        first=first,
+        events=events,
+        resync_writes=resynced_writes - writes,
+        resync_events=resynced - events,
+        # The counter of the watcher that ended went with it.
+        restart_writes=plane.writes() - (resynced_writes - watcher_writes),
+        restart_events=plane.appended() - resynced,
+    )
+
+
+def resync(plane: Plane) -> None:
+    """Have every stream looked at, and wait until it was."""
+    events = plane.listener.events
+    for stream in events.streams():
+        events.mark_dirty(stream)
+        plane.dispatch(stream)
+    plane.rest(seconds=1.0)
+
+
+def report_on(report: Report, counted: Counted) -> None:
+    reads, writes = most(counted.first, READ), most(counted.first, WRITE)
+    written = {path for half in HALVES for kind, path in counted.first[half] if kind == WRITE}
+    status = sum(count for (kind, _), count in counted.first["operator"].items() if kind == STATUS)
+    looks = sum(count for (kind, _), count in counted.first["watcher"].items() if kind == READ)
+    report.add("objects written", len(written), note="a creation counts by its collection")
+    report.add("most reads of one object by one half", reads[1], budget=1, note=reads[0])
+    report.add("most writes of one object by one half", writes[1], budget=1, note=writes[0])
+    report.add("writes of the LGP's status", status, note="one for every change that people see")
+    report.add("reads by the watcher", looks, note="lists that start its watches, and discovery")
+    report.add("events of the rollout", counted.events)
+    report.add("resync, three times: writes", counted.resync_writes, budget=0)
+    report.add("resync, three times: events", counted.resync_events, budget=0)
+    report.add("new watcher: writes", counted.restart_writes, budget=0)
+    report.add("new watcher: events", counted.restart_events, budget=0)
+    rows = [_row(counted.first, path) for path in _paths(counted)]
+    report.details.append(Detail(title="by object", columns=("object or collection", *_columns()), rows=rows))
+
+
+def most(requests: Requests, kind: str) -> tuple[str, int]:
+    """Return the object that one half read or wrote most often, and how often.
+
+    Discovery and lists of whole collections are not reads of an object.
+    """
+    found = [
+        (count, f"{half}: {short(path)}")
+        for half in HALVES
+        for (what, path), count in requests[half].items()
+        if what == kind and (kind != READ or is_object(path))
+    ]
+    count, path = max(found, default=(0, ""))
+    return path, count
+
+
+def is_object(path: str) -> bool:
+    """Whether a path leads to one object: `/…/namespaces/<namespace>/<plural>/<name>`."""
+    return len(path.partition("/namespaces/")[2].split("/")) == 3
+
+
+def short(path: str) -> str:
+    """Return a path as people read it: collection and object, without the deployment's id."""
+    return HEX.sub("…", path.partition("/namespaces/")[2].partition("/")[2] or path)
+
+
+def _paths(counted: Counted) -> list[str]:
+    paths = {path for half in HALVES for _, path in counted.first[half]}
+    return sorted(paths, key=lambda path: (not is_object(path), not lgp_path(path), path))
+
+
+def _columns() -> tuple[str, ...]:
+    return tuple(f"{half} {kind}" for half in HALVES for kind in (READ, WRITE, STATUS))
+
+
+def _row(requests: Requests, path: str) -> tuple[str, ...]:
+    counts = (requests[half][kind, path] for half in HALVES for kind in (READ, WRITE, STATUS))
+    return (short(path), *(str(count or "") for count in counts))
