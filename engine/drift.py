@@ -49,6 +49,8 @@ def difference(applied: Fingerprint, live: Fingerprint) -> str | None:
     """
     if live.uid != applied.uid:
         return "it was deleted and made again by somebody else"
+    if live.generation < applied.generation:
+        return None
     if live.fields != applied.fields:
         return "fields that we own were changed or taken over"
     if live.generation > applied.generation:

@@ -58,6 +58,12 @@ class ResourceRejected(Event):
     problem: str
 
 
+class ResourceAccepted(Event):
+    """A deployment that was skipped is understood now, or is no longer listed."""
+
+    resource: str
+
+
 class DeletionGuardTripped(Event):
     """More deployments would go at once than the set share: nothing is deleted until a person releases the guard."""
 
@@ -66,7 +72,7 @@ class DeletionGuardTripped(Event):
 
 
 class DeletionGuardReleased(Event):
-    """A person let the deletions of these deployments go on."""
+    """A person let the deletions of these deployments go on; without any, fewer would go at once by now."""
 
     deployments: tuple[str, ...]
     by: str
@@ -80,6 +86,7 @@ ENGINE_EVENTS = Registry(
     PollFailed,
     PollRecovered,
     ResourceRejected,
+    ResourceAccepted,
     DeletionGuardTripped,
     DeletionGuardReleased,
 )
@@ -101,7 +108,7 @@ class EngineState(State):
     released: tuple[str, ...] = ()
     """Deployments whose deletion a person has allowed."""
     rejected: dict[str, str] = {}
-    """Resource → field and problem, as last reported."""
+    """Resource that is being skipped → field and problem."""
 
 
 def evolve(state: EngineState, event: Event, at: datetime) -> EngineState:
@@ -123,6 +130,9 @@ def evolve(state: EngineState, event: Event, at: datetime) -> EngineState:
             return state.model_copy(update={"poll_failure": None})
         case ResourceRejected(resource=resource, field=field, problem=problem):
             return state.model_copy(update={"rejected": {**state.rejected, resource: f"{field}: {problem}"}})
+        case ResourceAccepted(resource=accepted):
+            rejected = {name: problem for name, problem in state.rejected.items() if name != accepted}
+            return state.model_copy(update={"rejected": rejected})
         case DeletionGuardTripped(deployments=deployments):
             return state.model_copy(update={"guarded": deployments})
         case DeletionGuardReleased(deployments=deployments):

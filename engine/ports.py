@@ -55,6 +55,10 @@ class ControlPlane(Protocol):
         """Tell the control plane the status of a deployment. Raises ReportRefused where it takes no reports."""
         ...
 
+    def publish_endpoint(self, deployment_id: str, url: str) -> None:
+        """`PATCH /v2/deployments/{id}` with `url` as its custom URL. Raises ReportRefused where it is not taken."""
+        ...
+
 
 # --- cluster -----------------------------------------------------------------------------------------------
 

@@ -2,12 +2,15 @@
 
 Retry policy is data: `ActDeferred` names the time, the machine waits for it, nobody sleeps. The delay is capped
 exponential backoff with full jitter (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+
+A refusal (no permission, a missing namespace) may be mended by a person without any new input, so it is tried again
+too, but rarely: after a time that doubles up to an hour.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from engine.event import Event
 
@@ -23,10 +26,21 @@ class ActDeferred(Event):
 
 
 class ActRefused(Event):
-    """An act met a permanent failure; nothing is tried before new input comes."""
+    """An act met a permanent failure; tried again with new input, or after `refused_delay`."""
 
     act: str
     reason: str
+
+
+REFUSED_BASE = 30.0
+"""Seconds before a refused act is tried again."""
+REFUSED_CAP = 3600.0
+"""Seconds: upper bound, reached by doubling."""
+
+
+def refused_delay(attempts: int) -> timedelta:
+    """Return how long to wait after refusal number `attempts` in a row (from 1)."""
+    return timedelta(seconds=min(REFUSED_CAP, REFUSED_BASE * 2.0 ** min(attempts - 1, 20)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

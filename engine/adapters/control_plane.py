@@ -208,6 +208,14 @@ class HttpControlPlane:
             return  # it is gone, which is what the report says
         self._reported(answer, "report_deployment_route")
 
+    def publish_endpoint(self, deployment_id: str, url: str) -> None:
+        answer = self._send(
+            "PATCH", f"/v2/deployments/{quote(deployment_id, safe='')}", body={"source_config": {"custom_url": url}}
+        )
+        if 400 <= answer.status < 500 and answer.status not in (401, 429):
+            raise ReportRefused(f"{answer}; the deployment's URL is not shown there, which nothing else needs")
+        self._expect(answer)
+
     # --- parts
 
     def _resource(self, path: str) -> dict[str, Json]:

@@ -9,18 +9,28 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from engine.drift import fingerprint
-from engine.errors import ObjectRefused, ReportRefused, ReportsUnsupported
+from engine.errors import ControlPlaneUnavailable, InvalidResource, ObjectRefused, ReportRefused, ReportsUnsupported
 from engine.event import Event
 from engine.folding import digest as plain_digest
 from engine.listener import events as e
 from engine.listener import resource as r
 from engine.listener.config import ListenerConfig
-from engine.listener.desired import deployment_selector, lgp_manifest, secret_manifest, secret_name
+from engine.listener.desired import (
+    deployment_selector,
+    placed_manifest,
+    secret_manifest,
+    secret_name,
+    wanted_manifest,
+)
 from engine.listener.environment import API_KEY_FIELD
-from engine.listener.state import DeploymentState
+from engine.listener.state import OPEN, DeploymentState
 from engine.machine import Act
 from engine.names import LGP_API_VERSION, LGP_KIND, LISTENER_MANAGER
-from engine.ports import ObjectKey, Ports
+from engine.ports import Manifest, ObjectKey, Ports
+
+REJECTED_FOR_GOOD = frozenset({422})
+"""HTTP statuses that condemn the object itself. Everything else (a permission, a quota, a missing namespace or
+definition, an admission webhook) can be mended without touching the deployment."""
 
 
 class ApplySecrets(Act):
@@ -87,6 +97,14 @@ class ReportStatus(Act):
     message: str | None
 
 
+class PublishEndpoint(Act):
+    """Tell the control plane where the deployment is reached."""
+
+    url: str
+    replaces: str
+    """What was published before: anything else was set by a person, and stays."""
+
+
 def perform(act: Act, state: DeploymentState, ports: Ports, config: ListenerConfig) -> Sequence[Event]:
     """Perform `act` for the deployment in `state`; return what happened."""
     return PERFORMERS[act.name](act, state, ports, config)
@@ -94,27 +112,43 @@ def perform(act: Act, state: DeploymentState, ports: Ports, config: ListenerConf
 
 def _apply_secrets(act: ApplySecrets, state: DeploymentState, ports: Ports, config: ListenerConfig) -> list[Event]:
     raw = ports.control_plane.deployment(state.id)
-    resource = r.parse(raw)
+    resource = _wanted(raw, config)
     newer = r.changes(state, resource, r.content_digest(raw, ports.digest), ports.digest)
     if newer:
         return newer
-    values = {secret.name: secret.value for secret in resource.secrets}
+    values = {secret.name: secret.value for secret in resource.secrets or ()}
     content = r.secrets_digest(resource, ports.digest)
     name = secret_name(state.lgp, content)
     manifest = secret_manifest(state, config, name, {**values, API_KEY_FIELD: ports.api_key})
     try:
         ports.cluster.apply(manifest, manager=LISTENER_MANAGER, before_write=ports.keep_lock)
     except ObjectRefused as error:
-        return _rejected(act.revision_id, f"Secret {state.namespace}/{name}", str(error))
+        return _rejected(state, act.revision_id, f"Secret {state.namespace}/{name}", error)
     return [e.SecretsApplied(revision_id=act.revision_id, secret=name, digest=content)]
 
 
+def _wanted(raw: dict[str, Any], config: ListenerConfig) -> r.DeploymentResource:
+    """Return the deployment as the control plane wants it now.
+
+    Raises InvalidResource for one that cannot be understood, or is not addressed to us any more.
+    """
+    if not r.addressed_to(raw, config.listener_id, config.workspace_id):
+        raise InvalidResource(
+            r.named(raw), "source_config.listener_id", f"is not {config.listener_id}, so it is not for this data plane"
+        )
+    resource = r.parse(raw)
+    if not isinstance(resource, r.DeploymentResource):
+        # Deletions go through the poll only, and so through its guard.
+        raise ControlPlaneUnavailable(f"{r.named(raw)} is being deleted; the next poll sees it")
+    return resource
+
+
 def _apply_lgp(act: ApplyLgp, state: DeploymentState, ports: Ports, config: ListenerConfig) -> list[Event]:
-    manifest = lgp_manifest(state, config)
+    manifest = _manifest(act, state, config)
     try:
         applied = ports.cluster.apply(manifest, manager=LISTENER_MANAGER, before_write=ports.keep_lock)
     except ObjectRefused as error:
-        return _rejected(act.revision_id, f"LGP {state.namespace}/{state.lgp}", str(error))
+        return _rejected(state, act.revision_id, f"LGP {state.namespace}/{state.lgp}", error)
     return [
         e.LgpApplied(
             revision_id=act.revision_id,
@@ -125,11 +159,23 @@ def _apply_lgp(act: ApplyLgp, state: DeploymentState, ports: Ports, config: List
     ]
 
 
-def _rejected(revision_id: str, rejected: str, message: str) -> list[Event]:
-    return [
-        e.LgpRejected(revision_id=revision_id, object=rejected, message=message),
-        e.RevisionFailed(revision_id=revision_id, reason="ObjectRejected", message=f"{rejected}: {message}"),
-    ]
+def _manifest(act: ApplyLgp, state: DeploymentState, config: ListenerConfig) -> Manifest:
+    """Return the manifest that `act` means: the current revision's, or that of the one before."""
+    placed = placed_manifest(state, config)
+    if placed is not None and plain_digest(placed) == act.manifest_digest:
+        return placed
+    return wanted_manifest(state, config)
+
+
+def _rejected(state: DeploymentState, revision_id: str, rejected: str, error: ObjectRefused) -> list[Event]:
+    """Return what a rejected object leaves: the end of an open revision if the object itself is at fault."""
+    found: list[Event] = [e.LgpRejected(revision_id=revision_id, object=rejected, message=str(error))]
+    revision = state.revision
+    is_open = revision is not None and revision.id == revision_id and revision.phase in OPEN
+    if is_open and error.status in REJECTED_FOR_GOOD:
+        message = f"{rejected}: {error}"
+        found.append(e.RevisionFailed(revision_id=revision_id, reason="ObjectRejected", message=message))
+    return found
 
 
 def _check_health(act: CheckHealth, state: DeploymentState, ports: Ports, config: ListenerConfig) -> list[Event]:
@@ -202,6 +248,24 @@ def _report(act: ReportStatus, state: DeploymentState, ports: Ports, config: Lis
     return [e.StatusReported(subject=act.subject, id=act.id, status=act.status)]
 
 
+def _publish_endpoint(
+    act: PublishEndpoint, state: DeploymentState, ports: Ports, config: ListenerConfig
+) -> list[Event]:
+    raw = ports.control_plane.deployment(state.id)
+    if not r.addressed_to(raw, config.listener_id, config.workspace_id):
+        return [e.EndpointNotPublished(url=act.url, reason="the deployment is not for this data plane any more")]
+    shown = raw["source_config"].get("custom_url") or ""
+    if shown == act.url:
+        return [e.EndpointPublished(url=act.url)]
+    if shown not in ("", act.replaces):
+        return [e.EndpointNotPublished(url=act.url, reason="the deployment has a custom URL of its own")]
+    try:
+        ports.control_plane.publish_endpoint(state.id, act.url)
+    except ReportRefused as error:
+        return [e.EndpointNotPublished(url=act.url, reason=str(error))]
+    return [e.EndpointPublished(url=act.url)]
+
+
 Performer = Callable[[Any, DeploymentState, Ports, ListenerConfig], Sequence[Event]]
 
 PERFORMERS: dict[str, Performer] = {
@@ -215,4 +279,5 @@ PERFORMERS: dict[str, Performer] = {
     "ConfirmDeletion": _confirm_deletion,
     "DeleteSecrets": _delete_secrets,
     "ReportStatus": _report,
+    "PublishEndpoint": _publish_endpoint,
 }

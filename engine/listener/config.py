@@ -42,6 +42,10 @@ class ListenerConfig(BaseModel):
     health_interval: float = 1.0
     """Before the second health check; grows by half each time, up to fifteen seconds."""
 
+    def watches(self, namespace: str) -> bool:
+        """Whether this data plane may deploy there."""
+        return namespace in self.namespaces
+
     def endpoint(self, lgp: str) -> str:
         """Return the URL of an Agent Server, without a trailing slash; empty when nothing leads there."""
         if not (self.routed and self.hostname):

@@ -1,7 +1,10 @@
 """What to do next for a deployment. Pure: a state, a time and the configuration in, one act or a wait out.
 
 Order of business: reports to the control plane (they are quick, and a deferred one steps aside), then deletion, then
-the current revision. An act that was deferred is skipped until its time; one that was refused waits for new input.
+the current revision. An act that was deferred waits for its time, and what follows it with it; one that was refused
+waits longer, and holds nothing else up.
+
+A deployment of another listener or workspace (the settings changed, the log stayed) is left alone altogether.
 """
 
 from __future__ import annotations
@@ -12,13 +15,14 @@ from datetime import datetime, timedelta
 from engine.folding import digest
 from engine.listener import acts as a
 from engine.listener.config import ListenerConfig
-from engine.listener.desired import lgp_manifest
+from engine.listener.desired import placed_manifest, wanted_manifest
 from engine.listener.environment import malformed_names, reserved_names
 from engine.listener.state import Closed, DeploymentState, Phase, Revision, Status
 from engine.machine import Act, Decision, Done, Wait
 
 DELETION_CHECK = timedelta(seconds=10)
-"""How long to wait for the watcher to see the LGP go before looking ourselves."""
+"""How long to wait for the watcher to see the LGP go before looking ourselves; doubles with every look."""
+LONGEST_DELETION_CHECK = timedelta(minutes=10)
 
 HEALTH_INTERVAL_GROWTH = 1.5
 LONGEST_HEALTH_INTERVAL = 15.0
@@ -38,40 +42,64 @@ RANK = {
 
 def decide(state: DeploymentState, now: datetime, config: ListenerConfig) -> Decision:
     """Return the next act, a time to look again, or that nothing is left to do before an event comes."""
+    if (owner := other_owner(state, config)) is not None:
+        return Done(owner)
     waits: list[Wait] = []
     for wish in _wishes(state, now, config):
         if isinstance(wish, Wait):
             waits.append(wish)
             continue
-        if wish.name in state.refused:
-            continue
         retry_at = state.deferred.get(wish.name)
         if retry_at is None or retry_at <= now:
             return wish
-        waits.append(Wait(retry_at, f"{wish.name} is tried again"))
-        if not isinstance(wish, a.ReportStatus):
+        refused = state.refused.get(wish.name)
+        waits.append(Wait(retry_at, f"{wish.name} is tried again{f': {refused}' if refused else ''}"))
+        if refused is None and not isinstance(wish, ASIDE):
             break  # the steps of a deployment come one after the other
     if waits:
         return min(waits, key=lambda wait: wait.until)
     return Done(state.last_reason or "nothing to do")
 
 
+ASIDE = (a.ReportStatus, a.PublishEndpoint)
+"""Acts that hold nothing up."""
+
+
+def other_owner(state: DeploymentState, config: ListenerConfig) -> str | None:
+    """Return whose the deployment is if it is not ours."""
+    listener_id = state.listener_id or config.listener_id
+    if not state.id or (listener_id, state.workspace_id) == (config.listener_id, config.workspace_id):
+        return None
+    return f"belongs to listener {listener_id} of workspace {state.workspace_id}: left alone"
+
+
 def _wishes(state: DeploymentState, now: datetime, config: ListenerConfig) -> Iterator[Act | Wait]:
     """Yield what the state asks for, most urgent first."""
     if not state.id:
         return
-    report = next_report(state)
-    if report is not None:
-        yield report
-    if state.paused or state.deleted:
+    yield from _reports(state, config)
+    if state.paused:
         return
-    if state.deletion_reason:
+    if state.deleted:
+        yield from _remains(state)
+    elif state.deletion_reason:
         yield from _deletion(state, now)
     elif state.revision is not None:
         yield from REVISION_STEPS[state.revision.phase](state, state.revision, now, config)
 
 
 # --- reports ---------------------------------------------------------------------------------------------------------
+
+
+def _reports(state: DeploymentState, config: ListenerConfig) -> Iterator[Act]:
+    """Yield what the control plane is not yet told. The URL comes first: who waits for DEPLOYED asks for it then."""
+    url = config.endpoint(state.lgp)
+    deployed = state.revision is not None and state.revision.phase is Phase.DEPLOYED and not state.deletion_reason
+    if deployed and url and state.endpoint_tried != url:
+        yield a.PublishEndpoint(url=url, replaces=state.endpoint)
+    report = next_report(state)
+    if report is not None:
+        yield report
 
 
 def next_report(state: DeploymentState) -> a.ReportStatus | None:
@@ -111,9 +139,17 @@ def _deletion(state: DeploymentState, now: datetime) -> Iterator[Act | Wait]:
         yield a.DeleteLgp()
     elif not state.lgp_gone:
         checked = state.deletion_checked or state.deletion_started
-        due = checked + DELETION_CHECK
+        due = checked + min(DELETION_CHECK * 2 ** min(state.deletion_checks, 20), LONGEST_DELETION_CHECK)
         yield a.ConfirmDeletion() if due <= now else Wait(due, "the LGP and its objects are going")
     else:
+        yield a.DeleteSecrets()
+
+
+def _remains(state: DeploymentState) -> Iterator[Act | Wait]:
+    """Yield what removes things that are there although the deployment was deleted."""
+    if state.drifted:
+        yield a.DeleteLgp()
+    if state.secret_drifted:
         yield a.DeleteSecrets()
 
 
@@ -122,12 +158,37 @@ def _deletion(state: DeploymentState, now: datetime) -> Iterator[Act | Wait]:
 
 def _queued(state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig) -> Iterator[Act | Wait]:
     failure = refusal(state, revision, config)
-    yield failure if failure is not None else a.ApplySecrets(revision_id=revision.id)
+    if failure is not None:
+        yield failure
+        return
+    yield from _repair_placed(state, config)
+    yield from _until_deadline(a.ApplySecrets(revision_id=revision.id), state, revision, now, config)
+
+
+def _until_deadline(
+    act: Act, state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig
+) -> Iterator[Act | Wait]:
+    """Yield `act`; while the API server rejects what it applies, only until the rollout's deadline."""
+    if state.rejection:
+        deadline = revision.since + timedelta(seconds=config.rollout_deadline)
+        if deadline <= now:
+            yield a.FailRevision(revision_id=revision.id, reason="ObjectRejected", message=state.rejection)
+        yield act
+        yield Wait(deadline, state.rejection)
+    else:
+        yield act
+
+
+def _repair_placed(state: DeploymentState, config: ListenerConfig) -> Iterator[Act]:
+    """Yield what brings back the LGP of the revision before, which serves while the current one has none."""
+    manifest = placed_manifest(state, config) if state.drifted and config.watches(state.namespace) else None
+    if manifest is not None and state.applied is not None:
+        yield a.ApplyLgp(revision_id=state.applied.revision_id, manifest_digest=digest(manifest))
 
 
 def refusal(state: DeploymentState, revision: Revision, config: ListenerConfig) -> a.FailRevision | None:
     """Return why this revision cannot be deployed whatever we do, if so."""
-    if state.namespace not in config.namespaces:
+    if not config.watches(state.namespace):
         return a.FailRevision(
             revision_id=revision.id,
             reason="NamespaceNotWatched",
@@ -154,11 +215,15 @@ def refusal(state: DeploymentState, revision: Revision, config: ListenerConfig) 
 def _awaiting_deploy(
     state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig
 ) -> Iterator[Act | Wait]:
-    yield apply_lgp(state, revision, config)
+    failure = refusal(state, revision, config)
+    if failure is not None:
+        yield failure
+        return
+    yield from _until_deadline(apply_lgp(state, revision, config), state, revision, now, config)
 
 
 def apply_lgp(state: DeploymentState, revision: Revision, config: ListenerConfig) -> a.ApplyLgp:
-    return a.ApplyLgp(revision_id=revision.id, manifest_digest=digest(lgp_manifest(state, config)))
+    return a.ApplyLgp(revision_id=revision.id, manifest_digest=digest(wanted_manifest(state, config)))
 
 
 def _deploying(
@@ -167,7 +232,7 @@ def _deploying(
     if state.secret_drifted:
         yield a.ApplySecrets(revision_id=revision.id)
     elif _must_apply_again(state, config):
-        yield apply_lgp(state, revision, config)
+        yield refusal(state, revision, config) or apply_lgp(state, revision, config)
         return
     rollout = state.rollout if state.rollout and state.rollout.generation >= revision.lgp_generation else None
     if rollout is not None and rollout.available:
@@ -216,16 +281,26 @@ def _health(state: DeploymentState, revision: Revision, now: datetime, config: L
 def _deployed(
     state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig
 ) -> Iterator[Act | Wait]:
+    if not config.watches(state.namespace):
+        return  # no longer ours: left as it is
     if state.secret_drifted:
         yield a.ApplySecrets(revision_id=revision.id)
-    elif _must_apply_again(state, config):
+    if _must_apply_again(state, config):
         yield apply_lgp(state, revision, config)
     elif state.pruned_for != revision.secret:
         yield a.PruneSecrets(keep=revision.secret)
 
 
 def _failed(state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig) -> Iterator[Act | Wait]:
-    if revision.lgp_generation and state.drifted:
+    """A failed revision is not tried again, but what is in the cluster of it, or of the one before, is kept there."""
+    if not config.watches(state.namespace):
+        return
+    if not revision.lgp_generation:
+        yield from _repair_placed(state, config)
+        return
+    if state.secret_drifted:
+        yield a.ApplySecrets(revision_id=revision.id)
+    if state.drifted:
         yield apply_lgp(state, revision, config)
 
 
@@ -236,7 +311,7 @@ def _nothing(state: DeploymentState, revision: Revision, now: datetime, config: 
 def _must_apply_again(state: DeploymentState, config: ListenerConfig) -> bool:
     """Whether the LGP drifted, or our configuration asks for another one now."""
     applied = state.applied
-    return state.drifted or applied is None or applied.manifest_digest != digest(lgp_manifest(state, config))
+    return state.drifted or applied is None or applied.manifest_digest != digest(wanted_manifest(state, config))
 
 
 REVISION_STEPS = {

@@ -59,11 +59,23 @@ def secret_manifest(state: DeploymentState, config: ListenerConfig, name: str, v
     }
 
 
-def lgp_manifest(state: DeploymentState, config: ListenerConfig) -> Manifest:
-    """Return the LGP of the current revision, whose Secret must have been applied. It holds no secret value."""
-    revision = state.revision
-    if revision is None or not revision.secret:
-        raise ValueError(f"deployment {state.id} has no revision with a Secret; an LGP cannot be made for it")
+def wanted_manifest(state: DeploymentState, config: ListenerConfig) -> Manifest:
+    """Return the LGP of the current revision, whose Secret must have been applied."""
+    if state.revision is None:
+        raise ValueError(f"deployment {state.id} has no revision; an LGP cannot be made for it")
+    return lgp_manifest(state, state.revision, config)
+
+
+def placed_manifest(state: DeploymentState, config: ListenerConfig) -> Manifest | None:
+    """Return the LGP of the revision whose LGP was applied last, None when there was none."""
+    placed = state.applied.revision if state.applied is not None else None
+    return None if placed is None else lgp_manifest(state, placed, config)
+
+
+def lgp_manifest(state: DeploymentState, revision: Revision, config: ListenerConfig) -> Manifest:
+    """Return the LGP of a revision, whose Secret must have been applied. It holds no secret value."""
+    if not revision.secret:
+        raise ValueError(f"revision {revision.id} of {state.id} has no Secret; an LGP cannot be made for it")
     spec = revision.resource_spec
     variables = {*revision.secret_names, *(reference.name for reference in revision.secret_references)}
     server = _drop_empty(

@@ -32,6 +32,8 @@ class DeploymentRegistered(Event):
     namespace: str
     lgp: str
     """Name of its LGP."""
+    listener_id: str = ""
+    """Whose it is; empty in older logs."""
 
 
 class RevisionRequested(Event):
@@ -46,6 +48,8 @@ class RevisionRequested(Event):
     secret_references: tuple[SecretReference, ...] = ()
     content_digest: str
     """Keyed digest of all that was read of the resource."""
+    based_on: str | None = None
+    """Content digest that the stream had when this was found; the request is void where it has another one by now."""
 
 
 class RevisionSuperseded(Event):
@@ -179,6 +183,19 @@ class StatusReportRejected(Event):
     """It takes no reports at all."""
 
 
+class EndpointPublished(Event):
+    """The control plane shows where the deployment is reached."""
+
+    url: str
+
+
+class EndpointNotPublished(Event):
+    """The control plane does not show where the deployment is reached."""
+
+    url: str
+    reason: str
+
+
 class Paused(Event):
     """A person stopped all acts for this deployment."""
 
@@ -211,6 +228,8 @@ DEPLOYMENT_EVENTS = Registry(
     DeploymentDeleted,
     StatusReported,
     StatusReportRejected,
+    EndpointPublished,
+    EndpointNotPublished,
     Paused,
     Resumed,
     ActDeferred,

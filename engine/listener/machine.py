@@ -11,7 +11,7 @@ from engine.folding import digest
 from engine.listener.acts import perform
 from engine.listener.config import ListenerConfig
 from engine.listener.decide import decide
-from engine.listener.desired import lgp_manifest
+from engine.listener.desired import placed_manifest, wanted_manifest
 from engine.listener.events import DEPLOYMENT_EVENTS
 from engine.listener.state import DeploymentState, evolve
 from engine.machine import Act, Decision
@@ -36,12 +36,16 @@ class ListenerMachine:
         return decide(state, now, self.config)
 
     def manifests(self, state: DeploymentState) -> list[Manifest]:
-        if state.revision is None or not state.revision.secret or state.deletion_reason:
+        if state.deletion_reason:
             return []
-        return [lgp_manifest(state, self.config)]
+        if state.revision is not None and state.revision.secret:
+            return [wanted_manifest(state, self.config)]
+        placed = placed_manifest(state, self.config)
+        return [] if placed is None else [placed]
 
     def digests(self, state: DeploymentState) -> frozenset[str]:
-        return frozenset(digest(manifest) for manifest in self.manifests(state))
+        placed = placed_manifest(state, self.config)
+        return frozenset(digest(manifest) for manifest in (*self.manifests(state), *([placed] if placed else ())))
 
     def perform(self, act: Act, state: DeploymentState, ports: Any) -> Sequence[Event]:
         assert isinstance(ports, Ports)

@@ -15,6 +15,7 @@ from engine.errors import InvalidResource
 from engine.event import Event, Json
 from engine.folding import canonical
 from engine.listener import events as e
+from engine.listener.resource_spec import ResourceSpec
 from engine.listener.state import OPEN, DeploymentState
 from engine.names import lgp_name
 
@@ -23,6 +24,9 @@ Digest = Callable[[bytes], str]
 
 SOURCE = "external_docker"
 """The only source that a data plane serves."""
+
+AWAITING_DELETE = "AWAITING_DELETE"
+"""The status by which the control plane asks for a deletion."""
 
 
 class Lenient(BaseModel):
@@ -33,10 +37,15 @@ class ListenerPlacement(Lenient):
     k8s_namespace: str = Field(min_length=1)
 
 
-class SourceConfig(Lenient):
+class Placement(Lenient):
+    """The part of `source_config` that says whose deployment it is."""
+
     listener_id: str
     listener_config: ListenerPlacement
-    resource_spec: dict[str, Any] | None = None
+
+
+class SourceConfig(Placement):
+    resource_spec: ResourceSpec | None = None
 
 
 class SourceRevisionConfig(Lenient):
@@ -48,17 +57,22 @@ class Secret(Lenient):
     value: str = Field(repr=False)
 
 
-class DeploymentResource(Lenient):
-    """One element of `GET /v2/deployments`."""
+class Doomed(Lenient):
+    """A deployment that is to go. Whatever else is wrong with it does not keep it."""
 
-    id: str
+    id: str = Field(pattern=r"^[0-9a-fA-F-]{32,36}$")
     name: str = Field(min_length=1)
     tenant_id: str
-    status: str
-    latest_revision_id: str | None
+    source_config: Placement
+
+
+class DeploymentResource(Doomed):
+    """One element of `GET /v2/deployments`."""
+
+    latest_revision_id: str | None = Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")
     source_config: SourceConfig
     source_revision_config: SourceRevisionConfig
-    secrets: tuple[Secret, ...] = Field(default=(), repr=False)
+    secrets: tuple[Secret, ...] | None = Field(default=(), repr=False)
     secret_references: tuple[e.SecretReference, ...] | None = None
 
 
@@ -90,71 +104,92 @@ def content_digest(resource: dict[str, Json], digest: Digest) -> str:
                 resource.get("source_revision_config"),
                 resource.get("secrets"),
                 resource.get("secret_references"),
-                resource.get("status") == "AWAITING_DELETE",
+                resource.get("status") == AWAITING_DELETE,
             ]
         )
     )
 
 
-def parse(resource: dict[str, Json]) -> DeploymentResource:
+def named(resource: dict[str, Json]) -> str:
+    """Return what an undecoded resource is called in messages."""
+    known = resource.get("id")
+    return f"deployment {known}" if isinstance(known, str) else f"deployment (no id) {resource.get('name')!s:.80}"
+
+
+def parse(resource: dict[str, Json]) -> DeploymentResource | Doomed:
     """Return the parsed resource. Raises InvalidResource with the path of the first wrong field."""
+    model = Doomed if resource.get("status") == AWAITING_DELETE else DeploymentResource
     try:
-        return DeploymentResource.model_validate(resource)
+        return model.model_validate(resource)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         path = ".".join(str(part) for part in first["loc"])
-        name = f"deployment {resource.get('id', '(no id)')}"
-        raise InvalidResource(name, path, f"{first['msg']}; correct it on the control plane") from None
+        raise InvalidResource(named(resource), path, f"{first['msg']}; correct it on the control plane") from None
 
 
 def secrets_digest(resource: DeploymentResource, digest: Digest) -> str:
     """Return the keyed digest of the secrets' names and values, whatever their order."""
-    return digest(canonical({secret.name: secret.value for secret in resource.secrets}))
+    return digest(canonical({secret.name: secret.value for secret in resource.secrets or ()}))
 
 
-def changes(state: DeploymentState, resource: DeploymentResource, content: str, digest: Digest) -> list[Event]:
+def changes(state: DeploymentState, resource: DeploymentResource | Doomed, content: str, digest: Digest) -> list[Event]:
     """Return the events that bring `state` up to `resource`; none when there is nothing new.
 
-    `content` is the content digest of the resource.
+    `content` is the content digest of the resource. A deletion that was asked for cannot be taken back: a deployment
+    that is wanted again starts anew once it is gone. Raises InvalidResource for one that moved to another namespace,
+    which the control plane's API excludes: where it is now, it stays.
     """
     known = bool(state.id) and not state.deleted
-    wants_deletion = resource.status == "AWAITING_DELETE"
-    if not known and wants_deletion and not state.id:
-        # It was deleted before we ever saw it. Still registered: something of it may be in the cluster.
-        return [_registered(resource), e.DeletionRequested(reason="AWAITING_DELETE")]
-    if state.deleted and wants_deletion:
+    if not isinstance(resource, DeploymentResource):
+        return _deletion(state, resource)
+    if known and state.deletion_reason:
         return []
-    found: list[Event] = [] if known else [_registered(resource)]
-    if wants_deletion:
-        if not state.deletion_reason:
-            found.append(e.DeletionRequested(reason="AWAITING_DELETE"))
-        return found
-    if state.deletion_reason and known:
-        return []
+    namespace = resource.source_config.listener_config.k8s_namespace
+    if known and namespace != state.namespace:
+        raise InvalidResource(
+            f"deployment {resource.id}",
+            "source_config.listener_config.k8s_namespace",
+            f"is {namespace!r}, but the deployment is in {state.namespace!r}, and a deployment never moves; change it "
+            "back, or make another deployment",
+        )
+    placed = (state.workspace_id, state.listener_id or resource.source_config.listener_id)
+    moved = placed != (resource.tenant_id, resource.source_config.listener_id)
+    found: list[Event] = [] if known and not moved else [_registered(resource)]
     if resource.latest_revision_id is None or (known and state.content_digest == content):
         return found
     current = state.revision if known else None
     if current is not None and current.id != resource.latest_revision_id and current.phase in OPEN:
         found.append(e.RevisionSuperseded(revision_id=current.id, by=resource.latest_revision_id))
+    spec = resource.source_config.resource_spec
     found.append(
         e.RevisionRequested(
             revision_id=resource.latest_revision_id,
             image=resource.source_revision_config.image_uri,
-            resource_spec=_without_nulls(resource.source_config.resource_spec or {}),
-            secret_names=tuple(sorted(secret.name for secret in resource.secrets)),
+            resource_spec=_without_nulls(spec.model_dump(mode="json", exclude_unset=True)) if spec else {},
+            secret_names=tuple(sorted(secret.name for secret in resource.secrets or ())),
             secrets_digest=secrets_digest(resource, digest),
             secret_references=tuple(resource.secret_references or ()),
             content_digest=content,
+            based_on=state.content_digest if known else "",
         )
     )
     return found
 
 
-def _registered(resource: DeploymentResource) -> e.DeploymentRegistered:
+def _deletion(state: DeploymentState, resource: Doomed) -> list[Event]:
+    if state.deleted or state.deletion_reason:
+        return []
+    # One that was deleted before we ever saw it is registered all the same: something of it may be in the cluster.
+    registered = [] if state.id else [_registered(resource)]
+    return [*registered, e.DeletionRequested(reason=AWAITING_DELETE)]
+
+
+def _registered(resource: Doomed) -> e.DeploymentRegistered:
     return e.DeploymentRegistered(
         deployment_id=resource.id,
         name=resource.name,
         workspace_id=resource.tenant_id,
+        listener_id=resource.source_config.listener_id,
         namespace=resource.source_config.listener_config.k8s_namespace,
         lgp=lgp_name(resource.name, resource.id),
     )

@@ -14,6 +14,10 @@ control plane says so, and to DELETED when nothing that we made is left.
 
 Reports to the control plane run beside all that: what was reported last is kept per revision and for the deployment,
 and `decide` asks for a report wherever it differs from what is true now.
+
+An act that failed is *deferred* to a time: a passing failure to the one that its event names, a refusal (the API
+server rejects the object, the key has no permission) for a time that doubles up to an hour, since a person may mend it
+without touching the deployment. New input lifts every deferral.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ from engine.drift import Fingerprint
 from engine.event import Event
 from engine.listener import events as e
 from engine.machine import State
-from engine.retry import ActDeferred, ActRefused
+from engine.retry import ActDeferred, ActRefused, refused_delay
 
 
 class Phase(StrEnum):
@@ -146,6 +150,8 @@ class AppliedLgp(Value):
     revision_id: str
     manifest_digest: str
     fingerprint: Fingerprint
+    revision: Revision | None = None
+    """What it was made from: a successor that fails before its own LGP does not keep this one from being repaired."""
 
 
 class DeploymentState(State):
@@ -154,6 +160,8 @@ class DeploymentState(State):
     id: str = ""
     name: str = ""
     workspace_id: str = ""
+    listener_id: str = ""
+    """Whose it is; empty when it was registered by an older version."""
     namespace: str = ""
     lgp: str = ""
     registered_at: datetime | None = None
@@ -165,9 +173,9 @@ class DeploymentState(State):
     closed: tuple[Closed, ...] = ()
     applied: AppliedLgp | None = None
     drifted: bool = False
-    """The LGP is not as applied."""
+    """The LGP is not as applied; of a deleted deployment: it is there."""
     secret_drifted: bool = False
-    """The current revision's Secret is gone."""
+    """The current revision's Secret is gone; of a deleted deployment: it is there."""
     rollout: Rollout | None = None
     health: Health | None = None
     pruned_for: str = ""
@@ -175,14 +183,23 @@ class DeploymentState(State):
     deletion_reason: str = ""
     deletion_started: datetime | None = None
     deletion_checked: datetime | None = None
+    deletion_checks: int = 0
     lgp_gone: bool = False
     reported: dict[str, str] = {}
     """What the control plane was told last: revision id, or `deployment`, → status."""
     reports_unsupported: bool = False
+    endpoint: str = ""
+    """URL that the control plane shows by our doing."""
+    endpoint_tried: str = ""
+    """URL that was published last, or found not to be welcome."""
     deferred: dict[str, datetime] = {}
     """Act → when to try it again."""
     refused: dict[str, str] = {}
-    """Act → why it waits for new input."""
+    """Deferred act → why, if it was refused."""
+    refusals: dict[str, int] = {}
+    """Refused act → how often in a row."""
+    rejection: str = ""
+    """Why the API server does not take the LGP or its Secret."""
     paused: bool = False
 
     @property
@@ -193,7 +210,7 @@ class DeploymentState(State):
     def last_reason(self) -> str:
         """Why things are as they are, for a person; empty when all is well."""
         if self.refused:
-            return next(iter(self.refused.values()))
+            return "; ".join(f"{act}: {reason}" for act, reason in self.refused.items())
         if self.revision is not None and self.revision.reason:
             return f"{self.revision.reason}: {self.revision.message}"
         return self.deletion_reason
@@ -201,26 +218,59 @@ class DeploymentState(State):
 
 def evolve(state: DeploymentState, event: Event, at: datetime) -> DeploymentState:
     """Fold one event that happened `at` (UTC)."""
-    state = _settle_retries(state, event)
+    if isinstance(event, e.RevisionRequested) and event.based_on not in (None, state.content_digest):
+        return state
+    state = _settle_retries(state, event, at)
     state = _move(state, event, at)
     handler = HANDLERS.get(event.type)
     return handler(state, event, at) if handler else state
 
 
-def _settle_retries(state: DeploymentState, event: Event) -> DeploymentState:
-    """An act that worked is no longer deferred; new input gives every refused act another chance."""
+def _settle_retries(state: DeploymentState, event: Event, at: datetime) -> DeploymentState:
+    """An act that worked is no longer deferred; new input gives every act another chance."""
     match event:
         case ActDeferred(act=act, retry_at=retry_at):
-            return state.model_copy(update={"deferred": {**state.deferred, act: retry_at}})
+            return _defer(_release(state, act), act, retry_at)
         case ActRefused(act=act, reason=reason):
-            return state.model_copy(update={"refused": {**state.refused, act: reason}})
+            return _refuse(state, act, reason, at)
+        case e.LgpRejected():
+            act = "ApplySecrets" if event.object.startswith(SECRET) else "ApplyLgp"
+            reason = f"{event.object}: {event.message}"
+            return _refuse(state, act, reason, at).model_copy(update={"rejection": reason})
         case e.RevisionRequested() | e.DeletionRequested() | e.Resumed():
-            return state.model_copy(update={"deferred": {}, "refused": {}})
+            return state.model_copy(update={"deferred": {}, "refused": {}, "refusals": {}, "rejection": ""})
     act = SUCCESS_OF.get(event.type, "")
-    if act in state.deferred:
-        return state.model_copy(update={"deferred": {k: v for k, v in state.deferred.items() if k != act}})
-    return state
+    if event.type in ("SecretsApplied", "LgpApplied") and state.rejection:
+        state = state.model_copy(update={"rejection": ""})
+    return _release(state, act) if act in state.deferred else state
 
+
+def _defer(state: DeploymentState, act: str, until: datetime) -> DeploymentState:
+    return state.model_copy(update={"deferred": {**state.deferred, act: until}})
+
+
+def _refuse(state: DeploymentState, act: str, reason: str, at: datetime) -> DeploymentState:
+    attempts = state.refusals.get(act, 0) + 1
+    refused = {
+        "refused": {**state.refused, act: reason},
+        "refusals": {**state.refusals, act: attempts},
+    }
+    return _defer(state.model_copy(update=refused), act, at + refused_delay(attempts))
+
+
+def _release(state: DeploymentState, act: str) -> DeploymentState:
+    held: dict[str, dict[str, Any]] = {
+        "deferred": state.deferred,
+        "refused": state.refused,
+        "refusals": state.refusals,
+    }
+    return state.model_copy(
+        update={field: {name: v for name, v in entries.items() if name != act} for field, entries in held.items()}
+    )
+
+
+SECRET = "Secret "
+"""What the name of a Secret in an event starts with."""
 
 SUCCESS_OF = {
     "SecretsApplied": "ApplySecrets",
@@ -232,6 +282,8 @@ SUCCESS_OF = {
     "DeletionPending": "ConfirmDeletion",
     "LgpGone": "ConfirmDeletion",
     "DeploymentDeleted": "DeleteSecrets",
+    "EndpointPublished": "PublishEndpoint",
+    "EndpointNotPublished": "PublishEndpoint",
 }
 """Which act an event shows to have worked."""
 
@@ -250,13 +302,16 @@ def _move(state: DeploymentState, event: Event, at: datetime) -> DeploymentState
 
 
 def _registered(state: DeploymentState, event: e.DeploymentRegistered, at: datetime) -> DeploymentState:
-    # A deployment that was deleted and is there again (restored on the control plane) starts anew.
-    fresh = DeploymentState() if state.deleted else state
+    # A deployment that was deleted and is there again (restored on the control plane) starts anew, but for what the
+    # control plane was told of its revisions: that never goes backwards.
+    told = {subject: status for subject, status in state.reported.items() if subject != "deployment"}
+    fresh = DeploymentState(reported=told) if state.deleted else state
     return fresh.model_copy(
         update={
             "id": event.deployment_id,
             "name": event.name,
             "workspace_id": event.workspace_id,
+            "listener_id": event.listener_id,
             "namespace": event.namespace,
             "lgp": event.lgp,
             "registered_at": fresh.registered_at or at,
@@ -279,6 +334,7 @@ def _requested(state: DeploymentState, event: e.RevisionRequested, at: datetime)
             "revision": revision,
             "content_digest": event.content_digest,
             "health": None,
+            "pruned_for": "",
             "reports_unsupported": False,
         }
     )
@@ -307,12 +363,30 @@ def _secrets_applied(state: DeploymentState, event: e.SecretsApplied, at: dateti
 
 
 def _lgp_applied(state: DeploymentState, event: e.LgpApplied, at: datetime) -> DeploymentState:
+    before, revision, live = state.applied, state.revision, event.fingerprint
+    # While the current revision has no LGP yet, an apply repaired the one before it.
+    current = revision is not None and revision.id == event.revision_id and _has_lgp(revision)
+    kept = before.revision if before is not None and before.revision_id == event.revision_id else None
     applied = AppliedLgp(
-        revision_id=event.revision_id, manifest_digest=event.manifest_digest, fingerprint=event.fingerprint
+        revision_id=event.revision_id,
+        manifest_digest=event.manifest_digest,
+        fingerprint=live,
+        revision=revision if current else kept,
     )
-    # A rollout observed before this apply speaks of it all the same if the apply changed nothing.
     state = state.model_copy(update={"applied": applied, "drifted": False, "lgp_gone": False})
-    return _revise(state, event.revision_id, lgp_generation=event.fingerprint.generation)
+    if event.created or (before is not None and before.fingerprint.uid != live.uid):
+        # What was observed before speaks of another object, whose generations count for nothing.
+        state = state.model_copy(update={"rollout": None})
+    if not current or revision is None:
+        return state
+    if live.generation != revision.lgp_generation:
+        state = state.model_copy(update={"health": None})
+    # A rollout observed before this apply speaks of it all the same if the apply changed nothing.
+    return _revise(state, event.revision_id, lgp_generation=live.generation)
+
+
+def _has_lgp(revision: Revision) -> bool:
+    return revision.phase in (Phase.DEPLOYING, Phase.DEPLOYED) or revision.lgp_generation > 0
 
 
 def _rollout_observed(state: DeploymentState, event: e.RolloutObserved, at: datetime) -> DeploymentState:
@@ -326,10 +400,13 @@ def _rollout_observed(state: DeploymentState, event: e.RolloutObserved, at: date
         ready=event.ready,
         replicas=event.replicas,
     )
-    return state.model_copy(update={"rollout": rollout})
+    # What was available and is so no longer has its health checks before it again, with a deadline of their own.
+    return state.model_copy(update={"rollout": rollout, "health": state.health if event.available else None})
 
 
 def _health_checked(state: DeploymentState, event: e.HealthChecked, at: datetime) -> DeploymentState:
+    if state.revision is None or state.revision.id != event.revision_id:
+        return state
     first = state.health.first if state.health else at
     health = Health(ok=event.ok, attempts=event.attempt, first=first, last=at, detail=event.detail)
     return state.model_copy(update={"health": health})
@@ -348,7 +425,10 @@ def _pruned(state: DeploymentState, event: e.SecretsPruned, at: datetime) -> Dep
 
 
 def _drifted(state: DeploymentState, event: e.DriftDetected, at: datetime) -> DeploymentState:
-    return state.model_copy(update={"secret_drifted" if event.object.startswith("Secret ") else "drifted": True})
+    if state.deleted:
+        # Left behind by a worker that slept through its lock: everything is deleted once more.
+        return state.model_copy(update={"drifted": True, "secret_drifted": True})
+    return state.model_copy(update={"secret_drifted" if event.object.startswith(SECRET) else "drifted": True})
 
 
 def _lgp_gone(state: DeploymentState, event: e.LgpGone, at: datetime) -> DeploymentState:
@@ -360,12 +440,21 @@ def _lgp_gone(state: DeploymentState, event: e.LgpGone, at: datetime) -> Deploym
 
 def _deletion_started(state: DeploymentState, event: e.DeletionStarted, at: datetime) -> DeploymentState:
     return state.model_copy(
-        update={"deletion_started": at, "deletion_checked": at, "lgp_gone": not event.existed or state.lgp_gone}
+        update={
+            "deletion_started": at,
+            "deletion_checked": at,
+            "drifted": False,
+            "lgp_gone": not event.existed or state.lgp_gone,
+        }
     )
 
 
 def _deletion_pending(state: DeploymentState, event: e.DeletionPending, at: datetime) -> DeploymentState:
-    return state.model_copy(update={"deletion_checked": at})
+    return state.model_copy(update={"deletion_checked": at, "deletion_checks": state.deletion_checks + 1})
+
+
+def _deployment_deleted(state: DeploymentState, event: e.DeploymentDeleted, at: datetime) -> DeploymentState:
+    return state.model_copy(update={"secret_drifted": False})
 
 
 def _reported(
@@ -383,6 +472,14 @@ def _reported(
             "reports_unsupported": state.reports_unsupported or unsupported,
         }
     )
+
+
+def _published(state: DeploymentState, event: e.EndpointPublished, at: datetime) -> DeploymentState:
+    return state.model_copy(update={"endpoint": event.url, "endpoint_tried": event.url})
+
+
+def _not_published(state: DeploymentState, event: e.EndpointNotPublished, at: datetime) -> DeploymentState:
+    return state.model_copy(update={"endpoint_tried": event.url})
 
 
 def _paused(state: DeploymentState, event: e.Paused, at: datetime) -> DeploymentState:
@@ -411,8 +508,11 @@ HANDLERS: dict[str, Handler] = {
     "LgpGone": _lgp_gone,
     "DeletionStarted": _deletion_started,
     "DeletionPending": _deletion_pending,
+    "DeploymentDeleted": _deployment_deleted,
     "StatusReported": _reported,
     "StatusReportRejected": _reported,
+    "EndpointPublished": _published,
+    "EndpointNotPublished": _not_published,
     "Paused": _paused,
     "Resumed": _resumed,
 }

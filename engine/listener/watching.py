@@ -5,14 +5,14 @@ Only what is material becomes an event: a status that says something else than t
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from engine.drift import difference, fingerprint
 from engine.event import Event
 from engine.listener import events as e
 from engine.listener.state import DeploymentState, Rollout
-from engine.names import LISTENER_MANAGER
+from engine.names import DEPLOYMENT_LABEL, LISTENER_LABEL, LISTENER_MANAGER
 from engine.ports import Manifest
 
 
@@ -21,10 +21,13 @@ def observe(state: DeploymentState | None, lgp: Manifest | None) -> list[Event]:
 
     A deployment that the log does not know is not ours, or not yet: nothing to say.
     """
-    if state is None or not state.id or state.deleted:
+    if state is None or not state.id:
         return []
+    if state.deleted:
+        return _remains(state, lgp)
     if lgp is None:
-        known_gone = state.lgp_gone or (state.applied is None and state.deletion_started is None) or state.drifted
+        going = state.deletion_started is not None
+        known_gone = state.lgp_gone if going else state.lgp_gone or state.applied is None or state.drifted
         return [] if known_gone else [e.LgpGone()]
     found: list[Event] = []
     being_deleted = "deletionTimestamp" in lgp.get("metadata", {}) or bool(state.deletion_reason)
@@ -38,9 +41,25 @@ def observe(state: DeploymentState | None, lgp: Manifest | None) -> list[Event]:
     return found
 
 
+def _remains(state: DeploymentState, lgp: Manifest | None) -> list[Event]:
+    """Return DriftDetected when a deployment that was deleted has an LGP of ours all the same."""
+    metadata = (lgp or {}).get("metadata", {})
+    labels = metadata.get("labels") or {}
+    ours = labels.get(DEPLOYMENT_LABEL) == state.id and labels.get(LISTENER_LABEL) == (
+        state.listener_id or labels.get(LISTENER_LABEL)
+    )
+    if not ours or state.drifted or "deletionTimestamp" in metadata:
+        return []
+    return [e.DriftDetected(object=f"LGP {state.namespace}/{state.lgp}", change="it is there after its deletion")]
+
+
 def observe_secret(state: DeploymentState | None, name: str, secret: Manifest | None) -> list[Event]:
-    """Return DriftDetected when the current revision's Secret, `name`, disappeared."""
-    if state is None or state.revision is None or state.deletion_reason or state.secret_drifted:
+    """Return DriftDetected when the current revision's Secret, `name`, disappeared, or outlived its deployment."""
+    if state is None or state.revision is None or state.secret_drifted:
+        return []
+    if state.deleted and secret is not None and "deletionTimestamp" not in secret["metadata"]:
+        return [e.DriftDetected(object=f"Secret {state.namespace}/{name}", change="it is there after its deletion")]
+    if state.deletion_reason:
         return []
     if secret is not None or state.revision.secret != name:
         return []
@@ -74,7 +93,7 @@ def rollout(lgp: Manifest) -> e.RolloutObserved | None:
     failing = degraded.get("status") == "True"
     available = _available(conditions, counts)
     return e.RolloutObserved(
-        generation=status.get("observedGeneration", 0),
+        generation=_generation(lgp, conditions),
         available=available,
         progressing=conditions.get("Progressing", {}).get("status") == "True",
         database_ready=conditions["DatabaseReady"].get("status") == "True"
@@ -89,6 +108,26 @@ def rollout(lgp: Manifest) -> e.RolloutObserved | None:
     )
 
 
+def _generation(lgp: Manifest, conditions: dict[str, Any]) -> int:
+    """Return the generation that the status speaks of.
+
+    An operator that does not say so is taken to speak of the present one, unless its status is older than our spec.
+    """
+    said = lgp["status"].get("observedGeneration") or conditions.get("Available", {}).get("observedGeneration")
+    if said:
+        return int(said)
+    metadata = lgp["metadata"]
+    present = int(metadata.get("generation", 0))
+    entries = metadata.get("managedFields", [])
+    told = [entry.get("time", "") for entry in entries if entry.get("subresource") == "status"]
+    spoken = [entry.get("time", "") for entry in entries if _is_our_spec(entry)]
+    return present - 1 if told and spoken and max(told) < max(spoken) else present
+
+
+def _is_our_spec(entry: dict[str, Any]) -> bool:
+    return entry.get("manager") == LISTENER_MANAGER and not entry.get("subresource")
+
+
 def _available(conditions: dict[str, Any], counts: dict[str, Any]) -> bool:
     """Whether the spec that the status speaks of is rolled out completely."""
     if "Available" in conditions:
@@ -101,4 +140,9 @@ def _available(conditions: dict[str, Any], counts: dict[str, Any]) -> bool:
 
 
 def _time(value: str | None) -> datetime | None:
-    return datetime.fromisoformat(value) if value else None
+    """Return a time that somebody else wrote, None when there is none to be read."""
+    try:
+        time = datetime.fromisoformat(value) if value else None
+    except ValueError:
+        return None
+    return time.replace(tzinfo=UTC) if time is not None and time.tzinfo is None else time

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.listener.desired import cores, lgp_manifest, mebibytes, queue_spec
+from engine.listener.desired import cores, mebibytes, queue_spec, wanted_manifest
 from engine.listener.events import SecretReference
 from engine.names import LONGEST_LGP_NAME, lgp_name
 from tests.unit.listener.conftest import DEPLOYMENT, World, resource
@@ -19,7 +19,7 @@ def lgp(world: World, spec: dict[str, Any], **changes: Any) -> dict[str, Any]:
     see(world, raw)
     state = world.state()
     revision = state.revision.model_copy(update={"secret": "the-secret"})
-    return lgp_manifest(state.model_copy(update={"revision": revision}), world.config)["spec"]
+    return wanted_manifest(state.model_copy(update={"revision": revision}), world.config)["spec"]
 
 
 def test_limits_are_twice_the_request_unless_given(world: World) -> None:
