@@ -136,18 +136,19 @@ def reporting(command: Callable[P, R]) -> Callable[P, R]:
             try:
                 return command(*args, **kwargs)
             finally:
-                sys.stdout.flush()  # a full disk, or a reader who left, is told of here rather than at the very end
+                if sys.stdout is not None:  # closed by the shell: >&-
+                    sys.stdout.flush()  # a full disk, or a reader who left, is told of here, not at the very end
         except AgentplaneError as error:
-            _say(type(error).__name__, str(error))
+            _say(*str(error).splitlines())
         except BrokenPipeError:
             # Whoever read has seen enough. What is still buffered must not fail again when Python ends.
             _silence(sys.stdout)
             raise typer.Exit(BROKEN_PIPE) from None
         except OSError as error:
             _silence(sys.stdout)
-            _say(type(error).__name__, f"{error.filename or 'output'}: {error.strerror or error}")
+            _say(f"{error.filename or 'output'}: {error.strerror or error}")
         except redis.RedisError as error:
-            _say("Redis", f"{error}; check AGENTPLANE_REDIS_URL and what its user may do")
+            _say(f"Redis refuses: {error}; check AGENTPLANE_REDIS_URL and what its user may do")
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
         raise typer.Exit(UNABLE) from None
@@ -155,8 +156,9 @@ def reporting(command: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
-def _say(kind: str, text: str) -> None:
-    errors.print(Text.assemble(("error", "bold red"), f": {kind}: {text}"))
+def _say(*problems: str) -> None:
+    for problem in problems or ("failed without saying why",):
+        errors.print(Text.assemble(("error", "bold red"), f": {problem}"))
 
 
 def _silence(stream: IO[str]) -> None:

@@ -1,0 +1,148 @@
+"""Checks of the cluster: the kinds that are used, and per namespace permissions and the route."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cli.findings import Finding, Level, fail, ok, warn
+from engine import bootstrap
+from engine.errors import ObjectRefused
+from engine.names import LGP_API_VERSION, LGP_KIND, SHARED_INGRESS_ANNOTATION
+from engine.permissions import AUTOSCALER, HTTP_ROUTE, INGRESS, SCALED_OBJECT, VIRTUAL_SERVICE, Permission, needed
+from engine.ports import Cluster, Manifest, ObjectKey
+from engine.settings import Settings, variable
+
+
+def check_cluster(settings: Settings) -> Iterator[Finding]:
+    """The API server, the kinds that are used, and per namespace permissions and the route."""
+    cluster = bootstrap.open_cluster(settings)
+    if not cluster.served(LGP_API_VERSION, LGP_KIND):
+        yield fail(
+            "lgp resource",
+            f"{cluster.host} does not serve {LGP_KIND} {LGP_API_VERSION}",
+            "install it: kubectl apply -f k8s/crds (the chart: operator.createCRDs: true)",
+        )
+        return
+    yield ok("lgp resource", f"{cluster.host} serves {LGP_KIND} {LGP_API_VERSION}")
+    kinds = list(_kinds(cluster, settings))
+    yield from kinds
+    for namespace in settings.watch_namespaces:
+        if not _exists(cluster, namespace):
+            yield fail(
+                "namespace",
+                f"{cluster.host} has no namespace {namespace}",
+                f"kubectl create namespace {namespace}, or correct {variable('watch_namespaces')}",
+            )
+            continue
+        yield from _permissions(cluster, settings, namespace)
+        yield from _ingress(cluster, settings, namespace)
+    yield from _gateway(cluster, settings)
+
+
+def _kinds(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
+    """Kinds that only some installations have."""
+    if not settings.operator_enabled:
+        return
+    wanted: list[tuple[Permission, Level, str]] = [
+        (AUTOSCALER, Level.WARN, "LGPs that ask for autoscaling will be Degraded: use Kubernetes 1.23 or newer"),
+    ]
+    if settings.keda_enabled:
+        mend = f"install KEDA, or set {variable('keda_enabled')}=false"
+        wanted.append((SCALED_OBJECT, Level.FAIL, mend))
+    if settings.routing.kind == "gateway":
+        wanted.append((HTTP_ROUTE, Level.FAIL, "install the Gateway API, or choose another route"))
+    if settings.routing.kind == "istio":
+        wanted.append((VIRTUAL_SERVICE, Level.FAIL, "install Istio, or choose another route"))
+    for permission, level, mend in wanted:
+        if not cluster.served(permission.api_version, permission.kind):
+            detail = f"the API server does not serve {permission.kind} {permission.api_version}"
+            yield Finding(level=level, subject="kinds", detail=detail, mend=mend)
+
+
+def _exists(cluster: Cluster, namespace: str) -> bool:
+    """Whether a namespace exists, as far as we may know: an account of one namespace may not read namespaces."""
+    try:
+        key = ObjectKey(api_version="v1", kind="Namespace", namespace="", name=namespace)
+        return cluster.get(key) is not None
+    except ObjectRefused:
+        return True
+
+
+def _permissions(cluster: Cluster, settings: Settings, namespace: str) -> Iterator[Finding]:
+    missing = {
+        str(permission): verbs
+        for permission in needed(settings)
+        if permission != AUTOSCALER or cluster.served(permission.api_version, permission.kind)
+        if (verbs := [verb for verb in permission.verbs.split() if not _allowed(cluster, permission, verb, namespace)])
+    }
+    if not missing:
+        yield ok("permissions", f"namespace {namespace}: all that is needed")
+        return
+    told = "; ".join(f"{what} ({', '.join(verbs)})" for what, verbs in missing.items())
+    yield fail(
+        "permissions",
+        f"namespace {namespace}: not allowed: {told}",
+        f"add these verbs to the Role of this account in namespace {namespace} (the chart: RBAC is created with it)",
+    )
+
+
+def _allowed(cluster: Cluster, permission: Permission, verb: str, namespace: str) -> bool:
+    return cluster.allowed(verb, permission.api_version, permission.kind, namespace, subresource=permission.subresource)
+
+
+def _ingress(cluster: Cluster, settings: Settings, namespace: str) -> Iterator[Finding]:
+    if settings.routing.kind != "ingress" or not settings.operator_enabled:
+        return
+    home = settings.ingress_namespace or namespace
+    annotation = f'{SHARED_INGRESS_ANNOTATION}: "true"'
+    try:
+        found = sorted(map(_name, filter(_is_shared, cluster.list(INGRESS.api_version, INGRESS.kind, home))))
+    except ObjectRefused as error:
+        yield fail("shared ingress", str(error), f"allow this account to list Ingresses in namespace {home}")
+        return
+    if not found:
+        yield fail(
+            "shared ingress",
+            f"namespace {home} has no Ingress annotated {annotation}",
+            f"create one (the chart: ingress.create: true), or name its namespace in {variable('ingress_namespace')}",
+        )
+    elif len(found) > 1:
+        yield warn(
+            "shared ingress",
+            f"namespace {home} has {len(found)} Ingresses annotated {annotation}: {', '.join(found)}; "
+            f"{found[0]} is used",
+            "take the annotation off all but one",
+        )
+    else:
+        yield ok("shared ingress", f"{home}/{found[0]}")
+
+
+def _is_shared(ingress: Manifest) -> bool:
+    annotations = ingress["metadata"].get("annotations") or {}
+    return annotations.get(SHARED_INGRESS_ANNOTATION) == "true"
+
+
+def _name(manifest: Manifest) -> str:
+    return str(manifest["metadata"]["name"])
+
+
+def _gateway(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
+    """The Gateway that routes refer to."""
+    api_versions = {"gateway": HTTP_ROUTE.api_version, "istio": VIRTUAL_SERVICE.api_version}
+    kind = settings.routing.kind
+    if kind not in api_versions or not settings.operator_enabled:
+        return
+    setting = "gateway" if kind == "gateway" else "istio_gateway"
+    name, namespace = getattr(settings, f"{setting}_name"), getattr(settings, f"{setting}_namespace")
+    for home in [namespace] if namespace else settings.watch_namespaces:
+        key = ObjectKey(api_version=api_versions[kind], kind="Gateway", namespace=home, name=name)
+        try:
+            there = cluster.get(key) is not None
+        except ObjectRefused as error:
+            yield warn("gateway", f"cannot tell whether {home}/{name} exists: {error}", "see that it does")
+            continue
+        if there:
+            yield ok("gateway", f"{home}/{name}")
+        else:
+            names = f"{variable(f'{setting}_name')} and {variable(f'{setting}_namespace')}"
+            yield fail("gateway", f"there is no Gateway {home}/{name}", f"create it, or correct {names}")
