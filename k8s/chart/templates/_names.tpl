@@ -1,0 +1,139 @@
+{{/*
+Names, labels and selectors. Names and selectors are those of the chart that existing installations of the hybrid model
+have: both are fixed once a Deployment exists, and monitoring, network policies and people's habits go by them.
+*/}}
+
+{{- define "agentplane.fullname" -}}
+{{- $name := default "langgraph-dataplane" .Values.nameOverride -}}
+{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- default $full .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "agentplane.namespace" -}}
+{{- .Values.namespace | default .Release.Namespace -}}
+{{- end -}}
+
+{{/* Name of the objects of a component. Takes: root, component (the key of its values). */}}
+{{- define "agentplane.name" -}}
+{{- printf "%s-%s" (include "agentplane.fullname" .root) (get .root.Values .component).name -}}
+{{- end -}}
+
+{{/* What selects the pods of a component. Takes: root, component. */}}
+{{- define "agentplane.selector" -}}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
+app.kubernetes.io/component: {{ include "agentplane.name" . | quote }}
+{{- end -}}
+
+{{/* Labels of an object. Takes: root, component (optional), labels (optional; ours win). */}}
+{{- define "agentplane.labels" -}}
+{{- $chart := printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" -}}
+{{- $ours := dict
+  "helm.sh/chart" $chart
+  "app.kubernetes.io/name" .root.Chart.Name
+  "app.kubernetes.io/instance" .root.Release.Name
+  "app.kubernetes.io/version" .root.Chart.AppVersion
+  "app.kubernetes.io/managed-by" .root.Release.Service -}}
+{{- if .component -}}
+{{- $_ := set $ours "app.kubernetes.io/component" (include "agentplane.name" .) -}}
+{{- end -}}
+{{- merge $ours (.labels | default dict) (.root.Values.commonLabels | default dict) | toYaml -}}
+{{- end -}}
+
+{{/*
+Metadata of an object. Takes: root, and any of component, name, namespace, labels, annotations.
+*/}}
+{{- define "agentplane.metadata" -}}
+name: {{ if .name }}{{ .name }}{{ else }}{{ include "agentplane.name" . }}{{ end }}
+namespace: {{ .namespace | default (include "agentplane.namespace" .root) }}
+labels:
+  {{- include "agentplane.labels" . | nindent 2 }}
+{{- with merge dict (.annotations | default dict) (.root.Values.commonAnnotations | default dict) }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* Name of the ServiceAccount of a component. Takes: root, component. */}}
+{{- define "agentplane.account" -}}
+{{- $account := (get .root.Values .component).serviceAccount -}}
+{{- if $account.create -}}
+{{- $account.name | default (include "agentplane.name" .) -}}
+{{- else -}}
+{{- $account.name | default "default" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Name of the Secret with the LangSmith API key. */}}
+{{- define "agentplane.secret" -}}
+{{- .Values.config.existingSecretName | default (printf "%s-secrets" (include "agentplane.fullname" .)) -}}
+{{- end -}}
+
+{{/* Name of the Secret with the URL of an external Redis. */}}
+{{- define "agentplane.redisSecret" -}}
+{{- .Values.redis.external.existingSecretName | default (printf "%s-redis" (include "agentplane.fullname" .)) -}}
+{{- end -}}
+
+{{/* host:port of the chart's own Redis. */}}
+{{- define "agentplane.redisAddress" -}}
+{{- $name := include "agentplane.name" (dict "root" . "component" "redis") -}}
+{{- printf "%s.%s.svc.%s:%d" $name (include "agentplane.namespace" .) .Values.clusterDomain (int .Values.redis.service.port) -}}
+{{- end -}}
+
+{{/* Namespaces that are watched, as a comma separated list. */}}
+{{- define "agentplane.watched" -}}
+{{- $given := .Values.config.watchNamespaces -}}
+{{- if not .Values.listener.enabled -}}
+{{- $given = .Values.operator.watchNamespaces | default $given -}}
+{{- end -}}
+{{- include "agentplane.list" ($given | default (include "agentplane.namespace" .)) -}}
+{{- end -}}
+
+{{/* A comma separated list without blanks, empty parts and repetitions. Takes: the text. */}}
+{{- define "agentplane.list" -}}
+{{- $parts := list -}}
+{{- range splitList "," . -}}
+{{- with trim . -}}{{- $parts = append $parts . -}}{{- end -}}
+{{- end -}}
+{{- $parts | uniq | join "," -}}
+{{- end -}}
+
+{{/*
+Prefix of queues and keys in Redis. Unless one is given (upstream's default "host" counts as none), it is made from
+namespace and name of the installation, so that two that share a Redis never see each other's work.
+*/}}
+{{- define "agentplane.prefix" -}}
+{{- if has .Values.config.hostQueue (list "" "host") -}}
+{{- $whole := printf "%s-%s" (include "agentplane.namespace" .) (include "agentplane.fullname" .) | replace "." "-" -}}
+{{- if gt (len $whole) 40 -}}
+{{- printf "%s-%s" ($whole | trunc 31 | trimSuffix "-") (sha256sum $whole | trunc 8) -}}
+{{- else -}}
+{{- $whole -}}
+{{- end -}}
+{{- else -}}
+{{- .Values.config.hostQueue -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+Image of a component. Takes: root, component. One image holds every process; images.listenerImage and
+images.operatorImage override it for one of them, unless they are upstream's own, which agentplane.validate judges.
+*/}}
+{{- define "agentplane.image" -}}
+{{- $images := .root.Values.images -}}
+{{- $base := $images.agentplaneImage -}}
+{{- $own := get $images (printf "%sImage" .component) | default dict -}}
+{{- if has ($own.repository | default "") (list "" "docker.io/langchain/langsmith-backend" "docker.io/langchain/langgraph-operator") -}}
+{{- $own = dict -}}
+{{- end -}}
+{{- if eq .component "redis" -}}{{- $base = $images.redisImage -}}{{- end -}}
+{{- $repository := $own.repository | default $base.repository -}}
+{{- $tag := $own.tag | default $base.tag | default .root.Chart.AppVersion -}}
+{{- with $images.registry -}}{{- $repository = printf "%s/%s" (trimSuffix "/" .) $repository -}}{{- end -}}
+{{- ternary (printf "%s@%s" $repository $tag) (printf "%s:%s" $repository $tag) (hasPrefix "sha256:" $tag) -}}
+{{- end -}}
+
+{{- define "agentplane.pullPolicy" -}}
+{{- $images := .root.Values.images -}}
+{{- $own := get $images (printf "%sImage" .component) | default dict -}}
+{{- $own.pullPolicy | default $images.agentplaneImage.pullPolicy -}}
+{{- end -}}
