@@ -1,9 +1,13 @@
 """One poll of the control plane: every page, compared by digest, and what changed as events.
 
 Theory of operation. The list is read in full, undecoded. A resource that is not addressed to this listener and this
-workspace is never touched. For the others a keyed digest decides: unchanged ones cost nothing more. A changed one is
-parsed, compared with the folded stream (the log, not memory, is the truth), and what is new is appended. One that
-cannot be parsed is reported once, by the path of its field, and skipped.
+workspace is never touched. For the others a keyed digest decides: one whose digest and whose stream are as they were
+costs nothing more. Any other is parsed, compared with the folded stream (the log, not memory, is the truth), and what
+is new is appended. One that cannot be parsed is reported once, by the path of its field, and skipped.
+
+A page may be older than the stream: while it was read, an act may have fetched a newer revision. So before a revision
+takes the place of another one, the deployment is read again by its own URL, after the stream; what comes from there
+cannot be older than what the stream knows.
 
 Absence from the list proves nothing (offset paging skips items when another is deleted between two pages). A stream
 whose deployment was not listed is asked for by its own URL; only a 404 in two polls running asks for its deletion. When
@@ -30,9 +34,11 @@ from engine.errors import (
     ControlPlaneDenied,
     ControlPlaneError,
     ControlPlaneNotFound,
+    FutureEvent,
     InvalidResource,
     LockHeld,
     LockLost,
+    SnapshotUnreadable,
 )
 from engine.event import Event, Json
 from engine.folding import Fold
@@ -40,6 +46,7 @@ from engine.keeping import held
 from engine.listener import events as e
 from engine.listener import resource as r
 from engine.listener.config import ListenerConfig
+from engine.listener.decide import other_owner
 from engine.listener.machine import ListenerMachine
 from engine.listener.state import DeploymentState
 from engine.log.contract import EventLog
@@ -50,6 +57,9 @@ from engine.retry import Backoff
 log = structlog.get_logger(__name__)
 
 ACTOR = "poll"
+
+STREAM_STOPPED = (FutureEvent, SnapshotUnreadable)
+"""What keeps one stream from being folded by this program; the others go on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,12 +79,12 @@ class DeletionGuard:
 class PollMemory:
     """What this process remembers between polls."""
 
-    digests: dict[str, str] = field(default_factory=dict)
-    """Deployment → content digest that its stream is known to be at."""
+    digests: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Deployment → content digest, and the version at which its stream was found to need nothing for it."""
     missed: set[str] = field(default_factory=set)
     """Deployments that answered 404 in the last poll."""
-    gone: set[str] = field(default_factory=set)
-    """Deployments whose streams have ended, or whose deletion runs."""
+    gone: dict[str, int] = field(default_factory=dict)
+    """Deployment → version at which its stream was found to have ended, to be ending, or not to be ours."""
     introduced: bool = False
     """Whether listener and settings were found to fit."""
     failures: int = 0
@@ -95,6 +105,27 @@ class PollResult:
     """Streams that got events."""
     rejected: int = 0
     error: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Sight:
+    """What one poll has seen so far."""
+
+    engine: EngineStream
+    keep: Callable[[], None]
+    """Proves the lock."""
+    versions: dict[str, int]
+    """Streams of deployments, as they were when the poll began."""
+    result: PollResult
+    listed: set[str] = field(default_factory=set)
+    """Deployments for this listener."""
+    names: set[str] = field(default_factory=set)
+    """What these are called in messages."""
+    deletions: dict[str, list[Event]] = field(default_factory=dict)
+    """Deployment → the events that ask for its deletion."""
+
+    def version(self, deployment_id: str) -> int:
+        return self.versions.get(deployment_stream(deployment_id), 0)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -130,17 +161,19 @@ class Poller:
     def _poll(self, stream: str, keep: Callable[[], None]) -> PollResult:
         engine = EngineStream(self.events, stream)
         result = PollResult()
+        versions = self.events.versions(ListenerMachine.stream_prefix)
+        sight = Sight(engine=engine, keep=keep, versions=versions, result=result)
         try:
             if not self._introduced(engine):
                 result.outcome, result.error = "refused", engine.state.refusal or ""
                 return result
-            deletions: dict[str, list[Event]] = {}
-            listed = self._read(engine, deletions, result, keep)
-            live = listed | self._look_for_missing(listed, deletions, keep)
+            self._read(sight)
+            live = sight.listed | self._look_for_missing(sight)
         except ControlPlaneError as error:
             self._failed(engine, error, result)
             return result
-        self._delete(engine, deletions, len(live), result)
+        self._delete(sight, len(live))
+        self._lift_rejections(sight)
         self.memory.failures, self.memory.not_before = 0, None
         if engine.state.poll_failure is not None:
             log.info("poll recovered", after=engine.state.poll_failure)
@@ -180,124 +213,166 @@ class Poller:
 
     # --- the pages
 
-    def _read(
-        self,
-        engine: EngineStream,
-        deletions: dict[str, list[Event]],
-        result: PollResult,
-        keep: Callable[[], None],
-    ) -> set[str]:
-        """Read every page; return the ids that were listed for this listener."""
-        listed: set[str] = set()
+    def _read(self, sight: Sight) -> None:
+        """Read every page, and append what is new in it."""
         for page in self.control_plane.deployments():
-            keep()
+            sight.keep()
             for resource in page:
-                if not r.addressed_to(resource, self.config.listener_id, self.config.workspace_id):
-                    continue
-                listed.add(str(resource.get("id")))
-                self._consider(engine, resource, deletions, result)
-        result.listed = len(listed)
-        return listed
+                if r.addressed_to(resource, self.config.listener_id, self.config.workspace_id):
+                    sight.listed.add(str(resource.get("id")))
+                    sight.names.add(r.named(resource))
+                    self._consider(sight, resource)
+        sight.result.listed = len(sight.listed)
 
-    def _consider(
-        self, engine: EngineStream, raw: dict[str, Json], deletions: dict[str, list[Event]], result: PollResult
-    ) -> None:
-        """Append what is new in one resource; put a wish for deletion aside."""
-        content = r.content_digest(raw, self.digest)
-        known = str(raw.get("id"))
-        if self.memory.digests.get(known) == content:
+    def _consider(self, sight: Sight, raw: dict[str, Json]) -> None:
+        """Append what is new in one resource, unless it is as it was; put a wish for deletion aside."""
+        content, deployment_id = r.content_digest(raw, self.digest), str(raw.get("id"))
+        version = sight.version(deployment_id)
+        if self.memory.digests.get(deployment_id) == (content, version):
             return
         try:
-            resource = r.parse(raw)
+            version = self._bring_up(sight, raw, content)
         except InvalidResource as error:
-            result.rejected += 1
-            if engine.state.rejected.get(error.resource) != f"{error.field}: {error.problem}":
-                log.error("deployment skipped", resource=error.resource, field=error.field, problem=error.problem)
-                engine.append(ee.ResourceRejected(resource=error.resource, field=error.field, problem=error.problem))
-            self.memory.digests[known] = content
+            self._reject(sight, error)
+        except STREAM_STOPPED as error:
+            log.error("deployment skipped", stream=deployment_stream(deployment_id), reason=str(error))
             return
-        found = self._append(resource.id, lambda state: r.changes(state, resource, content, self.digest), deletions)
-        if found:
-            result.changed.append(deployment_stream(resource.id))
-        if resource.id not in deletions:
-            self.memory.digests[resource.id] = content
-            self.memory.gone.discard(resource.id)
+        except ControlPlaneNotFound:
+            return  # it went while we looked; the next poll sees to it
+        else:
+            if r.named(raw) in sight.engine.state.rejected:
+                sight.engine.append(ee.ResourceAccepted(resource=r.named(raw)))
+        if deployment_id not in sight.deletions:
+            self.memory.digests[deployment_id] = (content, version)
 
-    def _append(
-        self,
-        deployment_id: str,
-        changes: Callable[[DeploymentState], list[Event]],
-        deletions: dict[str, list[Event]] | None = None,
-    ) -> bool:
-        """Append what `changes` says of the folded stream; return whether there was anything.
+    def _bring_up(self, sight: Sight, raw: dict[str, Json], content: str) -> int:
+        """Bring the stream up to a resource; return the version at which it is so.
 
-        With `deletions`, events that ask for a deletion are put there instead.
+        Raises InvalidResource.
         """
-        fold = Fold(ListenerMachine(self.config), self.events, deployment_stream(deployment_id))
+        changes = self._changes(raw, content)
+        deployment_id = str(raw["id"])
+        fold = self._fold(deployment_id)
         while True:
-            fold.catch_up()
             found = changes(fold.state)
-            if deletions is not None and any(isinstance(event, e.DeletionRequested) for event in found):
-                deletions[deployment_id] = found
-                return False
-            if not found:
-                return False
-            try:
-                self.events.append(fold.stream, fold.version, found, actor=ACTOR)
-            except ConcurrencyConflict:
-                continue
-            log.info("deployment changed", stream=fold.stream, events=[event.type for event in found])
-            self.dispatcher.dispatch(fold.stream)
-            return True
+            if _replaces_revision(fold.state, found):
+                sight.keep()
+                found = self._read_again(deployment_id, fold.state)
+            if any(isinstance(event, e.DeletionRequested) for event in found):
+                sight.deletions[deployment_id] = found
+                return fold.version
+            if not found or self._appended(fold, found, sight.result):
+                return fold.version
+            fold.catch_up()
+
+    def _changes(self, raw: dict[str, Json], content: str) -> Callable[[DeploymentState], list[Event]]:
+        """Return what brings a state up to a resource. Raises InvalidResource, now or then."""
+        return partial(r.changes, resource=r.parse(raw), content=content, digest=self.digest)
+
+    def _read_again(self, deployment_id: str, state: DeploymentState) -> list[Event]:
+        """Return what brings `state` up to the deployment as it is now."""
+        raw = self.control_plane.deployment(deployment_id)
+        if not r.addressed_to(raw, self.config.listener_id, self.config.workspace_id):
+            return []
+        return self._changes(raw, r.content_digest(raw, self.digest))(state)
+
+    def _fold(self, deployment_id: str) -> Fold[DeploymentState]:
+        fold = Fold(ListenerMachine(self.config), self.events, deployment_stream(deployment_id))
+        fold.catch_up()
+        return fold
+
+    def _appended(self, fold: Fold[DeploymentState], found: list[Event], result: PollResult) -> bool:
+        """Append `found` to the stream as it was folded; return False when it has moved since."""
+        try:
+            self.events.append(fold.stream, fold.version, found, actor=ACTOR)
+        except ConcurrencyConflict:
+            return False
+        log.info("deployment changed", stream=fold.stream, events=[event.type for event in found])
+        fold.catch_up()
+        result.changed.append(fold.stream)
+        self.dispatcher.dispatch(fold.stream)
+        return True
+
+    # --- what cannot be understood
+
+    def _reject(self, sight: Sight, error: InvalidResource) -> None:
+        """Say once what is wrong with a resource."""
+        sight.result.rejected += 1
+        if sight.engine.state.rejected.get(error.resource) != f"{error.field}: {error.problem}":
+            log.error("deployment skipped", resource=error.resource, field=error.field, problem=error.problem)
+            event = ee.ResourceRejected(resource=error.resource, field=error.field, problem=error.problem)
+            sight.engine.append(event)
+
+    def _lift_rejections(self, sight: Sight) -> None:
+        """Say that resources are skipped no more which are not listed any more."""
+        for resource in [name for name in sight.engine.state.rejected if name not in sight.names]:
+            sight.engine.append(ee.ResourceAccepted(resource=resource))
+            self.memory.digests.pop(resource.removeprefix("deployment "), None)
 
     # --- deletions
 
-    def _look_for_missing(
-        self, listed: set[str], deletions: dict[str, list[Event]], keep: Callable[[], None]
-    ) -> set[str]:
+    def _look_for_missing(self, sight: Sight) -> set[str]:
         """Ask for every live deployment that was not listed by its own URL; return the live ones.
 
         One that is missing for the second time running is put among the deletions.
         """
         prefix = ListenerMachine.stream_prefix
-        unlisted = {stream.removeprefix(prefix) for stream in self.events.streams(prefix)} - listed - self.memory.gone
+        unlisted = {stream.removeprefix(prefix) for stream in sight.versions} - sight.listed
         missed: set[str] = set()
         live: set[str] = set()
         for deployment_id in sorted(unlisted):
-            if not self._is_live(deployment_id):
-                self.memory.gone.add(deployment_id)
+            if not self._is_live(deployment_id, sight.version(deployment_id)):
                 continue
             live.add(deployment_id)
-            keep()
+            sight.keep()
             try:
                 self.control_plane.deployment(deployment_id)
             except ControlPlaneNotFound:
                 missed.add(deployment_id)
                 if deployment_id in self.memory.missed:
-                    deletions[deployment_id] = [e.DeletionRequested(reason="404 from the control plane in two polls")]
+                    reason = "404 from the control plane in two polls"
+                    sight.deletions[deployment_id] = [e.DeletionRequested(reason=reason)]
         self.memory.missed = missed
         return live
 
-    def _is_live(self, deployment_id: str) -> bool:
-        fold = Fold(ListenerMachine(self.config), self.events, deployment_stream(deployment_id))
-        fold.catch_up()
-        return bool(fold.state.id) and not fold.state.deletion_reason
+    def _is_live(self, deployment_id: str, version: int) -> bool:
+        if self.memory.gone.get(deployment_id) == version:
+            return False
+        try:
+            fold = self._fold(deployment_id)
+        except STREAM_STOPPED as error:
+            log.error("deployment skipped", stream=deployment_stream(deployment_id), reason=str(error))
+            return False
+        if fold.state.id and not fold.state.deletion_reason and other_owner(fold.state, self.config) is None:
+            return True
+        self.memory.gone[deployment_id] = fold.version
+        return False
 
-    def _delete(self, engine: EngineStream, wanted: dict[str, list[Event]], live: int, result: PollResult) -> None:
+    def _delete(self, sight: Sight, live: int) -> None:
         """Append deletions, unless they are more at once than the guard lets through."""
-        held = {deployment_id for deployment_id in wanted if deployment_id not in engine.state.released}
+        engine = sight.engine
+        held = {deployment_id for deployment_id in sight.deletions if deployment_id not in engine.state.released}
         if self.guard.trips(len(held), live):
             if set(engine.state.guarded) != held:
                 log.error("deletion guard tripped", deployments=len(held), live=live)
                 engine.append(ee.DeletionGuardTripped(deployments=tuple(sorted(held)), live=live))
         else:
             held = set()
-        for deployment_id, found in wanted.items():
-            if deployment_id in held:
-                continue
-            if self._append(deployment_id, partial(_still_wanted, found)):
-                result.changed.append(deployment_stream(deployment_id))
-            self.memory.gone.add(deployment_id)
+            if engine.state.guarded:
+                engine.append(ee.DeletionGuardReleased(deployments=(), by=ACTOR))
+        for deployment_id in sorted(sight.deletions.keys() - held):
+            found = sight.deletions[deployment_id]
+            fold = self._fold(deployment_id)
+            while not (fold.state.deletion_reason or fold.state.deleted):
+                if self._appended(fold, found, sight.result):
+                    break
+                fold.catch_up()
+
+
+def _replaces_revision(state: DeploymentState, found: list[Event]) -> bool:
+    """Whether a revision is to take the place of another one."""
+    requested = next((event.revision_id for event in found if isinstance(event, e.RevisionRequested)), None)
+    return requested is not None and state.revision is not None and state.revision.id != requested
 
 
 def misfit(control_plane: ControlPlane, config: ListenerConfig) -> str | None:
@@ -310,7 +385,7 @@ def misfit(control_plane: ControlPlane, config: ListenerConfig) -> str | None:
             f"the control plane knows no listener {listener_id} in workspace {config.workspace_id}; create it there, "
             "or correct AGENTPLANE_LISTENER_ID or AGENTPLANE_WORKSPACE_ID"
         )
-    theirs = sorted((listener.get("compute_config") or {}).get("k8s_namespaces") or [])
+    theirs = sorted(map(str, (listener.get("compute_config") or {}).get("k8s_namespaces") or []))
     ours = sorted(config.namespaces)
     if theirs != ours:
         return (
@@ -318,11 +393,6 @@ def misfit(control_plane: ControlPlane, config: ListenerConfig) -> str | None:
             f"AGENTPLANE_WATCH_NAMESPACES is [{', '.join(ours)}]; make them equal"
         )
     return None
-
-
-def _still_wanted(found: list[Event], state: DeploymentState) -> list[Event]:
-    """Return `found` unless the deletion was asked for meanwhile."""
-    return [] if state.deletion_reason or state.deleted else found
 
 
 class EngineStream:
