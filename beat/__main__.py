@@ -1,24 +1,37 @@
-"""Beat: `python -m beat`. Settings come from the environment; a mistake in them is exit code 2."""
+"""Beat: `python -m beat`. Settings come from the environment; a mistake in them is exit code 2.
+
+    python -m beat --check     exit code 1 when the last sign of life is too old (workers/heartbeat.py)
+"""
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Sequence
 
 from beat.schedule import LONGEST_SLEEP, scheduler
 from engine import telemetry
 from engine.errors import SettingsError
 from engine.settings import Settings
+from workers import heartbeat
 from workers.__main__ import quieten
 from workers.app import build
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run in the foreground until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(prog="python -m beat", description="Ask for polls and sweeps.")
+    parser.add_argument("--check", action="store_true", help="say whether beat on this machine is alive")
+    options = parser.parse_args(arguments)
     try:
         settings = Settings.load()
     except SettingsError as error:
         print(error, file=sys.stderr)
         return 2
+    if options.check:
+        dead = heartbeat.check(settings, "beat")
+        print(dead or "alive", file=sys.stderr)
+        return 1 if dead else 0
     telemetry.configure(settings, "beat")
     quieten()
     beat = build(settings).Beat(

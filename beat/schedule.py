@@ -22,6 +22,7 @@ from celery.beat import Scheduler as MemoryScheduler
 from engine.log.redis import connect
 from engine.settings import Settings
 from workers.app import CONTROL_PLANE, list_key, queue_name
+from workers.heartbeat import heartbeat_file
 from workers.tasks import POLL, SWEEP
 
 log = structlog.get_logger(__name__)
@@ -59,6 +60,13 @@ class Scheduler(MemoryScheduler):  # type: ignore[misc]
         super().__init__(*arguments, **named)
         self._redis = connect(self.settings.redis_url.get_secret_value(), timeout=2, attempts=0)
         self._list = list_key(self.settings, CONTROL_PLANE)
+        self._heartbeat = heartbeat_file(self.settings, "beat")
+
+    def tick(self, *arguments: Any, **named: Any) -> Any:
+        """Do what is due, and leave a sign of life: a beat that hangs leaves none."""
+        wait = super().tick(*arguments, **named)
+        self._heartbeat.touch()
+        return wait
 
     def setup_schedule(self) -> None:
         self.merge_inplace(schedule(self.settings))

@@ -5,15 +5,13 @@ What follows the name goes to the process as it is: `agentplane operator --threa
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping
 
 
 def _beat(arguments: list[str]) -> int:
     from beat.__main__ import main
 
-    argparse.ArgumentParser(prog="agentplane beat", description="Ask for polls and sweeps.").parse_args(arguments)
-    return main()
+    return main(arguments)
 
 
 def _watcher(arguments: list[str]) -> int:
