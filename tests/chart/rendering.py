@@ -1,0 +1,124 @@
+"""Rendering the chart with Helm itself, and reading what comes out."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from engine.ports import Manifest
+
+helm = pytest.importorskip("helm_python", reason="helm-python-sdk is not installed")
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "k8s" / "chart"
+UPSTREAM = ROOT.parent / "shared" / "reference" / "langgraph-dataplane-values.yaml"
+
+RELEASE = "langgraph-dataplane"
+WORKSPACE = "11111111-1111-4111-8111-111111111111"
+LISTENER = "22222222-2222-4222-8222-222222222222"
+API_KEY = "lsv2_pt_0123456789"
+
+NEEDED: dict[str, Any] = {
+    "config": {"langsmithApiKey": API_KEY, "langsmithWorkspaceId": WORKSPACE, "langgraphListenerId": LISTENER},
+    "ingress": {"hostname": "agents.example.com"},
+}
+"""The least that an installation must say."""
+
+Values = dict[str, Any]
+
+
+class Refused(Exception):
+    """The chart does not take the values; the text is what a person sees."""
+
+
+def layered(*layers: Values) -> Values:
+    """Values over values, as Helm lays several files over each other."""
+    whole: Values = {}
+    for layer in layers:
+        for key, value in copy.deepcopy(layer).items():
+            if isinstance(value, dict) and isinstance(whole.get(key), dict):
+                whole[key] = layered(whole[key], value)
+            else:
+                whole[key] = value
+    return whole
+
+
+def at(path: str, value: Any) -> Values:
+    """`a.b.c`, value → {"a": {"b": {"c": value}}}."""
+    for part in reversed(path.split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+@cache
+def chart() -> Any:
+    """The chart, loaded once."""
+    return helm.Chart.load(CHART)
+
+
+def files(*values: Values, namespace: str = "default", release: str = RELEASE) -> dict[str, str]:
+    """What each template renders to. Raises Refused."""
+    return _files(json.dumps(layered(*values), sort_keys=True), namespace, release)
+
+
+@cache
+def _files(values: str, namespace: str, release: str) -> dict[str, str]:
+    try:
+        found: dict[str, str] = chart().render(json.loads(values), name=release, namespace=namespace)
+    except helm.HelmError as error:
+        raise Refused(str(error)) from None
+    return {name.rpartition("/")[2]: text for name, text in found.items()}
+
+
+def objects(*values: Values, namespace: str = "default", release: str = RELEASE) -> list[Manifest]:
+    """Every object of the release. Raises Refused."""
+    return [
+        manifest
+        for name, text in sorted(files(*values, namespace=namespace, release=release).items())
+        if name.endswith(".yaml")
+        for manifest in yaml.safe_load_all(text)
+        if manifest
+    ]
+
+
+def rendered(*values: Values, namespace: str = "default", release: str = RELEASE) -> dict[tuple[str, str], Manifest]:
+    """The same, by kind and name (without the release's name)."""
+    return {
+        (manifest["kind"], manifest["metadata"]["name"].removeprefix(f"{release}-")): manifest
+        for manifest in objects(*values, namespace=namespace, release=release)
+    }
+
+
+def pods(found: dict[tuple[str, str], Manifest]) -> Iterator[tuple[str, Manifest]]:
+    """The pod specs of the workloads, by name."""
+    for (kind, name), manifest in found.items():
+        if kind in ("Deployment", "StatefulSet"):
+            yield name, manifest["spec"]["template"]["spec"]
+
+
+def container(pod: Manifest) -> Manifest:
+    """The container of ours."""
+    found: Manifest = pod["containers"][0]
+    return found
+
+
+def environment(pod: Manifest, secrets: dict[tuple[str, str], str] | None = None) -> dict[str, str]:
+    """The variables of the container, as a kubelet would set them; references to Secrets from `secrets`."""
+    values: dict[str, str] = {}
+    for variable in container(pod).get("env", []):
+        reference = variable.get("valueFrom", {}).get("secretKeyRef")
+        if reference is None:
+            values[variable["name"]] = variable["value"]
+            continue
+        value = (secrets or {}).get((reference["name"], reference["key"]))
+        assert value is not None or reference.get("optional"), f"{variable['name']} refers to a value that is not there"
+        if value is not None:
+            values[variable["name"]] = value
+    return values
