@@ -1,8 +1,8 @@
 """What each half asks of Kubernetes, as a table: what `agentplane doctor` checks, and what a Role must allow.
 
 An apply reads, then patches, and creates what is not there, so it takes `get`, `create` and `patch`. Whatever is
-applied is watched for drift (`list`, `watch`) and deleted in the end. `lgps/finalizers` is asked for by clusters that let only
-those name an object as owner who may delay its deletion (OpenShift does).
+applied is watched for drift (`list`, `watch`) and deleted in the end. `lgps/finalizers` is asked for by clusters
+that let only those name an object as owner who may delay its deletion (OpenShift does).
 """
 
 from __future__ import annotations

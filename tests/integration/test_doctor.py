@@ -1,0 +1,440 @@
+"""The doctor against real peers: all is well, and every way in which it is not, with a mend that one can act on."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import redis
+
+from cli.doctor import examine
+from cli.findings import Finding, Level
+from engine.permissions import INGRESS, OPERATOR, needed
+from engine.settings import PREFIX, Settings
+from sandbox.control_plane.server import ControlPlane, seed
+from sandbox.ports import free_port
+from sandbox.redis import RedisServer
+from tests.conftest import ApiServer
+from tests.integration.operator_stack import install_crd, shared_ingress
+from tests.integration.service_accounts import account, elsewhere, rules, with_token
+
+KEY = "lsv2_doctor_key"
+WORKSPACE = "6e1a7a6e-0000-4000-8000-00000000d0c7"
+
+Set = Callable[..., None]
+
+ON_EMBEDDED = pytest.mark.parametrize("api_server", ["embedded"], indirect=True, scope="session")
+"""For what has nothing to do with the cluster."""
+ON_REAL = pytest.mark.parametrize("api_server", ["real"], indirect=True, scope="session")
+
+
+@pytest.fixture(scope="module")
+def control_plane() -> Iterator[ControlPlane]:
+    with ControlPlane({KEY: WORKSPACE}) as plane:
+        yield plane
+
+
+@pytest.fixture
+def listener(control_plane: ControlPlane, namespace: str) -> str:
+    return str(seed(control_plane.store, WORKSPACE, f"compute-{namespace}", [namespace])["id"])
+
+
+@pytest.fixture
+def ingress(http: httpx.Client, api_server: ApiServer, namespace: str) -> None:
+    """An API server that serves LGPs, and a namespace with its shared Ingress."""
+    install_crd(api_server)
+    add_ingress(http, namespace, "shared")
+
+
+def add_ingress(http: httpx.Client, namespace: str, name: str) -> None:
+    manifest = shared_ingress(namespace)
+    manifest["metadata"]["name"] = name
+    manifest["spec"] = {"defaultBackend": {"service": {"name": "none", "port": {"number": 80}}}}
+    http.post(f"/apis/networking.k8s.io/v1/namespaces/{namespace}/ingresses", json=manifest).raise_for_status()
+
+
+@pytest.fixture
+def settings(
+    monkeypatch: pytest.MonkeyPatch,
+    api_server: ApiServer,
+    redis_url: str,
+    control_plane: ControlPlane,
+    listener: str,
+    namespace: str,
+    ingress: None,
+) -> Set:
+    """The environment of an installation that is well; call it to change settings, None unsets one."""
+
+    def change(**changed: str | None) -> None:
+        for name, value in changed.items():
+            variable = f"{PREFIX}{name.upper()}"
+            monkeypatch.delenv(variable, raising=False)
+            if value is not None:
+                monkeypatch.setenv(variable, value)
+
+    change(
+        langsmith_api_key=KEY,
+        workspace_id=WORKSPACE,
+        listener_id=listener,
+        host_backend_url=control_plane.url,
+        smith_backend_url=f"{control_plane.url}/langsmith",
+        watch_namespaces=namespace,
+        redis_url=redis_url,
+        kubeconfig=str(api_server.kubeconfig),
+        ingress_hostname=f"127.0.0.1:{control_plane.port}",
+        ingress_tls_enabled="false",
+        connect_timeout_seconds="1",
+        request_timeout_seconds="5",
+    )
+    return change
+
+
+def told(subject: str, level: Level | None = None) -> list[Finding]:
+    return [f for f in examine() if f.subject == subject and level in (None, f.level)]
+
+
+def the_one(subject: str, level: Level) -> Finding:
+    """The only finding of that subject, which must be of that level."""
+    found = told(subject)
+    assert [finding.level for finding in found] == [level], found
+    return found[0]
+
+
+def test_all_is_well(settings: Set, api_server: ApiServer) -> None:
+    findings = list(examine())
+
+    assert [f for f in findings if f.level is Level.FAIL] == []
+    # Kubernetes 1.20 has no autoscaling/v2: worth a warning, which is true.
+    warned = [f.detail for f in findings if f.level is Level.WARN]
+    assert warned == (
+        ["the API server does not serve HorizontalPodAutoscaler autoscaling/v2"] if api_server.name == "real" else []
+    )
+    subjects = {f.subject for f in findings if f.level is Level.OK}
+    assert subjects >= {
+        "settings", "redis", "redis persistence", "redis memory", "control plane", "listener", "langsmith",
+        "lgp resource", "permissions", "shared ingress", "hostname",
+    }  # fmt: skip
+
+
+def test_no_secret_is_told(settings: Set) -> None:
+    assert KEY not in repr(list(examine()))
+
+
+# --- settings
+
+
+@ON_EMBEDDED
+class TestSettings:
+    def test_missing_ones_are_named_each_on_a_line(self, settings: Set) -> None:
+        settings(listener_id=None, workspace_id=None)
+
+        details = [f.detail for f in told("settings", Level.FAIL)]
+
+        assert len(details) == 2
+        assert details[0].startswith("AGENTPLANE_WORKSPACE_ID is not set; needed: id of the LangSmith workspace")
+        assert details[1].startswith("AGENTPLANE_LISTENER_ID is not set")
+
+    def test_a_misspelt_one_names_its_neighbour(self, settings: Set) -> None:
+        settings(ingres_hostname="agents.example.com")
+
+        (finding,) = told("settings", Level.WARN)
+
+        assert "AGENTPLANE_INGRES_HOSTNAME" in finding.detail
+        assert finding.mend == "rename it to AGENTPLANE_INGRESS_HOSTNAME"
+
+    def test_a_template_that_is_no_yaml(self, settings: Set, tmp_path: Path) -> None:
+        (tmp_path / "deployment.yaml").write_text("a: [")
+        settings(template_deployment=str(tmp_path / "deployment.yaml"))
+
+        assert "is not YAML" in told("settings", Level.FAIL)[0].detail
+
+    def test_an_operator_alone_needs_no_control_plane(self, settings: Set) -> None:
+        settings(listener_enabled="false", listener_id=None, host_backend_url=None, smith_backend_url=None)
+
+        findings = list(examine())
+
+        assert [f for f in findings if f.level is Level.FAIL] == []
+        assert not [f for f in findings if f.subject in ("control plane", "listener", "langsmith")]
+
+
+# --- Redis
+
+
+@pytest.fixture
+def other_redis() -> Iterator[redis.Redis]:
+    """A Redis of this test alone, whose settings it may change."""
+    with RedisServer() as server:
+        yield redis.Redis.from_url(server.url)
+
+
+def url_of(client: redis.Redis) -> str:
+    where = client.connection_pool.connection_kwargs
+    return f"redis://{where['host']}:{where['port']}/0"
+
+
+@ON_EMBEDDED
+class TestRedis:
+    def test_down(self, settings: Set) -> None:
+        settings(redis_url=f"redis://:hunter2@127.0.0.1:{free_port()}/0")
+
+        finding = the_one("redis", Level.FAIL)
+
+        assert "Connection refused" in finding.detail
+        assert "hunter2" not in repr(finding)
+        assert finding.mend == "start it, or correct AGENTPLANE_REDIS_URL"
+
+    def test_a_wrong_password(self, settings: Set, other_redis: redis.Redis) -> None:
+        other_redis.config_set("requirepass", "right")
+        settings(redis_url=url_of(other_redis).replace("//", "//:wrong@"))
+
+        finding = the_one("redis", Level.FAIL)
+
+        assert "password" in finding.detail.lower()
+        assert "wrong@" not in repr(finding)
+
+    def test_evicting_and_forgetful(self, settings: Set, other_redis: redis.Redis) -> None:
+        other_redis.config_set("maxmemory-policy", "allkeys-lru")
+        other_redis.config_set("appendonly", "no")
+        settings(redis_url=url_of(other_redis))
+
+        assert "allkeys-lru" in the_one("redis memory", Level.FAIL).detail
+        assert "noeviction" in the_one("redis memory", Level.FAIL).mend
+        assert "appendonly yes" in the_one("redis persistence", Level.WARN).mend
+
+    def test_nearly_full(self, settings: Set, other_redis: redis.Redis) -> None:
+        used: Any = other_redis.info("memory")
+        other_redis.config_set("maxmemory", int(used["used_memory"] * 1.05))
+        settings(redis_url=url_of(other_redis))
+
+        assert "of maxmemory is in use" in the_one("redis memory", Level.WARN).detail
+
+    def test_a_replica(self, settings: Set, other_redis: redis.Redis) -> None:
+        other_redis.replicaof("127.0.0.1", free_port())
+        settings(redis_url=url_of(other_redis))
+
+        assert "read-only replica" in the_one("redis", Level.FAIL).detail
+
+    def test_too_old(self, settings: Set, monkeypatch: pytest.MonkeyPatch) -> None:
+        info = redis.Redis.info
+        monkeypatch.setattr(redis.Redis, "info", lambda self: {**info(self), "redis_version": "6.0.16"})  # type: ignore[dict-item]
+
+        finding = the_one("redis", Level.FAIL)
+
+        assert "6.0.16" in finding.detail
+        assert "6.2 or newer" in finding.mend
+
+
+# --- control plane
+
+
+class Stranger(http.server.BaseHTTPRequestHandler):
+    """A web server that is no control plane: 404 for everything, in HTML."""
+
+    def do_GET(self) -> None:
+        body = b"<html>nginx</html>"
+        self.send_response(404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def stranger() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stranger) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@ON_EMBEDDED
+class TestControlPlane:
+    def test_nothing_at_its_url(self, settings: Set) -> None:
+        settings(host_backend_url=f"http://127.0.0.1:{free_port()}")
+
+        assert "AGENTPLANE_HOST_BACKEND_URL" in the_one("control plane", Level.FAIL).detail
+
+    def test_another_server_at_both_urls(self, settings: Set, stranger: str) -> None:
+        settings(host_backend_url=stranger, smith_backend_url=stranger)
+
+        finding = the_one("control plane", Level.FAIL)
+        assert "404" in finding.detail
+        assert "AGENTPLANE_HOST_BACKEND_URL" in finding.detail
+        smith = the_one("langsmith", Level.WARN)
+        assert "404, not the answer of a LangSmith API" in smith.detail
+        assert "AGENTPLANE_SMITH_BACKEND_URL" in smith.mend
+
+    def test_a_wrong_key(self, settings: Set) -> None:
+        settings(langsmith_api_key="lsv2_wrong")
+
+        finding = the_one("control plane", Level.FAIL)
+
+        assert "AGENTPLANE_LANGSMITH_API_KEY" in finding.detail
+        assert "lsv2_wrong" not in repr(finding)
+
+    def test_a_wrong_workspace(self, settings: Set) -> None:
+        settings(workspace_id=str(uuid.uuid4()))
+
+        assert "AGENTPLANE_WORKSPACE_ID" in the_one("control plane", Level.FAIL).detail
+
+    def test_an_unknown_listener(self, settings: Set) -> None:
+        unknown = str(uuid.uuid4())
+        settings(listener_id=unknown)
+
+        finding = the_one("listener", Level.FAIL)
+
+        assert f"knows no listener {unknown}" in finding.detail
+        assert "AGENTPLANE_LISTENER_ID" in finding.detail
+
+    def test_namespaces_that_differ(self, settings: Set, namespace: str, http: httpx.Client) -> None:
+        http.post("/api/v1/namespaces", json={"metadata": {"name": f"{namespace}-2"}}).raise_for_status()
+        settings(watch_namespaces=f"{namespace}-2")
+
+        finding = the_one("listener", Level.FAIL)
+
+        assert f"[{namespace}]" in finding.detail
+        assert f"AGENTPLANE_WATCH_NAMESPACES is [{namespace}-2]" in finding.detail
+
+
+# --- cluster
+
+
+def test_an_api_server_that_is_not_there(settings: Set, api_server: ApiServer, tmp_path: Path) -> None:
+    settings(kubeconfig=str(elsewhere(api_server.kubeconfig, f"https://127.0.0.1:{free_port()}", tmp_path)))
+
+    assert "no answer" in the_one("cluster", Level.FAIL).detail
+
+
+def test_a_namespace_that_does_not_exist(settings: Set, namespace: str) -> None:
+    settings(watch_namespaces=f"{namespace}-typo")
+
+    finding = the_one("namespace", Level.FAIL)
+
+    assert f"has no namespace {namespace}-typo" in finding.detail
+    assert f"kubectl create namespace {namespace}-typo" in finding.mend
+
+
+def test_no_shared_ingress(settings: Set, namespace: str, http: httpx.Client) -> None:
+    http.delete(f"/apis/networking.k8s.io/v1/namespaces/{namespace}/ingresses/shared").raise_for_status()
+
+    finding = the_one("shared ingress", Level.FAIL)
+
+    assert f'namespace {namespace} has no Ingress annotated lgp-operator.io/shared-ingress: "true"' in finding.detail
+    assert "ingress.create: true" in finding.mend
+
+
+def test_two_shared_ingresses(settings: Set, namespace: str, http: httpx.Client) -> None:
+    add_ingress(http, namespace, "another")
+
+    assert "another, shared; another is used" in the_one("shared ingress", Level.WARN).detail
+
+
+def test_a_gateway_api_that_is_not_installed(settings: Set) -> None:
+    settings(gateway_enabled="true", gateway_name="edge", gateway_hostname="127.0.0.1:1", keda_enabled="true")
+
+    details = [finding.detail for finding in told("kinds", Level.FAIL)]
+
+    assert details == [
+        "the API server does not serve ScaledObject keda.sh/v1alpha1",
+        "the API server does not serve HTTPRoute gateway.networking.k8s.io/v1",
+    ]
+    assert "there is no Gateway" in told("gateway")[0].detail
+
+
+def test_no_lgp_resource(settings: Set, tmp_path: Path, stranger: str, api_server: ApiServer) -> None:
+    """An API server without it is played by a server that knows nothing at all."""
+    settings(kubeconfig=str(elsewhere(api_server.kubeconfig, stranger, tmp_path)))
+
+    finding = the_one("lgp resource", Level.FAIL)
+
+    assert "does not serve LGP apps.langchain.ai/v1alpha1" in finding.detail
+    assert "kubectl apply -f k8s/crds" in finding.mend
+
+
+@ON_REAL
+class TestPermissions:
+    """Real RBAC: the embedded API server lets everybody do everything."""
+
+    def test_a_role_that_allows_all_that_is_needed(
+        self, settings: Set, api_server: ApiServer, http: httpx.Client, namespace: str, tmp_path: Path
+    ) -> None:
+        allowed = rules(needed(Settings.load()))
+        settings(kubeconfig=str(account(api_server.kubeconfig, http, namespace, allowed, tmp_path)))
+
+        assert the_one("permissions", Level.OK)
+        assert [f for f in examine() if f.level is Level.FAIL] == []
+
+    def test_a_role_that_allows_too_little(
+        self, settings: Set, api_server: ApiServer, http: httpx.Client, namespace: str, tmp_path: Path
+    ) -> None:
+        allowed = [rule for rule in rules(needed(Settings.load())) if rule["resources"] != ["services"]]
+        for rule in allowed:
+            rule["verbs"] = [verb for verb in rule["verbs"] if rule["resources"] != ["secrets"] or verb != "delete"]
+        settings(kubeconfig=str(account(api_server.kubeconfig, http, namespace, allowed, tmp_path)))
+
+        finding = the_one("permissions", Level.FAIL)
+
+        assert finding.detail == (
+            f"namespace {namespace}: not allowed: Secret (delete); Service (get, list, watch, create, patch, delete)"
+        )
+        assert f"the Role of this account in namespace {namespace}" in finding.mend
+
+    def test_no_permission_at_all(
+        self, settings: Set, api_server: ApiServer, http: httpx.Client, namespace: str, tmp_path: Path
+    ) -> None:
+        settings(kubeconfig=str(account(api_server.kubeconfig, http, namespace, [], tmp_path)))
+
+        assert "LGP/status (patch)" in the_one("permissions", Level.FAIL).detail
+        assert "list" in the_one("shared ingress", Level.FAIL).mend
+
+    def test_a_token_that_nobody_knows(self, settings: Set, api_server: ApiServer, tmp_path: Path) -> None:
+        settings(kubeconfig=str(with_token(api_server.kubeconfig, "nobody", tmp_path)))
+
+        assert "401" in the_one("cluster", Level.FAIL).detail or "Unauthorized" in told("cluster")[0].detail
+
+    def test_the_operator_needs_no_more_where_it_is_alone(self, settings: Set) -> None:
+        settings(listener_enabled="false", digest_key="x")
+
+        kinds = {(p.kind, p.subresource): p.verbs for p in needed(Settings.load())}
+
+        assert kinds["LGP", ""] == "get list watch"
+        assert kinds["Ingress", ""] == INGRESS.verbs
+        assert {(p.kind, p.subresource) for p in OPERATOR} <= kinds.keys()
+
+
+# --- the hostname
+
+
+@ON_EMBEDDED
+class TestHostname:
+    def test_unreachable(self, settings: Set) -> None:
+        settings(ingress_hostname=f"127.0.0.1:{free_port()}")
+
+        finding = the_one("hostname", Level.WARN)
+
+        assert "no answer" in finding.detail
+        assert "AGENTPLANE_HEALTH_CHECK_ADDRESS" in finding.mend
+        assert "AGENTPLANE_HEALTH_CHECK_ENABLED=false" in finding.mend
+
+    def test_a_name_that_nobody_knows(self, settings: Set) -> None:
+        settings(ingress_hostname="agents.invalid")
+
+        assert the_one("hostname", Level.WARN)
+
+    def test_reached_through_an_address_inside_the_cluster(self, settings: Set, control_plane: ControlPlane) -> None:
+        settings(ingress_hostname="agents.invalid", health_check_address=f"127.0.0.1:{control_plane.port}")
+
+        assert f"through 127.0.0.1:{control_plane.port}" in the_one("hostname", Level.OK).detail
+
+    def test_none(self, settings: Set) -> None:
+        settings(ingress_hostname=None, health_check_enabled="false")
+
+        assert the_one("hostname", Level.WARN).mend == "set AGENTPLANE_INGRESS_HOSTNAME"

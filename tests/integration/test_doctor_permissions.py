@@ -1,0 +1,91 @@
+"""The doctor's table of permissions is enough: the whole data plane does its work with a Role of exactly that.
+
+A real kube-apiserver with RBAC, and every process of the engine as a service account whose Role is made from the
+table. A deployment is created, updated, drifts and is deleted; nobody is ever refused anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.permissions import needed
+from engine.settings import Settings
+from sandbox import envtest
+from sandbox.demo.scenario import gone
+from sandbox.demo.world import World, eventually, image
+from sandbox.stack import Cluster, Ports, Stack, kubernetes_client
+from tests.integration.service_accounts import account, rules
+
+HELLO = "hello"
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    if reason := envtest.available():
+        pytest.skip(f"real API server: {reason}")
+    overrides: dict[str, str] = {}
+    stack = Stack(
+        cluster=Cluster.ENVTEST,
+        directory=tmp_path,
+        ports=Ports.reserve(),
+        overrides=overrides,
+        without=frozenset({"flower"}),
+    )
+
+    def confine(name: str) -> None:
+        """Once the infrastructure is up, and before the engine starts."""
+        if name != "kubelet":
+            return
+        for variable, value in stack.environment().items():
+            if variable.startswith("AGENTPLANE_"):
+                monkeypatch.setenv(variable, value)
+        allowed = rules(needed(Settings.load()))
+        with kubernetes_client(stack.kubeconfig) as http:
+            confined = account(stack.kubeconfig, http, stack.namespace, allowed, tmp_path)
+        overrides["KUBECONFIG"] = str(confined)
+
+    try:
+        stack.start(confine)
+        yield World(stack)
+    finally:
+        stack.stop()
+        stack.ports.give_back()
+
+
+def test_the_whole_life_of_a_deployment_takes_no_more(world: World) -> None:
+    first = world.deploy(HELLO, image(HELLO, 1), {"GREETING_SECRET": "one"})
+    assert first.returncode == 0, first.stdout + first.stderr
+    deployment = world.deployment(HELLO)["id"]
+    lgp = world.lgp(HELLO)
+
+    second = world.deploy(HELLO, image("hello2", 2), {"GREETING_SECRET": "two"})
+    assert second.returncode == 0, second.stdout + second.stderr
+
+    for kind in ("deployments", "statefulsets"):
+        name = lgp if kind == "deployments" else f"{lgp}-db"
+        path = f"/apis/apps/v1/namespaces/{world.stack.namespace}/{kind}/{name}"
+        before = world.kubernetes.get(path).raise_for_status().json()["metadata"]["uid"]
+        world.kubernetes.delete(path).raise_for_status()
+        eventually(f"{kind} {name} is back", 30, lambda path=path, before=before: came_back(world, path, before))
+
+    deleted = world.langgraph("delete", deployment, "--force", folder=world.project(HELLO, {}))
+    assert deleted.returncode == 0, deleted.stdout + deleted.stderr
+    eventually("the control plane forgets it", 60, lambda: gone(world, deployment))
+    eventually("nothing of it is left in the cluster", 60, lambda: not world.objects_of(lgp))
+
+    refusals = [
+        (record.type, record.data.get("reason") or record.data.get("message"))
+        for record in (*world.deployment_events(deployment), *world.lgp_events(lgp))
+        if record.type in ("ActRefused", "ActDeferred", "ObjectRejected", "LgpRejected")
+    ]
+    assert not [why for _, why in refusals if "forbidden" in str(why).lower()], refusals
+    for process in ("listener", "operator", "watcher"):
+        assert "forbidden" not in world.stack.log(process).read_text().lower(), process
+
+
+def came_back(world: World, path: str, before: str) -> bool:
+    answer = world.kubernetes.get(path)
+    return answer.status_code == 200 and bool(answer.json()["metadata"]["uid"] != before)
