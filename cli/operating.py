@@ -1,8 +1,10 @@
-"""`agentplane pause`, `resume` and `release-deletions`: what a person may tell the engine, as events."""
+"""`agentplane pause`, `resume`, `release-deletions` and `archive`: what a person may tell the engine, as events."""
 
 from __future__ import annotations
 
 import getpass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from cli.log import event_log
 from cli.output import FAILED, console
@@ -11,7 +13,9 @@ from engine.errors import AgentplaneError, ConcurrencyConflict
 from engine.event import Event
 from engine.listener import events as e
 from engine.log.contract import EventLog
+from engine.log.retention import Policy, retain
 from engine.names import deployment_stream
+from engine.replay import configured
 from engine.views import DeploymentView, deployments, engine_states, find
 
 ACTOR = "cli"
@@ -71,6 +75,25 @@ def release_deletions(*, yes: bool) -> int:
         return FAILED
     console.print("the next poll lets them go on")
     return 0
+
+
+def archive(folder: Path, *, live_days: float | None, gone_days: float | None) -> None:
+    """Archive and trim by age in days; None keeps for ever."""
+    log = event_log()
+    policy = Policy(live=_days(live_days), gone=_days(gone_days))
+    done = retain(log, configured(log), policy, folder, datetime.now(UTC))
+    if done.archive is None:
+        console.print("nothing is that old")
+        return
+    events = sum(done.trimmed.values()) + sum(done.forgotten.values())
+    console.print(
+        f"{events} events of {len(done.trimmed)} live and {len(done.forgotten)} gone streams moved to {done.archive}",
+        soft_wrap=True,
+    )
+
+
+def _days(days: float | None) -> timedelta | None:
+    return None if days is None else timedelta(days=days)
 
 
 def _append(log: EventLog, stream: str, event: Event) -> None:

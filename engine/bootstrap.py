@@ -320,7 +320,6 @@ def operator_config(settings: Settings) -> OperatorConfig:
         ),
         keda_enabled=settings.keda_enabled,
         cluster_domain=settings.cluster_domain,
-        failure_grace_seconds=settings.failure_grace_seconds,
     )
 
 

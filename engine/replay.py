@@ -24,6 +24,7 @@ from engine.folding import canonical, digest
 from engine.listener.config import ListenerConfig
 from engine.listener.events import LgpApplied
 from engine.listener.machine import ListenerMachine
+from engine.log.contract import EventLog
 from engine.machine import Act, Decision, Done, Machine, Wait
 from engine.operator.config import OperatorConfig
 from engine.operator.events import ObjectRejected, ObjectsApplied
@@ -82,6 +83,7 @@ class Replay:
 class _Stream:
     half: str
     state: Any
+    version: int = 0
     at: datetime | None = None
     """When the state began."""
     acts: set[str] = field(default_factory=set)
@@ -105,7 +107,8 @@ class Replayer:
     def feed(self, record: Record) -> None:
         """Fold one record.
 
-        Raises FutureEvent for one that this program does not know, ReplayError where the log lacks a configuration.
+        Raises FutureEvent for one that this program does not know, ReplayError where the log lacks a configuration or
+        events.
         """
         self._result.events += 1
         if record.stream.startswith(ENGINE_PREFIX):
@@ -113,13 +116,18 @@ class Replayer:
             self._note(record, None, None)
             return
         stream = self._stream_of(record.stream)
+        if record.version != stream.version + 1:
+            raise ReplayError(
+                f"{record.stream}: version {record.version} follows {stream.version}: events are missing; if they were "
+                "archived, import the archives together with this log"
+            )
         machine = self._machine(stream.half)
         event = machine.events.decode(record)
         self._decide_until(record.at, stream, machine)
         if record.actor == machine.name:
             self._compare(record, event, stream)
         stream.state = machine.evolve(stream.state, event, record.at)
-        stream.at = record.at
+        stream.at, stream.version = record.at, record.version
         self._note(record, stream.state, machine.decide(stream.state, record.at))
 
     def finish(self) -> Replay:
@@ -136,6 +144,10 @@ class Replayer:
         """Yield every stream with its state as folded so far."""
         for name, stream in sorted(self._streams.items()):
             yield name, stream.state
+
+    def machines(self) -> dict[str, Machine[Any]]:
+        """Return the halves as configured last, by stream prefix."""
+        return {machine.stream_prefix: machine for machine in self._machines.values()}
 
     def _configure(self, event: Event) -> None:
         if isinstance(event, ConfigurationRecorded):
@@ -209,6 +221,15 @@ class Replayer:
                 }
             )
         )
+
+
+def configured(events: EventLog) -> dict[str, Machine[Any]]:
+    """Return the halves as the log configures them last, by stream prefix."""
+    replayer = Replayer()
+    for stream in events.streams(ENGINE_PREFIX):
+        for record in events.read(stream):
+            replayer.feed(record)
+    return replayer.machines()
 
 
 def applied_digests(event: Event) -> set[str]:

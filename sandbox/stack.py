@@ -139,10 +139,7 @@ class Stack:
             "POLL_SECONDS": "1",
             "SWEEP_SECONDS": "1",
             # Short, so that the lock of a worker that was killed runs out while one watches.
-            "LOCK_SECONDS": "9",
-            "REQUEST_TIMEOUT_SECONDS": "2.5",
-            "CONNECT_TIMEOUT_SECONDS": "0.5",
-            "HEALTH_CHECK_TIMEOUT_SECONDS": "2.5",
+            "LOCK_SECONDS": "3",
             "FAILURE_GRACE_SECONDS": "3",
             "INGRESS_HOSTNAME": self.hostname,
             "INGRESS_TLS_ENABLED": "false",

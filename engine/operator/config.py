@@ -79,8 +79,6 @@ class OperatorConfig(_Frozen):
     """CPU request of a database whose LGP names none; the limit is twice that."""
     database_memory_mb: int = Field(default=2048, ge=1)
     """Memory request in MiB of a database whose LGP names none; the limit is twice that."""
-    failure_grace_seconds: float = Field(default=60.0, ge=0)
-    """How long a workload may look broken before it counts as Degraded."""
 
     @model_validator(mode="after")
     def _one_route(self) -> Self:

@@ -148,6 +148,7 @@ def crash(world: World, progress: Progress) -> None:
     stream = lgp_stream(world.stack.namespace, lgp)
     eventually("the operator saw the LGP", 30, lambda: world.events.version(stream) > 0)
     killed.append(("operator", world.stack.kill("operator")))
+    expect("RevisionDeployed" not in types(world, deployment_id), "the deployment was over before the workers died")
     client.join(90)
     expect(bool(results), "langgraph deploy did not end")
     succeeded(results[0], "langgraph deploy during the crashes")
