@@ -123,9 +123,7 @@ def show(report: Report, deployments: int, objects: int, run: Converged, bare: C
     report.add("of that, creating on the control plane", run.created, "s")
     report.add("first deployment complete", run.first_applied, "s")
     report.add("agentplane", rate, "objects/s", note=f"{deployments / run.seconds:.3g} deployments/s")
-    report.add(
-        "raw limit", limit, "objects/s", note=f"{bare:.3g} s for the same objects, {raw.CONNECTIONS} connections"
-    )
+    report.add("raw limit", limit, "objects/s", note=f"{bare.seconds:.3g} s, {raw.CONNECTIONS} connections")
     report.add("agentplane / raw limit", rate / limit)
     report.add("Kopf operator", objects / kopf.seconds, "objects/s", note="from LGPs alone: no control plane, no log")
     report.add("Kopf operator / raw limit", bare.seconds / kopf.seconds)

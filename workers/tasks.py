@@ -26,8 +26,10 @@ POLL, SWEEP = "listener.poll", "engine.sweep"
 
 FORGOTTEN_SWEEPS = 2
 """Sweeps that a dirty stream may wait for its message before it is asked for again."""
-MOST_WAITING = 500
-"""Messages in a queue above which a sweep adds none: what it would ask for is among them, or is asked for later."""
+MOST_WAITING = 32
+"""Messages in a queue above which a sweep adds none: what it would ask for is among them most likely, and is asked for
+once the queue is shorter if not. More would only have streams looked at again and again that wait for their turn:
+while 200 deployments came at once, half of all messages were such."""
 
 
 class Sends(Protocol):

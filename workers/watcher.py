@@ -193,9 +193,13 @@ class Core:
             return 0
         # The fold stays as it is until it has read back what it appends, like everybody else's events.
         self._stale.add(stream)
+        mark = self._events.mark(stream)
         self._events.append(stream, fold.version, events, actor=ACTOR)
         log.info("observed", stream=stream, version=fold.version + len(events), events=[event.type for event in events])
-        self._dispatch(stream)
+        # A stream that was dirty before and has been since is asked for already: its message waits in a queue, or
+        # somebody is at work on it, who cannot settle it without seeing these events.
+        if not mark or self._events.mark(stream) != mark:
+            self._dispatch(stream)
         self._ask(stream, now + SOON)
         return len(events)
 
