@@ -1,0 +1,245 @@
+"""Helm installs, upgrades and removes the chart on an API server, embedded and real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from engine.adapters.kinds import PLURALS
+from engine.ports import Manifest
+from sandbox import envtest
+from tests.chart.rendering import NEEDED, RELEASE, ROOT, UPSTREAM, Values, at, chart, helm, layered
+from tests.conftest import ApiServer
+from tests.integration.operator_stack import install_crd, until
+
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+CRD = f"{CRDS}/lgps.apps.langchain.ai"
+REFERENCE = ROOT.parent / "shared" / "reference" / "crds"
+
+THERE = at("operator.createCRDs", False)
+"""The definition of LGPs is in the cluster already."""
+
+EVERYTHING: Values = {
+    "flower": {"enabled": True, "existingSecretName": "flower"},
+    "networkPolicy": {"enabled": True},
+    "proxy": {"httpsProxy": "http://proxy.example:3128"},
+    "caBundle": {"configMapName": "authorities"},
+    "listener": {"pdb": {"enabled": True}, "autoscaling": {"enabled": True}},
+    "operator": {"pdb": {"enabled": True}, "templates": {"service": "kind: Service"}},
+    "redis": {"pdb": {"enabled": True}},
+    "ingress": {
+        "metricsPrefix": "data-plane",
+        "tls": [{"hosts": ["agents.example.com"], "secretName": "tls"}],
+        "ingressClassName": "nginx",
+    },
+    "commonLabels": {"team": "agents"},
+    "commonAnnotations": {"owner": "platform"},
+    "commonEnv": [{"name": "TZ", "value": "UTC"}],
+    "commonVolumes": [{"name": "more", "emptyDir": {}}],
+    "commonVolumeMounts": [{"name": "more", "mountPath": "/more"}],
+}
+"""Whatever is off by default."""
+
+
+def path_of(manifest: Manifest, namespace: str) -> str:
+    version = manifest["apiVersion"]
+    root = f"/apis/{version}" if "/" in version else f"/api/{version}"
+    plural = PLURALS[manifest["kind"]]
+    name = manifest["metadata"]["name"]
+    if manifest["kind"] == "CustomResourceDefinition":
+        return f"{root}/{plural}/{name}"
+    return f"{root}/namespaces/{manifest['metadata'].get('namespace', namespace)}/{plural}/{name}"
+
+
+def manifests(release: Any) -> list[Manifest]:
+    return [manifest for manifest in yaml.safe_load_all(release["manifest"]) if manifest]
+
+
+def versions(http: httpx.Client, release: Any, namespace: str) -> dict[str, Any]:
+    """Path → uid and what somebody asked for; a status moves by itself."""
+    found = {}
+    for manifest in manifests(release):
+        path = path_of(manifest, namespace)
+        live = http.get(path)
+        assert live.status_code == 200, f"{path}: {live.text}"
+        found[path] = [live.json()["metadata"]["uid"], live.json()["metadata"].get("generation"), *content(live.json())]
+    return found
+
+
+def content(live: Manifest) -> list[Any]:
+    metadata = {key: value for key, value in live["metadata"].items() if key in ("labels", "annotations")}
+    if live["kind"] == "Deployment":  # counts its revisions there
+        metadata = {"labels": metadata["labels"]}
+    return [metadata, *(live.get(key) for key in ("spec", "data", "rules", "roleRef", "subjects"))]
+
+
+def lgp(namespace: str) -> Manifest:
+    return {
+        "apiVersion": "apps.langchain.ai/v1alpha1",
+        "kind": "LGP",
+        "metadata": {"name": "hello", "namespace": namespace},
+        "spec": {"serverSpec": {"image": "registry.example/hello:1"}},
+    }
+
+
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["least", "everything"])
+def test_every_object_is_accepted_and_an_upgrade_without_a_change_changes_nothing(
+    server: ApiServer, namespaces: Callable[[], str], releases: Callable[[str], Any], values: Values
+) -> None:
+    namespace = namespaces()
+    install_crd(server)
+    config = releases(namespace)
+    given = layered(NEEDED, THERE, values)
+
+    release = config.install(chart(), RELEASE, given)
+    with server.http() as http:
+        before = versions(http, release, namespace)
+        again = config.upgrade(chart(), RELEASE, given)
+        assert versions(http, again, namespace) == before
+        assert len(before) >= 20
+
+
+def test_an_upgrade_keeps_the_paths_of_agents_on_the_shared_ingress(
+    server: ApiServer, namespaces: Callable[[], str], releases: Callable[[str], Any]
+) -> None:
+    namespace = namespaces()
+    install_crd(server)
+    config = releases(namespace)
+    config.install(chart(), RELEASE, layered(NEEDED, THERE))
+    shared = f"/apis/networking.k8s.io/v1/namespaces/{namespace}/ingresses/{RELEASE}-ingress"
+    backend = {"service": {"name": "hello", "port": {"number": 8000}}}
+    rule = {
+        "host": "agents.example.com",
+        "http": {"paths": [{"path": "/lgp/hello", "pathType": "Prefix", "backend": backend}]},
+    }
+    with server.http() as http:
+        assert http.get(shared).json()["spec"]["rules"] == [{"host": "agents.example.com"}]
+        headers = {"Content-Type": "application/merge-patch+json", "User-Agent": "agentplane"}
+        http.patch(shared, json={"spec": {"rules": [rule]}}, headers=headers).raise_for_status()
+
+        extra = [{"path": "/docs", "pathType": "Prefix", "backend": backend}]
+        config.upgrade(chart(), RELEASE, layered(NEEDED, THERE, at("ingress.additionalPaths", extra)))
+
+        assert http.get(shared).json()["spec"]["rules"] == [rule]
+        paths = http.get(shared.removesuffix("-ingress") + "-paths").json()["spec"]["rules"]
+        assert paths == [{"host": "agents.example.com", "http": {"paths": extra}}]
+
+
+def test_removal_leaves_agents_their_definition_and_the_event_log(
+    server: ApiServer, namespaces: Callable[[], str], releases: Callable[[str], Any]
+) -> None:
+    namespace = namespaces()
+    with server.http() as http:
+        http.delete(CRD)
+        until(lambda: http.get(CRD).status_code == 404, "the definition is gone")
+        config = releases(namespace)
+
+        release = config.install(chart(), RELEASE, NEEDED)
+        until(lambda: http.get("/apis/apps.langchain.ai/v1alpha1/lgps").status_code == 200, "LGPs are served")
+        lgps = f"/apis/apps.langchain.ai/v1alpha1/namespaces/{namespace}/lgps"
+        http.post(lgps, json=lgp(namespace)).raise_for_status()
+        config.uninstall(RELEASE)
+
+        left = [path for path in (path_of(m, namespace) for m in manifests(release)) if still(http, path)]
+        assert left == [CRD]
+        assert http.get(f"{lgps}/hello").status_code == 200
+        claims = http.get(f"/api/v1/namespaces/{namespace}/persistentvolumeclaims").json()["items"]
+        assert [claim["metadata"]["name"] for claim in claims] in ([], [f"data-{RELEASE}-redis-0"])
+
+        config.install(chart(), RELEASE, NEEDED)  # the kept definition is still its own
+
+
+def still(http: httpx.Client, path: str) -> bool:
+    """Whether an object is there, and not about to go."""
+    answer = http.get(path)
+    return answer.status_code == 200 and "deletionTimestamp" not in answer.json()["metadata"]
+
+
+def test_a_second_installation_is_told_that_the_definition_is_there(
+    server: ApiServer, namespaces: Callable[[], str], releases: Callable[[str], Any]
+) -> None:
+    first, second = namespaces(), namespaces()
+    with server.http() as http:
+        http.delete(CRD)
+        until(lambda: http.get(CRD).status_code == 404, "the definition is gone")
+    releases(first).install(chart(), RELEASE, NEEDED)
+
+    with pytest.raises(helm.HelmError) as refusal:
+        releases(second).install(chart(), RELEASE, NEEDED)
+
+    assert f"is installed already, by release {RELEASE} in namespace {first}" in str(refusal.value)
+    assert "set operator.createCRDs=false" in str(refusal.value)
+    assert releases(second).list() == []
+    releases(second).install(chart(), RELEASE, layered(NEEDED, THERE))
+
+
+def test_workers_are_scaled_by_keda_where_it_is_and_by_a_number_where_not(
+    server: ApiServer, namespaces: Callable[[], str], releases: Callable[[str], Any]
+) -> None:
+    if not REFERENCE.exists():
+        pytest.skip(f"{REFERENCE} is not here")
+    install_crd(server)
+    scaled = {"enabled": True, "maxReplicas": 5, "keda": {"enabled": True}}
+    password = {"external": {"enabled": True, "connectionUrl": "rediss://me:secret@redis.example:6380/3"}}
+    values = layered(NEEDED, THERE, {"listener": {"autoscaling": scaled}, "redis": password})
+    without = releases(namespaces())
+    release = without.install(chart(), RELEASE, values)
+    assert [m for m in manifests(release) if m["kind"] == "ScaledObject"] == []
+    workers = next(
+        m
+        for m in manifests(release)
+        if m["metadata"]["name"] == f"{RELEASE}-listener" and "replicas" in m.get("spec", {})
+    )
+    assert workers["spec"]["replicas"] == 3
+    assert "there are 3" in without.get_all(RELEASE)["info"]["notes"]
+
+    definitions = envtest.load_crds(
+        REFERENCE / "scaledobjects.keda.sh.yaml", REFERENCE / "triggerauthentications.keda.sh.yaml"
+    )
+    with server.http() as http:
+        for definition in definitions:
+            assert http.post(CRDS, json=definition).status_code in (201, 409)
+        until(lambda: http.get("/apis/keda.sh/v1alpha1/scaledobjects").status_code == 200, "ScaledObjects are served")
+        until(lambda: http.get("/apis/keda.sh/v1alpha1/triggerauthentications").status_code == 200, "and the other")
+        namespace = namespaces()
+        release = releases(namespace).install(chart(), RELEASE, values)
+        live = http.get(f"/apis/keda.sh/v1alpha1/namespaces/{namespace}/scaledobjects/{RELEASE}-listener").json()
+        for definition in definitions:
+            http.delete(f"{CRDS}/{definition['metadata']['name']}")
+
+    assert (live["spec"]["minReplicaCount"], live["spec"]["maxReplicaCount"]) == (3, 5)
+    prefix = f"{namespace}-{RELEASE}"
+    triggers = [trigger["metadata"] for trigger in live["spec"]["triggers"]]
+    assert [trigger["listName"] for trigger in triggers] == [
+        f"{prefix}:{prefix}.control-plane",
+        f"{prefix}:{prefix}.reconcile",
+        f"{prefix}:unacked",
+    ]
+    assert {trigger["address"] for trigger in triggers} == {"redis.example:6380"}
+    assert {(t["databaseIndex"], t["enableTLS"], t["username"]) for t in triggers} == {("3", "true", "me")}
+    deployments = {m["metadata"]["name"]: m for m in manifests(release) if m["kind"] == "Deployment"}
+    assert "replicas" not in deployments[f"{RELEASE}-listener"]["spec"]
+
+
+@pytest.mark.skipif(not UPSTREAM.exists(), reason=f"{UPSTREAM} is not here")
+def test_the_upstream_values_file_installs_the_workloads_that_people_expect(
+    server: ApiServer, namespaces: Callable[[], str], releases: Callable[[str], Any]
+) -> None:
+    install_crd(server)
+    namespace = namespaces()
+    upstream = yaml.safe_load(UPSTREAM.read_text(encoding="utf-8"))
+
+    release = releases(namespace).install(chart(), RELEASE, layered(upstream, NEEDED, THERE))
+
+    workloads = {f"{m['kind']} {m['metadata']['name']}" for m in manifests(release) if "template" in m.get("spec", {})}
+    assert workloads == {
+        f"Deployment {RELEASE}-listener",
+        f"Deployment {RELEASE}-operator",
+        f"Deployment {RELEASE}-beat",
+        f"Deployment {RELEASE}-watcher",
+        f"StatefulSet {RELEASE}-redis",
+    }
