@@ -8,7 +8,16 @@ from cli.findings import Finding, Level, fail, ok, warn
 from engine import bootstrap
 from engine.errors import ObjectRefused
 from engine.names import LGP_API_VERSION, LGP_KIND, SHARED_INGRESS_ANNOTATION
-from engine.permissions import AUTOSCALER, HTTP_ROUTE, INGRESS, SCALED_OBJECT, VIRTUAL_SERVICE, Permission, needed
+from engine.permissions import (
+    AUTOSCALER,
+    HTTP_ROUTE,
+    INGRESS,
+    SCALED_OBJECT,
+    VIRTUAL_SERVICE,
+    Permission,
+    needed,
+    together,
+)
 from engine.ports import Cluster, Manifest, ObjectKey
 from engine.settings import Settings, variable
 
@@ -43,7 +52,7 @@ def _kinds(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
     """Kinds that only some installations have."""
     if not settings.operator_enabled:
         return
-    wanted: list[tuple[Permission, Level, str]] = [
+    wanted: list[tuple[tuple[str, str], Level, str]] = [
         (AUTOSCALER, Level.WARN, "LGPs that ask for autoscaling will be Degraded: use Kubernetes 1.23 or newer"),
     ]
     if settings.keda_enabled:
@@ -53,9 +62,9 @@ def _kinds(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
         wanted.append((HTTP_ROUTE, Level.FAIL, "install the Gateway API, or choose another route"))
     if settings.routing.kind == "istio":
         wanted.append((VIRTUAL_SERVICE, Level.FAIL, "install Istio, or choose another route"))
-    for permission, level, mend in wanted:
-        if not cluster.served(permission.api_version, permission.kind):
-            detail = f"the API server does not serve {permission.kind} {permission.api_version}"
+    for (api_version, kind), level, mend in wanted:
+        if not cluster.served(api_version, kind):
+            detail = f"the API server does not serve {kind} {api_version}"
             yield Finding(level=level, subject="kinds", detail=detail, mend=mend)
 
 
@@ -69,25 +78,52 @@ def _exists(cluster: Cluster, namespace: str) -> bool:
 
 
 def _permissions(cluster: Cluster, settings: Settings, namespace: str) -> Iterator[Finding]:
+    """What this account may do. Where each process has an account of its own, it is enough for one of them."""
+    needs = needed(settings)
+    allowed = {
+        (permission, verb): _allowed(cluster, permission, verb, namespace)
+        for permission in together(needs.values())
+        for verb in permission.verbs.split()
+    }
+    may = {(str(p), p.api_version, verb) for (p, verb), yes in allowed.items() if yes}
+    lacks = {process: _lacking(permissions, may) for process, permissions in needs.items()}
+    able = [process for process, missing in lacks.items() if not missing]
+    unable = {process: missing for process, missing in lacks.items() if missing}
+    if not unable:
+        yield ok("permissions", f"namespace {namespace}: all that {', '.join(able)} need")
+    elif able:
+        told = "; ".join(f"the {process} would need {missing}" for process, missing in unable.items())
+        yield warn(
+            "permissions",
+            f"namespace {namespace}: this account may do all that the {', '.join(able)} needs; {told}",
+            "fine where each process has an account of its own, as with the chart: look from the pods of the others "
+            "too; where one account serves all, add these verbs to its Role",
+        )
+    else:
+        told = _lacking(together(needs.values()), may)
+        yield fail(
+            "permissions",
+            f"namespace {namespace}: not allowed: {told}",
+            f"add these verbs to the Role of this account in namespace {namespace} (the chart makes it: rbac.create)",
+        )
+
+
+def _lacking(permissions: list[Permission], may: set[tuple[str, str, str]]) -> str:
+    """Return which of `permissions` are not among those allowed, for a person; empty when none is missing."""
     missing = {
         str(permission): verbs
-        for permission in needed(settings)
-        if permission != AUTOSCALER or cluster.served(permission.api_version, permission.kind)
-        if (verbs := [verb for verb in permission.verbs.split() if not _allowed(cluster, permission, verb, namespace)])
+        for permission in permissions
+        if (verbs := [v for v in permission.verbs.split() if (str(permission), permission.api_version, v) not in may])
     }
-    if not missing:
-        yield ok("permissions", f"namespace {namespace}: all that is needed")
-        return
-    told = "; ".join(f"{what} ({', '.join(verbs)})" for what, verbs in missing.items())
-    yield fail(
-        "permissions",
-        f"namespace {namespace}: not allowed: {told}",
-        f"add these verbs to the Role of this account in namespace {namespace} (the chart: RBAC is created with it)",
-    )
+    return ", ".join(f"{what} ({', '.join(verbs)})" for what, verbs in missing.items())
 
 
 def _allowed(cluster: Cluster, permission: Permission, verb: str, namespace: str) -> bool:
-    return cluster.allowed(verb, permission.api_version, permission.kind, namespace, subresource=permission.subresource)
+    """Whether our account may; a verb on an autoscaler that the cluster does not have is not missed."""
+    kind = (permission.api_version, permission.kind)
+    if kind == AUTOSCALER and not cluster.served(*kind):
+        return True
+    return cluster.allowed(verb, *kind, namespace, subresource=permission.subresource)
 
 
 def _ingress(cluster: Cluster, settings: Settings, namespace: str) -> Iterator[Finding]:
@@ -96,9 +132,11 @@ def _ingress(cluster: Cluster, settings: Settings, namespace: str) -> Iterator[F
     home = settings.ingress_namespace or namespace
     annotation = f'{SHARED_INGRESS_ANNOTATION}: "true"'
     try:
-        found = sorted(map(_name, filter(_is_shared, cluster.list(INGRESS.api_version, INGRESS.kind, home))))
+        found = sorted(map(_name, filter(_is_shared, cluster.list(*INGRESS, home))))
     except ObjectRefused as error:
-        yield fail("shared ingress", str(error), f"allow this account to list Ingresses in namespace {home}")
+        yield warn(
+            "shared ingress", f"cannot be looked at: {error}", f"look with an account that may list Ingresses in {home}"
+        )
         return
     if not found:
         yield fail(
@@ -128,7 +166,7 @@ def _name(manifest: Manifest) -> str:
 
 def _gateway(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
     """The Gateway that routes refer to."""
-    api_versions = {"gateway": HTTP_ROUTE.api_version, "istio": VIRTUAL_SERVICE.api_version}
+    api_versions = {"gateway": HTTP_ROUTE[0], "istio": VIRTUAL_SERVICE[0]}
     kind = settings.routing.kind
     if kind not in api_versions or not settings.operator_enabled:
         return

@@ -1,13 +1,13 @@
-"""What each half asks of Kubernetes, as a table: what `agentplane doctor` checks, and what a Role must allow.
+"""What each process asks of Kubernetes, as a table: what `agentplane doctor` checks, and what a Role must allow.
 
-An apply reads, then patches, and creates what is not there, so it takes `get`, `create` and `patch`. Whatever is
-applied is watched for drift (`list`, `watch`) and deleted in the end. `lgps/finalizers` is asked for by clusters
-that let only those name an object as owner who may delay its deletion (OpenShift does).
+An apply reads, then patches, and creates what is not there, so it takes `get`, `create` and `patch`. Leftovers are
+listed and deleted. The watcher lists and watches, and reads what it suspects. `lgps/finalizers` is asked for by
+clusters that let only those name an object as owner who may delay its deletion (OpenShift does).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from engine.names import LGP_API_VERSION, LGP_KIND
@@ -15,8 +15,10 @@ from engine.settings import Settings
 
 INGRESS_API_VERSION = "networking.k8s.io/v1"
 
-APPLIED = "get list watch create patch delete"
-"""Verbs for objects that are applied, watched and deleted."""
+APPLIED = "get list create patch delete"
+"""Verbs for objects that are applied and deleted."""
+WATCHED = "get list watch"
+"""Verbs for objects that are watched for drift."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,54 +40,73 @@ def _of(api_version: str, kind: str, verbs: str, subresource: str = "") -> Permi
 
 
 LISTENER = (
-    _of(LGP_API_VERSION, LGP_KIND, APPLIED),
+    _of(LGP_API_VERSION, LGP_KIND, "get create patch delete"),
     _of("v1", "Secret", APPLIED),
 )
-"""Of the listener half, watcher included."""
-
 OPERATOR = (
-    _of(LGP_API_VERSION, LGP_KIND, "get list watch"),
+    _of(LGP_API_VERSION, LGP_KIND, "get"),
     _of(LGP_API_VERSION, LGP_KIND, "patch", "status"),
     _of(LGP_API_VERSION, LGP_KIND, "update", "finalizers"),
     _of("apps/v1", "Deployment", APPLIED),
     _of("apps/v1", "StatefulSet", APPLIED),
-    _of("apps/v1", "ReplicaSet", "list watch"),
     _of("v1", "Service", APPLIED),
     _of("v1", "Secret", APPLIED),
     _of("v1", "PersistentVolumeClaim", "list delete"),
+)
+WATCHER = (
+    _of(LGP_API_VERSION, LGP_KIND, WATCHED),
+    _of("v1", "Secret", WATCHED),
+)
+"""In any case; the rest only beside an operator."""
+OPERATOR_WATCHER = (
+    _of("apps/v1", "Deployment", WATCHED),
+    _of("apps/v1", "StatefulSet", WATCHED),
+    _of("apps/v1", "ReplicaSet", "list watch"),
+    _of("v1", "Service", WATCHED),
     _of("v1", "Pod", "list watch"),
 )
-"""Of the operator half, watcher included."""
 
-INGRESS = _of(INGRESS_API_VERSION, "Ingress", "list watch patch")
-HTTP_ROUTE = _of("gateway.networking.k8s.io/v1", "HTTPRoute", APPLIED)
-VIRTUAL_SERVICE = _of("networking.istio.io/v1", "VirtualService", APPLIED)
-SCALED_OBJECT = _of("keda.sh/v1alpha1", "ScaledObject", APPLIED)
-AUTOSCALER = _of("autoscaling/v2", "HorizontalPodAutoscaler", APPLIED)
+INGRESS = (INGRESS_API_VERSION, "Ingress")
+HTTP_ROUTE = ("gateway.networking.k8s.io/v1", "HTTPRoute")
+VIRTUAL_SERVICE = ("networking.istio.io/v1", "VirtualService")
+SCALED_OBJECT = ("keda.sh/v1alpha1", "ScaledObject")
+AUTOSCALER = ("autoscaling/v2", "HorizontalPodAutoscaler")
+"""Kinds, with their API versions, that are used where they are switched on, or asked for."""
 
-ROUTES = {"ingress": INGRESS, "gateway": HTTP_ROUTE, "istio": VIRTUAL_SERVICE}
-"""Kind of route → what the operator needs for it."""
+ROUTES = {"gateway": HTTP_ROUTE, "istio": VIRTUAL_SERVICE}
+"""Kind of route → what the operator applies for it. (Of the shared Ingress it changes the paths only.)"""
 
 
-def needed(settings: Settings) -> list[Permission]:
-    """Return what the halves that run here need in every watched namespace, each kind once."""
+def needed(settings: Settings) -> dict[str, list[Permission]]:
+    """Return what each process that runs here needs in every watched namespace, by the process."""
+    found: dict[str, list[Permission]] = {}
+    if settings.listener_enabled:
+        found["listener"] = list(LISTENER)
+    if settings.operator_enabled:
+        found["operator"] = [*OPERATOR, *_routed(settings, "list patch"), *_extra(settings, APPLIED)]
+    if found:
+        found["watcher"] = list(WATCHER)
+    if settings.operator_enabled:
+        found["watcher"] += [*OPERATOR_WATCHER, *_routed(settings, "list watch"), *_extra(settings, WATCHED)]
+    return found
+
+
+def together(needs: Iterable[Iterable[Permission]]) -> list[Permission]:
+    """Return what one account of several processes needs, each kind once."""
     verbs: dict[tuple[str, str, str], dict[str, None]] = {}
-    for permission in _asked(settings):
+    for permission in (permission for process in needs for permission in process):
         key = (permission.api_version, permission.kind, permission.subresource)
         verbs.setdefault(key, {}).update(dict.fromkeys(permission.verbs.split()))
-    return [
-        _of(api_version, kind, " ".join(asked), subresource)
-        for (api_version, kind, subresource), asked in verbs.items()
-    ]
+    return [_of(version, kind, " ".join(asked), sub) for (version, kind, sub), asked in verbs.items()]
 
 
-def _asked(settings: Settings) -> Iterator[Permission]:
-    if settings.listener_enabled:
-        yield from LISTENER
-    if settings.operator_enabled:
-        yield from OPERATOR
-        yield AUTOSCALER
-        if settings.keda_enabled:
-            yield SCALED_OBJECT
-        if settings.routing.kind in ROUTES:
-            yield ROUTES[settings.routing.kind]
+def _routed(settings: Settings, verbs: str) -> list[Permission]:
+    return [_of(*INGRESS, verbs)] if settings.routing.kind == "ingress" else []
+
+
+def _extra(settings: Settings, verbs: str) -> Iterator[Permission]:
+    yield _of(*AUTOSCALER, verbs)
+    if settings.keda_enabled:
+        yield _of(*SCALED_OBJECT, verbs)
+    if settings.routing.kind in ROUTES:
+        yield _of(*ROUTES[settings.routing.kind], verbs)

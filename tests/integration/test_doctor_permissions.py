@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.permissions import needed
+from engine.permissions import needed, together
 from engine.settings import Settings
 from sandbox import envtest
 from sandbox.demo.scenario import gone
@@ -42,7 +42,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         for variable, value in stack.environment().items():
             if variable.startswith("AGENTPLANE_"):
                 monkeypatch.setenv(variable, value)
-        allowed = rules(needed(Settings.load()))
+        allowed = rules(together(needed(Settings.load()).values()))
         with kubernetes_client(stack.kubeconfig) as http:
             confined = account(stack.kubeconfig, http, stack.namespace, allowed, tmp_path)
         overrides["KUBECONFIG"] = str(confined)
