@@ -1,0 +1,288 @@
+"""Our definition of the LGP: it takes whatever upstream's takes, and people can use it with kubectl."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.conftest import ApiServer
+from tests.integration.operator_stack import install_crd, until
+
+OURS = Path(__file__).resolve().parents[2] / "k8s" / "crds" / "lgps.apps.langchain.ai.yaml"
+UPSTREAM = Path(__file__).resolve().parents[3] / "shared" / "reference" / "crds" / "lgps.apps.langchain.ai.yaml"
+
+Schema = dict[str, Any]
+
+PRESERVE = "x-kubernetes-preserve-unknown-fields"
+COMPARED = (
+    "type",
+    "format",
+    "default",
+    "enum",
+    "required",
+    "maximum",
+    "maxLength",
+    "maxItems",
+    "nullable",
+    "x-kubernetes-int-or-string",
+)
+"""What must be the same where both definitions speak of a field."""
+DEFAULTS_OF_KUBERNETES = (
+    "",
+    "TCP",
+    "ext4",
+    "xfs",
+    False,
+    "default",
+    "/etc/ceph/keyring",
+    "rbd",
+    "admin",
+    "ThinProvisioned",
+)
+"""Defaults of upstream inside what ours leaves open: Kubernetes gives the same ones to containers and volumes."""
+OURS_ALONE = {("spec.serverSpec.replicas", "minimum", 0), ("spec.serverSpec.numJobsPerWorker", "minimum", 0)}
+"""What ours refuses and upstream's does not: numbers that no Deployment could have."""
+
+
+def schema(file: Path) -> Schema:
+    definition = yaml.safe_load(file.read_text())
+    (version,) = definition["spec"]["versions"]
+    found: Schema = version["schema"]["openAPIV3Schema"]
+    return found
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of upstream's, beside what ours says of it; None where ours leaves it open."""
+
+    path: str
+    theirs: Schema
+    ours: Schema | None
+
+
+def fields(theirs: Schema, ours: Schema | None, path: str = "") -> Iterator[Field]:
+    """Yield every field of upstream's. Fails for one that ours would prune or refuse."""
+    yield Field(path.lstrip("."), theirs, ours)
+    for name, field in theirs.get("properties", {}).items():
+        yield from _below(f"{path}.{name}", field, ours, lambda found, name=name: found.get("properties", {}).get(name))
+    for part in ("items", "additionalProperties"):
+        if isinstance(theirs.get(part), dict):
+            yield from _below(f"{path}[]", theirs[part], ours, lambda found, part=part: found.get(part))
+
+
+def _below(path: str, theirs: Schema, parent: Schema | None, step: Callable[[Schema], Any]) -> Iterator[Field]:
+    ours = step(parent) if parent is not None else None
+    kept = parent is None or isinstance(ours, dict) or parent.get(PRESERVE)
+    assert kept, f"{path.lstrip('.')} would be pruned by our definition"
+    yield from fields(theirs, ours, path)
+
+
+@pytest.fixture(scope="module")
+def compared() -> list[Field]:
+    if not UPSTREAM.exists():
+        pytest.skip(f"upstream's definition is not at {UPSTREAM}")
+    return list(fields(schema(UPSTREAM), schema(OURS)))
+
+
+def test_every_field_of_upstream_is_taken(compared: list[Field]) -> None:
+    assert len(compared) > 900
+    paths = {field.path for field in compared}
+    assert {"spec.serverSpec.sidecars[].lifecycle.preStop.exec.command[]", "status.conditions[].reason"} <= paths
+
+
+def test_types_and_defaults_are_the_same(compared: list[Field]) -> None:
+    differences = [
+        (field.path, word, field.theirs.get(word), field.ours.get(word))
+        for field in compared
+        if field.ours is not None
+        for word in COMPARED
+        if field.theirs.get(word) != field.ours.get(word) and not _left_to_kubernetes(field, word)
+    ]
+    assert differences == []
+
+
+def _left_to_kubernetes(field: Field, word: str) -> bool:
+    """What is required inside containers and volumes is refused when they are applied."""
+    return word == "required" and field.ours is not None and bool(field.ours.get(PRESERVE))
+
+
+def test_defaults_in_what_is_left_open_are_those_of_kubernetes(compared: list[Field]) -> None:
+    given = {
+        field.path: field.theirs["default"] for field in compared if field.ours is None and "default" in field.theirs
+    }
+    assert {path: value for path, value in given.items() if value not in DEFAULTS_OF_KUBERNETES} == {}
+
+
+def test_ours_is_not_stricter(compared: list[Field]) -> None:
+    words = ("minimum", "minLength", "minItems", "pattern", "x-kubernetes-validations", "minProperties")
+    stricter = {
+        (field.path, word, field.ours[word])
+        for field in compared
+        if field.ours is not None
+        for word in words
+        if word in field.ours and field.ours[word] != field.theirs.get(word)
+    }
+    assert stricter == OURS_ALONE
+
+
+def test_ours_says_nothing_of_fields_that_upstream_does_not_have(compared: list[Field]) -> None:
+    """A field of our own would be pruned by upstream's definition where that one is installed."""
+    theirs = {field.path for field in compared}
+    ours = {field.path for field in fields(schema(OURS), None)}
+    assert ours - theirs == set()
+
+
+def test_every_field_of_ours_is_described() -> None:
+    silent = [
+        field.path
+        for field in fields(schema(OURS), None)
+        if "description" not in field.theirs and not field.path.endswith("[]")
+    ]
+    assert silent == ["apiVersion", "kind", "metadata"]
+
+
+# --- on API servers
+
+Kubectl = Callable[..., str]
+
+
+@pytest.fixture
+def kubectl(api_server: ApiServer, namespace: str, tmp_path_factory: pytest.TempPathFactory) -> Kubectl:
+    """`kubectl("get", "lgps")`: in the test's namespace, with objects in `stdin`."""
+    binary = shutil.which("kubectl")
+    if binary is None:
+        pytest.skip("kubectl is not installed")
+    install_crd(api_server)
+    home = tmp_path_factory.mktemp("home")
+
+    def run(*arguments: str, stdin: Any = None) -> str:
+        command = [binary, "--kubeconfig", str(api_server.kubeconfig), "--namespace", namespace, *arguments]
+        finished = subprocess.run(
+            command,
+            input=json.dumps(stdin) if stdin is not None else None,
+            env={**os.environ, "HOME": str(home)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert finished.returncode == 0, f"kubectl {' '.join(arguments)}: {finished.stdout}{finished.stderr}"
+        return finished.stdout
+
+    return run
+
+
+LGP = {
+    "apiVersion": "apps.langchain.ai/v1alpha1",
+    "kind": "LGP",
+    "metadata": {"name": "hello"},
+    "spec": {"serverSpec": {"image": "registry.example/hello:1"}, "database": {}, "redis": {}},
+}
+
+
+def put_status(http: httpx.Client, namespace: str, status: Any) -> httpx.Response:
+    return http.patch(
+        f"/apis/apps.langchain.ai/v1alpha1/namespaces/{namespace}/lgps/hello/status",
+        json={"status": status},
+        headers={"Content-Type": "application/merge-patch+json"},
+    )
+
+
+def condition(kind: str, status: str, reason: str) -> dict[str, Any]:
+    since = "2026-01-01T00:00:00Z"
+    return {"type": kind, "status": status, "reason": reason, "message": "told", "lastTransitionTime": since}
+
+
+def test_the_file_as_it_is_goes_in_with_kubectl(kubectl: Kubectl, http: httpx.Client) -> None:
+    """Without what `load_crds` mends for old API servers: a person types `kubectl apply -f`."""
+    said = kubectl("apply", "--server-side", "--force-conflicts", "-f", str(OURS))
+
+    assert "lgps.apps.langchain.ai" in said
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/lgps.apps.langchain.ai"
+    conditions = {c["type"]: c["status"] for c in http.get(path).json()["status"]["conditions"]}
+    assert (conditions["Established"], conditions["NamesAccepted"]) == ("True", "True")
+    assert conditions.get("NonStructuralSchema") != "True"
+
+
+def test_defaults_apply(kubectl: Kubectl) -> None:
+    kubectl("apply", "-f", "-", stdin=LGP)
+
+    spec = json.loads(kubectl("get", "lgp", "hello", "-o", "json"))["spec"]
+
+    assert spec == {
+        "serverSpec": {"image": "registry.example/hello:1", "queueEnabled": True},
+        "database": {
+            "enabled": False,
+            "legacyName": False,
+            "maxConnections": 100,
+            "secretName": "postgres-credentials",
+            "storageSizeGi": 10,
+        },
+        "redis": {"enabled": False},
+    }
+
+
+@pytest.mark.parametrize("name", ["lgp", "lgps", "agent", "agents", "lgps.apps.langchain.ai"])
+def test_its_names(kubectl: Kubectl, name: str) -> None:
+    kubectl("apply", "-f", "-", stdin=LGP)
+
+    assert kubectl("get", name, "-o", "name") == "lgp.apps.langchain.ai/hello\n"
+
+
+def test_its_columns(kubectl: Kubectl, http: httpx.Client, namespace: str) -> None:
+    kubectl("apply", "-f", "-", stdin=LGP)
+    conditions = [condition("Available", "True", "RolledOut"), condition("Degraded", "False", "AsExpected")]
+    status = {
+        "conditions": conditions,
+        "endpoint": "https://agents.example.com/lgp/hello",
+        "deploymentStatus": {"updateRevision": "r1"},
+    }
+    put_status(http, namespace, status).raise_for_status()
+
+    heads, row = (line.split() for line in kubectl("get", "lgps").splitlines())
+    wide_heads, wide_row = (line.split() for line in kubectl("get", "lgps", "-o", "wide").splitlines())
+
+    assert heads == ["NAME", "READY", "REASON", "DEGRADED", "ENDPOINT", "AGE"]
+    assert row[:-1] == ["hello", "True", "RolledOut", "False", "https://agents.example.com/lgp/hello"]
+    assert {"IMAGE", "REVISION"} < set(wide_heads)
+    assert {"registry.example/hello:1", "r1"} < set(wide_row)
+
+
+def test_a_status_needs_a_reason(kubectl: Kubectl, http: httpx.Client, namespace: str) -> None:
+    kubectl("apply", "-f", "-", stdin=LGP)
+
+    refused = put_status(http, namespace, {"conditions": [condition("Available", "True", "")]})
+
+    assert refused.status_code == 422
+    assert "reason" in refused.json()["message"]
+
+
+def test_spec_and_status_are_written_apart(kubectl: Kubectl, http: httpx.Client, namespace: str) -> None:
+    kubectl("apply", "-f", "-", stdin={**LGP, "status": {"endpoint": "https://elsewhere"}})
+
+    assert "status" not in json.loads(kubectl("get", "lgp", "hello", "-o", "json"))
+
+
+@pytest.mark.parametrize("api_server", ["real"], indirect=True, scope="session")
+def test_kubectl_explains_it(kubectl: Kubectl) -> None:
+    """The embedded API server serves no OpenAPI of its kinds, which is where explanations come from."""
+    until(lambda: "queueEnabled" in kubectl("explain", "lgp.spec.serverSpec"), "definitions are published")
+
+    told = kubectl("explain", "lgp.spec")
+    deeper = kubectl("explain", "lgp.spec.serverSpec.queueEnabled")
+
+    assert "What the Agent Server should be." in told
+    for field in ("serverSpec", "database", "redis", "ingress", "autoscaling", "affinity", "tolerations"):
+        assert f"{field}\t<" in told, told
+    assert "Whether processes of their own, the queue workers, work on runs." in deeper
+    assert "<no description>" not in told + deeper
