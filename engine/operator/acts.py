@@ -8,7 +8,9 @@ the resourceVersion that was read, as often as somebody else was faster.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -38,6 +40,9 @@ log = structlog.get_logger(__name__)
 
 INGRESS_TRIES = 12
 """Reads and writes of the shared Ingress in one act before it is deferred: many LGPs may want it at once."""
+
+INGRESS_TURNS: Mapping[str, threading.Lock] = defaultdict(threading.Lock)
+"""By namespace: threads of this process take turns at its shared Ingress instead of conflicting with each other."""
 
 LEFTOVER_KINDS = (
     ("apps/v1", "Deployment"),
@@ -198,27 +203,32 @@ def _change_ingress(namespace: str, change: Callable[[Manifest], Manifest], port
 
     Returns None when there is no shared Ingress. Raises ObjectConflict when others were faster every time.
     """
-    for _ in range(INGRESS_TRIES):
-        ingress = _shared_ingress(namespace, ports)
-        if ingress is None:
-            return None
-        changed = change(ingress)
-        put = _Put(fingerprint=Fingerprint(uid=ingress["metadata"]["uid"], generation=0, fields=""), created=False)
-        if changed == ingress:
-            return put
-        patch = {
-            "metadata": {"resourceVersion": ingress["metadata"]["resourceVersion"]},
-            "spec": {"rules": changed["spec"].get("rules")},
-        }
-        try:
-            if ports.cluster.patch(manifests.key_of(ingress), patch, before_write=ports.keep_lock) is not None:
-                return put
-        except ObjectConflict:
-            continue
+    with INGRESS_TURNS[namespace]:
+        for _ in range(INGRESS_TRIES):
+            ingress = _shared_ingress(namespace, ports)
+            if ingress is None:
+                return None
+            try:
+                if _write_ingress(ingress, change(ingress), ports):
+                    uid = ingress["metadata"]["uid"]
+                    return _Put(fingerprint=Fingerprint(uid=uid, generation=0, fields=""), created=False)
+            except ObjectConflict:
+                continue
     raise ObjectConflict(
         f"the shared Ingress in namespace {namespace} was changed by others in each of {INGRESS_TRIES} tries",
         status=409,
     )
+
+
+def _write_ingress(before: Manifest, after: Manifest, ports: Ports) -> bool:
+    """Write the rules of `after`, if they are others; return whether the Ingress is there. Raises ObjectConflict."""
+    if after == before:
+        return True
+    patch = {
+        "metadata": {"resourceVersion": before["metadata"]["resourceVersion"]},
+        "spec": {"rules": after["spec"].get("rules")},
+    }
+    return ports.cluster.patch(manifests.key_of(before), patch, before_write=ports.keep_lock) is not None
 
 
 def _shared_ingress(namespace: str, ports: Ports) -> Manifest | None:
