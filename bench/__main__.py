@@ -27,6 +27,10 @@ BENCHES: dict[str, Callable[[Options], Report]] = {
 }
 
 
+WIDTH = 120
+"""Columns of what is written to a file or a pipe."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="The budgets, measured.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)} (default: all)")
@@ -44,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := set(options.names) - set(BENCHES):
         parser.error(f"no such measurement: {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}")
     telemetry.configure_logging("console", "error")
-    console = Console(file=sys.stdout)
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDTH)
     progress = Console(file=sys.stderr)
     reports = []
     for name in options.names or BENCHES:
