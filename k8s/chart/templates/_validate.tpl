@@ -22,7 +22,7 @@ message of `helm upgrade` comes before anything is changed.
 {{- end }}
 {{- end }}
 {{- else if not (or $config.digestKey $config.langsmithApiKey $config.existingSecretName) }}
-- config.digestKey is not set: any long text, which an operator without a listener keeps digests with; or config.existingSecretName, a Secret that has it as {{ $config.digestKeySecretKey }}
+- config.digestKey is not set: a long random word, which an operator without a listener keeps digests with; or config.existingSecretName, a Secret that has it as {{ $config.digestKeySecretKey }}
 {{- end }}
 {{- if and $config.existingSecretName (or $config.langsmithApiKey $config.digestKey $config.sentryDsn) }}
 - config.existingSecretName={{ $config.existingSecretName }} and one of config.langsmithApiKey, config.digestKey, config.sentryDsn are both set: put the values into that Secret, or leave existingSecretName empty

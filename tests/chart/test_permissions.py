@@ -1,0 +1,456 @@
+"""The whole life of a deployment with exactly the chart's accounts, on a real API server with RBAC.
+
+Every request of listener, operator and watcher goes out with a token of its own ServiceAccount. Nothing is refused,
+and what was asked for is all that is granted: a rule that nobody needs goes.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import copy
+import queue
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from engine import bootstrap
+from engine.adapters.cluster import KubernetesCluster
+from engine.adapters.kinds import PLURALS, group_of
+from engine.adapters.kubernetes_http import load_configuration
+from engine.errors import ControlPlaneNotFound
+from engine.log.memory import MemoryLog, SystemClock
+from engine.names import lgp_name
+from engine.permissions import needed
+from engine.ports import Health, Manifest
+from engine.settings import PREFIX, Settings
+from tests.chart.conftest import make_namespace
+from tests.chart.rendering import (
+    LISTENER,
+    NEEDED,
+    RELEASE,
+    WORKSPACE,
+    Values,
+    at,
+    chart,
+    environment,
+    helm,
+    layered,
+    objects,
+)
+from tests.conftest import ApiServer
+from tests.integration.operator_stack import Kubelet, install_crd, lgp_manifest, until
+from workers.watcher import watch
+
+DEPLOYMENT = "44444444-4444-4444-8444-444444444444"
+HTTP_ROUTES = "httproutes.gateway.networking.k8s.io"
+COMPONENTS = ("listener", "operator", "watcher")
+
+Right = tuple[str, str, str]
+"""Verb, API group, resource with its subresource."""
+
+UNPROVEN: dict[str, set[Right]] = {
+    # Checked by an admission plugin that this API server does not run (OpenShift's does).
+    "operator": {("update", "apps.langchain.ai", "lgps/finalizers")},
+    "watcher": set(),
+    "listener": set(),
+}
+"""Granted, and not used here, with the reason."""
+
+AUTOSCALING = {"horizontalpodautoscalers", "scaledobjects"}
+"""Of Agent Servers that ask for it; the control plane's deployments of this test do not, and 1.20 serves no v2."""
+
+
+class Account(KubernetesCluster):
+    """The cluster as one ServiceAccount may see it; notes what it asked for, and what was refused."""
+
+    def __init__(self, server: ApiServer, namespace: str, name: str) -> None:
+        configuration = load_configuration(server.kubeconfig)
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
+        with server.http() as http:
+            answer = http.post(
+                path, json={"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+            )
+        answer.raise_for_status()
+        configuration.api_key = {"authorization": f"Bearer {answer.json()['status']['token']}"}
+        configuration.refresh_api_key_hook = None
+        super().__init__(configuration, watch_seconds=5)
+        self.used: set[Right] = set()
+        self.refused: list[str] = []
+        call, stream = self._http.call, self._http.stream
+
+        def noted(method: str, path: str, *args: Any, **kwargs: Any) -> Any:
+            answer = call(method, path, *args, **kwargs)
+            self._note(method, path, created=answer.status == 201)
+            if answer.status == 403:
+                self.refused.append(f"{method} {path}: {answer.message}")
+            return answer
+
+        def watched(path: str, *args: Any, **kwargs: Any) -> Any:
+            self._note("WATCH", path)
+            return self._told(stream(path, *args, **kwargs))
+
+        self._http.call, self._http.stream = noted, watched  # type: ignore[method-assign]
+
+    @contextlib.contextmanager
+    def _told(self, stream: Any) -> Iterator[Any]:
+        try:
+            with stream as lines:
+                yield lines
+        except Exception as error:
+            if getattr(error, "status", None) == 403:
+                self.refused.append(str(error))
+            raise
+
+    def _note(self, method: str, path: str, *, created: bool = False) -> None:
+        right = re.fullmatch(r"/apis?(?:/([^/]+))?/[^/]+/namespaces/[^/]+/([^/]+)(?:/([^/]+))?(?:/([^/]+))?", path)
+        if right is None:
+            return  # discovery, which every account may
+        group, resource, name, subresource = right.groups()
+        verb = {"GET": "get" if name else "list", "POST": "create"}.get(method, method.lower())
+        whole = f"{resource}/{subresource}" if subresource else resource
+        self.used.add((verb, group or "", whole))
+        if created and method == "PATCH":
+            self.used.add(("create", group or "", whole))
+
+
+class ControlPlane:
+    """One deployment, and who is told of it."""
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self.reports: list[tuple[str, str]] = []
+        self.resource: dict[str, Any] | None = None
+
+    def ask(self, revision: str, image: str, secret: str) -> None:
+        self.resource = {
+            "id": DEPLOYMENT,
+            "name": "hello",
+            "tenant_id": WORKSPACE,
+            "source": "external_docker",
+            "status": "AWAITING_DATABASE",
+            "latest_revision_id": revision,
+            "active_revision_id": None,
+            "updated_at": f"2026-01-01T00:00:0{revision[0]}Z",
+            "source_config": {
+                "listener_id": LISTENER,
+                "listener_config": {"k8s_namespace": self.namespace},
+                "resource_spec": {},
+            },
+            "source_revision_config": {"image_uri": f"registry.example/hello:{image}"},
+            "secrets": [{"name": "OPENAI_API_KEY", "value": secret}],
+            "secret_references": None,
+        }
+
+    def deployments(self) -> Iterator[Sequence[dict[str, Any]]]:
+        yield [copy.deepcopy(self.resource)] if self.resource else []
+
+    def deployment(self, deployment_id: str) -> dict[str, Any]:
+        if self.resource is None:
+            raise ControlPlaneNotFound(deployment_id)
+        return copy.deepcopy(self.resource)
+
+    def listener(self, listener_id: str) -> dict[str, Any]:
+        return {"id": listener_id, "compute_config": {"k8s_namespaces": list(self.watched)}}
+
+    watched: Sequence[str] = ()
+
+    def publish_version(self, listener_id: str, version: str) -> None:
+        pass
+
+    def publish_endpoint(self, deployment_id: str, url: str) -> None:
+        pass
+
+    def report_revision(self, deployment_id: str, revision_id: str, status: str, **_: Any) -> None:
+        self.reports.append((revision_id, status))
+
+    def report_deployment(self, deployment_id: str, status: str, **_: Any) -> None:
+        self.reports.append((deployment_id, status))
+
+
+class Healthy:
+    def check(self, url: str) -> Health:
+        return Health(ok=True, detail="200")
+
+
+class DataPlane:
+    """Listener, operator and watcher of one release, each with its own account, over a log in memory."""
+
+    def __init__(self, server: ApiServer, release: dict[str, Any], home: str, control_plane: ControlPlane) -> None:
+        self.manifests = [manifest for manifest in yaml.safe_load_all(release["manifest"]) if manifest]
+        self.settings = settings_of(self.manifests)
+        control_plane.watched = self.settings.watch_namespaces
+        self.accounts = {name: Account(server, home, f"{RELEASE}-{name}") for name in COMPONENTS}
+        self.events = MemoryLog()
+        self._queue: queue.Queue[str | None] = queue.Queue()
+        self._done = threading.Event()
+        self.engines = {
+            name: bootstrap.build(
+                self.settings,
+                self,
+                events=self.events,
+                control_plane=control_plane,  # type: ignore[arg-type]
+                cluster=self.accounts[name],
+                health=Healthy(),
+            )
+            for name in COMPONENTS
+        }
+        self._watcher = watch(self.engines["watcher"])
+        self._threads = [
+            threading.Thread(target=run, daemon=True)
+            for run in (self._watcher.run, self._work, self._work, self._sweep)
+        ]
+
+    def dispatch(self, stream: str) -> None:
+        self._queue.put(stream)
+
+    def _work(self) -> None:
+        while (stream := self._queue.get()) is not None:
+            name = "operator" if stream.startswith("lgp/") else "listener"
+            self.engines[name].advance(stream)
+
+    def _sweep(self) -> None:
+        while not self._done.wait(0.2):
+            for stream in {*self.events.take_due(SystemClock().now()), *self.events.take_dirty(older_than=0.5)}:
+                self.dispatch(stream)
+
+    def __enter__(self) -> DataPlane:
+        for name in COMPONENTS:
+            self.engines[name].record_configuration()
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._watcher.stop()
+        for _worker in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join(10)
+        for account in self.accounts.values():
+            account.close()
+
+    def poll(self) -> None:
+        result = self.engines["listener"].poll()
+        assert result.outcome == "polled", result
+
+
+def settings_of(manifests: Sequence[Manifest]) -> Settings:
+    """The settings of a process of the release, with the values of its Secrets; one that fails is given up soon."""
+    secrets = {
+        (m["metadata"]["name"], key): base64.b64decode(value).decode()
+        for m in manifests
+        if m["kind"] == "Secret"
+        for key, value in m["data"].items()
+    }
+    beat = next(m for m in manifests if m["kind"] == "Deployment" and m["metadata"]["name"].endswith("-beat"))
+    found = environment(beat["spec"]["template"]["spec"], secrets)
+    given = {name.removeprefix(PREFIX).lower(): value for name, value in found.items() if name.startswith(PREFIX)}
+    return Settings.load(**{**given, "failure_grace_seconds": 1.0})
+
+
+def granted(manifests: Sequence[Manifest], component: str) -> set[Right]:
+    """What the Roles of a component allow."""
+    return {
+        (verb, group, resource)
+        for m in manifests
+        if m["kind"] == "Role" and m["metadata"]["name"] == f"{RELEASE}-{component}"
+        for rule in m["rules"]
+        for verb in rule["verbs"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+
+
+def live(server: ApiServer, plane: DataPlane, control_plane: ControlPlane) -> None:
+    """Create, update, fail, drift, delete."""
+    namespace, name = control_plane.namespace, lgp_name("hello", DEPLOYMENT)
+    revisions = [f"{n}0000000-0000-4000-8000-000000000000" for n in range(1, 4)]
+
+    def told(*report: str) -> Callable[[], bool]:
+        return lambda: tuple(report) in control_plane.reports
+
+    with server.http() as http:  # as another operator may have left it, to be adopted
+        password = {"metadata": {"name": f"{name}-db"}, "stringData": {"POSTGRES_PASSWORD": "kept"}}
+        http.post(f"/api/v1/namespaces/{namespace}/secrets", json=password).raise_for_status()
+    control_plane.ask(revisions[0], "1", "sk-first")
+    plane.poll()
+    until(told(revisions[0], "DEPLOYED"), f"the first is deployed: {plane.accounts['operator'].refused}")
+    control_plane.ask(revisions[1], "2", "sk-second")
+    plane.poll()
+    until(told(revisions[1], "DEPLOYED"), "the second is deployed")
+    control_plane.ask(revisions[2], "missing", "sk-second")
+    plane.poll()
+    until(told(revisions[2], "DEPLOY_FAILED"), "the third fails")
+    with server.http() as http:
+        drift(http, plane, namespace, name)
+        lgps = f"/apis/apps.langchain.ai/v1alpha1/namespaces/{namespace}/lgps"
+        http.post(lgps, json=lgp_manifest(namespace, "by-hand")).raise_for_status()
+        secret = f"/api/v1/namespaces/{namespace}/secrets/by-hand-db"
+        until(lambda: http.get(secret).status_code == 200, "an LGP that somebody else wrote gets a password")
+        lgp = f"{lgps}/{name}"
+        assert control_plane.resource is not None
+        control_plane.resource["status"] = "AWAITING_DELETE"
+        plane.poll()
+        until(lambda: "deletionTimestamp" in http.get(lgp).json()["metadata"], "the LGP is to go")
+        # The garbage collector learns of a new kind every 30 s only; what it would collect is left to the operator.
+        merge = {"Content-Type": "application/merge-patch+json"}
+        http.patch(lgp, json={"metadata": {"finalizers": None}}, headers=merge).raise_for_status()
+        stream = f"lgp/{namespace}/{name}"
+        until(lambda: "ObjectsPruned" in [r.type for r in plane.events.read(stream)], "what was left is pruned")
+        until(lambda: told(DEPLOYMENT, "DELETED")() or _deleted(plane), "the deletion is done")
+
+
+def drift(http: httpx.Client, plane: DataPlane, namespace: str, name: str) -> None:
+    """Delete objects by hand, edit the LGP; everything comes back."""
+    routed = [f"gateway.networking.k8s.io/v1/namespaces/{namespace}/httproutes/{name}"]
+    objects = [
+        f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}",
+        f"/apis/apps/v1/namespaces/{namespace}/statefulsets/{name}-db",
+        f"/api/v1/namespaces/{namespace}/services/{name}",
+        *(f"/apis/{path}" for path in routed if plane.settings.gateway_enabled),
+    ]
+    uids = {path: http.get(path).raise_for_status().json()["metadata"]["uid"] for path in objects}
+    for path in objects:
+        http.delete(path).raise_for_status()
+    for path, uid in uids.items():
+        until(partial(made_again, http, path, uid), f"{path} is back")
+    lgp = f"/apis/apps.langchain.ai/v1alpha1/namespaces/{namespace}/lgps/{name}"
+    merge = {"Content-Type": "application/merge-patch+json"}
+    http.patch(lgp, json={"spec": {"serverSpec": {"image": "by-hand"}}}, headers=merge).raise_for_status()
+    until(lambda: http.get(lgp).json()["spec"]["serverSpec"]["image"] != "by-hand", "the LGP is mended")
+
+
+def made_again(http: httpx.Client, path: str, uid: str) -> bool:
+    return http.get(path).json()["metadata"].get("uid") not in (uid, None)
+
+
+def _deleted(plane: DataPlane) -> bool:
+    return any(record.type == "DeploymentDeleted" for record in plane.events.read(f"deployment/{DEPLOYMENT}"))
+
+
+def gateway_definition() -> Manifest:
+    """HTTPRoutes, as far as this test needs them."""
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": HTTP_ROUTES,
+            "annotations": {"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/gateway-api/pull/2466"},
+        },
+        "spec": {
+            "group": "gateway.networking.k8s.io",
+            "scope": "Namespaced",
+            "names": {
+                "kind": "HTTPRoute",
+                "plural": "httproutes",
+                "singular": "httproute",
+                "listKind": "HTTPRouteList",
+            },
+            "versions": [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}],
+        },
+    }
+
+
+LAYOUTS: dict[str, Values] = {
+    "one namespace behind an ingress": {},
+    "two namespaces behind a gateway": {
+        "ingress": {"enabled": False},
+        "gateway": {"enabled": True, "name": "front", "namespace": "gateways", "hostname": "agents.example.com"},
+    },
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_life_of_a_deployment_needs_what_is_granted_and_no_more(own_real: ApiServer, layout: str) -> None:
+    server, home = own_real, make_namespace(own_real)
+    others = [make_namespace(server), make_namespace(server)] if "two" in layout else []
+    install_crd(server)
+    if others:
+        with server.http() as http:
+            path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+            assert http.post(path, json=gateway_definition()).status_code in (201, 409)
+            until(lambda: http.get("/apis/gateway.networking.k8s.io/v1/httproutes").status_code == 200, "served")
+    values = layered(
+        NEEDED,
+        at("operator.createCRDs", False),
+        at("operator.kedaEnabled", False),
+        at("config.watchNamespaces", ",".join(others)),
+        LAYOUTS[layout],
+    )
+    control_plane = ControlPlane(others[-1] if others else home)
+    with helm.Config(kubeconfig_path=server.kubeconfig, namespace=home) as config:
+        release = config.install(chart(), RELEASE, values)
+        try:
+            with (
+                DataPlane(server, release, home, control_plane) as plane,
+                Kubelet(server, control_plane.namespace),
+            ):
+                live(server, plane, control_plane)
+        finally:
+            config.uninstall(RELEASE)
+
+    assert {name: account.refused for name, account in plane.accounts.items()} == {name: [] for name in COMPONENTS}
+    for name, account in plane.accounts.items():
+        rights = {right for right in granted(plane.manifests, name) if right[2] not in AUTOSCALING}
+        assert account.used <= rights
+        assert rights - account.used == UNPROVEN[name], f"{name} is granted what it never asked for"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        at("operator.kedaEnabled", False),
+        LAYOUTS["two namespaces behind a gateway"],
+        {"ingress": {"enabled": False}, "istioGateway": {"enabled": True, "name": "f", "hostname": "a.example.com"}},
+        {"ingress": {"enabled": False}, "config": {"enableLGPDeploymentHealthCheck": False}},
+        at("operator.enabled", False),
+        {"listener": {"enabled": False}, "config": {"digestKey": "a-long-random-word"}},
+    ],
+)
+def test_roles_are_what_the_processes_say_they_need(values: Values) -> None:
+    found = objects(NEEDED, values)
+    wanted = {
+        process: {
+            (
+                verb,
+                group_of(permission.api_version),
+                "/".join(filter(None, (PLURALS[permission.kind], permission.subresource))),
+            )
+            for permission in permissions
+            for verb in permission.verbs.split()
+        }
+        for process, permissions in needed(settings_of(found)).items()
+    }
+
+    assert {name: rights for name in COMPONENTS if (rights := granted(found, name))} == wanted
+    assert {m["kind"] for m in found if m["apiVersion"].startswith("rbac")} == {"Role", "RoleBinding"}
+
+
+def test_nobody_reads_secrets_of_other_namespaces(own_real: ApiServer) -> None:
+    home, other = make_namespace(own_real), make_namespace(own_real)
+    install_crd(own_real)
+    with helm.Config(kubeconfig_path=own_real.kubeconfig, namespace=home) as config:
+        config.install(chart(), RELEASE, layered(NEEDED, at("operator.createCRDs", False)))
+        accounts = {name: Account(own_real, home, f"{RELEASE}-{name}") for name in (*COMPONENTS, "beat", "redis")}
+        reading = {
+            (name, where)
+            for name, account in accounts.items()
+            for where in (home, other, "kube-system", "")
+            for verb in ("get", "list", "watch")
+            if account.allowed(verb, "v1", "Secret", where)
+        }
+        config.uninstall(RELEASE)
+    for account in accounts.values():
+        account.close()
+
+    assert reading == {(name, home) for name in COMPONENTS}
