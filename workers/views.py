@@ -362,10 +362,10 @@ class ListenerView:
         found: list[Event] = []
         if (state.namespace, "LGP") in self._complete:
             found += listener_watching.observe(state, self._lgps.get((state.namespace, state.lgp)))
-        secret = state.revision.secret if state.revision is not None else ""
-        if secret and (state.namespace, "Secret") in self._complete:
-            manifest = self._secrets.get((state.namespace, secret))
-            found += listener_watching.observe_secret(state, secret, manifest)
+        if (state.namespace, "Secret") in self._complete:
+            for name in self._secrets_of(state):
+                manifest = self._secrets.get((state.namespace, name))
+                found += listener_watching.observe_secret(state, name, manifest)
         uid = state.applied.fingerprint.uid if state.applied is not None else None
         seen_to_go = uid is not None and self._gone.get((state.namespace, state.lgp)) == uid
         suspicious = {"DriftDetected"} if seen_to_go else {"DriftDetected", "LgpGone"}
@@ -374,11 +374,17 @@ class ListenerView:
             suspected=tuple(event for event in found if event.type in suspicious),
         )
 
+    def _secrets_of(self, state: DeploymentState) -> list[str]:
+        """Return the names of the Secrets to look at: the current revision's, or whatever outlived the deployment."""
+        if not state.deleted:
+            return [state.revision.secret] if state.revision is not None and state.revision.secret else []
+        here = [(name, kept) for (namespace, name), kept in self._secrets.items() if namespace == state.namespace]
+        return [name for name, kept in here if listener_watching.is_remainder(state, kept)][:1]
+
     def confirm(self, stream: str, state: DeploymentState, suspected: Iterable[Event]) -> None:
         self._read(LGPS, lgp_key(state.namespace, state.lgp))
-        if state.revision is not None and state.revision.secret:
-            key = ObjectKey(api_version="v1", kind="Secret", namespace=state.namespace, name=state.revision.secret)
-            self._read(SECRETS, key)
+        for name in self._secrets_of(state):
+            self._read(SECRETS, ObjectKey(api_version="v1", kind="Secret", namespace=state.namespace, name=name))
 
     def _read(self, watched: Watched, key: ObjectKey) -> None:
         manifest = self._cluster.get(key)

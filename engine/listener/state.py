@@ -87,6 +87,7 @@ DEPLOYMENT_TRANSITIONS: dict[tuple[Status, str], Status] = {
 
 OPEN = frozenset({Phase.QUEUED, Phase.AWAITING_DEPLOY, Phase.DEPLOYING})
 """Phases that are not final."""
+FINAL = frozenset(Phase) - OPEN
 
 
 class Value(BaseModel):
@@ -344,6 +345,8 @@ def _superseded(state: DeploymentState, event: e.RevisionSuperseded, at: datetim
     revision = state.revision
     if revision is None or revision.id != event.revision_id:
         return state
+    if state.reported.get(revision.id) in FINAL:
+        return state  # other content of a revision that had ended before: what was told stays true of it
     closed = Closed(id=revision.id, status=revision.phase, reason=f"superseded by {event.by}")
     return state.model_copy(update={"closed": (*state.closed, closed)})
 

@@ -43,23 +43,33 @@ def observe(state: DeploymentState | None, lgp: Manifest | None) -> list[Event]:
 
 def _remains(state: DeploymentState, lgp: Manifest | None) -> list[Event]:
     """Return DriftDetected when a deployment that was deleted has an LGP of ours all the same."""
-    metadata = (lgp or {}).get("metadata", {})
-    labels = metadata.get("labels") or {}
-    ours = labels.get(DEPLOYMENT_LABEL) == state.id and labels.get(LISTENER_LABEL) == (
-        state.listener_id or labels.get(LISTENER_LABEL)
-    )
-    if not ours or state.drifted or "deletionTimestamp" in metadata:
+    if lgp is None or state.drifted or not is_remainder(state, lgp):
         return []
-    return [e.DriftDetected(object=f"LGP {state.namespace}/{state.lgp}", change="it is there after its deletion")]
+    return [e.DriftDetected(object=f"LGP {state.namespace}/{state.lgp}", change=OUTLIVED)]
+
+
+def is_remainder(state: DeploymentState, manifest: Manifest) -> bool:
+    """Whether an object is what a worker that slept through its lock made for a deployment that was deleted since."""
+    metadata = manifest["metadata"]
+    labels = metadata.get("labels") or {}
+    listener = labels.get(LISTENER_LABEL)
+    ours = labels.get(DEPLOYMENT_LABEL) == state.id and listener == (state.listener_id or listener)
+    return ours and "deletionTimestamp" not in metadata
+
+
+OUTLIVED = "it is there after its deletion"
 
 
 def observe_secret(state: DeploymentState | None, name: str, secret: Manifest | None) -> list[Event]:
-    """Return DriftDetected when the current revision's Secret, `name`, disappeared, or outlived its deployment."""
-    if state is None or state.revision is None or state.secret_drifted:
+    """Return DriftDetected when the current revision's Secret disappeared, or any outlived its deployment.
+
+    `name` is the Secret's, and `secret` what there is of it.
+    """
+    if state is None or state.secret_drifted:
         return []
-    if state.deleted and secret is not None and "deletionTimestamp" not in secret["metadata"]:
-        return [e.DriftDetected(object=f"Secret {state.namespace}/{name}", change="it is there after its deletion")]
-    if state.deletion_reason:
+    if state.deleted and secret is not None and is_remainder(state, secret):
+        return [e.DriftDetected(object=f"Secret {state.namespace}/{name}", change=OUTLIVED)]
+    if state.revision is None or state.deletion_reason:
         return []
     if secret is not None or state.revision.secret != name:
         return []

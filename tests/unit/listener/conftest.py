@@ -5,23 +5,31 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from engine.errors import ControlPlaneNotFound
+from engine.engine_events import ConfigurationRecorded
+from engine.errors import ControlPlaneNotFound, ObjectConflict
+from engine.event import Event
+from engine.folding import digest
 from engine.listener.config import ListenerConfig
 from engine.listener.machine import ListenerMachine
+from engine.listener.poll import DeletionGuard, Poller
+from engine.listener.watching import is_remainder, observe, observe_secret
+from engine.log.contract import Lock
 from engine.log.memory import MemoryLog
 from engine.loop import Advanced, advance
-from engine.names import deployment_stream
+from engine.names import LGP_API_VERSION, deployment_stream, engine_stream
 from engine.ports import Applied, Health, Manifest, ObjectKey, Ports
 from engine.retry import Backoff
 
 LISTENER = "11111111-1111-4111-8111-111111111111"
 WORKSPACE = "22222222-2222-4222-8222-222222222222"
+LOCK_TERM = 10.0
 DEPLOYMENT = "33333333-3333-4333-8333-333333333333"
 
 
@@ -55,12 +63,65 @@ def resource(revision: str = "r1", **changes: Any) -> dict[str, Any]:
 @dataclass
 class FakeClock:
     time: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    tick: timedelta = timedelta()
+    """How much later it is at every look, so that no two things happen at once."""
 
     def now(self) -> datetime:
+        self.time += self.tick
         return self.time
 
     def pass_seconds(self, seconds: float) -> None:
         self.time += timedelta(seconds=seconds)
+
+
+class Crash(BaseException):
+    """The worker is gone."""
+
+
+@dataclass
+class Moments:
+    """Every place where a worker may die: before and after each touch of the outside, the log included."""
+
+    passed: int = 0
+    crash_at: int = 0
+    """Which moment is the last one; 0 for none."""
+
+    def __call__(self) -> None:
+        self.passed += 1
+        if self.passed == self.crash_at:
+            raise Crash
+
+    def crash_after(self, moments: int) -> None:
+        self.crash_at = self.passed + moments
+
+
+class MortalLog(MemoryLog):
+    """A log whose appends are moments; the lock of a worker that died stays until it runs out."""
+
+    def __init__(self, clock: FakeClock, moment: Moments) -> None:
+        super().__init__(clock)
+        self._moment = moment
+        self._graves: list[Any] = []
+
+    def append(self, stream: str, expected_version: int, events: Sequence[Event], **named: Any) -> int:
+        self._moment()
+        version = super().append(stream, expected_version, events, **named)
+        self._moment()
+        return version
+
+    @contextmanager
+    def lock(self, stream: str, term: float) -> Iterator[Lock]:
+        held = super().lock(stream, term)
+        with_lock = held.__enter__()
+        try:
+            yield with_lock
+        except Crash:
+            self._graves.append(held)  # collected, it would let go
+            raise
+        except BaseException:
+            held.__exit__(None, None, None)
+            raise
+        held.__exit__(None, None, None)
 
 
 @dataclass
@@ -68,27 +129,45 @@ class FakeControlPlane:
     resources: dict[str, dict[str, Any]] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)
     """Left out of lists, as offset paging may."""
+    repeated: bool = False
+    """Whether lists name everything twice, as offset paging may."""
     reports: list[tuple[str, str]] = field(default_factory=list)
     listeners: dict[str, dict[str, Any]] = field(
         default_factory=lambda: {LISTENER: {"compute_config": {"k8s_namespaces": ["agents"]}}}
     )
     versions: list[str] = field(default_factory=list)
     error: Exception | None = None
+    late_error: Exception | None = None
+    """Met after the first page."""
     report_error: Exception | None = None
+    endpoint_error: Exception | None = None
+    endpoint_writes: int = 0
+    between_pages: Callable[[], None] = lambda: None
+    moment: Callable[[], None] = lambda: None
 
     def deployments(self) -> Iterator[Sequence[dict[str, Any]]]:
+        self._read()
+        page = [copy.deepcopy(r) for r in self.resources.values() if r["id"] not in self.hidden]
+        self.between_pages()
+        yield page
+        if self.late_error:
+            raise self.late_error
+        if self.repeated:
+            yield [copy.deepcopy(r) for r in page]
+
+    def _read(self) -> None:
+        self.moment()
         if self.error:
             raise self.error
-        yield [copy.deepcopy(r) for r in self.resources.values() if r["id"] not in self.hidden]
 
     def deployment(self, deployment_id: str) -> dict[str, Any]:
-        if self.error:
-            raise self.error
+        self._read()
         if deployment_id not in self.resources:
             raise ControlPlaneNotFound(f"deployment {deployment_id} does not exist")
         return copy.deepcopy(self.resources[deployment_id])
 
     def listener(self, listener_id: str) -> dict[str, Any]:
+        self._read()
         if listener_id not in self.listeners:
             raise ControlPlaneNotFound(listener_id)
         return self.listeners[listener_id]
@@ -97,26 +176,41 @@ class FakeControlPlane:
         self.versions.append(version)
 
     def report_revision(self, deployment_id: str, revision_id: str, status: str, **_: Any) -> None:
-        if self.report_error:
-            raise self.report_error
-        self.reports.append((revision_id, status))
+        self._report(revision_id, status)
 
     def report_deployment(self, deployment_id: str, status: str, **_: Any) -> None:
+        self._report(deployment_id, status)
+
+    def _report(self, subject: str, status: str) -> None:
+        self.moment()
         if self.report_error:
             raise self.report_error
-        self.reports.append((deployment_id, status))
+        self.reports.append((subject, status))
+        self.moment()
+
+    def publish_endpoint(self, deployment_id: str, url: str) -> None:
+        self.moment()
+        if self.endpoint_error:
+            raise self.endpoint_error
+        self.endpoint_writes += 1
+        self.resources[deployment_id]["source_config"]["custom_url"] = url
+        self.moment()
 
 
 @dataclass
 class FakeCluster:
-    """Server-side apply of whole objects, uid and generation kept."""
+    """Server-side apply of whole objects: uid, generation and resourceVersion kept, conflicts as in the adapter."""
 
     objects: dict[ObjectKey, Manifest] = field(default_factory=dict)
     writes: int = 0
     refuse: Exception | None = None
     on_write: Callable[[], None] = lambda: None
+    """Called between the proof of the lock and the write."""
+    on_delete: Callable[[ObjectKey], None] = lambda key: None
+    moment: Callable[[], None] = lambda: None
 
     def get(self, key: ObjectKey) -> Manifest | None:
+        self.moment()
         return copy.deepcopy(self.objects.get(key))
 
     def list(self, api_version: str, kind: str, namespace: str, *, labels: str = "") -> list[Manifest]:
@@ -128,13 +222,22 @@ class FakeCluster:
         ]
 
     def apply(self, manifest: Manifest, *, manager: str, before_write: Any = None) -> Applied:
-        if self.refuse:
-            raise self.refuse
-        key = key_of(manifest)
-        old = self.objects.get(key)
-        if before_write:
-            before_write()
-        self.on_write()
+        for _ in range(3):
+            self.moment()
+            if self.refuse:
+                raise self.refuse
+            read = self.objects.get(key_of(manifest))
+            if before_write:
+                before_write()
+            self.on_write()
+            live = self.objects.get(key_of(manifest))
+            if read is None or (live is not None and live["metadata"]["rv"] == read["metadata"]["rv"]):
+                applied = self._store(manifest, live, manager)
+                self.moment()
+                return applied
+        raise ObjectConflict(f"apply {key_of(manifest)}: changed by somebody else")
+
+    def _store(self, manifest: Manifest, old: Manifest | None, manager: str) -> Applied:
         self.writes += 1
         new = copy.deepcopy(manifest)
         spec = new.get("spec", new.get("stringData"))
@@ -143,20 +246,25 @@ class FakeCluster:
             generation += 1
         uid = old["metadata"]["uid"] if old else f"uid-{self.writes}"
         owned = {"manager": manager, "operation": "Apply", "fieldsV1": {"f:spec": sorted(spec or {})}}
-        new["metadata"] |= {"uid": uid, "generation": generation, "managedFields": [owned]}
+        new["metadata"] |= {"uid": uid, "generation": generation, "managedFields": [owned], "rv": self.writes}
         if old and "status" in old:
             new["status"] = old["status"]
-        self.objects[key] = new
+        self.objects[key_of(manifest)] = new
         return Applied(manifest=copy.deepcopy(new), created=old is None, changed=True)
 
     def delete(self, key: ObjectKey, *, propagation: str = "Background", uid: str | None = None) -> bool:
-        return self.objects.pop(key, None) is not None
+        self.moment()
+        if self.refuse:
+            raise self.refuse
+        if key in self.objects:
+            self.on_delete(key)
+        existed = self.objects.pop(key, None) is not None
+        self.moment()
+        return existed
 
     def delete_all(self, api_version: str, kind: str, namespace: str, *, labels: str) -> int:
         found = [key_of(o) for o in self.list(api_version, kind, namespace, labels=labels)]
-        for key in found:
-            del self.objects[key]
-        return len(found)
+        return sum(self.delete(key) for key in found)
 
 
 def key_of(manifest: Manifest) -> ObjectKey:
@@ -174,8 +282,10 @@ class FakeHealth:
     answers: list[bool] = field(default_factory=list)
     """Consumed first to last; healthy once they run out."""
     urls: list[str] = field(default_factory=list)
+    moment: Callable[[], None] = lambda: None
 
     def check(self, url: str) -> Health:
+        self.moment()
         self.urls.append(url)
         ok = self.answers.pop(0) if self.answers else True
         return Health(ok=ok, detail="200 {}" if ok else "connection refused")
@@ -204,8 +314,12 @@ class World:
         )
     )
 
+    moments: Moments = field(default_factory=Moments)
+
     def __post_init__(self) -> None:
-        self.events = MemoryLog(clock=self.clock)
+        self.events = MortalLog(self.clock, self.moments)
+        for peer in (self.control_plane, self.cluster, self.health):
+            peer.moment = self.moments
 
     @property
     def machine(self) -> ListenerMachine:
@@ -228,7 +342,48 @@ class World:
 
     def advance(self, deployment_id: str = DEPLOYMENT) -> Advanced:
         stream = deployment_stream(deployment_id)
-        return advance(stream, self.machine, self.events, self.ports, lock_term=10, backoff=Backoff())
+        return advance(stream, self.machine, self.events, self.ports, lock_term=LOCK_TERM, backoff=Backoff())
+
+    def record_configuration(self) -> None:
+        """Log the configuration, as processes do at their start, so that the log can be replayed."""
+        config = self.config.model_dump(mode="json")
+        recorded = ConfigurationRecorded(half="listener", digest=digest(config), config=config)
+        stream = engine_stream(LISTENER)
+        self.events.append(stream, self.events.version(stream), [recorded], actor="engine")
+
+    def poller(self, guard: DeletionGuard | None = None) -> Poller:
+        """A process that polls, with a memory of its own."""
+        return Poller(
+            control_plane=self.control_plane,
+            events=self.events,
+            clock=self.clock,
+            dispatcher=self,
+            config=self.config,
+            digest=lambda value: self.digest(value),
+            guard=guard or DeletionGuard(share=0.5, minimum=2),
+            version="1.2.3",
+            lock_term=30,
+            chance=lambda: 1.0,
+        )
+
+    def watch(self, deployment_id: str = DEPLOYMENT) -> None:
+        """The watcher sees everything there is."""
+        state, stream = self.state(deployment_id), deployment_stream(deployment_id)
+        if not state.id:
+            return
+        version = self.events.version(stream)
+        found = observe(state, self.live("LGP", state.namespace, state.lgp, LGP_API_VERSION))
+        for key, secret in list(self.cluster.objects.items()) if state.deleted else []:
+            if key.kind == "Secret" and is_remainder(state, secret):
+                found += observe_secret(state, key.name, secret)[: 1 - len(found)]
+        if state.revision is not None and state.revision.secret and not state.deleted:
+            name = state.revision.secret
+            found += observe_secret(state, name, self.live("Secret", state.namespace, name))
+        if found:
+            self.events.append(stream, version, found, actor="watcher")
+
+    def live(self, kind: str, namespace: str, name: str, api_version: str = "v1") -> Manifest | None:
+        return self.cluster.objects.get(ObjectKey(api_version=api_version, kind=kind, namespace=namespace, name=name))
 
     def state(self, deployment_id: str = DEPLOYMENT) -> Any:
         state: Any = self.machine.initial

@@ -8,27 +8,16 @@ import pytest
 
 from engine import engine_events as ee
 from engine.errors import ControlPlaneDenied, ControlPlaneThrottled, ControlPlaneUnavailable
-from engine.listener.poll import DeletionGuard, Poller, PollMemory
+from engine.listener.poll import Poller, PollMemory
 from engine.names import deployment_stream, engine_stream
-from tests.unit.listener.conftest import DEPLOYMENT, LISTENER, WORKSPACE, World, keyed, resource
+from tests.unit.listener.conftest import DEPLOYMENT, LISTENER, WORKSPACE, World, resource
 
 ENGINE = engine_stream(LISTENER)
 
 
 @pytest.fixture
 def poller(world: World) -> Poller:
-    return Poller(
-        control_plane=world.control_plane,
-        events=world.events,
-        clock=world.clock,
-        dispatcher=world,
-        config=world.config,
-        digest=keyed,
-        guard=DeletionGuard(share=0.5, minimum=2),
-        version="1.2.3",
-        lock_term=30,
-        chance=lambda: 1.0,
-    )
+    return world.poller()
 
 
 def engine_types(world: World) -> list[str]:
