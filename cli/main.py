@@ -132,6 +132,23 @@ def release_deletions(
     raise typer.Exit(operating.release_deletions(yes=yes))
 
 
+@app.command("archive", rich_help_panel=DO)
+@reporting
+def archive(
+    folder: Annotated[Path, typer.Argument(help="Where archives are kept.", exists=True, file_okay=False)],
+    live_days: Annotated[
+        float | None, typer.Option(min=0, help="Events of live deployments that are older; none when left out.")
+    ] = None,
+    gone_days: Annotated[
+        float | None, typer.Option(min=0, help="All of what was deleted longer ago; none when left out.")
+    ] = None,
+) -> None:
+    """Move old events out of the log into a file, which `import` takes back."""
+    if live_days is None and gone_days is None:
+        raise typer.BadParameter("say what is old: --live-days, --gone-days, or both")
+    operating.archive(folder, live_days=live_days, gone_days=gone_days)
+
+
 @app.command("up", rich_help_panel=TRY)
 @reporting
 def up(cluster: ClusterChoice = stack.ClusterName.EMBEDDED) -> None:

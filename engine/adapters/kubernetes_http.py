@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -38,8 +39,22 @@ MERGE_TYPE = "application/merge-patch+json"
 PASSING = frozenset({408, 429})
 """Statuses below 500 that a later attempt may not meet: a request timeout and too many requests."""
 
+NOT_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+"""Characters that JSON takes as they are, but YAML for the end of a line, or not at all."""
+
 MALFORMED = "failed to create typed patch object"
 """What older API servers say, with status 500, of an apply whose fields do not fit the schema: no retry can help."""
+
+
+def encoded(body: Json, content_type: str) -> bytes:
+    """Return `body` as JSON; for an apply, which is read as YAML, in the part of JSON that means the same there.
+
+    Otherwise a line separator in a value (of a Secret, say) would be folded away together with the spaces around it.
+    """
+    content = orjson.dumps(body)
+    if content_type != APPLY_TYPE:
+        return content
+    return NOT_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", content.decode()).encode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +163,7 @@ class KubernetesHttp:
         body: Json = None,
         content_type: str = JSON_TYPE,
     ) -> urllib3.BaseHTTPResponse:
-        payload = None if body is None else orjson.dumps(body)
+        payload = None if body is None else encoded(body, content_type)
         headers = self._headers()
         if payload is not None:
             headers["Content-Type"] = content_type
