@@ -1,0 +1,147 @@
+"""The rendered containers as processes: their commands with their environment and nothing else, and their probes.
+
+What stands in for a kubelet here runs `python` as this interpreter, in an empty folder, with the settings of a sandbox:
+the embedded API server, a Redis, and a control plane that nobody answers for.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from engine.ports import Manifest
+from sandbox.ports import free_port
+from tests.chart.conftest import make_namespace
+from tests.chart.rendering import NEEDED, ROOT, Values, container, environment, layered, pods, rendered
+from tests.conftest import ApiServer
+from tests.integration.operator_stack import install_crd, until
+
+FLOWER_AUTH = "me:hunter2"
+PROCESSES = ("listener", "operator", "beat", "watcher", "flower")
+
+
+class Container:
+    """One container at work."""
+
+    def __init__(self, name: str, pod: Manifest, secrets: dict[tuple[str, str], str], folder: Path) -> None:
+        self.name = name
+        self.grace = pod["terminationGracePeriodSeconds"]
+        self._spec = container(pod)
+        folder.mkdir()
+        (folder / "tmp").mkdir()
+        self._environment = {
+            **environment(pod, secrets),
+            "PYTHONPATH": str(ROOT),
+            "PATH": os.defpath,
+            "TMPDIR": str(folder / "tmp"),
+        }
+        self._folder = folder
+        self.log = folder / "log"
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(self._words(self._spec["command"]), stdout=log, stderr=log, **self._like())
+
+    def _words(self, command: list[str]) -> list[str]:
+        return [sys.executable if word == "python" else word for word in command]
+
+    def _like(self) -> dict[str, Any]:
+        return {"env": self._environment, "cwd": self._folder}
+
+    def probe(self, name: str) -> int:
+        """The exit code of a probe."""
+        command = self._words(self._spec[name]["exec"]["command"])
+        return subprocess.run(command, capture_output=True, timeout=60, check=False, **self._like()).returncode
+
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def terminate(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+
+    def ended_within(self, seconds: float) -> int:
+        return self._process.wait(seconds)
+
+    def kill(self) -> None:
+        if self.running():
+            self._process.kill()
+            self._process.wait(10)
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")[-2000:]
+
+
+@pytest.fixture
+def containers(own_embedded: ApiServer, redis_url: str, tmp_path: Path) -> Iterator[dict[str, Container]]:
+    install_crd(own_embedded)
+    namespace = make_namespace(own_embedded)
+    ports = [free_port() for _ in range(3)]
+    values: Values = layered(
+        NEEDED,
+        {
+            "config": {
+                "watchNamespaces": namespace,
+                "hostBackendUrl": "http://127.0.0.1:9",
+                "smithBackendUrl": "http://127.0.0.1:9",
+                "settings": {"kubeconfig": str(own_embedded.kubeconfig)},
+            },
+            "listener": {"containerPort": ports[0], "threads": 2},
+            "operator": {"service": {"port": ports[1]}, "threads": 2},
+            "flower": {"enabled": True, "existingSecretName": "flower", "service": {"port": ports[2]}},
+            "redis": {"external": {"enabled": True, "connectionUrl": redis_url}},
+        },
+    )
+    found = rendered(values, namespace=namespace)
+    secrets = {
+        (m["metadata"]["name"], key): base64.b64decode(value).decode()
+        for (kind, _), m in found.items()
+        if kind == "Secret"
+        for key, value in m["data"].items()
+    }
+    secrets[("flower", "basic_auth")] = FLOWER_AUTH
+    running = {name: Container(name, pod, secrets, tmp_path / name) for name, pod in pods(found) if name in PROCESSES}
+    yield running
+    for one in running.values():
+        one.kill()
+
+
+def test_every_container_works_answers_its_probes_and_ends_in_time(containers: dict[str, Container]) -> None:
+    assert set(containers) == set(PROCESSES)
+    for name, one in containers.items():
+        until(lambda one=one: not one.running() or one.probe("startupProbe") == 0, f"{name} is up: {one.said()}")
+        assert one.running(), f"{name} ended: {one.said()}"
+        assert one.probe("livenessProbe") == 0
+
+    port = int(containers["flower"]._environment["FLOWER_PORT"])
+    assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 401
+    assert httpx.get(f"http://127.0.0.1:{port}/", auth=("me", "hunter2")).status_code == 200
+    metrics = httpx.get(f"http://127.0.0.1:{containers['operator']._environment['AGENTPLANE_METRICS_PORT']}/metrics")
+    assert "agentplane_" in metrics.text
+
+    for one in containers.values():
+        one.terminate()
+    started = time.monotonic()
+    for name, one in containers.items():
+        one.ended_within(one.grace)
+        assert time.monotonic() - started < one.grace, f"{name} took longer than it is given"
+
+
+def test_a_probe_fails_where_nobody_works(containers: dict[str, Container]) -> None:
+    for name in ("beat", "watcher"):
+        one = containers[name]
+        until(lambda one=one: one.probe("livenessProbe") == 0, f"{name} is up: {one.said()}")
+        one.kill()
+        for sign in (one._folder / "tmp").glob("*.heartbeat"):
+            aged = time.time() - 3600
+            if name == "watcher":  # keeps the time in the file
+                sign.write_text(f'{{"at": {aged}}}')
+            os.utime(sign, (aged, aged))
+        assert one.probe("livenessProbe") == 1

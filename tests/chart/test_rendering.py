@@ -1,0 +1,459 @@
+"""What the chart renders: settings that load, pods that are hardened, refusals that say what to do."""
+
+from __future__ import annotations
+
+import base64
+import json
+import tarfile
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from engine.settings import Settings, unknown_variables
+from tests.chart.rendering import (
+    API_KEY,
+    CHART,
+    LISTENER,
+    NEEDED,
+    RELEASE,
+    ROOT,
+    WORKSPACE,
+    Refused,
+    Values,
+    at,
+    container,
+    environment,
+    files,
+    helm,
+    layered,
+    objects,
+    pods,
+    rendered,
+)
+
+PROCESSES = ("listener", "operator", "beat", "watcher", "flower")
+FLOWER: Values = {"flower": {"enabled": True, "existingSecretName": "flower"}}
+GATEWAY: Values = {
+    "ingress": {"enabled": False},
+    "gateway": {"enabled": True, "name": "front", "namespace": "gateways", "hostname": "agents.example.com"},
+    "config": {"watchNamespaces": "blue, green,blue"},
+}
+
+
+def secrets(found: dict[tuple[str, str], Any]) -> dict[tuple[str, str], str]:
+    """Secret and key → value; those of others are made up."""
+    values = {
+        (manifest["metadata"]["name"], key): base64.b64decode(value).decode()
+        for (kind, _), manifest in found.items()
+        if kind == "Secret"
+        for key, value in (manifest["data"] or {}).items()
+    }
+    return {("flower", "basic_auth"): "me:secret", ("mine", "langsmith_api_key"): API_KEY, **values}
+
+
+VARIANTS: dict[str, Values] = {
+    "the least": {},
+    "an existing Secret": {"config": {"langsmithApiKey": "", "existingSecretName": "mine"}},
+    "a region": {"config": {"region": "gcp-eu"}},
+    "URLs": {"config": {"hostBackendUrl": "https://me.example/api-host", "smithBackendUrl": "https://me.example/api"}},
+    "a gateway and two namespaces": GATEWAY,
+    "istio": {
+        "ingress": {"enabled": False},
+        "istioGateway": {"enabled": True, "name": "front", "hostname": "agents.example.com", "basePath": "/agents"},
+    },
+    "no way in": {"ingress": {"enabled": False}, "config": {"enableLGPDeploymentHealthCheck": False}},
+    "templates": {"operator": {"templates": {"service": "apiVersion: v1\nkind: Service\n"}}},
+    "an external Redis": {
+        "redis": {"external": {"enabled": True, "connectionUrl": "rediss://u:p@redis.example:6380/2"}}
+    },
+    "no operator": {"operator": {"enabled": False}},
+    "no listener": {
+        "listener": {"enabled": False},
+        "config": {"digestKey": "a-long-word", "langsmithApiKey": ""},
+        "operator": {"watchNamespaces": "blue"},
+    },
+    "other settings": {"config": {"settings": {"poll_seconds": 30, "tracing_enabled": False, "log_level": "debug"}}},
+    "a proxy and authorities": {
+        "proxy": {"httpsProxy": "http://proxy.example:3128", "noProxy": ".corp.example"},
+        "caBundle": {"secretName": "authorities"},
+    },
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_process_starts_with_its_environment(
+    variant: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = rendered(NEEDED, FLOWER, VARIANTS[variant])
+    for (kind, name), manifest in found.items():
+        if (kind, name) == ("ConfigMap", "templates"):
+            for file, text in manifest["data"].items():
+                (tmp_path / file).write_text(text)
+    loaded = {}
+    for name, pod in pods(found):
+        if name not in PROCESSES:
+            continue
+        variables = environment(pod, secrets(found))
+        mounts = {mount["mountPath"] for mount in container(pod)["volumeMounts"]}
+        for variable, value in variables.items():
+            if value.startswith("/etc/agentplane/"):
+                assert str(Path(value).parent) in mounts, f"{variable} of {name} leads to nothing"
+        with monkeypatch.context() as patch:
+            for variable in ("AGENTPLANE_REDIS_URL", "AGENTPLANE_KUBECONFIG"):
+                patch.delenv(variable, raising=False)
+            for variable, value in variables.items():
+                if variable.startswith("AGENTPLANE_"):
+                    patch.setenv(variable, value.replace("/etc/agentplane/templates", str(tmp_path)))
+            assert unknown_variables() == []
+            loaded[name] = Settings.load()
+
+    configurations = {name: settings.model_dump(exclude={"metrics_port"}) for name, settings in loaded.items()}
+    assert len(loaded) >= 4
+    assert all(configuration == configurations["beat"] for configuration in configurations.values())
+
+
+def test_values_become_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"config": {"watchNamespaces": "agents", "enableLGPDeploymentHealthCheck": False}, "clusterDomain": "c.l"}
+    found = rendered(NEEDED, values, namespace="platform")
+    for name, value in environment(dict(pods(found))["operator"], secrets(found)).items():
+        monkeypatch.setenv(name, value)
+
+    settings = Settings.load()
+
+    assert (str(settings.workspace_id), str(settings.listener_id)) == (WORKSPACE, LISTENER)
+    assert settings.langsmith_api_key is not None
+    assert settings.langsmith_api_key.get_secret_value() == API_KEY
+    assert settings.watch_namespaces == ("agents",)
+    assert settings.prefix == f"platform-{RELEASE}"
+    assert settings.redis_display == f"redis://{RELEASE}-redis.platform.svc.c.l:6379/0"
+    assert (settings.routing.kind, settings.routing.hostname) == ("ingress", "agents.example.com")
+    assert settings.health_check_enabled is False
+    assert settings.metrics_port == 8081
+
+
+@pytest.mark.parametrize(
+    ("namespace", "release", "queue", "prefix"),
+    [
+        ("default", "data-plane", "host", "default-data-plane-langgraph-dataplane"),
+        ("default", "data-plane", "second", "second"),
+        ("a-namespace-with-quite-a-long-name", "langgraph-dataplane", "", "a-namespace-with-quite-a-long-n-"),
+    ],
+)
+def test_two_installations_share_no_prefix_unless_told_to(
+    namespace: str, release: str, queue: str, prefix: str
+) -> None:
+    found = rendered(NEEDED, at("config.hostQueue", queue), namespace=namespace, release=release)
+    variables = next(environment(pod, secrets(found)) for name, pod in pods(found) if name.endswith("beat"))
+    assert variables["AGENTPLANE_PREFIX"].startswith(prefix)
+    assert len(variables["AGENTPLANE_PREFIX"]) <= 40
+
+
+def test_pods_are_hardened() -> None:
+    for name, pod in pods(rendered(NEEDED, FLOWER)):
+        security = container(pod)["securityContext"]
+        assert pod["securityContext"]["runAsNonRoot"] is True, name
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert security["readOnlyRootFilesystem"] is True
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        assert pod["enableServiceLinks"] is False
+        writable = {mount["mountPath"] for mount in container(pod)["volumeMounts"] if not mount.get("readOnly")}
+        assert writable == ({"/data"} if name == "redis" else {"/tmp"})
+        assert pod["automountServiceAccountToken"] is (name in ("listener", "operator", "watcher"))
+        assert {"startupProbe", "livenessProbe"} <= container(pod).keys()
+
+
+def test_one_key_of_a_security_context_changes_that_key_alone() -> None:
+    change = at("listener.deployment.podSecurityContext", {"runAsUser": None, "fsGroup": 4})
+    pod = dict(pods(rendered(NEEDED, change)))["listener"]
+    expected = {"runAsNonRoot": True, "runAsGroup": 10001, "fsGroup": 4, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert pod["securityContext"] == expected
+
+
+def test_the_token_of_an_account_is_mounted_or_not_as_its_values_say() -> None:
+    change = at("listener.serviceAccount.automountServiceAccountToken", False)
+    found = rendered(NEEDED, change)
+    assert dict(pods(found))["listener"]["automountServiceAccountToken"] is False
+    assert found[("ServiceAccount", "listener")]["automountServiceAccountToken"] is False
+
+
+def test_a_role_keeps_its_name_beside_an_account_that_exists() -> None:
+    found = rendered(NEEDED, at("operator.serviceAccount", {"create": False, "name": "mine"}))
+    assert ("ServiceAccount", "operator") not in found
+    binding = found[("RoleBinding", "operator")]
+    assert binding["roleRef"]["name"] == f"{RELEASE}-operator"
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "mine", "namespace": "default"}]
+    assert dict(pods(found))["operator"]["serviceAccountName"] == "mine"
+
+
+def test_every_watched_namespace_has_roles_and_nothing_is_cluster_wide() -> None:
+    found = objects(NEEDED, GATEWAY)
+    roles = {(m["metadata"]["namespace"], m["metadata"]["name"]) for m in found if m["kind"] == "Role"}
+    assert roles == {
+        (where, f"{RELEASE}-{who}") for where in ("blue", "green") for who in ("listener", "operator", "watcher")
+    }
+    cluster_wide = [m["kind"] for m in found if "namespace" not in m["metadata"]]
+    assert cluster_wide == ["CustomResourceDefinition"]
+
+
+def test_volumes_of_everybody_and_of_one() -> None:
+    more = {
+        "commonVolumes": [{"name": "all", "emptyDir": {}}],
+        "commonVolumeMounts": [{"name": "all", "mountPath": "/all"}],
+        "listener": {
+            "deployment": {
+                "volumes": [{"name": "one", "emptyDir": {}}],
+                "volumeMounts": [{"name": "one", "mountPath": "/one"}],
+            }
+        },
+    }
+    for name, pod in pods(rendered(NEEDED, more)):
+        expected = {"all", "one"} if name == "listener" else {"all"}
+        assert expected <= {volume["name"] for volume in pod["volumes"]}
+        assert expected <= {mount["name"] for mount in container(pod)["volumeMounts"]}
+
+
+def test_a_probe_of_ones_own_replaces_ours_and_timings_alone_keep_it() -> None:
+    probes = {
+        "readinessProbe": {"tcpSocket": {"port": 8080}},
+        "livenessProbe": {"failureThreshold": 9},
+        "startupProbe": {"httpGet": {"path": "/health", "port": 8080}, "periodSeconds": 3},
+    }
+    listener = container(dict(pods(rendered(NEEDED, at("listener.deployment", probes))))["listener"])
+    check = {"command": ["python", "-m", "workers", "listener", "--check"]}
+    assert "exec" not in listener["readinessProbe"]
+    assert (listener["livenessProbe"]["exec"], listener["livenessProbe"]["failureThreshold"]) == (check, 9)
+    assert (listener["startupProbe"]["exec"], listener["startupProbe"]["periodSeconds"]) == (check, 3)
+    assert "httpGet" not in listener["startupProbe"]
+
+
+def test_a_changed_secret_or_template_rolls_the_pods_that_restart_by_themselves() -> None:
+    def checksums(*values: Values) -> dict[str, str | None]:
+        return {
+            name: manifest["spec"]["template"]["metadata"].get("annotations", {}).get("agentplane.dev/checksum")
+            for (kind, name), manifest in rendered(NEEDED, *values).items()
+            if kind == "Deployment"
+        }
+
+    before = checksums()
+    assert checksums() == before
+    for change in (at("config.langsmithApiKey", "lsv2_other"), at("operator.templates.service", "kind: Service")):
+        assert all(checksums(change)[name] != checksum for name, checksum in before.items())
+    assert checksums(at("listener.deployment.autoRestart", False))["listener"] is None
+    assert API_KEY not in "".join(text for name, text in files(NEEDED).items() if name != "secrets.yaml")
+
+
+def test_redis_keeps_the_log_and_evicts_nothing() -> None:
+    args = container(dict(pods(rendered(NEEDED)))["redis"])["args"]
+    assert args[:1] == ["redis-server"]
+    assert {("--appendonly", "yes"), ("--maxmemory-policy", "noeviction")} <= set(pairwise(args))
+
+
+def test_tls_to_redis_is_verified_unless_told_otherwise() -> None:
+    url = "rediss://me:secret@redis.example:6380/2"
+    found = rendered(NEEDED, {"redis": {"external": {"enabled": True, "connectionUrl": url}}})
+    assert secrets(found)[(f"{RELEASE}-redis", "connection_url")] == f"{url}?ssl_cert_reqs=required"
+    assert ("StatefulSet", "redis") not in found
+
+
+def test_the_definition_is_the_one_of_the_project() -> None:
+    (crd,) = [m for m in objects(NEEDED) if m["kind"] == "CustomResourceDefinition"]
+    assert crd == yaml.safe_load((ROOT / "k8s/crds/lgps.apps.langchain.ai.yaml").read_text())
+    assert crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+def test_the_package_holds_the_definition(tmp_path: Path) -> None:
+    archive = helm.package(CHART, destination=tmp_path)
+    with tarfile.open(archive) as package:
+        packed = package.extractfile("agentplane/files/lgps.apps.langchain.ai.yaml")
+        assert packed is not None
+        assert packed.read() == (ROOT / "k8s/crds/lgps.apps.langchain.ai.yaml").read_bytes()
+
+
+@pytest.mark.parametrize("values", [{}, layered(NEEDED, FLOWER, at("networkPolicy.enabled", True))])
+def test_helm_lints_it(values: Values) -> None:
+    report = helm.lint(CHART, values, strict=True)
+    assert report["errors"] == []
+    assert [m for m in report["messages"] if m["severity"] > 1] == []
+
+
+def test_the_schema_knows_every_default_and_every_setting() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    settings = schema["properties"]["config"]["properties"]["settings"]["propertyNames"]["enum"]
+    assert sorted(settings) == sorted(Settings.model_fields)
+
+
+SECOND_ROUTE = {"gateway": {"enabled": True, "name": "front", "hostname": "agents.example.com"}}
+REFUSALS: dict[str, tuple[Values, list[str]]] = {
+    "a key that nobody knows": (at("listener.deployment.replicaCount", 2), ["replicaCount", "not allowed"]),
+    "a value of another type": (at("listener.deployment.replicas", "two"), ["/listener/deployment/replicas"]),
+    "a setting that nobody knows": (at("config.settings.pol_seconds", 3), ["pol_seconds"]),
+    "a setting that has a value of its own": (
+        at("config.settings.watch_namespaces", "x"),
+        ["AGENTPLANE_WATCH_NAMESPACES twice"],
+    ),
+    "a variable that comes twice": (
+        {
+            "commonEnv": [{"name": "A", "value": "1"}],
+            "beat": {"deployment": {"extraEnv": [{"name": "A", "value": "2"}]}},
+        },
+        ["environment of beat has A twice"],
+    ),
+    "no key": (at("config.langsmithApiKey", ""), ["config.langsmithApiKey is not set", "existingSecretName"]),
+    "an id that is none": (at("config.langsmithWorkspaceId", "mine"), ["config.langsmithWorkspaceId=mine is no UUID"]),
+    "two routes": (SECOND_ROUTE, ["ingress and gateway are enabled together", "ingress.enabled=false"]),
+    "several namespaces behind an ingress": (
+        at("config.watchNamespaces", "blue,green"),
+        ["blue,green with ingress", "Services of its own namespace", "use gateway or istioGateway"],
+    ),
+    "URLs of two regions": (
+        at("config.hostBackendUrl", "https://eu.api.host.langchain.com")
+        | {
+            "config": {
+                "hostBackendUrl": "https://eu.api.host.langchain.com",
+                "smithBackendUrl": "https://api.smith.langchain.com",
+            }
+        },
+        ["config.hostBackendUrl is of gcp-eu, config.smithBackendUrl is of gcp-us", "one region"],
+    ),
+    "a region and a URL of another": (
+        {"config": {"region": "aws-us", "hostBackendUrl": "https://api.host.langchain.com"}},
+        ["config.hostBackendUrl is of gcp-us, config.region is of aws-us"],
+    ),
+    "URLs that are swapped": (
+        at("config.hostBackendUrl", "https://api.smith.langchain.com"),
+        ["the other one of the two URLs"],
+    ),
+    "upstream's image from a mirror": (
+        at("images.listenerImage.repository", "mirror.example/langchain/langsmith-backend"),
+        ["holds another program", "images.agentplaneImage.repository"],
+    ),
+    "a tag of upstream's image": (
+        at("images.operatorImage.tag", "0.1.35"),
+        ["images.operatorImage.tag=0.1.35", "images.agentplaneImage.tag"],
+    ),
+    "upstream's program": (
+        at("listener.deployment.command", ["host_backend_entrypoint.sh", "./other.sh"]),
+        ["listener.deployment.command", "not in the image"],
+    ),
+    "Flower without a password": (at("flower.enabled", True), ["flower.existingSecretName is not set", "basic auth"]),
+    "Sentinel": (
+        {"redis": {"external": {"enabled": True, "connectionUrl": "sentinel://:hunter2@redis.example:26379/mymaster"}}},
+        ["sentinel://", "redis:// or rediss://"],
+    ),
+    "an external Redis nowhere": (
+        at("redis.external.enabled", True),
+        ["needs redis.external.connectionUrl", "connection_url"],
+    ),
+    "KEDA and a URL in a Secret": (
+        {
+            "redis": {"external": {"enabled": True, "existingSecretName": "redis"}},
+            "operator": {"autoscaling": {"enabled": True, "keda": {"enabled": True}}},
+        },
+        ["operator.autoscaling.keda.enabled", "redis.external.address"],
+    ),
+    "a prefix that is none": (at("config.hostQueue", "My_Queue"), ["config.hostQueue=My_Queue", "lowercase"]),
+    "templates where they were": (at("listener.templates", {"db": "x"}), ["operator.templates"]),
+    "a hostname that is a URL": (at("ingress.hostname", "https://agents.example.com"), ["without https://"]),
+    "nothing to run": ({"listener": {"enabled": False}, "operator": {"enabled": False}}, ["nothing would run"]),
+    "several mistakes": (
+        {"config": {"langsmithApiKey": "", "hostQueue": "A"}, "flower": {"enabled": True}},
+        ["config.langsmithApiKey", "config.hostQueue", "flower.existingSecretName"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_what_does_not_fit_is_refused_with_the_mend(case: str) -> None:
+    values, words = REFUSALS[case]
+    with pytest.raises(Refused) as refusal:
+        files(NEEDED, values)
+    for word in words:
+        assert word in str(refusal.value)
+    assert "hunter2" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("images", "listener", "beat"),
+    [
+        ({}, "agentplane:0.1.0", "agentplane:0.1.0"),
+        (
+            {"agentplaneImage": {"repository": "r.example/agentplane", "tag": "2"}},
+            "r.example/agentplane:2",
+            "r.example/agentplane:2",
+        ),
+        ({"listenerImage": {"repository": "r.example/mine", "tag": "3"}}, "r.example/mine:3", "agentplane:0.1.0"),
+        ({"registry": "r.example"}, "r.example/agentplane:0.1.0", "r.example/agentplane:0.1.0"),
+        (
+            {"agentplaneImage": {"tag": "sha256:" + "0" * 64}},
+            "agentplane@sha256:" + "0" * 64,
+            "agentplane@sha256:" + "0" * 64,
+        ),
+    ],
+)
+def test_images(images: Values, listener: str, beat: str) -> None:
+    found = dict(pods(rendered(NEEDED, {"images": images})))
+    assert container(found["listener"])["image"] == listener
+    assert container(found["beat"])["image"] == beat
+
+
+def test_the_shared_ingress_is_where_the_agents_are() -> None:
+    found = rendered(
+        NEEDED,
+        at("config.watchNamespaces", "agents"),
+        at("ingress.metricsPrefix", "/data-plane/"),
+        namespace="platform",
+    )
+    shared = found[("Ingress", "ingress")]
+    assert shared["metadata"]["namespace"] == "agents"
+    assert shared["metadata"]["annotations"]["lgp-operator.io/shared-ingress"] == "true"
+    assert shared["spec"]["rules"] == [{"host": "agents.example.com"}]
+    paths = found[("Ingress", "paths")]
+    assert paths["metadata"]["namespace"] == "platform"
+    assert "lgp-operator.io/shared-ingress" not in (paths["metadata"].get("annotations") or {})
+    (path,) = paths["spec"]["rules"][0]["http"]["paths"]
+    assert (path["path"], path["backend"]["service"]["name"]) == ("/data-plane/metrics", f"{RELEASE}-operator")
+
+
+def test_an_operator_alone_scales_by_the_queues_that_it_serves() -> None:
+    values = {"listener": {"enabled": False}, "config": {"digestKey": "a-long-word"}}
+    kinds = {kind for kind, name in rendered(NEEDED, values) if name == "listener"}
+    assert kinds == set()
+    assert files(NEEDED, values)["NOTES.txt"].count("deploy/langgraph-dataplane-operator") == 2
+
+
+def test_an_hpa_counts_cpu_and_memory_and_the_deployment_does_not_count() -> None:
+    scaling = {"enabled": True, "minReplicas": 2, "maxReplicas": 4, "targetMemoryUtilizationPercentage": None}
+    found = rendered(NEEDED, at("listener.autoscaling", scaling))
+    spec = found[("HorizontalPodAutoscaler", "listener")]["spec"]
+    assert (spec["minReplicas"], spec["maxReplicas"]) == (2, 4)
+    assert [metric["resource"]["name"] for metric in spec["metrics"]] == ["cpu"]
+    assert "replicas" not in found[("Deployment", "listener")]["spec"]
+    own = rendered(NEEDED, at("listener.autoscaling", {"enabled": True, "createHpa": False}))
+    assert ("HorizontalPodAutoscaler", "listener") not in own
+    assert "replicas" not in own[("Deployment", "listener")]["spec"]
+
+
+def test_the_network_policy_lets_out_what_is_needed() -> None:
+    external = {"enabled": True, "connectionUrl": "redis://redis.example:6400/0"}
+    values = {
+        "networkPolicy": {"enabled": True},
+        "redis": {"external": external},
+        "proxy": {"httpsProxy": "http://p.example:3128"},
+    }
+    found = rendered(NEEDED, values)
+    spec = found[("NetworkPolicy", "processes")]["spec"]
+    ports = {port["port"] for rule in spec["egress"] for port in rule["ports"]}
+    assert ports == {53, 443, 6443, 6400, 3128}
+    assert "ingress" not in spec
+    selected = spec["podSelector"]["matchExpressions"][0]["values"]
+    labels = {
+        m["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"]
+        for (kind, _), m in found.items()
+        if kind == "Deployment"
+    }
+    assert labels <= set(selected)
+    assert ("NetworkPolicy", "redis") in rendered(NEEDED, at("networkPolicy.enabled", True))
