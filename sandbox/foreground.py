@@ -1,13 +1,14 @@
 """`agentplane up`: the stack in the foreground, the engine's processes by their Procfile under honcho.
 
-Everything lives in a temporary folder and ends with this process: on Ctrl-C and SIGTERM in order, when it is killed by
-leashes (`sandbox.processes` for the infrastructure, `leashed` for the Procfile's processes). What to paste is printed,
-and kept in the folder for when the logs have scrolled it away; `env` in the same folder lets another terminal use every
-command.
+Everything lives in a temporary folder and ends with this process: on Ctrl-C, SIGTERM and a closed terminal in order,
+when it is killed by leashes (`sandbox.processes` for the infrastructure, `leashed` for the Procfile's processes). What to
+paste is printed, and kept in the folder for when the logs have scrolled it away; `env` in the same folder lets another
+terminal use every command.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -58,15 +59,32 @@ def up(cluster: Cluster) -> int:
 
 def _honcho(console: Console, stack: Stack) -> int:
     """Run the Procfile until a signal, or until one of its processes ends."""
-    manager = Manager(Printer(sys.stdout, time_format=""))  # every line of the engine has its own time
+    manager = Manager(Printer(Terminal(), time_format=""))  # every line of the engine has its own time
     environment = stack.environment()
     for name, command in procfile().items():
         manager.add_process(name, leashed(expand(command, environment)), env=environment, cwd=str(stack.directory))
+    signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     manager.loop()
     if manager.returncode in ENDED_BY_SIGNAL:
         return 0
     console.print("[bold red]a process ended by itself[/], so everything was ended; its last lines are above")
     return 1
+
+
+class Terminal:
+    """Standard output as honcho's printer wants it. One that was closed takes nothing more, and ends nobody."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            sys.stdout.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+
+    def isatty(self) -> bool:
+        return sys.stdout.isatty()
 
 
 def leashed(command: str) -> str:

@@ -1,0 +1,243 @@
+"""`agentplane up` as people use it: in a terminal, pasting what it prints, and ending it in every way there is."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROMPTLY = 10.0
+"""Seconds within which Ctrl-C ends everything; a loaded machine gets twice as long."""
+PATIENCE = 90.0
+
+pytestmark = [
+    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds left-over processes by /proc"),
+    pytest.mark.timeout(240),
+]
+
+
+class Terminal:
+    """`agentplane up` in a terminal of its own."""
+
+    def __init__(self, home: Path) -> None:
+        home.mkdir()
+        self._said = bytearray()
+        environment = {**os.environ, "TMPDIR": str(home), "HOME": str(home), "TERM": "xterm", "COLUMNS": "100"}
+        environment = {name: value for name, value in environment.items() if not name.startswith("AGENTPLANE_")}
+        self.home = home
+        self.pid, self._terminal = pty.fork()
+        if self.pid == 0:
+            os.chdir(ROOT)
+            os.execve(sys.executable, [sys.executable, "-m", "cli.main", "up"], environment)
+        self.status: int | None = None
+        self._closing = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        while not self._closing.is_set():
+            try:
+                if not select.select([self._terminal], [], [], 0.1)[0]:
+                    continue
+                part = os.read(self._terminal, 65536)
+            except OSError:
+                return
+            if not part:
+                return
+            self._said += part
+
+    @property
+    def said(self) -> str:
+        text = self._said.decode(errors="replace").replace("\r\n", "\n")
+        return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+    def pasted(self, title: str) -> str:
+        """Return what is printed to be pasted under a title."""
+        until(lambda: f"{title}\n  " in self.said and "Ctrl-C ends" in self.said, f"{title!r} is printed", self)
+        return self.said.split(f"{title}\n  ", 1)[1].split("\n", 1)[0]
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.pasted("watch what happens").split()[1].rstrip(";")).parent
+
+    def type(self, characters: bytes) -> None:
+        os.write(self._terminal, characters)
+
+    def hang_up(self) -> None:
+        """Close the terminal, which sends SIGHUP and lets no more be written. Nobody may be reading from it."""
+        self._closing.set()
+        self._reader.join(10)
+        os.close(self._terminal)
+
+    def ended(self) -> bool:
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.status = os.waitstatus_to_exitcode(status) if pid else None
+        return self.status is not None
+
+    def run(self, command: str) -> str:
+        """Run what was pasted, in a shell that knows nothing else."""
+        environment = {"PATH": os.environ["PATH"], "HOME": str(self.home)}
+        done = subprocess.run(
+            ["/bin/sh", "-c", command], env=environment, cwd=self.home, capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}\n{self.said[-2000:]}"
+        return done.stdout
+
+
+def until(holds: Callable[[], Any], what: str, terminal: Terminal | None = None, seconds: float = PATIENCE) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        said = f"; it said:\n{terminal.said[-3000:]}" if terminal is not None else ""
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}{said}"
+        time.sleep(0.1)
+
+
+def processes_of(home: Path) -> list[str]:
+    """Return the command lines of all processes whose environment names `home`."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if str(home).encode() in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:
+            continue  # it ended meanwhile
+    return [command for command in found if command]
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Callable[[], Terminal]]:
+    started: list[Terminal] = []
+
+    def start() -> Terminal:
+        started.append(Terminal(tmp_path / f"home{len(started)}"))
+        return started[-1]
+
+    yield start
+    for terminal in started:
+        if not terminal.ended():
+            os.kill(terminal.pid, signal.SIGKILL)  # its leashes end the rest
+            until(terminal.ended, "it ends", terminal)
+
+
+def leaves_nothing(terminal: Terminal) -> None:
+    until(lambda: not processes_of(terminal.home), f"no process is left: {processes_of(terminal.home)}", terminal, 30)
+
+
+def test_what_it_prints_can_be_pasted_and_ctrl_c_ends_it(up: Callable[[], Terminal]) -> None:
+    terminal = up()
+
+    said = terminal.run(terminal.pasted("deploy something (its secrets are in .env there)"))
+    assert "Deployment successful" in said
+    environment = f". {terminal.folder}/env"
+    if shutil.which("kubectl"):
+        assert re.search(r"hello-[0-9a-f]{32} +True +RolledOut", terminal.run(terminal.pasted("look into the cluster")))
+    assert re.search(r"hello +agents +READY +[0-9a-f]{8} +DEPLOYED", terminal.run(f"{environment}; agentplane status"))
+    assert "0 fail" in terminal.run(terminal.pasted("is everything there?"))
+    assert "hello" in terminal.run(f"{environment}; langgraph deploy list")
+    watching = terminal.pasted("watch what happens").replace("--follow", "hello")
+    assert "RevisionDeployed" in terminal.run(watching)
+    assert httpx.get(f"{terminal.pasted('control plane')}/ok").status_code == 200
+    assert_flower_shows_streams(terminal.pasted("Flower"))
+    lgp = terminal.run(f"{environment}; agentplane status --json").split('"lgp":"', 1)[1].split('"', 1)[0]
+    url = terminal.pasted("Agent Servers (calls need the header X-Api-Key)").replace("<LGP name>", lgp)
+    assert httpx.get(url).status_code == 200
+    folder = terminal.folder
+    assert (folder / "paste.txt").read_text().count("\n  ") == 7
+    assert (folder / "env").stat().st_mode & 0o077 == 0
+
+    pressed = time.monotonic()
+    terminal.type(b"\x03")
+    until(terminal.ended, "Ctrl-C ends it", terminal, 2 * PROMPTLY)
+
+    assert terminal.status == 0, terminal.said[-2000:]
+    assert time.monotonic() - pressed < 2 * PROMPTLY
+    assert not folder.exists()
+    assert "Traceback" not in terminal.said
+    leaves_nothing(terminal)
+
+
+def assert_flower_shows_streams(url: str) -> None:
+    """Tasks are listed with their names and the streams that they are about."""
+    table = {"draw": 1, "start": 0, "length": 100, "search[value]": "", "order[0][column]": 0, "order[0][dir]": "asc"}
+    table |= {"columns[0][data]": "name"}
+    seen: list[tuple[str, str]] = []
+
+    def listed() -> bool:
+        rows = httpx.post(f"{url}/tasks/datatable", data=table).json()["data"]
+        seen[:] = [(str(row["name"]), str(row["args"])) for row in rows]
+        streams = " ".join(args for _, args in seen)
+        return "deployment/" in streams and "lgp/agents/" in streams
+
+    assert httpx.get(f"{url}/tasks").status_code == 200
+    until(listed, f"Flower lists tasks with their streams: {seen}", seconds=30)
+
+
+def test_two_at_once(up: Callable[[], Terminal]) -> None:
+    terminals = [up(), up()]
+
+    urls = {terminal.pasted(title) for terminal in terminals for title in ("control plane", "Flower")}
+    for terminal in terminals:
+        said = terminal.run(f". {terminal.folder}/env; agentplane doctor")
+        assert "0 fail" in said
+        os.kill(terminal.pid, signal.SIGTERM)
+
+    assert len(urls) == 4
+    for terminal in terminals:
+        until(terminal.ended, "SIGTERM ends it", terminal, 2 * PROMPTLY)
+        assert terminal.status == 0
+        leaves_nothing(terminal)
+
+
+def test_ctrl_c_while_it_starts(up: Callable[[], Terminal]) -> None:
+    terminal = up()
+    until(lambda: "up: redis" in terminal.said, "it starts", terminal)
+
+    terminal.type(b"\x03")
+
+    until(terminal.ended, "Ctrl-C ends it", terminal, 2 * PROMPTLY)
+    assert "Traceback" not in terminal.said
+    leaves_nothing(terminal)
+
+
+@pytest.mark.parametrize("end", ["killed", "hung up"])
+def test_nothing_outlives_it(up: Callable[[], Terminal], end: str) -> None:
+    terminal = up()
+    terminal.pasted("Flower")
+    until(lambda: "watcher started" in terminal.said, "the engine runs", terminal)
+
+    if end == "killed":
+        os.kill(terminal.pid, signal.SIGKILL)
+    else:
+        terminal.hang_up()
+
+    until(terminal.ended, "it ends", terminal, 2 * PROMPTLY)
+    leaves_nothing(terminal)
+
+
+def test_a_process_that_ends_by_itself_ends_it_all(up: Callable[[], Terminal]) -> None:
+    terminal = up()
+    until(lambda: re.search(r"beat started \(pid=(\d+)\)", terminal.said), "the engine runs", terminal)
+    beat = re.search(r"beat started \(pid=(\d+)\)", terminal.said)
+    assert beat is not None
+
+    os.kill(int(beat[1]), signal.SIGKILL)
+
+    until(terminal.ended, "it ends", terminal, 2 * PROMPTLY)
+    assert terminal.status == 1
+    assert "a process ended by itself" in terminal.said
+    leaves_nothing(terminal)
