@@ -3,8 +3,13 @@
 A replay folds every stream again, event by event, with the configuration that was in force at that position
 (`ConfigurationRecorded`), and holds what the code of today decides against what the log says was done:
 
-- an event that an act left must be one whose act today's code decides at that point (a *divergence* otherwise);
+- an event that an act left must be one whose act today's code decides at that point, and must say what that act says:
+  of which revision, with which reason, which status (a *divergence* otherwise);
 - the digests of manifests that the log recorded when it applied them must be those that today's code makes.
+
+What was decided when is not in the log, so every act that any state asked for counts, from the previous act's events
+on: events of others may have come in between. Two things are given some room: the clocks of a worker and of the log
+differ (SKEW), and while processes are replaced, some still decide with the configuration before (CHANGEOVER).
 
 The transcript is canonical JSON, one line per event, then one per stream with its final state, decision and manifests:
 two replays of one log are compared byte for byte.
@@ -14,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from engine.engine_events import ENGINE_EVENTS, ConfigurationRecorded
@@ -49,6 +54,38 @@ HALVES = {
 }
 
 ENGINE_PREFIX = "engine/"
+
+SKEW = timedelta(seconds=5)
+"""By which a worker's clock may be ahead of the log's."""
+CHANGEOVER = timedelta(minutes=10)
+"""For which a process may go on with the configuration before the one that was recorded last."""
+
+
+def _same(*fields: str) -> Callable[[Event, Act], bool]:
+    """Return whether an event says the same as an act, in those of `fields` that the act has."""
+    return lambda event, act: all(getattr(event, f) == getattr(act, f) for f in fields if hasattr(act, f))
+
+
+CLAIMS: dict[str, Callable[[Any, Any], bool]] = {
+    "SecretsApplied": _same("revision_id"),
+    "LgpApplied": _same("revision_id", "manifest_digest"),
+    "LgpRejected": _same("revision_id"),
+    "HealthChecked": _same("revision_id", "url", "attempt"),
+    "RevisionDeployed": _same("revision_id"),
+    "RevisionFailed": _same("revision_id", "reason", "message"),
+    "SecretsPruned": lambda event, act: event.kept == act.keep,
+    "StatusReported": _same("subject", "id", "status"),
+    "StatusReportRejected": _same("subject", "id", "status"),
+    "EndpointPublished": _same("url"),
+    "EndpointNotPublished": _same("url"),
+    "ObjectsApplied": lambda event, act: {str(applied.key) for applied in event.objects} <= set(act.keys),
+    "ObjectRejected": lambda event, act: str(event.key) in act.keys,
+    "ObjectsPruned": lambda event, act: event.everything or event.objects == act.keys,
+    "LgpStatusApplied": _same("digest"),
+    "ActDeferred": lambda event, act: event.act == act.name,
+    "ActRefused": lambda event, act: event.act == act.name,
+}
+"""What an event that an act left has in common with the act; events that are not here tell what the world answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,21 +123,36 @@ class _Stream:
     version: int = 0
     at: datetime | None = None
     """When the state began."""
-    acts: set[str] = field(default_factory=set)
+    acts: set[Act] = field(default_factory=set)
     """Acts that were decided since the last one left its events."""
     digests: set[str] = field(default_factory=set)
     """Digests of the manifests of the states since then."""
-    batch: tuple[str | None, datetime] | None = None
-    """Cause and time of the events that one act leaves together."""
+    batch: tuple[str | None, datetime, int] | None = None
+    """Cause and time of the events that one act leaves together, and the version of the next of them."""
+    batch_acts: set[Act] = field(default_factory=set)
+    """Acts that may have left them."""
     batch_digests: set[str] = field(default_factory=set)
     """Digests that this act could apply."""
+
+
+@dataclass(slots=True)
+class _Configured:
+    """The machines of one half."""
+
+    machine: Machine[Any]
+    since: datetime
+    before: Machine[Any] | None = None
+
+    def in_force(self, at: datetime) -> list[Machine[Any]]:
+        """Return the machines that may have decided at `at`."""
+        return [self.machine, self.before] if self.before and at - self.since <= CHANGEOVER else [self.machine]
 
 
 class Replayer:
     """Folds records in the order of their positions."""
 
     def __init__(self) -> None:
-        self._machines: dict[str, Machine[Any]] = {}
+        self._halves: dict[str, _Configured] = {}
         self._streams: dict[str, _Stream] = {}
         self._result = Replay()
 
@@ -112,7 +164,7 @@ class Replayer:
         """
         self._result.events += 1
         if record.stream.startswith(ENGINE_PREFIX):
-            self._configure(ENGINE_EVENTS.decode(record))
+            self._configure(ENGINE_EVENTS.decode(record), record.at)
             self._note(record, None, None)
             return
         stream = self._stream_of(record.stream)
@@ -121,9 +173,11 @@ class Replayer:
                 f"{record.stream}: version {record.version} follows {stream.version}: events are missing; if they were "
                 "archived, import the archives together with this log"
             )
-        machine = self._machine(stream.half)
+        configured = self._configured(stream.half)
+        machine = configured.machine
         event = machine.events.decode(record)
-        self._decide_until(record.at, stream, machine)
+        for decider in configured.in_force(record.at):
+            self._decide_until(record.at + SKEW, stream, decider)
         if record.actor == machine.name:
             self._compare(record, event, stream)
         stream.state = machine.evolve(stream.state, event, record.at)
@@ -133,7 +187,7 @@ class Replayer:
     def finish(self) -> Replay:
         """Add the final state and manifests of every stream; return the result."""
         for name, stream in sorted(self._streams.items()):
-            manifests = self._machine(stream.half).manifests(stream.state)
+            manifests = self._configured(stream.half).machine.manifests(stream.state)
             self._result.manifests += len(manifests)
             final = {"stream": name, "state": stream.state.model_dump(mode="json"), "manifests": manifests}
             self._result.transcript.append(canonical(final))
@@ -147,11 +201,13 @@ class Replayer:
 
     def machines(self) -> dict[str, Machine[Any]]:
         """Return the halves as configured last, by stream prefix."""
-        return {machine.stream_prefix: machine for machine in self._machines.values()}
+        return {known.machine.stream_prefix: known.machine for known in self._halves.values()}
 
-    def _configure(self, event: Event) -> None:
+    def _configure(self, event: Event, at: datetime) -> None:
         if isinstance(event, ConfigurationRecorded):
-            self._machines[event.half] = HALVES[event.half].build(event.config)
+            known = self._halves.get(event.half)
+            machine = HALVES[event.half].build(event.config)
+            self._halves[event.half] = _Configured(machine, at, known.machine if known else None)
 
     def _stream_of(self, name: str) -> _Stream:
         if name not in self._streams:
@@ -163,13 +219,13 @@ class Replayer:
             self._streams[name] = _Stream(half=half, state=HALVES[half].machine.initial)
         return self._streams[name]
 
-    def _machine(self, half: str) -> Machine[Any]:
-        if half not in self._machines:
+    def _configured(self, half: str) -> _Configured:
+        if half not in self._halves:
             raise ReplayError(
                 f"the log holds events of the {half} but no configuration of it before them; "
                 "export the engine's own stream too, from the beginning"
             )
-        return self._machines[half]
+        return self._halves[half]
 
     def _decide_until(self, end: datetime, stream: _Stream, machine: Machine[Any]) -> None:
         """Collect every act that the present state asks for from its beginning to `end`."""
@@ -177,28 +233,39 @@ class Replayer:
         while True:
             decision = machine.decide(stream.state, now)
             if isinstance(decision, Act):
-                stream.acts.add(decision.name)
+                stream.acts.add(decision)
                 stream.digests |= machine.digests(stream.state)
             if not (isinstance(decision, Wait) and now < decision.until <= end):
                 break
             now = decision.until
         latest = machine.decide(stream.state, end)
         if isinstance(latest, Act):
-            stream.acts.add(latest.name)
+            stream.acts.add(latest)
             stream.digests |= machine.digests(stream.state)
 
     def _compare(self, record: Record, event: Event, stream: _Stream) -> None:
         """Hold an act's events against what today's code asks for."""
-        batch = (record.cause, record.at)
-        if batch != stream.batch:
+        if (record.cause, record.at, record.version) != stream.batch:
             self._result.checked += 1
-            if record.cause not in stream.acts:
-                asked = ", ".join(sorted(stream.acts)) or "nothing"
+            stream.batch_acts = {act for act in stream.acts if act.name == record.cause}
+            if not stream.batch_acts:
+                asked = ", ".join(sorted({act.name for act in stream.acts})) or "nothing"
                 self._diverge(record, f"{record.type} was left by {record.cause}, but today's code asks for {asked}")
             # What was asked for before this act may have been overtaken by it: what follows is decided anew.
-            stream.batch, stream.batch_digests = batch, stream.digests
+            stream.batch_digests = stream.digests
             stream.acts, stream.digests = set(), set()
+        stream.batch = (record.cause, record.at, record.version + 1)
+        self._compare_claim(record, event, stream.batch_acts)
         self._compare_digests(record, event, stream.batch_digests)
+
+    def _compare_claim(self, record: Record, event: Event, acts: set[Act]) -> None:
+        claim = CLAIMS.get(record.type)
+        if claim is None or not acts:
+            return
+        self._result.checked += 1
+        if not any(claim(event, act) for act in acts):
+            asked = "; ".join(sorted(str(described(act)) for act in acts))
+            self._diverge(record, f"{record.type} says {record.data}, but today's code asks for {asked}")
 
     def _compare_digests(self, record: Record, event: Event, allowed: set[str]) -> None:
         recorded = applied_digests(event)
