@@ -73,7 +73,7 @@ def measure(options: Options) -> Report:
     for what, ours_, beside, theirs in pairs:
         mine, other = median(ours_), median(theirs)
         report.add(what, mine, "events/s", note=f"{beside}: {other:,.0f} events/s")
-        report.add(f"  / {beside}", mine / other)
+        report.add(f"{what} / {beside}", mine / other)
     return report
 
 

@@ -92,7 +92,7 @@ class Report:
         for detail in self.details:
             below = Table(title=detail.title, title_justify="left")
             for index, column in enumerate(detail.columns):
-                below.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+                below.add_column(column, justify="right" if index else "left", no_wrap=not index, overflow="fold")
             for row in detail.rows:
                 below.add_row(*row)
             console.print(below)

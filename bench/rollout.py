@@ -107,7 +107,9 @@ def report_on(report: Report, counted: Counted) -> None:
     report.add("new watcher: writes", counted.restart_writes, budget=0)
     report.add("new watcher: events", counted.restart_events, budget=0)
     rows = [_row(counted.first, path) for path in _paths(counted)]
-    report.details.append(Detail(title="by object", columns=("object or collection", *_columns()), rows=rows))
+    report.details.append(
+        Detail(title="by object", columns=("object or collection", *(name for name, _, _ in COLUMNS)), rows=rows)
+    )
 
 
 def most(requests: Requests, kind: str) -> tuple[str, int]:
@@ -140,10 +142,14 @@ def _paths(counted: Counted) -> list[str]:
     return sorted(paths, key=lambda path: (not is_object(path), not lgp_path(path), path))
 
 
-def _columns() -> tuple[str, ...]:
-    return tuple(f"{half} {kind}" for half in HALVES for kind in (READ, WRITE, STATUS))
+COLUMNS = (
+    ("listener reads", "listener", READ),
+    ("listener writes", "listener", WRITE),
+    ("operator reads", "operator", READ),
+    ("operator writes", "operator", WRITE),
+    ("status writes", "operator", STATUS),
+)
 
 
 def _row(requests: Requests, path: str) -> tuple[str, ...]:
-    counts = (requests[half][kind, path] for half in HALVES for kind in (READ, WRITE, STATUS))
-    return (short(path), *(str(count or "") for count in counts))
+    return (short(path), *(str(requests[half][kind, path] or "") for _, half, kind in COLUMNS))

@@ -165,6 +165,13 @@ def commands_of(url: str) -> int:
 # --- what `python -m bench` says
 
 
+@pytest.fixture
+def _logging_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the command from setting up the logs of the whole test run."""
+    monkeypatch.setattr("engine.telemetry.configure_logging", lambda *_: None)
+
+
+@pytest.mark.usefixtures("_logging_as_it_is")
 def test_a_missed_budget_is_an_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def measured(value: float) -> Report:
         report = Report(name="log", title="")
@@ -178,6 +185,7 @@ def test_a_missed_budget_is_an_exit_code(monkeypatch: pytest.MonkeyPatch, capsys
     assert "missed" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("_logging_as_it_is")
 def test_what_is_not_installed_is_said_and_skipped(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
