@@ -429,8 +429,10 @@ TROUBLE = [
     move("stale_page", WHICH),
     move("pass_seconds", st.just(-30)),
 ]
-HISTORIES = st.lists(st.one_of(*WORK, *WORK, *WORK, *CONTROL_PLANE, *TROUBLE), min_size=10, max_size=60)
+MOVES = st.lists(st.one_of(*WORK, *WORK, *WORK, *CONTROL_PLANE, *TROUBLE), min_size=10, max_size=60)
 """Moves by name; work is likelier than trouble."""
+BEGINNINGS = st.sampled_from([[], [("deploy", ONE, 0), ("deploy", OTHER, 0), ("settle",)]])
+HISTORIES = st.builds(lambda beginning, moves: [*beginning, *moves], BEGINNINGS, MOVES)
 
 THOROUGH = settings(
     max_examples=int(__import__("os").environ.get("EX", "100")),
