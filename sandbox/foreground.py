@@ -1,9 +1,9 @@
 """`agentplane up`: the stack in the foreground, the engine's processes by their Procfile under honcho.
 
 Everything lives in a temporary folder and ends with this process: on Ctrl-C, SIGTERM and a closed terminal in order,
-when it is killed by leashes (`sandbox.processes` for the infrastructure, `leashed` for the Procfile's processes). What to
-paste is printed, and kept in the folder for when the logs have scrolled it away; `env` in the same folder lets another
-terminal use every command.
+when it is killed by leashes (`sandbox.processes` for the infrastructure, `Leashed` for the Procfile's processes). What
+to paste is printed, and kept in the folder for when the logs have scrolled it away; `env` in the same folder lets
+another terminal use every command.
 """
 
 from __future__ import annotations
@@ -15,10 +15,14 @@ import shlex
 import signal
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 from honcho.manager import SIGNALS, Manager
 from honcho.printer import Printer
+from honcho.process import Process
 from rich.console import Console
 
 from engine.names import route_path
@@ -28,6 +32,8 @@ from sandbox.stack import Cluster, Ports, Stack, expand, procfile, tool
 
 ENDED_BY_SIGNAL = frozenset(known["rc"] for known in SIGNALS.values())
 """Honcho's codes for having been asked to end."""
+ENDING_SECONDS = 5.0
+"""Between SIGTERM and SIGKILL for a process whose `up` is gone."""
 
 
 def up(cluster: Cluster) -> int:
@@ -60,9 +66,11 @@ def up(cluster: Cluster) -> int:
 def _honcho(console: Console, stack: Stack) -> int:
     """Run the Procfile until a signal, or until one of its processes ends."""
     manager = Manager(Printer(Terminal(), time_format=""))  # every line of the engine has its own time
+    manager._process_ctor = Leashed
     environment = stack.environment()
     for name, command in procfile().items():
-        manager.add_process(name, leashed(expand(command, environment)), env=environment, cwd=str(stack.directory))
+        command = f"exec {expand(command, environment)}"
+        manager.add_process(name, command, env=environment, cwd=str(stack.directory))
     signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     manager.loop()
     if manager.returncode in ENDED_BY_SIGNAL:
@@ -87,10 +95,21 @@ class Terminal:
         return sys.stdout.isatty()
 
 
-def leashed(command: str) -> str:
-    """Return a shell command that runs `command` in the shell's place, and ends it when we are gone."""
-    watch = f"while kill -0 {os.getpid()} 2>/dev/null; do sleep 1; done; kill -TERM $$"
-    return f"({watch}) </dev/null >/dev/null 2>&1 & exec {command}"
+class Leashed(Process):  # type: ignore[misc]  # honcho has no types
+    """One line of the Procfile, whose process ends when we are gone, however we went."""
+
+    def run(self, events: Any = None, ignore_signals: bool = False) -> None:
+        threading.Thread(target=self._leash, args=(os.getppid(),), daemon=True).start()
+        super().run(events, ignore_signals)
+
+    def _leash(self, parent: int) -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError, AttributeError):
+                os.killpg(self._child.pid, number)
+            time.sleep(ENDING_SECONDS)
+        os._exit(1)  # without what the others, who are gone, would still have to be told
 
 
 def _tell(console: Console, stack: Stack) -> None:
