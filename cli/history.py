@@ -6,6 +6,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,9 +73,11 @@ def events(deployment: str | None, *, follow: bool, json: bool) -> None:
             shown.add(record.id)
     if follow:
         wanted = set(streams_of(view)) if view is not None else None
-        for record in log.tail(head):
-            if (wanted is None or record.stream in wanted) and record.id not in shown:
-                show(record)
+        # Ctrl-C is how one ends this, not a failure.
+        with suppress(KeyboardInterrupt):
+            for record in log.tail(head):
+                if (wanted is None or record.stream in wanted) and record.id not in shown:
+                    show(record)
 
 
 def _write_line(record: Record) -> None:

@@ -21,7 +21,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from engine.errors import AgentplaneError
+from engine.errors import AgentplaneError, LogUnavailable
+from engine.settings import variable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -138,6 +139,8 @@ def reporting(command: Callable[P, R]) -> Callable[P, R]:
             finally:
                 if sys.stdout is not None:  # closed by the shell: >&-
                     sys.stdout.flush()  # a full disk, or a reader who left, is told of here, not at the very end
+        except LogUnavailable as error:
+            _say(f"{error}; start Redis, or correct {variable('redis_url')}")
         except AgentplaneError as error:
             _say(*str(error).splitlines())
         except BrokenPipeError:
@@ -148,7 +151,7 @@ def reporting(command: Callable[P, R]) -> Callable[P, R]:
             _silence(sys.stdout)
             _say(f"{error.filename or 'output'}: {error.strerror or error}")
         except redis.RedisError as error:
-            _say(f"Redis refuses: {error}; check AGENTPLANE_REDIS_URL and what its user may do")
+            _say(f"Redis refuses: {error}; check {variable('redis_url')} and what its user may do")
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
         raise typer.Exit(UNABLE) from None

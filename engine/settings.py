@@ -138,7 +138,7 @@ class Settings(BaseSettings):
 
     redis_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
-        description="redis://, rediss:// or unix:// URL of Redis, with its password",
+        description="redis:// or rediss:// URL of Redis, with its password",
     )
     poll_seconds: Seconds = Field(10.0, description="seconds between two polls of the control plane")
     sweep_seconds: Seconds = Field(
@@ -353,8 +353,17 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis_url(cls, value: SecretStr) -> SecretStr:
-        if urlsplit(value.get_secret_value()).scheme not in ("redis", "rediss", "unix"):
-            raise ValueError("must start with redis://, rediss:// or unix://")
+        parts = urlsplit(value.get_secret_value())
+        if parts.scheme not in ("redis", "rediss"):
+            raise ValueError("must start with redis:// or rediss://")
+        try:
+            usable = bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError("must name a host, and a port from 1 to 65535 where it names one")
+        if not re.fullmatch(r"(/\d*)?", parts.path):
+            raise ValueError("must end with the number of a database, as in …:6379/0, or before it")
         return value
 
     @field_validator("watch_namespaces")
