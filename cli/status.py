@@ -41,7 +41,7 @@ def show(*, json: bool, deleted: bool) -> int:
         for view in views:
             json_line({"kind": "deployment", **asdict(view)})
         for stream, state in engines.items():
-            json_line({"kind": "data plane", "stream": stream, "problems": problems(state), "skipped": state.rejected})
+            json_line({"kind": "data plane", "stream": stream, "problems": problems(state)})
     else:
         if views:
             _table(views)
@@ -50,8 +50,6 @@ def show(*, json: bool, deleted: bool) -> int:
         for stream, state in engines.items():
             for problem in problems(state):
                 console.print(Text(f"{stream}: {plain(problem)}", style="red"))
-            for resource, problem in state.rejected.items():
-                console.print(Text(f"{stream}: {resource} was skipped: {plain(problem)}", style="yellow"))
         console.print(
             f"{_counted(len(views), 'deployment')}, {_counted(waiting, 'stream')} to look at, "
             f"{_counted(events.head(), 'event')}",
@@ -106,4 +104,5 @@ def problems(state: EngineState) -> list[str]:
         found.append(
             f"{_counted(len(state.guarded), 'deletion')} at once wait for a person: see `agentplane release-deletions`"
         )
+    found += [f"{resource} is skipped: {problem}" for resource, problem in sorted(state.rejected.items())]
     return found

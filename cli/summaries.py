@@ -192,6 +192,11 @@ def _tripped(data: Data, lgp: str) -> str:
     return f"{len(data['deployments'])} of {data['live']} deployments would go at once: {which}"
 
 
+def _released(data: Data, lgp: str) -> str:
+    count = len(data["deployments"])
+    return f"{count} deletions may go on, by {data['by']}" if count else "fewer would go at once by now"
+
+
 Tell = Callable[[Data, str], str]
 
 
@@ -219,6 +224,8 @@ TOLD: Mapping[str, Tell] = {
     "DeploymentDeleted": _text("nothing of it is left"),
     "StatusReported": _reported,
     "StatusReportRejected": _reported,
+    "EndpointPublished": _text("{url}"),
+    "EndpointNotPublished": _text("{url}: {reason}"),
     "Paused": _text("by {by}"),
     "Resumed": _text("by {by}"),
     "ActDeferred": lambda data, lgp: (
@@ -240,8 +247,9 @@ TOLD: Mapping[str, Tell] = {
     "PollFailed": _text("{reason}"),
     "PollRecovered": _text("the control plane answers again"),
     "ResourceRejected": _text("{resource} skipped: {field}: {problem}"),
+    "ResourceAccepted": _text("{resource} is skipped no longer"),
     "DeletionGuardTripped": _tripped,
-    "DeletionGuardReleased": lambda data, lgp: f"{len(data['deployments'])} deletions may go on, by {data['by']}",
+    "DeletionGuardReleased": _released,
 }
 """How to tell of each type of event."""
 
