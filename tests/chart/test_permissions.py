@@ -318,9 +318,8 @@ def drift(http: httpx.Client, plane: DataPlane, namespace: str, name: str) -> No
         *(f"/apis/{path}" for path in routed if plane.settings.gateway_enabled),
     ]
     uids = {path: http.get(path).raise_for_status().json()["metadata"]["uid"] for path in objects}
-    for path in objects:
+    for path, uid in uids.items():  # one by one: what comes back with another is never looked at by itself
         http.delete(path).raise_for_status()
-    for path, uid in uids.items():
         until(partial(made_again, http, path, uid), f"{path} is back")
     lgp = f"/apis/apps.langchain.ai/v1alpha1/namespaces/{namespace}/lgps/{name}"
     merge = {"Content-Type": "application/merge-patch+json"}

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.chart.rendering import NEEDED, UPSTREAM, Refused, Values, at, container, files, layered, pods, rendered
+from tests.chart.rendering import NEEDED, ROOT, UPSTREAM, Refused, Values, at, container, files, layered, pods, rendered
 
 pytestmark = pytest.mark.skipif(not UPSTREAM.exists(), reason=f"{UPSTREAM} is not here")
 
+VALUES_PAGE = ROOT / "docs" / "values.md"
 PROBE_KEYS = ("httpGet", "exec")
 
 GATEWAY: Values = {"ingress": {"enabled": False, "hostname": ""}}
@@ -200,3 +203,14 @@ def test_the_templates_of_the_values_file_are_mounted_and_named() -> None:
         assert {"name": "templates", "mountPath": "/etc/agentplane/templates", "readOnly": True} in container(pod)[
             "volumeMounts"
         ]
+
+
+def test_the_table_in_the_docs_speaks_of_every_key_and_of_no_other() -> None:
+    rows = [
+        line.split("|")[1] for line in VALUES_PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")
+    ]
+    first = rows[: rows.index(next(row for row in rows if "images.agentplaneImage" in row))]
+    patterns = [pattern for row in first for pattern in re.findall(r"`([^`]+)`", row)]
+
+    assert [key for key in KEYS if not any(fnmatch(key, pattern) for pattern in patterns)] == []
+    assert [pattern for pattern in patterns if not any(fnmatch(key, pattern) for key in KEYS)] == []
