@@ -143,6 +143,9 @@ class FakeControlPlane:
     endpoint_error: Exception | None = None
     endpoint_writes: int = 0
     between_pages: Callable[[], None] = lambda: None
+    """Called after a page was read, before it is looked at."""
+    after_get: Callable[[], None] = lambda: None
+    """Called after a deployment was read, before it is looked at."""
     moment: Callable[[], None] = lambda: None
 
     def deployments(self) -> Iterator[Sequence[dict[str, Any]]]:
@@ -164,7 +167,9 @@ class FakeControlPlane:
         self._read()
         if deployment_id not in self.resources:
             raise ControlPlaneNotFound(f"deployment {deployment_id} does not exist")
-        return copy.deepcopy(self.resources[deployment_id])
+        found = copy.deepcopy(self.resources[deployment_id])
+        self.after_get()
+        return found
 
     def listener(self, listener_id: str) -> dict[str, Any]:
         self._read()

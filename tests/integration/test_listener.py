@@ -1,0 +1,478 @@
+"""The listener half alone, on both API servers, with the sandbox's control plane and operators that are not ours."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from engine import bootstrap, views
+from engine.adapters.cluster import KubernetesCluster
+from engine.adapters.control_plane import HttpControlPlane
+from engine.engine_events import ENGINE_EVENTS
+from engine.errors import ControlPlaneThrottled
+from engine.listener.state import Phase
+from engine.log.memory import MemoryLog
+from engine.loop import advance
+from engine.names import LGP_API_VERSION, LGP_KIND, deployment_stream, engine_stream, lgp_name
+from engine.ports import Health, Manifest, ObjectKey
+from engine.replay import replay
+from engine.retry import Backoff
+from engine.settings import Settings
+from sandbox.control_plane.server import ControlPlane, seed
+from tests.conftest import ApiServer
+from tests.integration.faulty_server import FaultyServer, Reply, Request
+from tests.integration.operator_stack import install_crd, until
+from workers.watcher import watch
+
+KEY = "lsv2_pt_0123456789abcdef_0123456789"
+WORKSPACE = "11111111-2222-4333-8444-555555555555"
+SECRET = "sk-not-to-be-logged"
+IMAGE = "registry.example/hello"
+
+
+class Healthy:
+    """Every Agent Server answers."""
+
+    def check(self, url: str) -> Health:
+        return Health(ok=True, detail="200 {}")
+
+
+class Listener:
+    """The listener half at work: polls, workers, a watcher and sweeps as threads; the log in memory."""
+
+    def __init__(
+        self, plane: ControlPlane, listener_id: str, api_server: ApiServer, namespace: str, **given: Any
+    ) -> None:
+        self.namespace = namespace
+        self.settings = Settings.load(
+            **{
+                "langsmith_api_key": KEY,
+                "workspace_id": WORKSPACE,
+                "listener_id": listener_id,
+                "watch_namespaces": (namespace,),
+                "operator_enabled": False,
+                "host_backend_url": plane.url,
+                "smith_backend_url": f"{plane.url}/langsmith",
+                "ingress_hostname": "agents.example.com",
+                "kubeconfig": api_server.kubeconfig,
+                "watch_seconds": 10,
+                **given,
+            }
+        )
+        self.events = MemoryLog()
+        self.engine = bootstrap.build(self.settings, self, events=self.events, health=Healthy())
+        self.engine.record_configuration()
+        self.http = httpx.Client(base_url=plane.url, headers=plane.headers(), timeout=30)
+        self.watcher = watch(self.engine)
+        self._queue: queue.Queue[str | None] = queue.Queue()
+        self._done = threading.Event()
+        self._threads = [
+            threading.Thread(target=target, daemon=True)
+            for target in (self.watcher.run, self._poll, self._sweep, self._work, self._work)
+        ]
+
+    def __enter__(self) -> Listener:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self.watcher.stop()
+        for _thread in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join(15)
+        self.engine.close()
+        self.http.close()
+
+    def dispatch(self, stream: str) -> None:
+        self._queue.put(stream)
+
+    def _poll(self) -> None:
+        while not self._done.wait(0.2):
+            # A person would not wait for the rest after a failure; nor do these tests.
+            self.engine.poller.memory.failures = 0
+            self.engine.poll()
+
+    def _work(self) -> None:
+        while (stream := self._queue.get()) is not None:
+            self.engine.advance(stream)
+
+    def _sweep(self) -> None:
+        while not self._done.wait(0.2):
+            for stream in (*self.events.take_due(self.engine.ports.clock.now()), *self.events.take_dirty(1.0)):
+                self.dispatch(stream)
+
+    # --- what people do
+
+    def deploy(self, name: str = "hello", version: str = "v1", **changes: Any) -> str:
+        """Create a deployment; return its id."""
+        placement = {
+            "listener_id": self.engine.settings.stream_name,
+            "listener_config": {"k8s_namespace": self.namespace},
+            "resource_spec": {"cpu": 0.5, "memory_mb": 512},
+        }
+        body = {
+            "name": name,
+            "source": "external_docker",
+            "source_config": placement,
+            "source_revision_config": {"image_uri": f"{IMAGE}:{version}"},
+            "secrets": [{"name": "OPENAI_API_KEY", "value": SECRET}],
+            **changes,
+        }
+        answer = self.http.post("/v2/deployments", json=body)
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    def update(self, deployment_id: str, version: str) -> str:
+        """Make a revision of another image; return its id."""
+        body = {"source_revision_config": {"image_uri": f"{IMAGE}:{version}"}}
+        answer = self.http.patch(f"/v2/deployments/{deployment_id}", json=body)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["latest_revision_id"])
+
+    def operator_says(self, deployment_id: str, status: dict[str, Any]) -> None:
+        """Write the LGP's status as another operator does."""
+        lgp = self.lgp(deployment_id)
+        self.engine.ports.cluster.apply_status(
+            {
+                "apiVersion": LGP_API_VERSION,
+                "kind": LGP_KIND,
+                "metadata": {"name": lgp["metadata"]["name"], "namespace": self.namespace},
+                "status": status,
+            },
+            manager="another-operator",
+        )
+
+    # --- what is to be seen
+
+    def shown(self, deployment_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.http.get(f"/v2/deployments/{deployment_id}").json()
+        return found
+
+    def revision_status(self, deployment_id: str, revision_id: str) -> str:
+        answer = self.http.get(f"/v2/deployments/{deployment_id}/revisions/{revision_id}")
+        return str(answer.json()["status"])
+
+    def state(self, deployment_id: str) -> Any:
+        machine = self.engine.machine_of("deployment/")
+        state = machine.initial
+        for record in self.events.read(deployment_stream(deployment_id)):
+            state = machine.evolve(state, machine.events.decode(record), record.at)
+        return state
+
+    def types(self, deployment_id: str) -> list[str]:
+        return [record.type for record in self.events.read(deployment_stream(deployment_id))]
+
+    def engine_events(self) -> list[Any]:
+        return [ENGINE_EVENTS.decode(r) for r in self.events.read(engine_stream(self.settings.stream_name))]
+
+    def key(self, deployment_id: str, name: str = "hello") -> ObjectKey:
+        lgp = lgp_name(name, deployment_id)
+        return ObjectKey(api_version=LGP_API_VERSION, kind=LGP_KIND, namespace=self.namespace, name=lgp)
+
+    def lgp(self, deployment_id: str) -> Manifest:
+        return self.engine.ports.cluster.get(self.key(deployment_id)) or {}
+
+    def image(self, deployment_id: str) -> str:
+        server: dict[str, str] = self.lgp(deployment_id).get("spec", {}).get("serverSpec", {})
+        return server.get("image", "")
+
+    def secrets(self) -> list[Manifest]:
+        return self.engine.ports.cluster.list(
+            "v1", "Secret", self.namespace, labels="app.kubernetes.io/managed-by=agentplane"
+        )
+
+    def phase(self, deployment_id: str) -> Phase | None:
+        revision = self.state(deployment_id).revision
+        return revision.phase if revision is not None else None
+
+
+COUNTS = {"deploymentStatus": {"replicas": 1, "readyReplicas": 1, "updatedReplicas": 1, "availableReplicas": 1}}
+
+
+def conditions(generation: int, available: bool) -> dict[str, Any]:
+    said = {"reason": "Said", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    return {
+        "observedGeneration": generation,
+        "conditions": [{"type": "Available", "status": str(available), **said}],
+        **COUNTS,
+    }
+
+
+@pytest.fixture
+def plane() -> Iterator[ControlPlane]:
+    with ControlPlane({KEY: WORKSPACE}) as plane:
+        yield plane
+
+
+@contextlib.contextmanager
+def at_work(plane: ControlPlane, api_server: ApiServer, namespace: str, **given: Any) -> Iterator[Listener]:
+    install_crd(api_server)
+    listener_id = seed(plane.store, WORKSPACE, namespace, [namespace])["id"]
+    with Listener(plane, listener_id, api_server, namespace, **given) as listener:
+        yield listener
+
+
+@pytest.fixture
+def listener(plane: ControlPlane, api_server: ApiServer, namespace: str) -> Iterator[Listener]:
+    with at_work(plane, api_server, namespace) as listener:
+        yield listener
+
+
+def test_a_deployment_becomes_an_lgp_and_a_secret(listener: Listener) -> None:
+    deployment_id = listener.deploy()
+    until(lambda: listener.lgp(deployment_id), "the LGP is there")
+
+    lgp, (secret,) = listener.lgp(deployment_id), listener.secrets()
+    server = lgp["spec"]["serverSpec"]
+    assert server["image"] == f"{IMAGE}:v1"
+    assert server["resources"]["limits"] == {"cpu": "1", "memory": "1Gi"}
+    references = {entry["name"]: entry.get("valueFrom", {}).get("secretKeyRef") for entry in server["env"]}
+    assert references["OPENAI_API_KEY"] == {"name": secret["metadata"]["name"], "key": "OPENAI_API_KEY"}
+    assert secret["immutable"] is True
+    assert SECRET not in str(lgp)
+    until(lambda: "LgpApplied" in listener.types(deployment_id), "it is in the log")
+    logged = "".join(str(record.data) for record in listener.events.read_all(limit=10_000))
+    assert SECRET not in logged
+    assert KEY not in logged
+
+
+@pytest.mark.parametrize("speaks", ["counts", "conditions"])
+def test_the_status_of_another_operator_leads_to_deployed(listener: Listener, speaks: str) -> None:
+    deployment_id = listener.deploy()
+    first = listener.shown(deployment_id)["latest_revision_id"]
+    until(lambda: listener.lgp(deployment_id), "the LGP is there")
+
+    if speaks == "conditions":
+        listener.operator_says(deployment_id, conditions(1, available=False))
+        until(lambda: "RolloutObserved" in listener.types(deployment_id), "it is seen")
+        assert listener.phase(deployment_id) is not Phase.DEPLOYED
+    listener.operator_says(deployment_id, COUNTS if speaks == "counts" else conditions(1, available=True))
+    until(lambda: listener.revision_status(deployment_id, first) == "DEPLOYED", "the control plane says DEPLOYED")
+
+    until(lambda: listener.shown(deployment_id)["status"] == "READY", "READY")
+    shown = listener.shown(deployment_id)
+    assert shown["active_revision_id"] == first
+    url = f"https://agents.example.com/lgp/{listener.key(deployment_id).name}"
+    assert shown["source_config"]["custom_url"] == url
+    assert shown["latest_revision_id"] == first  # telling it made no revision
+
+    time.sleep(1.1)  # managedFields count whole seconds
+    second = listener.update(deployment_id, "v2")
+    until(lambda: listener.image(deployment_id) == f"{IMAGE}:v2", "the new image is asked for")
+    until(lambda: listener.phase(deployment_id) is Phase.DEPLOYING, "it rolls out")
+    progressing = {"deploymentStatus": {**COUNTS["deploymentStatus"], "replicas": 2}}
+    listener.operator_says(deployment_id, progressing if speaks == "counts" else conditions(2, available=False))
+    until(lambda: listener.types(deployment_id).count("RolloutObserved") >= 2, "it is seen")
+    assert listener.phase(deployment_id) is Phase.DEPLOYING
+    listener.operator_says(deployment_id, COUNTS if speaks == "counts" else conditions(2, available=True))
+    until(lambda: listener.revision_status(deployment_id, second) == "DEPLOYED", "v2 is deployed")
+    assert replay(listener.events.read_all(limit=10_000)).divergences == []
+
+
+def test_an_own_custom_url_is_left_alone(listener: Listener) -> None:
+    deployment_id = listener.deploy()
+    own = {"source_config": {"custom_url": "https://my.example"}}
+    assert listener.http.patch(f"/v2/deployments/{deployment_id}", json=own).status_code == 200
+    until(lambda: listener.lgp(deployment_id), "the LGP is there")
+    listener.operator_says(deployment_id, conditions(1, available=True))
+
+    until(lambda: "EndpointNotPublished" in listener.types(deployment_id), "it is said")
+    until(lambda: listener.phase(deployment_id) is Phase.DEPLOYED, "and goes on")
+    assert listener.shown(deployment_id)["source_config"]["custom_url"] == "https://my.example"
+
+
+def test_what_people_change_or_delete_comes_back(listener: Listener) -> None:
+    deployment_id = listener.deploy()
+    until(lambda: listener.lgp(deployment_id), "the LGP is there")
+    listener.operator_says(deployment_id, conditions(1, available=True))
+    until(lambda: listener.phase(deployment_id) is Phase.DEPLOYED, "it is deployed")
+    cluster, key, (secret,) = listener.engine.ports.cluster, listener.key(deployment_id), listener.secrets()
+
+    cluster.patch(key, {"spec": {"serverSpec": {"image": "somebody/else"}}})
+    until(lambda: listener.image(deployment_id) == f"{IMAGE}:v1", "the image is back")
+    name = secret["metadata"]["name"]
+    cluster.delete(ObjectKey(api_version="v1", kind="Secret", namespace=listener.namespace, name=name))
+    until(lambda: [s["metadata"]["name"] for s in listener.secrets()] == [name], "the Secret is back")
+    uid = listener.lgp(deployment_id)["metadata"]["uid"]
+    cluster.delete(key)
+    until(lambda: listener.lgp(deployment_id).get("metadata", {}).get("uid") not in (None, uid), "the LGP is back")
+    assert listener.phase(deployment_id) is Phase.DEPLOYED
+
+
+def test_deletion_leaves_nothing_and_the_row_goes(listener: Listener) -> None:
+    deployment_id = listener.deploy()
+    until(lambda: listener.lgp(deployment_id), "the LGP is there")
+
+    assert listener.http.delete(f"/v2/deployments/{deployment_id}").status_code == 204
+
+    until(lambda: listener.http.get(f"/v2/deployments/{deployment_id}").status_code == 404, "the row is gone")
+    assert listener.lgp(deployment_id) == {}
+    assert listener.secrets() == []
+
+
+def test_a_wrong_key_is_one_event_that_names_the_setting(
+    plane: ControlPlane, api_server: ApiServer, namespace: str
+) -> None:
+    plane.admit("lsv2_another", "99999999-2222-4333-8444-555555555555")
+    with at_work(plane, api_server, namespace, langsmith_api_key="lsv2_pt_wrong_0123456789") as listener:
+        until(lambda: any(event.type == "PollFailed" for event in listener.engine_events()), "it is said")
+        (failed,) = [event for event in listener.engine_events() if event.type == "PollFailed"]
+
+    assert "401" in failed.reason
+    assert "AGENTPLANE_LANGSMITH_API_KEY" in failed.reason
+    assert "lsv2_pt_wrong" not in failed.reason
+
+
+class Throttling(HttpControlPlane):
+    """A control plane that has enough, for a while."""
+
+    until = 0.0
+    asked = 0
+
+    def deployments(self) -> Iterator[Any]:
+        if time.monotonic() < self.until:
+            self.asked += 1
+            raise ControlPlaneThrottled("GET /v2/deployments: 429 Too Many Requests", 2.0)
+        return super().deployments()
+
+
+def test_a_throttling_control_plane_is_left_alone_as_long_as_it_asks(listener: Listener) -> None:
+    throttling = Throttling.from_settings(listener.settings)
+    throttling.until = time.monotonic() + 1.5
+    listener.engine.poller.control_plane = throttling
+    deployment_id = listener.deploy()
+
+    until(lambda: listener.lgp(deployment_id), "it is deployed all the same")
+
+    edges = [event.type for event in listener.engine_events() if event.type.startswith("Poll")]
+    assert edges[:2] == ["PollFailed", "PollRecovered"]
+    assert len(edges) == 2
+    assert throttling.asked == 1  # five polls a second would have asked more often
+
+
+def test_a_control_plane_that_restarts_is_waited_for(api_server: ApiServer, namespace: str, tmp_path: Path) -> None:
+    """It goes away in the middle of a rollout, and comes back at the same place with the same data."""
+    install_crd(api_server)
+    database = tmp_path / "control-plane.sqlite"
+    front = Front()
+    with contextlib.ExitStack() as stack:
+        stack.callback(front.close)
+        with ControlPlane({KEY: WORKSPACE}, db=database) as first:
+            front.target = first.url
+            listener_id = seed(first.store, WORKSPACE, namespace, [namespace])["id"]
+            first.url = front.url
+            listener = stack.enter_context(Listener(first, listener_id, api_server, namespace))
+            deployment_id = listener.deploy()
+            revision_id = listener.shown(deployment_id)["latest_revision_id"]
+            until(lambda: "LgpApplied" in listener.types(deployment_id), "the LGP is there")
+            front.target = ""
+        listener.operator_says(deployment_id, conditions(1, available=True))
+        until(lambda: listener.phase(deployment_id) is Phase.DEPLOYED, "it is deployed without its control plane")
+        until(lambda: any(e.type == "PollFailed" for e in listener.engine_events()), "the outage is noticed")
+        with ControlPlane({KEY: WORKSPACE}, db=database) as second:
+            front.target = second.url
+            until(lambda: listener.revision_status(deployment_id, revision_id) == "DEPLOYED", "it is told", 90)
+            until(lambda: any(e.type == "PollRecovered" for e in listener.engine_events()), "and polled again", 90)
+
+
+class Front:
+    """A port that stays, in front of a control plane that comes and goes."""
+
+    def __init__(self) -> None:
+        self.target = ""
+        self._server = FaultyServer(self._answer)
+        self.url = self._server.url
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _answer(self, request: Request) -> Reply:
+        if not self.target:
+            return Reply(reset=True)
+        headers = {k: v for k, v in request.headers.items() if k in ("x-api-key", "x-tenant-id", "content-type")}
+        try:
+            answer = httpx.request(
+                request.method,
+                f"{self.target}{request.path}",
+                params=request.query,
+                headers=headers,
+                content=request.body,
+                timeout=10,
+            )
+        except httpx.HTTPError:
+            return Reply(reset=True)
+        body = {"Content-Type": answer.headers.get("Content-Type", "")}
+        return Reply(status=answer.status_code, body=answer.content, headers=body)
+
+
+def test_a_worker_that_slept_through_its_lock_leaves_no_older_lgp(
+    plane: ControlPlane, api_server: ApiServer, namespace: str
+) -> None:
+    """Between its read and its write, everything else happens: the lock runs out, and another worker applies v2."""
+    with at_work(plane, api_server, namespace) as listener:
+        deployment_id = listener.deploy()
+        until(lambda: "LgpApplied" in listener.types(deployment_id), "v1 is there")
+    # From here on, this test is the only one that works.
+    listener = Listener(plane, listener.settings.stream_name, api_server, namespace)
+    _ = listener.engine.poll()
+    stream = deployment_stream(deployment_id)
+    listener.engine.advance(stream)
+
+    second = listener.update(deployment_id, "v2")
+    listener.engine.poll()
+    sleeper = Sleeper(listener, stream)
+    listener.update(deployment_id, "v3")
+    outcome = sleeper.advance()
+
+    assert sleeper.slept
+    assert outcome == "lost"
+    assert listener.image(deployment_id) == f"{IMAGE}:v3"
+    assert listener.state(deployment_id).revision.id != second
+    assert stream in listener.events.dirty()  # it is looked at once more
+    listener.engine.advance(stream)
+    assert listener.image(deployment_id) == f"{IMAGE}:v3"
+    assert views.find(listener.events, "hello").phase == "DEPLOYING"
+    listener.engine.close()
+    listener.http.close()
+
+
+class Sleeper:
+    """A worker whose first write of an LGP comes after its lock ran out, and after another worker's."""
+
+    def __init__(self, listener: Listener, stream: str) -> None:
+        self._listener = listener
+        self._stream = stream
+        self.slept = False
+        cluster = KubernetesCluster.load(listener.settings.kubeconfig)
+        call = cluster._http.call
+
+        def late(method: str, path: str, *args: Any, **kwargs: Any) -> Any:
+            if method == "PATCH" and "/lgps/" in path and not self.slept:
+                self.slept = True
+                self._listener.events._locks.clear()  # it ran out
+                self._listener.engine.poll()
+                assert self._listener.engine.advance(self._stream).outcome in ("settled", "waiting")
+            return call(method, path, *args, **kwargs)
+
+        cluster._http.call = late  # type: ignore[method-assign]
+        self._cluster = cluster
+
+    def advance(self) -> str:
+        engine = self._listener.engine
+        ports = replace(engine.ports, cluster=self._cluster)
+        machine = engine.machine_of(self._stream)
+        done = advance(self._stream, machine, engine.events, ports, lock_term=30, backoff=Backoff())
+        self._cluster.close()
+        return done.outcome
