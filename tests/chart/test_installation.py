@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -43,6 +44,48 @@ EVERYTHING: Values = {
     "commonVolumeMounts": [{"name": "more", "mountPath": "/more"}],
 }
 """Whatever is off by default."""
+
+
+BEFORE = """
+{{- range $name := list "listener" "operator" "redis" }}
+apiVersion: apps/v1
+kind: {{ ternary "StatefulSet" "Deployment" (eq $name "redis") }}
+metadata:
+  name: {{ $.Release.Name }}-{{ $name }}
+spec:
+  {{- if eq $name "redis" }}
+  serviceName: {{ $.Release.Name }}-redis
+  volumeClaimTemplates:
+    - apiVersion: v1
+      kind: PersistentVolumeClaim
+      metadata:
+        name: data
+        labels:
+          app.kubernetes.io/instance: {{ $.Release.Name }}
+          app.kubernetes.io/component: {{ $.Release.Name }}-redis
+      spec:
+        accessModes: [ReadWriteOnce]
+        resources: {requests: {storage: 8Gi}}
+  {{- end }}
+  replicas: 1
+  selector:
+    matchLabels:
+      app.kubernetes.io/instance: {{ $.Release.Name }}
+      app.kubernetes.io/component: {{ $.Release.Name }}-{{ $name }}
+  template:
+    metadata:
+      labels:
+        app.kubernetes.io/instance: {{ $.Release.Name }}
+        app.kubernetes.io/component: {{ $.Release.Name }}-{{ $name }}
+    spec:
+      containers:
+        - name: {{ $name }}
+          image: registry.example/before
+          env: [{name: LANGCHAIN_ENV, value: local_kubernetes}]
+---
+{{- end }}
+"""
+"""What another chart left: the fields of its workloads that nobody can change later."""
 
 
 def path_of(manifest: Manifest, namespace: str) -> str:
@@ -223,6 +266,34 @@ def test_workers_are_scaled_by_keda_where_it_is_and_by_a_number_where_not(
     assert {(t["databaseIndex"], t["enableTLS"], t["username"]) for t in triggers} == {("3", "true", "me")}
     deployments = {m["metadata"]["name"]: m for m in manifests(release) if m["kind"] == "Deployment"}
     assert "replicas" not in deployments[f"{RELEASE}-listener"]["spec"]
+
+
+def test_an_installation_of_the_chart_that_people_come_from_is_upgraded_in_place(
+    server: ApiServer, namespaces: Callable[[], str], releases: Callable[[str], Any], tmp_path: Path
+) -> None:
+    """Names, selectors and claims of a Deployment and a StatefulSet cannot change."""
+    namespace, folder = namespaces(), tmp_path / "before"
+    install_crd(server)
+    (folder / "templates").mkdir(parents=True)
+    (folder / "Chart.yaml").write_text("apiVersion: v2\nname: langgraph-dataplane\nversion: 0.1.0\n")
+    (folder / "templates" / "all.yaml").write_text(BEFORE)
+    config = releases(namespace)
+    config.install(folder, RELEASE, {})
+    with server.http() as http:
+        path = f"/apis/apps/v1/namespaces/{namespace}"
+        listener = http.get(f"{path}/deployments/{RELEASE}-listener").json()
+        redis = http.get(f"{path}/statefulsets/{RELEASE}-redis").json()
+
+        config.upgrade(chart(), RELEASE, layered(NEEDED, THERE))
+
+        after = http.get(f"{path}/deployments/{RELEASE}-listener").json()
+        assert after["metadata"]["uid"] == listener["metadata"]["uid"]
+        (ours,) = after["spec"]["template"]["spec"]["containers"]
+        assert ours["image"] == "agentplane:0.1.0"
+        assert "LANGCHAIN_ENV" not in {variable["name"] for variable in ours["env"]}
+        again = http.get(f"{path}/statefulsets/{RELEASE}-redis").json()
+        assert again["metadata"]["uid"] == redis["metadata"]["uid"]
+        assert "--appendonly" in again["spec"]["template"]["spec"]["containers"][0]["args"]
 
 
 @pytest.mark.skipif(not UPSTREAM.exists(), reason=f"{UPSTREAM} is not here")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import tarfile
+import textwrap
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -457,3 +459,16 @@ def test_the_network_policy_lets_out_what_is_needed() -> None:
     }
     assert labels <= set(selected)
     assert ("NetworkPolicy", "redis") in rendered(NEEDED, at("networkPolicy.enabled", True))
+
+
+def test_the_values_in_the_installation_guide_are_taken() -> None:
+    guide = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    blocks = [textwrap.dedent(block) for block in re.findall(r"(?:^    .*\n|^\n(?=    ))+", guide, re.MULTILINE)]
+    (values,) = [yaml.safe_load(block) for block in blocks if "# values.yaml" in block]
+    (gateway,) = [yaml.safe_load(block) for block in blocks if block.strip().startswith("ingress: {enabled")]
+    (redis,) = [yaml.safe_load(block) for block in blocks if block.strip().startswith("redis:")]
+
+    least = {name for kind, name in rendered(values, namespace="agentplane") if kind in ("Deployment", "StatefulSet")}
+    assert least == {"listener", "operator", "beat", "watcher", "redis"}
+    hostname = {"ingress": {"hostname": "", "ingressClassName": ""}}
+    assert ("Role", "listener") in rendered(values, hostname, gateway, redis, namespace="agentplane")
