@@ -101,7 +101,8 @@ def fold(text: str, room: int) -> list[str]:
 
 def columns() -> int | None:
     """Return the columns to fold to; None where nobody looks, unless COLUMNS says otherwise."""
-    return console.width if console.is_terminal or os.environ.get("COLUMNS", "").isdigit() else None
+    wanted = os.environ.get("COLUMNS", "")
+    return int(wanted) if wanted.isdigit() else console.width if console.is_terminal else None
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:

@@ -1,0 +1,631 @@
+"""The command line as a platform engineer types it, against a real Redis: what it prints, and how it ends.
+
+What has to do with pipes, signals and full disks runs in processes of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli.main import app
+from engine import engine_events as ee
+from engine.event import Event
+from engine.listener import events as e
+from engine.log.redis import RedisLog
+from engine.log.transfer import export_log
+from engine.names import deployment_stream, engine_stream, lgp_name, lgp_stream
+from engine.operator import events as o
+from engine.retry import ActDeferred, ActRefused
+from sandbox.ports import free_port
+from sandbox.redis import RedisServer
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 60.0
+
+HELLO = "97e32883-8b48-4b1c-8bc8-eb08c3462c00"
+OTHER = "00000000-8b48-4b1c-8bc8-eb08c3462c01"
+IMAGE = f"registry.example/hello@sha256:{'5' * 64}"
+ENGINE = engine_stream("11111111-1111-4111-8111-111111111111")
+
+
+def environment(redis_url: str, prefix: str, **more: str) -> dict[str, str]:
+    settings = {"AGENTPLANE_REDIS_URL": redis_url, "AGENTPLANE_PREFIX": prefix}
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ.get("HOME", "/"),
+        "PYTHONPATH": str(ROOT),
+        **settings,
+        **more,
+    }
+
+
+class Agentplane:
+    """`run("status")`, in the environment of one installation."""
+
+    def __init__(self, redis_url: str, prefix: str) -> None:
+        self.environment = environment(redis_url, prefix)
+        self.events = RedisLog.from_url(redis_url, prefix)
+
+    def run(self, *arguments: str, code: int = 0, **more: str) -> Result:
+        """Run a command to its end, which must have exit code `code`; within this process, which is quicker."""
+        unset = {name: None for name in os.environ if name.startswith("AGENTPLANE_") or name == "COLUMNS"}
+        done = CliRunner().invoke(app, arguments, env={**unset, **self.environment, **more}, prog_name="agentplane")
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        assert done.exit_code == code, f"{arguments}: {done.exit_code}\n{done.stdout}{done.stderr}"
+        return done
+
+    def shell(self, script: str) -> str:
+        """Run a shell script in which `agentplane` is the command; return what it prints."""
+        command = f'agentplane() {{ "{sys.executable}" -m cli.main "$@"; }}\n{script}'
+        done = subprocess.run(
+            ["bash", "-c", command],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.stdout + done.stderr
+
+    def start(self, *arguments: str, stdout: Path) -> subprocess.Popen[bytes]:
+        with stdout.open("wb") as output:
+            command = [sys.executable, "-m", "cli.main", *arguments]
+            return subprocess.Popen(command, env=self.environment, stdout=output, stderr=subprocess.STDOUT)
+
+    def append(self, stream: str, *events: Event) -> None:
+        self.events.append(stream, self.events.version(stream), events, actor="test")
+
+    def deployment(self, deployment_id: str = HELLO, name: str = "hello") -> str:
+        """Register a deployment that asks for a revision; return its stream."""
+        stream = deployment_stream(deployment_id)
+        self.append(
+            stream,
+            e.DeploymentRegistered(
+                deployment_id=deployment_id,
+                name=name,
+                workspace_id="w",
+                listener_id="l",
+                namespace="agents",
+                lgp=lgp_name(name, deployment_id),
+            ),
+            e.RevisionRequested(
+                revision_id=f"revision-of-{name}",
+                image=IMAGE,
+                resource_spec={},
+                secret_names=("TOKEN",),
+                secrets_digest="s",
+                content_digest="c",
+            ),
+        )
+        return stream
+
+
+@pytest.fixture
+def agentplane(redis_url: str, prefix: str) -> Iterator[Agentplane]:
+    installation = Agentplane(redis_url, prefix)
+    yield installation
+    installation.events.close()
+
+
+def lines(done: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def eventually(holds: Callable[[], Any], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}"
+        time.sleep(0.05)
+
+
+# --- help
+
+
+def test_help_names_every_command(agentplane: Agentplane) -> None:
+    told = agentplane.run("--help").stdout
+    for command in (
+        "status", "events", "replay", "export", "import", "archive", "doctor", "pause", "resume", "release-deletions",
+        "up", "demo", "beat", "listener", "operator", "watcher", "flower",
+    ):  # fmt: skip
+        assert f" {command} " in told, command
+
+
+@pytest.mark.parametrize("process", ["beat", "listener", "operator", "watcher", "flower"])
+def test_a_process_says_which_settings_it_misses(agentplane: Agentplane, process: str) -> None:
+    assert "AGENTPLANE_LISTENER_ID is not set" in agentplane.run(process, code=2).stderr
+
+
+@pytest.mark.parametrize("process", ["beat", "listener", "watcher"])
+def test_a_process_has_help_of_its_own(agentplane: Agentplane, process: str) -> None:
+    assert "usage:" in agentplane.run(process, "--help").stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nope",),
+        ("events", "--nope"),
+        ("replay",),
+        ("replay", "/no/such/file"),
+        ("import",),
+        ("archive", "/no/such/folder"),
+    ],
+)
+def test_what_cannot_be_understood_ends_with_2(agentplane: Agentplane, arguments: Sequence[str]) -> None:
+    agentplane.run(*arguments, code=2)
+
+
+# --- status
+
+
+def test_status_of_nothing(agentplane: Agentplane) -> None:
+    assert agentplane.run("status").stdout == "no deployments yet\n0 deployments, 0 streams to look at, 0 events\n"
+
+
+def test_status_is_well_when_all_is(agentplane: Agentplane) -> None:
+    stream = agentplane.deployment()
+    agentplane.append(
+        stream,
+        e.SecretsApplied(revision_id="revision-of-hello", secret="s", digest="s"),
+        applied_lgp("revision-of-hello"),
+        e.RevisionDeployed(revision_id="revision-of-hello"),
+    )
+
+    heads, row, summary = agentplane.run("status").stdout.splitlines()
+    (view, *_) = lines(agentplane.run("status", "--json"))
+
+    assert heads.split() == ["DEPLOYMENT", "NAMESPACE", "STATUS", "REVISION", "PHASE", "AGE", "REASON"]
+    assert row.split()[:5] == ["hello", "agents", "AWAITING_DATABASE", "revision", "DEPLOYED"]
+    assert summary == "1 deployment, 1 stream to look at, 5 events"
+    assert view["kind"] == "deployment"
+    assert (view["id"], view["phase"], view["serving"], view["failed"]) == (
+        HELLO, "DEPLOYED", "revision-of-hello", False,
+    )  # fmt: skip
+
+
+def applied_lgp(revision: str) -> e.LgpApplied:
+    return e.LgpApplied.model_validate(
+        {
+            "revision_id": revision,
+            "manifest_digest": "m",
+            "fingerprint": {"uid": "u", "generation": 1, "fields": "f"},
+            "created": True,
+        }
+    )
+
+
+def test_a_failed_revision_says_why_and_ends_with_1(agentplane: Agentplane) -> None:
+    agentplane.append(
+        agentplane.deployment(),
+        e.RevisionFailed(revision_id="revision-of-hello", reason="ImagePullBackOff", message="no such image\nand more"),
+    )
+
+    assert "DEPLOY_FAILED" in agentplane.run("status", code=1).stdout
+    assert "ImagePullBackOff: no such image\n" in agentplane.run("status", code=1).stdout
+
+
+def test_an_act_that_keeps_failing_says_why(agentplane: Agentplane) -> None:
+    """Passing failures change no phase: without this a deployment would just stay QUEUED."""
+    retry = datetime.now(UTC) + timedelta(seconds=9)
+    agentplane.append(
+        agentplane.deployment(),
+        ActDeferred(act="ApplySecrets", attempt=4, reason="no answer from https://10.0.0.1", retry_at=retry),
+    )
+
+    assert "ApplySecrets fails (attempt 4): no answer from https://10.0.0.1" in agentplane.run("status").stdout
+
+
+def test_an_act_that_is_refused_is_a_failure(agentplane: Agentplane) -> None:
+    agentplane.append(agentplane.deployment(), ActRefused(act="ApplyLgp", reason="forbidden"))
+
+    assert "ApplyLgp is refused: forbidden" in agentplane.run("status", code=1).stdout
+
+
+def test_an_lgp_that_somebody_else_wrote_is_shown_too(agentplane: Agentplane) -> None:
+    agentplane.append(
+        lgp_stream("agents", "foreign"),
+        o.LgpObserved(
+            namespace="agents", name="foreign", uid="u", generation=1, deleting=False, revision="", deployment_id="",
+            spec={"serverSpec": {"image": IMAGE}}, digest="d",
+        ),
+    )  # fmt: skip
+
+    (view,) = lines(agentplane.run("status", "--json"))
+
+    assert (view["name"], view["id"], view["status"], view["image"]) == ("foreign", "", "PRESENT", IMAGE)
+    assert "LgpObserved" in agentplane.run("events", "foreign").stdout
+    assert "somebody else wrote" in agentplane.run("pause", "foreign", code=2).stderr
+
+
+def test_what_is_wrong_with_the_data_plane_itself(agentplane: Agentplane) -> None:
+    agentplane.append(
+        ENGINE,
+        ee.PollFailed(reason="503 from the control plane"),
+        ee.ResourceRejected(resource="deployment x", field="name", problem="is missing"),
+        ee.DeletionGuardTripped(deployments=("a", "b"), live=2),
+    )
+
+    told = agentplane.run("status", code=1).stdout
+    (plane,) = lines(agentplane.run("status", "--json", code=1))
+
+    assert f"{ENGINE}: polling fails: 503 from the control plane" in told
+    assert f"{ENGINE}: deployment x is skipped: name: is missing" in told
+    assert "2 deletions at once wait for a person: see `agentplane release-deletions`" in told
+    assert plane["kind"] == "data plane"
+    assert len(plane["problems"]) == 3
+
+
+def test_a_stream_of_a_newer_program_hides_no_other(agentplane: Agentplane) -> None:
+    class OfTheFuture(Event):
+        what: str
+
+    agentplane.deployment()
+    agentplane.append(agentplane.deployment(OTHER, "newer"), OfTheFuture(what="x"))
+
+    hello, newer, *_ = lines(agentplane.run("status", "--json", code=1))
+
+    assert (hello["name"], hello["reason"]) == ("hello", "")
+    assert newer["name"] == "newer"
+    assert "does not know events of type 'OfTheFuture'" in newer["reason"]
+    assert "what=x" in agentplane.run("events", "newer").stdout
+
+
+def test_a_narrow_terminal_gets_the_reason_on_lines_of_its_own(agentplane: Agentplane) -> None:
+    agentplane.append(
+        agentplane.deployment(),
+        e.RevisionFailed(revision_id="revision-of-hello", reason="Why", message="because " * 20),
+    )
+
+    told = agentplane.run("status", code=1, COLUMNS="80").stdout
+
+    assert max(map(len, told.splitlines())) <= 80
+    assert "\n    Why: because" in told
+
+
+# --- events
+
+
+def test_the_timeline_of_one_deployment_has_both_halves(agentplane: Agentplane) -> None:
+    stream = agentplane.deployment()
+    agentplane.deployment(OTHER, "other")
+    agentplane.append(lgp_stream("agents", lgp_name("hello", HELLO)), o.LgpRemoved())
+    agentplane.append(stream, e.RevisionDeployed(revision_id="revision-of-hello"))
+
+    title, heads, *rows = agentplane.run("events", "hello").stdout.splitlines()
+
+    assert title == f"hello ({HELLO}) in agents, LGP {lgp_name('hello', HELLO)}"
+    assert heads.split() == ["POS", "TIME", "(UTC)", "STREAM", "V", "ACTOR", "EVENT", "WHAT"]
+    assert [row.split()[2] for row in rows] == ["deployment", "deployment", "lgp", "deployment"]
+    assert rows[1].endswith("revision revision-of-hello, registry.example/hello@sha256:55555555…, 1 secret")
+    for known in (HELLO, lgp_name("hello", HELLO)):
+        assert agentplane.run("events", known).stdout.splitlines()[0] == title
+
+
+def test_the_timeline_of_everything_names_deployments(agentplane: Agentplane) -> None:
+    agentplane.append(ENGINE, ee.PollRecovered())
+    agentplane.deployment()
+
+    streams = [row.split()[2] for row in agentplane.run("events").stdout.splitlines()[1:]]
+
+    assert streams == ["engine", "deployment/hello", "deployment/hello"]
+
+
+def test_every_row_is_a_line_and_fits_a_narrow_terminal_when_asked(agentplane: Agentplane) -> None:
+    agentplane.append(
+        agentplane.deployment(),
+        e.RevisionFailed(revision_id="revision-of-hello", reason="Why", message="long " * 60),
+    )
+
+    assert len(agentplane.run("events", "hello").stdout.splitlines()) == 5
+    narrow = agentplane.run("events", "hello", COLUMNS="80").stdout.splitlines()
+    assert max(map(len, narrow[1:])) <= 80
+    assert "\x1b" not in "".join(narrow)
+
+
+def test_json_is_an_export(agentplane: Agentplane) -> None:
+    agentplane.deployment()
+
+    told = agentplane.run("events", "--json").stdout
+
+    assert told.encode() == b"".join(export_log(agentplane.events))
+
+
+def test_a_deleted_deployment_still_has_its_timeline(agentplane: Agentplane) -> None:
+    agentplane.append(agentplane.deployment(), e.DeletionRequested(reason="AWAITING_DELETE"), e.DeploymentDeleted())
+
+    assert "DeploymentDeleted" in agentplane.run("events", "hello").stdout
+    assert "no deployments yet" in agentplane.run("status").stdout
+    assert "DELETED" in agentplane.run("status", "--deleted").stdout
+    assert "is deleted" in agentplane.run("pause", "hello", code=2).stderr
+
+
+def test_of_several_deployments_of_one_name_the_live_one_is_told_and_the_others_named(agentplane: Agentplane) -> None:
+    agentplane.append(agentplane.deployment(), e.DeletionRequested(reason="gone"), e.DeploymentDeleted())
+    agentplane.deployment(OTHER, "hello")
+
+    done = agentplane.run("events", "hello")
+
+    assert done.stdout.startswith(f"hello ({OTHER})")
+    assert f"another deployment of this name: {HELLO} (deleted)" in done.stderr
+
+
+def test_an_unknown_deployment_names_the_known_ones(agentplane: Agentplane) -> None:
+    agentplane.deployment()
+
+    told = agentplane.run("events", "helo", code=2).stderr
+
+    assert told == "error: the log knows no deployment 'helo' (live ones: hello)\n"
+
+
+def test_a_reader_who_leaves_ends_it_quietly(agentplane: Agentplane) -> None:
+    for _ in range(50):
+        agentplane.append(ENGINE, *[ee.PollFailed(reason="x" * 500)] * 20)
+
+    for arguments in ("events", "events --json", "export"):
+        told = agentplane.shell(f"agentplane {arguments} | head -2 >/dev/null; echo ${{PIPESTATUS[0]}}")
+        assert told == "141\n", arguments
+
+
+def test_following_goes_on_until_ctrl_c(agentplane: Agentplane, tmp_path: Path) -> None:
+    stream = agentplane.deployment()
+    agentplane.deployment(OTHER, "other")
+    said = tmp_path / "said"
+    following = agentplane.start("events", "hello", "--follow", stdout=said)
+    eventually(lambda: "RevisionRequested" in said.read_text(), "what was before is told")
+
+    agentplane.append(deployment_stream(OTHER), e.Paused(by="ada"))
+    agentplane.append(stream, e.Resumed(by="grace"))
+    eventually(lambda: "grace" in said.read_text(), "what comes is told")
+    following.send_signal(signal.SIGINT)
+
+    assert following.wait(PATIENCE) == 0
+    assert "ada" not in said.read_text()
+    assert said.read_text().count("DeploymentRegistered") == 1
+    assert "Traceback" not in said.read_text()
+
+
+def test_following_survives_a_restart_of_redis(prefix: str, tmp_path: Path) -> None:
+    with RedisServer() as server:
+        agentplane = Agentplane(server.url, prefix)
+        stream = agentplane.deployment()
+        said = tmp_path / "said"
+        following = agentplane.start("events", "--follow", "--json", stdout=said)
+        eventually(lambda: said.read_text().count("\n") == 2, "what was before is told")
+
+        server.stop()
+        time.sleep(0.5)
+        server.start()
+        agentplane.append(stream, e.Paused(by="ada"))
+
+        eventually(lambda: said.read_text().count("\n") == 3, "what comes after the restart is told")
+        following.terminate()
+        following.wait(PATIENCE)
+        assert [json.loads(line)["type"] for line in said.read_text().splitlines()][-1] == "Paused"
+
+
+# --- Redis and settings that are wrong
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("events",), ("export",), ("replay", "--live"), ("pause", "hello")])
+def test_a_redis_that_is_away(prefix: str, arguments: Sequence[str]) -> None:
+    told = Agentplane(f"redis://:hunter2@127.0.0.1:{free_port()}/0", prefix).run(*arguments, code=2).stderr
+
+    assert told.startswith("error: Redis does not serve the event log")
+    assert told.endswith("start Redis, or correct AGENTPLANE_REDIS_URL\n")
+    assert "hunter2" not in told
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://127.0.0.1:6379", "must start with redis:// or rediss://"),
+        ("redis://127.0.0.1:abc/0", "a port from 1 to 65535"),
+        ("redis://127.0.0.1:99999/0", "a port from 1 to 65535"),
+        ("redis://127.0.0.1:6379/zero", "the number of a database"),
+        ("redis:///0", "must name a host"),
+    ],
+)
+def test_a_redis_url_that_cannot_be_right(redis_url: str, prefix: str, url: str, why: str) -> None:
+    told = Agentplane(redis_url, prefix).run("status", code=2, AGENTPLANE_REDIS_URL=url).stderr
+
+    assert told.startswith("error: AGENTPLANE_REDIS_URL")
+    assert why in told
+
+
+def test_commands_that_read_events_need_no_other_settings(agentplane: Agentplane) -> None:
+    agentplane.run("status", AGENTPLANE_LISTENER_ID="")
+    told = agentplane.run("status", code=2, AGENTPLANE_LOG_LEVEL="loud").stderr
+    assert "AGENTPLANE_LOG_LEVEL='loud'" in told
+
+
+# --- replay, export, import
+
+
+@pytest.fixture
+def exported(agentplane: Agentplane, tmp_path: Path) -> Path:
+    agentplane.append(
+        ENGINE,
+        ee.ConfigurationRecorded(half="listener", digest="x", config=LISTENER_CONFIG),
+    )
+    agentplane.deployment()
+    agentplane.deployment(OTHER, "other")
+    file = tmp_path / "log.jsonl"
+    agentplane.run("export", str(file))
+    return file
+
+
+LISTENER_CONFIG = {
+    "listener_id": "l", "workspace_id": "w", "namespaces": ["agents"], "smith_url": "http://smith",
+}  # fmt: skip
+
+
+def test_an_export_is_whole_and_its_replay_agrees(agentplane: Agentplane, exported: Path, tmp_path: Path) -> None:
+    assert exported.read_bytes() == b"".join(export_log(agentplane.events))
+    assert agentplane.run("export").stdout.encode() == exported.read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
+
+    (replayed,) = lines(agentplane.run("replay", str(exported), "--json", "--transcript", str(tmp_path / "t")))
+    (live,) = lines(agentplane.run("replay", "--live", "--json"))
+
+    assert replayed == live
+    assert (replayed["events"], replayed["divergences"]) == (5, [])
+    assert (tmp_path / "t").read_bytes().count(b"\n") == 5 + 2
+    assert "agree" in agentplane.run("replay", str(exported)).stdout
+
+
+def test_the_export_of_one_deployment_can_be_replayed(agentplane: Agentplane, exported: Path, tmp_path: Path) -> None:
+    part = tmp_path / "part.jsonl"
+    agentplane.run("export", str(part), "--deployment", "hello")
+
+    (replayed,) = lines(agentplane.run("replay", str(part), "--json"))
+
+    assert (replayed["events"], replayed["streams"]) == (3, 1)
+
+
+def test_a_log_that_was_tampered_with_diverges(agentplane: Agentplane, tmp_path: Path) -> None:
+    agentplane.append(ENGINE, ee.ConfigurationRecorded(half="listener", digest="x", config=LISTENER_CONFIG))
+    stream = agentplane.deployment()
+    agentplane.events.append(
+        stream, 2, [e.RevisionDeployed(revision_id="revision-of-hello")], actor="listener", cause="CompleteRevision"
+    )
+    file = tmp_path / "log.jsonl"
+    agentplane.run("export", str(file))
+
+    done = agentplane.run("replay", str(file), code=1)
+
+    assert f"{stream} version 3: RevisionDeployed was left by CompleteRevision" in done.stderr
+    assert "1 divergence" in done.stdout
+
+
+def test_an_import_into_another_installation(
+    exported: Path, redis_url: str, prefix: str, agentplane: Agentplane
+) -> None:
+    other = Agentplane(redis_url, f"{prefix}-2")
+
+    assert other.run("import", str(exported)).stdout == "5 events added, 0 were there already\n"
+    assert other.run("import", str(exported)).stdout == "0 events added, 5 were there already\n"
+    assert other.run("export").stdout.encode() == exported.read_bytes()
+
+
+DAMAGE: dict[str, tuple[Callable[[list[bytes]], list[bytes]], str]] = {
+    "cut in a line": (lambda kept: [*kept[:-1], kept[-1][:40]], "line 5: is not JSON"),
+    "a line is missing": (lambda kept: [kept[0], *kept[2:]], "cannot follow version 0"),
+    "changed by hand": (lambda kept: [kept[0].replace(b":", b": ", 1), *kept[1:]], "is not canonical JSON"),
+    "no log at all": (lambda kept: [b"hello\n"], "line 1: is not JSON"),
+    "binary": (lambda kept: [b"\xff\xfe\x00\x01\n"], "line 1: is not JSON"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_export_is_refused_whole(
+    agentplane: Agentplane, exported: Path, redis_url: str, prefix: str, damage: str
+) -> None:
+    spoil, why = DAMAGE[damage]
+    exported.write_bytes(b"".join(spoil(exported.read_bytes().splitlines(keepends=True))))
+    other = Agentplane(redis_url, f"{prefix}-2")
+
+    for command in (("import", str(exported)), ("replay", str(exported))):
+        assert why in other.run(*command, code=2).stderr
+    assert other.events.head() == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk is played by /dev/full")
+def test_a_full_disk(agentplane: Agentplane, exported: Path, tmp_path: Path) -> None:
+    assert "No space left on device" in agentplane.run("export", "/dev/full", code=2).stderr
+    for command in ("export", "events", "status", "events --json"):
+        told = agentplane.shell(f"agentplane {command} > /dev/full; echo $?")
+        assert told.splitlines()[-1] == "2" or told.splitlines()[0] == "2", told
+        assert "No space left on device" in told
+
+
+def test_an_export_that_does_not_fit_leaves_the_earlier_one(agentplane: Agentplane, exported: Path) -> None:
+    before = exported.read_bytes()
+    agentplane.append(ENGINE, *[ee.PollFailed(reason="x" * 1000)] * 20)
+
+    told = agentplane.shell(f"ulimit -f 4; agentplane export {exported}; echo $?")
+
+    assert "File too large" in told
+    assert exported.read_bytes() == before
+    assert [path.name for path in exported.parent.iterdir()] == [exported.name]
+
+
+def test_a_device_is_written_rather_than_replaced(agentplane: Agentplane, exported: Path) -> None:
+    told = agentplane.shell("agentplane export /dev/stdout | tail -1")
+
+    assert told.encode() == exported.read_bytes().splitlines(keepends=True)[-1]
+
+
+@pytest.mark.parametrize("arguments", [("export", "/no/such/folder/log"), ("export", "/")])
+def test_a_place_that_cannot_be_written(agentplane: Agentplane, arguments: Sequence[str]) -> None:
+    assert agentplane.run(*arguments, code=2).stderr.startswith("error: /")
+
+
+# --- pause, resume, release-deletions
+
+
+def test_pausing_and_resuming(agentplane: Agentplane) -> None:
+    stream = agentplane.deployment()
+
+    assert "hello is paused;" in agentplane.run("pause", "hello").stdout
+    assert "paused already" in agentplane.run("pause", HELLO).stdout
+    assert "(paused)" in agentplane.run("status").stdout
+    assert agentplane.run("resume", "hello").stdout == "hello goes on\n"
+    assert "was not paused; what failed is tried again now" in agentplane.run("resume", "hello").stdout
+
+    records = agentplane.events.read(stream, after=2)
+    assert [(record.type, record.actor) for record in records] == [
+        ("Paused", "cli"), ("Resumed", "cli"), ("Resumed", "cli"),
+    ]  # fmt: skip
+
+
+def test_of_two_live_deployments_of_one_name_neither_is_paused(agentplane: Agentplane) -> None:
+    agentplane.deployment()
+    agentplane.deployment(OTHER, "hello")
+
+    told = agentplane.run("pause", "hello", code=2).stderr
+
+    assert HELLO in told
+    assert OTHER in told
+    assert "paused" in agentplane.run("pause", OTHER).stdout
+
+
+def test_deletions_are_named_before_they_are_released(agentplane: Agentplane) -> None:
+    agentplane.deployment()
+    assert agentplane.run("release-deletions").stdout == "no deletions are waiting\n"
+    agentplane.append(ENGINE, ee.DeletionGuardTripped(deployments=(HELLO,), live=1))
+
+    told = agentplane.run("release-deletions", code=1).stdout
+    assert f"{ENGINE}: hello ({HELLO})" in told
+    assert "--yes" in told
+    assert agentplane.events.version(ENGINE) == 1
+
+    agentplane.run("release-deletions", "--yes")
+    released = agentplane.events.read(ENGINE)[-1]
+    assert (released.type, released.data["deployments"]) == ("DeletionGuardReleased", [HELLO])
+    assert agentplane.run("release-deletions").stdout == "no deletions are waiting\n"
+
+
+# --- doctor, as a command
+
+
+def test_the_doctor_ends_with_1_and_says_so_in_json(agentplane: Agentplane) -> None:
+    told = agentplane.run("doctor", code=1).stdout
+    findings = lines(agentplane.run("doctor", "--json", code=1))
+
+    assert "fail settings: AGENTPLANE_LANGSMITH_API_KEY is not set" in told
+    assert {"level", "subject", "detail", "mend"} == findings[0].keys()
+    assert findings[0]["level"] == "fail"
+    assert told.splitlines()[-1] == f"0 ok, 1 warn, {len(findings) - 1} fail"
