@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from engine.ports import Manifest
+from engine.settings import PREFIX, Settings
 
 helm = pytest.importorskip("helm_python", reason="helm-python-sdk is not installed")
 
@@ -122,3 +124,21 @@ def environment(pod: Manifest, secrets: dict[tuple[str, str], str] | None = None
         if value is not None:
             values[variable["name"]] = value
     return values
+
+
+def own_secrets(manifests: Iterable[Manifest]) -> dict[tuple[str, str], str]:
+    """Secret and key → value, of the Secrets of a release."""
+    return {
+        (manifest["metadata"]["name"], key): base64.b64decode(value).decode()
+        for manifest in manifests
+        if manifest["kind"] == "Secret"
+        for key, value in (manifest["data"] or {}).items()
+    }
+
+
+def settings_of(manifests: Sequence[Manifest]) -> Settings:
+    """The settings of a process of the release, with the values of its Secrets; one that fails is given up soon."""
+    beat = next(m for m in manifests if m["kind"] == "Deployment" and m["metadata"]["name"].endswith("-beat"))
+    found = environment(beat["spec"]["template"]["spec"], own_secrets(manifests))
+    given = {name.removeprefix(PREFIX).lower(): value for name, value in found.items() if name.startswith(PREFIX)}
+    return Settings.load(**{**given, "failure_grace_seconds": 1.0})

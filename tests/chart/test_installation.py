@@ -13,9 +13,10 @@ import yaml
 from engine.adapters.kinds import PLURALS
 from engine.ports import Manifest
 from sandbox import envtest
-from tests.chart.rendering import NEEDED, RELEASE, ROOT, UPSTREAM, Values, at, chart, helm, layered
+from tests.chart.rendering import NEEDED, RELEASE, ROOT, UPSTREAM, Values, at, chart, helm, layered, settings_of
 from tests.conftest import ApiServer
 from tests.integration.operator_stack import install_crd, until
+from workers.app import CONTROL_PLANE, RECONCILE, key_prefix, list_key
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 CRD = f"{CRDS}/lgps.apps.langchain.ai"
@@ -255,12 +256,12 @@ def test_workers_are_scaled_by_keda_where_it_is_and_by_a_number_where_not(
             http.delete(f"{CRDS}/{definition['metadata']['name']}")
 
     assert (live["spec"]["minReplicaCount"], live["spec"]["maxReplicaCount"]) == (3, 5)
-    prefix = f"{namespace}-{RELEASE}"
+    settings = settings_of(manifests(release))
     triggers = [trigger["metadata"] for trigger in live["spec"]["triggers"]]
     assert [trigger["listName"] for trigger in triggers] == [
-        f"{prefix}:{prefix}.control-plane",
-        f"{prefix}:{prefix}.reconcile",
-        f"{prefix}:unacked",
+        list_key(settings, CONTROL_PLANE),
+        list_key(settings, RECONCILE),
+        f"{key_prefix(settings)}unacked",
     ]
     assert {trigger["address"] for trigger in triggers} == {"redis.example:6380"}
     assert {(t["databaseIndex"], t["enableTLS"], t["username"]) for t in triggers} == {("3", "true", "me")}

@@ -6,7 +6,6 @@ and what was asked for is all that is granted: a rule that nobody needs goes.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import copy
 import queue
@@ -29,7 +28,6 @@ from engine.log.memory import MemoryLog, SystemClock
 from engine.names import lgp_name
 from engine.permissions import needed
 from engine.ports import Health, Manifest
-from engine.settings import PREFIX, Settings
 from tests.chart.conftest import make_namespace
 from tests.chart.rendering import (
     LISTENER,
@@ -39,10 +37,10 @@ from tests.chart.rendering import (
     Values,
     at,
     chart,
-    environment,
     helm,
     layered,
     objects,
+    settings_of,
 )
 from tests.conftest import ApiServer
 from tests.integration.operator_stack import Kubelet, install_crd, lgp_manifest, until
@@ -195,7 +193,7 @@ class DataPlane:
                 self.settings,
                 self,
                 events=self.events,
-                control_plane=control_plane,  # type: ignore[arg-type]
+                control_plane=control_plane,
                 cluster=self.accounts[name],
                 health=Healthy(),
             )
@@ -240,20 +238,6 @@ class DataPlane:
     def poll(self) -> None:
         result = self.engines["listener"].poll()
         assert result.outcome == "polled", result
-
-
-def settings_of(manifests: Sequence[Manifest]) -> Settings:
-    """The settings of a process of the release, with the values of its Secrets; one that fails is given up soon."""
-    secrets = {
-        (m["metadata"]["name"], key): base64.b64decode(value).decode()
-        for m in manifests
-        if m["kind"] == "Secret"
-        for key, value in m["data"].items()
-    }
-    beat = next(m for m in manifests if m["kind"] == "Deployment" and m["metadata"]["name"].endswith("-beat"))
-    found = environment(beat["spec"]["template"]["spec"], secrets)
-    given = {name.removeprefix(PREFIX).lower(): value for name, value in found.items() if name.startswith(PREFIX)}
-    return Settings.load(**{**given, "failure_grace_seconds": 1.0})
 
 
 def granted(manifests: Sequence[Manifest], component: str) -> set[Right]:

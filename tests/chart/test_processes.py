@@ -7,7 +7,6 @@ the embedded API server, a Redis, and a control plane that nobody answers for. I
 
 from __future__ import annotations
 
-import base64
 import os
 import re
 import signal
@@ -26,7 +25,7 @@ import pytest
 from engine.ports import Manifest
 from sandbox.ports import free_port
 from tests.chart.conftest import make_namespace
-from tests.chart.rendering import NEEDED, ROOT, Values, container, environment, layered, pods, rendered
+from tests.chart.rendering import NEEDED, ROOT, Values, container, environment, layered, own_secrets, pods, rendered
 from tests.conftest import ApiServer
 from tests.integration.operator_stack import install_crd, until
 
@@ -95,6 +94,9 @@ class Container:
     def running(self) -> bool:
         return self._process.poll() is None
 
+    def up_or_ended(self) -> bool:
+        return not self.running() or self.probe("startupProbe") == 0
+
     def terminate(self) -> None:
         self._process.send_signal(signal.SIGTERM)
 
@@ -131,12 +133,7 @@ def containers(own_embedded: ApiServer, redis_url: str, tmp_path: Path) -> Itera
         },
     )
     found = rendered(values, namespace=namespace)
-    secrets = {
-        (m["metadata"]["name"], key): base64.b64decode(value).decode()
-        for (kind, _), m in found.items()
-        if kind == "Secret"
-        for key, value in m["data"].items()
-    }
+    secrets = own_secrets(found.values())
     secrets[("flower", "basic_auth")] = FLOWER_AUTH
     running = {name: Container(name, pod, secrets, tmp_path / name) for name, pod in pods(found) if name in PROCESSES}
     yield running
@@ -147,7 +144,7 @@ def containers(own_embedded: ApiServer, redis_url: str, tmp_path: Path) -> Itera
 def test_every_container_works_answers_its_probes_and_ends_in_time(containers: dict[str, Container]) -> None:
     assert set(containers) == set(PROCESSES)
     for name, one in containers.items():
-        until(lambda one=one: not one.running() or one.probe("startupProbe") == 0, f"{name} is up: {one.said()}")
+        until(one.up_or_ended, f"{name} is up: {one.said()}")
         assert one.running(), f"{name} ended: {one.said()}"
         assert one.spec["livenessProbe"]["exec"] == one.spec["startupProbe"]["exec"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import tarfile
@@ -32,6 +31,7 @@ from tests.chart.rendering import (
     helm,
     layered,
     objects,
+    own_secrets,
     pods,
     rendered,
 )
@@ -47,12 +47,7 @@ GATEWAY: Values = {
 
 def secrets(found: dict[tuple[str, str], Any]) -> dict[tuple[str, str], str]:
     """Secret and key → value; those of others are made up."""
-    values = {
-        (manifest["metadata"]["name"], key): base64.b64decode(value).decode()
-        for (kind, _), manifest in found.items()
-        if kind == "Secret"
-        for key, value in (manifest["data"] or {}).items()
-    }
+    values = own_secrets(found.values())
     return {("flower", "basic_auth"): "me:secret", ("mine", "langsmith_api_key"): API_KEY, **values}
 
 
