@@ -10,6 +10,7 @@ import os
 import secrets
 import ssl
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,12 +69,12 @@ def prefix() -> str:
     return f"test-{secrets.token_hex(5)}"
 
 
-@pytest.fixture(scope="session")
-def real_api_server() -> Iterator[ApiServer]:
+@contextmanager
+def _real(folder: Path) -> Iterator[ApiServer]:
     """etcd, kube-apiserver and kube-controller-manager; skips, with the reason, where they are missing."""
     if reason := envtest.available():
         pytest.skip(f"real API server: {reason}")
-    with envtest.RealControlPlane() as cluster:
+    with envtest.RealControlPlane(folder) as cluster:
         yield ApiServer(
             name="real",
             kubeconfig=cluster.kubeconfig,
@@ -84,10 +85,10 @@ def real_api_server() -> Iterator[ApiServer]:
         )
 
 
-@pytest.fixture(scope="session")
-def embedded_api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+@contextmanager
+def _embedded(folder: Path) -> Iterator[ApiServer]:
     """The sandbox's own API server with its controllers, in a process of its own as in the stack."""
-    with KubernetesServer(tmp_path_factory.mktemp("kubernetes")) as cluster:
+    with KubernetesServer(folder) as cluster:
         yield ApiServer(
             name="embedded",
             kubeconfig=cluster.kubeconfig,
@@ -96,6 +97,26 @@ def embedded_api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ap
             verify=cluster.verify(),
             restart=lambda: cluster.restart(kill=True),
         )
+
+
+@pytest.fixture(scope="session")
+def real_api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    with _real(tmp_path_factory.mktemp("real")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def embedded_api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    with _embedded(tmp_path_factory.mktemp("embedded")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=CLUSTERS)
+def own_api_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """As `api_server`, but no other module's objects are in it: for tests that look at all namespaces."""
+    start = {"real": _real, "embedded": _embedded}[request.param]
+    with start(tmp_path_factory.mktemp(request.param)) as server:
+        yield server
 
 
 @pytest.fixture(scope="session", params=CLUSTERS)

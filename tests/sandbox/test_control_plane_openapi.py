@@ -2,7 +2,7 @@
 
 Valid and invalid requests are generated, alone and in sequences that pass ids on; each answer must have a documented
 status, content type and body, invalid data must be refused, valid data accepted, deleted resources be gone,
-authentication enforced, and nothing may be a 5xx. All checks are on. Where the document is silent about what a server
+authentication enforced, and nothing may be a 5xx. All checks but one are on. Where the document is silent about what a server
 has to do, the copy of it used here is completed (`completed`), or a check is told one more acceptable status for the
 operations that need it (`CONFIG`), each with the reason.
 """
@@ -43,6 +43,11 @@ allow-extra-parameters = false
 
 [phases.stateful]
 generation.max-examples = 4
+
+[checks]
+# It takes a DELETE that was refused (no key, a bad parameter) for one that was carried out, because it looks at the
+# status of what came before it (4.15). That what is deleted is gone: test_control_plane.py.
+use_after_free.enabled = false
 
 [[operations]]
 # Names, images and placement are rules beyond the schema; the document gives them 400.

@@ -96,10 +96,10 @@ def is_ready(pod: dict[str, Any]) -> bool:
 
 
 @pytest.fixture(scope="module")
-def node(api_server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
+def node(own_api_server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
     folder = tmp_path_factory.mktemp("kubelet")
     port, log = free_port(), folder / "kubelet.log"
-    command = [sys.executable, "-m", "sandbox.kubelet", "--kubeconfig", str(api_server.kubeconfig)]
+    command = [sys.executable, "-m", "sandbox.kubelet", "--kubeconfig", str(own_api_server.kubeconfig)]
     command += ["--ingress-port", str(port), "--images", str(APPS), "--state", str(folder / "state")]
     command += ["--backoff-seconds", "1", "--probe-period-cap", "0.2", "--drain-seconds", "0.3"]
     process = ServerProcess(
@@ -108,16 +108,19 @@ def node(api_server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
     process.start()
     with (
         httpx.Client(base_url=f"http://localhost:{port}", timeout=30, trust_env=False) as ingress,
-        api_server.http() as api,
+        own_api_server.http() as api,
     ):
-        yield RunningNode(process, ingress, api, api_server)
+        yield RunningNode(process, ingress, api, own_api_server)
     process.stop()
     release(port)
 
 
 @pytest.fixture
-def space(node: RunningNode, namespace: str) -> Iterator[str]:
+def space(node: RunningNode) -> Iterator[str]:
     """A fresh namespace whose workloads go with the test, so that they take no time from the next."""
+    namespace = f"test-{secrets.token_hex(5)}"
+    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+    node.api.post("/api/v1/namespaces", json=body).raise_for_status()
     yield namespace
     node.api.delete(f"/apis/apps/v1/namespaces/{namespace}/deployments")
     at_once = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
@@ -414,25 +417,25 @@ REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "crds"
     ids=["HTTPRoute", "VirtualService"],
 )  # fmt: skip
 def test_other_kinds_of_routes_are_served_once_their_kind_is_installed(
-    node: RunningNode, namespace: str, kind: str, plural: str, group: str, spec: Callable[[str], dict[str, Any]]
+    node: RunningNode, space: str, kind: str, plural: str, group: str, spec: Callable[[str], dict[str, Any]]
 ) -> None:
     file = REFERENCE / f"{plural}.{group}.yaml"
     if not file.exists():
         pytest.skip(f"no {file.name} beside the checkout")
-    path = f"/lgp/{namespace}"
+    path = f"/lgp/{space}"
     item = {"apiVersion": f"{group}/v1", "kind": kind, "metadata": {"name": "hello"}, "spec": spec(path)}
     assert node.ingress.get(f"{path}/ok").status_code == 404
     crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
     installed = node.api.post(crds, json=load_crds(file)[0])
     assert installed.status_code in (201, 409), installed.text
     try:
-        url = f"/apis/{group}/v1/namespaces/{namespace}/{plural}"
+        url = f"/apis/{group}/v1/namespaces/{space}/{plural}"
         eventually(lambda: node.api.post(url, json=item).status_code in (201, 409), f"{kind} can be created")
         refused = eventually(
             lambda: answer if (answer := node.ingress.get(f"{path}/ok")).status_code == 503 else None,
             "the route is used",
         )
-        assert f"{kind} {namespace}/hello: service {namespace}/nobody does not exist" in refused.text
+        assert f"{kind} {space}/hello: service {space}/nobody does not exist" in refused.text
     finally:
         if installed.status_code == 201:
             node.api.delete(f"{crds}/{plural}.{group}")
