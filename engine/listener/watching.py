@@ -129,13 +129,9 @@ def _generation(lgp: Manifest, conditions: dict[str, Any]) -> int:
     metadata = lgp["metadata"]
     present = int(metadata.get("generation", 0))
     entries = metadata.get("managedFields", [])
-    told = [entry.get("time", "") for entry in entries if entry.get("subresource") == "status"]
-    spoken = [entry.get("time", "") for entry in entries if _is_our_spec(entry)]
-    return present - 1 if told and spoken and max(told) < max(spoken) else present
-
-
-def _is_our_spec(entry: dict[str, Any]) -> bool:
-    return entry.get("manager") == LISTENER_MANAGER and not entry.get("subresource")
+    told = [entry.get("time", "") for entry in entries if "f:status" in entry.get("fieldsV1", {})]
+    asked = [entry.get("time", "") for entry in entries if entry.get("manager") == LISTENER_MANAGER]
+    return present - 1 if told and asked and max(told) < max(asked) else present
 
 
 def _available(conditions: dict[str, Any], counts: dict[str, Any]) -> bool:

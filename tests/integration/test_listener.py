@@ -202,7 +202,7 @@ COUNTS = {"deploymentStatus": {"replicas": 1, "readyReplicas": 1, "updatedReplic
 
 
 def conditions(generation: int, available: bool) -> dict[str, Any]:
-    said = {"reason": "Said", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    said = {"reason": "Said", "message": "as it is", "lastTransitionTime": "2026-01-01T00:00:00Z"}
     return {
         "observedGeneration": generation,
         "conditions": [{"type": "Available", "status": str(available), **said}],
