@@ -32,9 +32,10 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
-lock:  ## pin again (needs uv)
+lock:  ## pin again, all extras and what production needs (needs uv)
 	uv pip compile pyproject.toml --extra sandbox --extra test --universal --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
+	$(MAKE) -f k8s/Makefile lock
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

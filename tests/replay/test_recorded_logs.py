@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.folding import canonical
 from engine.log.memory import MemoryLog
 from engine.log.transfer import export_log, import_log
 from engine.replay import replay
@@ -92,7 +93,7 @@ def test_a_log_that_was_tampered_with_diverges(event: str, field: str | None, va
     else:
         found["data"][field] = value
     log = MemoryLog()
-    import_log(log, [json.dumps(record).encode() + b"\n" for record in records])
+    import_log(log, [canonical(record) + b"\n" for record in records])
 
     problems = [divergence.problem for divergence in replay(log.read_all(limit=100_000)).divergences]
     assert any(told in problem for problem in problems), problems

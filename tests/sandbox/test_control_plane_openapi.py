@@ -2,9 +2,9 @@
 
 Valid and invalid requests are generated, alone and in sequences that pass ids on; each answer must have a documented
 status, content type and body, invalid data must be refused, valid data accepted, deleted resources be gone,
-authentication enforced, and nothing may be a 5xx. All checks but one are on. Where the document is silent about what a server
-has to do, the copy of it used here is completed (`completed`), or a check is told one more acceptable status for the
-operations that need it (`CONFIG`), each with the reason.
+authentication enforced, and nothing may be a 5xx. All checks but one are on. Where the document is silent about what a
+server has to do, the copy of it used here is completed (`completed`), or a check is told one more acceptable status for
+the operations that need it (`CONFIG`), each with the reason.
 """
 
 from __future__ import annotations
