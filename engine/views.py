@@ -33,6 +33,8 @@ from engine.replay import ENGINE_PREFIX
 
 AT_ONCE = 200
 """Streams that are read in one round trip."""
+MOST_TOLD = 20
+"""Names of deployments that an error lists."""
 
 
 class UnknownDeployment(AgentplaneError):
@@ -114,10 +116,14 @@ KINDS: Mapping[str, _Kind] = {
 
 
 def _fold_all(events: EventLog, streams: Iterable[str]) -> Iterator[tuple[str, _Folded]]:
+    for stream, records in _read_all(events, streams):
+        yield stream, _fold(events, stream, records)
+
+
+def _read_all(events: EventLog, streams: Iterable[str]) -> Iterator[tuple[str, list[Record]]]:
     names = iter(streams)
     while some := list(islice(names, AT_ONCE)):
-        for stream, records in events.read_many(dict.fromkeys(some, 0)).items():
-            yield stream, _fold(events, stream, records)
+        yield from events.read_many(dict.fromkeys(some, 0)).items()
 
 
 def _fold(events: EventLog, stream: str, records: list[Record]) -> _Folded:
@@ -238,16 +244,38 @@ def _lgp_view(stream: str, folded: _Folded) -> DeploymentView:
 # --- finding
 
 
+def matching(events: EventLog, wanted: str) -> list[DeploymentView]:
+    """Return the deployments, deleted ones too, that have `wanted` as id, name or name of their LGP."""
+    found = [
+        _deployment_view(stream, _fold(events, stream, records))
+        for stream, records in _read_all(events, events.streams(ListenerMachine.stream_prefix))
+        if _may_be(stream, records, wanted)
+    ]
+    known = {lgp_stream(view.namespace, view.lgp) for view in found}
+    strangers = [
+        s for s in events.streams(OperatorMachine.stream_prefix) if s.endswith(f"/{wanted}") and s not in known
+    ]
+    found += [_lgp_view(stream, folded) for stream, folded in _fold_all(events, strangers)]
+    return [view for view in found if wanted in (view.id, view.name, view.lgp)]
+
+
+def _may_be(stream: str, records: Iterable[Record], wanted: str) -> bool:
+    """Whether it is worth folding a stream to see if it is the wanted one."""
+    if stream == deployment_stream(wanted):
+        return True
+    told = [record.data for record in records if record.type == "DeploymentRegistered"]
+    return not told or any(wanted in (data.get("name"), data.get("lgp")) for data in told)
+
+
 def find(events: EventLog, wanted: str, *, one: bool = False) -> DeploymentView:
     """Return the deployment that `wanted` names: by id, name, or the name of its LGP; the newest live one of several.
 
     Raises UnknownDeployment; with `one` also AmbiguousDeployment, where several live ones have that name.
     """
-    everything = deployments(events, deleted=True)
-    found = [view for view in everything if wanted in (view.id, view.name, view.lgp)]
+    found = matching(events, wanted)
     if not found:
-        known = ", ".join(sorted({view.name for view in everything if not view.deleted})) or "none"
-        raise UnknownDeployment(f"the log knows no deployment {wanted!r} (live ones: {known})")
+        known = sorted({view.name for view in deployments(events)})
+        raise UnknownDeployment(f"the log knows no deployment {wanted!r} ({_told(known)})")
     live = [view for view in found if not view.deleted]
     if one and len(live) > 1:
         told = ", ".join(f"{view.id or view.lgp} (namespace {view.namespace})" for view in live)
@@ -255,9 +283,14 @@ def find(events: EventLog, wanted: str, *, one: bool = False) -> DeploymentView:
     return max(found, key=lambda view: (not view.deleted, view.since.timestamp() if view.since else 0))
 
 
+def _told(known: list[str]) -> str:
+    more = f", and {len(known) - MOST_TOLD} more" if len(known) > MOST_TOLD else ""
+    return f"live ones: {', '.join(known[:MOST_TOLD]) or 'none'}{more}"
+
+
 def namesakes(events: EventLog, view: DeploymentView) -> list[DeploymentView]:
     """Return the other deployments of the same name, deleted ones too."""
-    return [other for other in deployments(events, deleted=True) if other.name == view.name and other.id != view.id]
+    return [other for other in matching(events, view.name) if (other.id, other.lgp) != (view.id, view.lgp)]
 
 
 def streams_of(view: DeploymentView) -> tuple[str, ...]:
