@@ -30,6 +30,7 @@ import structlog
 
 from engine import engine_events as ee
 from engine.errors import (
+    AgentplaneError,
     ConcurrencyConflict,
     ControlPlaneDenied,
     ControlPlaneError,
@@ -50,6 +51,7 @@ from engine.listener.decide import other_owner
 from engine.listener.machine import ListenerMachine
 from engine.listener.state import DeploymentState
 from engine.log.contract import EventLog
+from engine.loop import described
 from engine.names import deployment_stream, engine_stream
 from engine.ports import Clock, ControlPlane, Dispatcher
 from engine.retry import Backoff
@@ -221,8 +223,18 @@ class Poller:
                 if r.addressed_to(resource, self.config.listener_id, self.config.workspace_id):
                     sight.listed.add(str(resource.get("id")))
                     sight.names.add(r.named(resource))
-                    self._consider(sight, resource)
+                    self._survive(sight, resource)
         sight.result.listed = len(sight.listed)
+
+    def _survive(self, sight: Sight, raw: dict[str, Json]) -> None:
+        """Consider one resource; one that brings a defect to light is skipped, like any other that is wrong."""
+        try:
+            self._consider(sight, raw)
+        except AgentplaneError:
+            raise
+        except Exception as defect:
+            problem = f"cannot be handled: {described(defect)}"
+            self._reject(sight, InvalidResource(r.named(raw), "(as a whole)", problem))
 
     def _consider(self, sight: Sight, raw: dict[str, Json]) -> None:
         """Append what is new in one resource, unless it is as it was; put a wish for deletion aside."""

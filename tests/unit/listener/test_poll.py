@@ -208,3 +208,113 @@ def test_a_restored_deployment_starts_anew(world: World, poller: Poller) -> None
 
     assert not world.state().deleted
     assert world.state().revision.id == "r2"
+
+
+def test_a_deployment_that_was_mended_is_skipped_no_more(world: World, poller: Poller) -> None:
+    raw = resource()
+    raw["source_config"]["resource_spec"] = {"cpu": "much"}
+    world.control_plane.resources[DEPLOYMENT] = raw
+    poller.poll()
+    poller.poll()
+    world.control_plane.resources[DEPLOYMENT] = resource()
+    poller.poll()
+    poller.poll()
+
+    told = [t for t in engine_types(world) if t.startswith("Resource")]
+    assert told == ["ResourceRejected", "ResourceAccepted"]
+    assert world.state().revision.id == "r1"
+
+
+def test_a_skipped_deployment_that_is_listed_no_more_is_forgotten(world: World, poller: Poller) -> None:
+    world.control_plane.resources[DEPLOYMENT] = resource(name="")
+    poller.poll()
+    raw = world.control_plane.resources.pop(DEPLOYMENT)
+    poller.poll()
+    world.control_plane.resources[DEPLOYMENT] = raw
+    poller.poll()
+
+    told = [t for t in engine_types(world) if t.startswith("Resource")]
+    assert told == ["ResourceRejected", "ResourceAccepted", "ResourceRejected"]
+
+
+def test_a_deployment_without_an_id_is_named_and_the_others_go_on(world: World, poller: Poller) -> None:
+    fill(world, 2)
+    nameless = resource(id=None, name="nameless")
+    world.control_plane.deployments = lambda: iter(  # type: ignore[method-assign,assignment]
+        [[nameless, *world.control_plane.resources.values()]]
+    )
+    for _ in range(3):
+        poller.poll()
+
+    rejections = [r.data for r in world.events.read(ENGINE) if r.type == "ResourceRejected"]
+    assert [(r["resource"], r["field"]) for r in rejections] == [("deployment (no id) nameless", "id")]
+    assert len(world.events.streams("deployment/")) == 2
+
+
+def test_what_is_wrong_with_a_deployment_does_not_keep_it_from_being_deleted(world: World, poller: Poller) -> None:
+    world.control_plane.resources[DEPLOYMENT] = resource()
+    poller.poll()
+    world.advance()
+    world.control_plane.resources[DEPLOYMENT] = resource(status="AWAITING_DELETE", source_revision_config=None)
+    poller.poll()
+
+    assert world.state().deletion_reason == "AWAITING_DELETE"
+
+
+def test_a_guard_that_holds_nothing_any_more_lets_go(world: World, poller: Poller) -> None:
+    fill(world, 10)
+    poller.poll()
+    fill(world, 8, status="AWAITING_DELETE")
+    poller.poll()
+    fill(world, 10)
+    poller.poll()
+    poller.poll()
+
+    assert [t for t in engine_types(world) if "Guard" in t] == ["DeletionGuardTripped", "DeletionGuardReleased"]
+    assert not any(world.state(identified(n)).deletion_reason for n in range(10))
+
+
+def test_a_listener_that_is_mended_is_polled(world: World, poller: Poller) -> None:
+    world.control_plane.resources[DEPLOYMENT] = resource()
+    fitting = dict(world.control_plane.listeners)
+    world.control_plane.listeners = {}
+    assert poller.poll().outcome == "refused"
+    world.control_plane.listeners = fitting
+
+    assert poller.poll().outcome == "polled"
+    assert engine_types(world) == ["ListenerRefused", "ListenerPublished"]
+    assert world.state().id == DEPLOYMENT
+
+
+def test_a_page_that_fails_after_others_loses_nothing_and_deletes_nothing(world: World, poller: Poller) -> None:
+    world.control_plane.resources[DEPLOYMENT] = resource()
+    poller.poll()
+    del world.control_plane.resources[DEPLOYMENT]
+    world.control_plane.late_error = ControlPlaneUnavailable("page 2: 503")
+    for _ in range(3):
+        assert poller.poll().outcome == "failed"
+        world.clock.pass_seconds(400)
+    assert not world.state().deletion_reason
+
+    world.control_plane.late_error = None
+    poller.poll()
+    assert not world.state().deletion_reason
+    poller.poll()
+    assert world.state().deletion_reason
+
+
+def test_a_defect_in_one_deployment_does_not_stop_the_others(world: World, poller: Poller) -> None:
+    """What goes wrong with one is not allowed to be more than that, whatever it is."""
+    deep: Any = {}
+    for _ in range(800):
+        deep = {"a": deep}
+    fill(world, 1)
+    raw = resource()
+    raw["source_config"]["resource_spec"] = {"volumes": [{"name": "v", "deep": deep}]}
+    world.control_plane.resources = {DEPLOYMENT: raw, **world.control_plane.resources}
+    world.control_plane.deployments = lambda: iter(  # type: ignore[method-assign,assignment]
+        [list(world.control_plane.resources.values())]
+    )
+    assert poller.poll().outcome == "polled"
+
+    assert world.state(identified(0)).id == identified(0)
