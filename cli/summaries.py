@@ -158,14 +158,14 @@ def _workload(data: Data, lgp: str) -> str:
     seen = data["workload"]
     desired = seen["desired"]
     counts = f"{_object(seen['key'], lgp)} {seen['ready']}/{desired} ready"
-    updated = f"{seen['updated']}/{desired} updated" if seen["updated"] != desired else ""
-    extra = f"{seen['replicas'] - desired} too many" if seen["replicas"] > desired else ""
+    rolling = not seen["updated"] == seen["replicas"] == desired
+    pods = f"{seen['updated']} of {seen['replicas']} pods new" if rolling and seen["replicas"] else ""
     behind = "not yet seen by its controller" if seen["observed_generation"] < seen["generation"] else ""
     failure = seen.get("failure") or {}
     why = _joined(failure.get("reason"), failure.get("message"), failure.get("log"), by=": ")
     pod = _joined(failure.get("pod") and f"pod {failure['pod']}", failure.get("container"), by=" ")
     failed = _joined(pod, why, by=" ") if failure else ""
-    return _joined(counts, updated, extra, behind, failed, seen.get("unschedulable"), seen.get("deadline_exceeded"))
+    return _joined(counts, pods, behind, failed, seen.get("unschedulable"), seen.get("deadline_exceeded"))
 
 
 def _conditions(data: Data, lgp: str) -> str:

@@ -180,7 +180,7 @@ SUMMARIES: dict[str, list[tuple[dict[str, Any], str]]] = {
     ],
     "WorkloadObserved": [
         (workload(), "Deployment queue 2/2 ready"),
-        (workload(ready=1, updated=1, replicas=3), "Deployment queue 1/2 ready, 1/2 updated, 1 too many"),
+        (workload(ready=1, updated=1, replicas=3), "Deployment queue 1/2 ready, 1 of 3 pods new"),
         (workload(observed_generation=2), "Deployment queue 2/2 ready, not yet seen by its controller"),
         (
             workload(ready=0, failure=FAILURE),
