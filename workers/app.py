@@ -97,6 +97,8 @@ def configuration(settings: Settings) -> Mapping[str, Any]:
         # how long: for pools of processes; threads rely on the timeouts of the adapters
         "task_soft_time_limit": VISIBILITY_SECONDS // 3,
         "task_time_limit": VISIBILITY_SECONDS // 2,
+        # who the broker is: kombu alone would take any certificate
+        "broker_use_ssl": tls(settings),
         # a broker that is away
         "broker_connection_retry": True,
         "broker_connection_retry_on_startup": True,
@@ -124,6 +126,12 @@ def configuration(settings: Settings) -> Mapping[str, Any]:
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
     }
+
+
+def tls(settings: Settings) -> Mapping[str, str] | None:
+    """Return how the broker's certificate is checked unless the URL says otherwise (`?ssl_cert_reqs=…`)."""
+    secure = settings.redis_url.get_secret_value().startswith("rediss://")
+    return {"ssl_cert_reqs": "required"} if secure else None
 
 
 def _queue(name: str) -> Queue:
