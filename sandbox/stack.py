@@ -313,6 +313,13 @@ def expand(command: str, environment: Mapping[str, str]) -> str:
 
 def prepare(kubeconfig: Path, namespace: str, crd: Path) -> None:
     """Make the namespace, the LGP resource and the shared Ingress, as the chart would. Raises ServerStartError."""
+    try:
+        _prepare(kubeconfig, namespace, crd)
+    except (httpx.HTTPError, OSError, ValueError) as error:
+        raise ServerStartError(f"the cluster of kubeconfig {kubeconfig} cannot be prepared: {error}") from error
+
+
+def _prepare(kubeconfig: Path, namespace: str, crd: Path) -> None:
     ingress: dict[str, Any] = {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "Ingress",
