@@ -4,15 +4,32 @@ The API server keeps, for every field manager, the set of fields it owns (`metad
 a field of ours takes it out of our set; whoever changes the spec of a kind that counts generations raises the
 generation; an object deleted and made again has another uid. So `uid`, `generation` and a digest of our own set tell
 drift without comparing the object field by field against defaulting, and status updates never look like it.
+
+Drift is repaired at once, unless somebody keeps undoing it: an object that is fought over is repaired ever more rarely.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from engine.folding import digest
+
+CALM = timedelta(seconds=60)
+"""An object that drifts again within this time after our apply is fought over."""
+FREE_REPAIRS = 3
+"""Repairs in a row that are made at once; after that the delay doubles."""
+REPAIR_CAP = 300.0
+"""Seconds between two repairs of an object that somebody keeps changing, at most."""
+
+
+def repair_delay(repairs: int) -> timedelta:
+    """Return how long to leave a drift alone that is number `repairs` (from 1) in a row."""
+    if repairs <= FREE_REPAIRS:
+        return timedelta()
+    return timedelta(seconds=min(REPAIR_CAP, 2.0 ** min(repairs - FREE_REPAIRS, 20)))
 
 
 class Fingerprint(BaseModel):

@@ -161,7 +161,7 @@ def _queued(state: DeploymentState, revision: Revision, now: datetime, config: L
     if failure is not None:
         yield failure
         return
-    yield from _repair_placed(state, config)
+    yield from _repair_placed(state, now, config)
     yield from _until_deadline(a.ApplySecrets(revision_id=revision.id), state, revision, now, config)
 
 
@@ -179,11 +179,19 @@ def _until_deadline(
         yield act
 
 
-def _repair_placed(state: DeploymentState, config: ListenerConfig) -> Iterator[Act]:
+def _repair_placed(state: DeploymentState, now: datetime, config: ListenerConfig) -> Iterator[Act | Wait]:
     """Yield what brings back the LGP of the revision before, which serves while the current one has none."""
     manifest = placed_manifest(state, config) if state.drifted and config.watches(state.namespace) else None
     if manifest is not None and state.applied is not None:
-        yield a.ApplyLgp(revision_id=state.applied.revision_id, manifest_digest=digest(manifest))
+        repair = a.ApplyLgp(revision_id=state.applied.revision_id, manifest_digest=digest(manifest))
+        yield _unless_fought_over(repair, state, now)
+
+
+def _unless_fought_over(repair: Act, state: DeploymentState, now: datetime) -> Act | Wait:
+    """Return `repair`, or a wait while somebody keeps undoing it."""
+    if state.repair_at is None or state.repair_at <= now:
+        return repair
+    return Wait(state.repair_at, "somebody keeps changing the LGP")
 
 
 def refusal(state: DeploymentState, revision: Revision, config: ListenerConfig) -> a.FailRevision | None:
@@ -232,7 +240,7 @@ def _deploying(
     if state.secret_drifted:
         yield a.ApplySecrets(revision_id=revision.id)
     elif _must_apply_again(state, config):
-        yield refusal(state, revision, config) or apply_lgp(state, revision, config)
+        yield refusal(state, revision, config) or _apply_again(state, revision, now, config)
         return
     rollout = state.rollout if state.rollout and state.rollout.generation >= revision.lgp_generation else None
     if rollout is not None and rollout.available:
@@ -286,7 +294,7 @@ def _deployed(
     if state.secret_drifted:
         yield a.ApplySecrets(revision_id=revision.id)
     if _must_apply_again(state, config):
-        yield apply_lgp(state, revision, config)
+        yield _apply_again(state, revision, now, config)
     elif state.pruned_for != revision.secret:
         yield a.PruneSecrets(keep=revision.secret)
 
@@ -296,12 +304,12 @@ def _failed(state: DeploymentState, revision: Revision, now: datetime, config: L
     if not config.watches(state.namespace):
         return
     if not revision.lgp_generation:
-        yield from _repair_placed(state, config)
+        yield from _repair_placed(state, now, config)
         return
     if state.secret_drifted:
         yield a.ApplySecrets(revision_id=revision.id)
     if state.drifted:
-        yield apply_lgp(state, revision, config)
+        yield _unless_fought_over(apply_lgp(state, revision, config), state, now)
 
 
 def _nothing(state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig) -> Iterator[Act | Wait]:
@@ -310,8 +318,17 @@ def _nothing(state: DeploymentState, revision: Revision, now: datetime, config: 
 
 def _must_apply_again(state: DeploymentState, config: ListenerConfig) -> bool:
     """Whether the LGP drifted, or our configuration asks for another one now."""
+    return state.drifted or _asks_for_another(state, config)
+
+
+def _asks_for_another(state: DeploymentState, config: ListenerConfig) -> bool:
     applied = state.applied
-    return state.drifted or applied is None or applied.manifest_digest != digest(wanted_manifest(state, config))
+    return applied is None or applied.manifest_digest != digest(wanted_manifest(state, config))
+
+
+def _apply_again(state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig) -> Act | Wait:
+    repair = apply_lgp(state, revision, config)
+    return repair if _asks_for_another(state, config) else _unless_fought_over(repair, state, now)
 
 
 REVISION_STEPS = {

@@ -29,7 +29,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from engine.drift import Fingerprint
+from engine.drift import CALM, Fingerprint, repair_delay
 from engine.event import Event
 from engine.listener import events as e
 from engine.machine import State
@@ -151,6 +151,7 @@ class AppliedLgp(Value):
     revision_id: str
     manifest_digest: str
     fingerprint: Fingerprint
+    at: datetime | None = None
     revision: Revision | None = None
     """What it was made from: a successor that fails before its own LGP does not keep this one from being repaired."""
 
@@ -175,6 +176,10 @@ class DeploymentState(State):
     applied: AppliedLgp | None = None
     drifted: bool = False
     """The LGP is not as applied; of a deleted deployment: it is there."""
+    repairs: int = 0
+    """Drifts of the LGP in a row, each soon after our apply."""
+    repair_at: datetime | None = None
+    """When its drift may be mended: at once, unless somebody keeps undoing it."""
     secret_drifted: bool = False
     """The current revision's Secret is gone; of a deleted deployment: it is there."""
     rollout: Rollout | None = None
@@ -374,6 +379,7 @@ def _lgp_applied(state: DeploymentState, event: e.LgpApplied, at: datetime) -> D
         revision_id=event.revision_id,
         manifest_digest=event.manifest_digest,
         fingerprint=live,
+        at=at,
         revision=revision if current else kept,
     )
     state = state.model_copy(update={"applied": applied, "drifted": False, "lgp_gone": False})
@@ -431,13 +437,21 @@ def _drifted(state: DeploymentState, event: e.DriftDetected, at: datetime) -> De
     if state.deleted:
         # Left behind by a worker that slept through its lock: everything is deleted once more.
         return state.model_copy(update={"drifted": True, "secret_drifted": True})
-    return state.model_copy(update={"secret_drifted" if event.object.startswith(SECRET) else "drifted": True})
+    if event.object.startswith(SECRET):
+        return state.model_copy(update={"secret_drifted": True})
+    return _lgp_drifted(state, at)
+
+
+def _lgp_drifted(state: DeploymentState, at: datetime) -> DeploymentState:
+    applied = state.applied.at if state.applied is not None else None
+    repairs = state.repairs + 1 if applied is not None and at - applied < CALM else 1
+    return state.model_copy(update={"drifted": True, "repairs": repairs, "repair_at": at + repair_delay(repairs)})
 
 
 def _lgp_gone(state: DeploymentState, event: e.LgpGone, at: datetime) -> DeploymentState:
     if not state.deletion_reason:
         # Somebody else deleted it: that is drift.
-        return state.model_copy(update={"drifted": True, "rollout": None})
+        return _lgp_drifted(state, at).model_copy(update={"rollout": None})
     return state.model_copy(update={"lgp_gone": True})
 
 

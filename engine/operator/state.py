@@ -19,15 +19,16 @@ verdict comes back as `LgpStatusApplied.rolled_out`."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from engine.drift import CALM, repair_delay
 from engine.event import Event
 from engine.machine import State
 from engine.operator import events as e
 from engine.operator.events import AppliedObject, RolledOut, Value, WorkloadStatus
-from engine.retry import ActDeferred, ActRefused
+from engine.retry import ActDeferred, ActRefused, refused_delay
 
 
 class Life(StrEnum):
@@ -68,27 +69,10 @@ SUCCESS_OF = {
 }
 """Which act an event shows to have come through, so that its hold ends."""
 
-REFUSED_BASE = 30.0
-"""Seconds before a refused act, or an object that was rejected for a reason outside itself, is tried again."""
-REFUSED_CAP = 3600.0
-"""Seconds: upper bound, reached by doubling."""
-
 PERMANENT_STATUS = frozenset({422})
 """HTTP statuses that condemn the object itself: the same manifest is not sent again. Everything else (a quota, a
 missing namespace, permission or definition, a policy of an admission webhook) can be mended without touching the
 LGP."""
-
-CALM = timedelta(seconds=60)
-"""An object that drifts again within this time after our apply is fought over."""
-FREE_REPAIRS = 3
-"""Repairs in a row that are made at once; after that the delay doubles."""
-REPAIR_CAP = 300.0
-"""Seconds between two repairs of an object that somebody keeps changing, at most."""
-
-
-def refused_delay(attempts: int) -> timedelta:
-    """Return how long to wait after refusal number `attempts` (from 1)."""
-    return timedelta(seconds=min(REFUSED_CAP, REFUSED_BASE * 2.0 ** min(attempts - 1, 20)))
 
 
 class LgpView(Value):
@@ -118,9 +102,7 @@ class ObjectState(Value):
     @property
     def repair_at(self) -> datetime:
         """When a drift may be mended: at once, unless somebody keeps undoing it."""
-        if self.drifted_at is None or self.repairs <= FREE_REPAIRS:
-            return self.drifted_at or self.at
-        return self.drifted_at + timedelta(seconds=min(REPAIR_CAP, 2.0 ** min(self.repairs - FREE_REPAIRS, 20)))
+        return self.at if self.drifted_at is None else self.drifted_at + repair_delay(self.repairs)
 
 
 class Rejection(Value):

@@ -193,3 +193,24 @@ def test_a_namespace_that_is_no_longer_watched_is_left_as_it_is(world: World) ->
     world.advance()
 
     assert world.cluster.writes == writes
+
+
+def test_an_lgp_that_somebody_keeps_changing_is_repaired_ever_more_rarely(world: World) -> None:
+    deploy(world)
+    for _ in range(3600):
+        live = world.cluster.objects[LGP]
+        if live["spec"]["serverSpec"]["image"] != "somebody/else":
+            live["spec"]["serverSpec"]["image"] = "somebody/else"
+            live["metadata"]["generation"] += 1
+            live["metadata"]["rv"] = -1
+        world.watch()
+        world.advance()
+        world.clock.pass_seconds(1)
+
+    assert 10 < world.types().count("DriftDetected") < 30
+    for _ in range(400):
+        world.clock.pass_seconds(1)
+        world.watch()
+        world.advance()
+    assert world.cluster.objects[LGP]["spec"]["serverSpec"]["image"] == "registry.example/hello:r1"
+    assert world.state().revision.phase is Phase.DEPLOYED
