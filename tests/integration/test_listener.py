@@ -18,7 +18,7 @@ from engine import bootstrap, views
 from engine.adapters.cluster import KubernetesCluster
 from engine.adapters.control_plane import HttpControlPlane
 from engine.engine_events import ENGINE_EVENTS
-from engine.errors import ControlPlaneThrottled
+from engine.errors import ControlPlaneThrottled, ControlPlaneUnavailable, ReportRefused
 from engine.listener.state import Phase
 from engine.log.memory import MemoryLog
 from engine.loop import advance
@@ -29,7 +29,7 @@ from engine.retry import Backoff
 from engine.settings import Settings
 from sandbox.control_plane.server import ControlPlane, seed
 from tests.conftest import ApiServer
-from tests.integration.faulty_server import FaultyServer, Reply, Request
+from tests.integration.faulty_server import FaultyServer, Reply, Request, json_reply
 from tests.integration.operator_stack import install_crd, until
 from workers.watcher import watch
 
@@ -476,3 +476,17 @@ class Sleeper:
         done = advance(self._stream, machine, engine.events, ports, lock_term=30, backoff=Backoff())
         self._cluster.close()
         return done.outcome
+
+
+@pytest.mark.parametrize(("status", "refused"), [(400, True), (403, True), (404, True), (422, True), (503, False)])
+def test_a_url_that_the_control_plane_does_not_take_is_a_refusal(status: int, refused: bool) -> None:
+    server = FaultyServer(lambda request: json_reply({"detail": "no"}, status))
+    plane = HttpControlPlane(server.url, api_key=KEY, workspace_id=WORKSPACE)
+    with pytest.raises(ReportRefused if refused else ControlPlaneUnavailable, match="no"):
+        plane.publish_endpoint("d1", "https://agents.example.com/lgp/hello")
+    plane.close()
+    server.close()
+
+    (request,) = server.requests
+    assert (request.method, request.path) == ("PATCH", "/v2/deployments/d1")
+    assert request.json == {"source_config": {"custom_url": "https://agents.example.com/lgp/hello"}}
