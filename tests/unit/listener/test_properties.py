@@ -32,7 +32,7 @@ from engine.folding import canonical
 from engine.listener import events as e
 from engine.listener.decide import RANK
 from engine.listener.poll import DeletionGuard, Poller
-from engine.listener.state import FINAL, Phase
+from engine.listener.state import Phase
 from engine.names import DEPLOYMENT_LABEL, LGP_API_VERSION, deployment_stream, engine_stream, lgp_name
 from engine.ports import Manifest, ObjectKey
 from engine.replay import replay
@@ -575,11 +575,11 @@ def check_reports(simulation: Simulation) -> None:
         if revision is None or refused or state.deletion_reason:
             continue
         told = last.get(revision.id, "QUEUED")
-        # A final report cannot be taken back, so content that changes without a new revision is told of no more.
-        assert told == revision.phase or (told in ENDED and RANK[revision.phase] <= RANK[told])
+        # A report cannot be taken back, so content that changes without a new revision is told of once it gets further.
+        assert told == revision.phase or (told not in CLOSED and RANK[revision.phase] <= RANK[told])
 
 
-ENDED = FINAL - {Phase.SKIPPED, Phase.INTERRUPTED}
+CLOSED = (Phase.SKIPPED, Phase.INTERRUPTED)
 
 
 def check_log(simulation: Simulation) -> None:
