@@ -191,6 +191,8 @@ class Poller:
         if engine.state.poll_failure is None:
             log.error("poll failed", reason=str(error), rest_seconds=round(rest, 1))
             engine.append(ee.PollFailed(reason=str(error)))
+        else:
+            log.warning("poll still fails", reason=str(error), rest_seconds=round(rest, 1))
 
     # --- at the start
 

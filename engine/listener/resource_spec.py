@@ -2,8 +2,8 @@
 
 Types are strict (a string is no number), so that what reaches `desired` can be computed with. Unknown fields, and those
 that the document marks as not for use, are left out. Upper bounds are the control plane's and the cluster's to judge.
-Inside the Kubernetes snippets only what a snippet cannot do without is checked; the rest passes as it is, and the API
-server judges it.
+Of the Kubernetes snippets only what the document requires is required; the rest passes as it is, and the API server
+judges it: then the revision fails with its message, which more people see than our skipping it.
 """
 
 from __future__ import annotations
@@ -32,8 +32,12 @@ class Named(Snippet):
     name: str
 
 
-class Mount(Named):
-    mountPath: str  # noqa: N815
+class Volume(Snippet):
+    name: str | None = None
+
+
+class Mount(Volume):
+    mountPath: str | None = None  # noqa: N815
 
 
 class EnvironmentVariable(Named):
@@ -80,7 +84,7 @@ class ResourceSpec(BaseModel):
     annotations: dict[str, str] | None = None
     service_account_name: str | None = None
     image_pull_secrets: list[Named] | None = None
-    volumes: list[Named] | None = None
+    volumes: list[Volume] | None = None
     volume_mounts: list[Mount] | None = None
     init_containers: list[Container] | None = None
     sidecars: list[Container] | None = None

@@ -37,7 +37,7 @@ def specified(**spec: Any) -> dict[str, Any]:
         ({"service_account_name": {}}, "service_account_name"),
         ({"image_pull_secrets": ["regcred"]}, "image_pull_secrets.0"),
         ({"volumes": {"name": "v"}}, "volumes"),
-        ({"volume_mounts": [{"name": "v"}]}, "volume_mounts.0.mountPath"),
+        ({"volume_mounts": [{"name": "v", "mountPath": 7}]}, "volume_mounts.0.mountPath"),
         ({"sidecars": [{"name": "proxy"}]}, "sidecars.0.image"),
         ({"init_containers": [{"name": "i", "image": "i", "env": [{"value": "x"}]}]}, "init_containers.0.env.0.name"),
     ],
@@ -89,6 +89,12 @@ def test_what_nobody_here_knows_is_left_out_and_snippets_pass_as_they_are(world:
         "volumes": [{"name": "cache", "hostPath": {"path": "/cache"}}],
         "sidecars": [sidecar],
     }
+
+
+def test_what_only_the_api_server_requires_is_left_to_it(world: World) -> None:
+    see(world, specified(volumes=[{"emptyDir": {}}], volume_mounts=[{"name": "v"}]))
+
+    assert world.state().revision.resource_spec == {"volumes": [{"emptyDir": {}}], "volume_mounts": [{"name": "v"}]}
 
 
 def test_a_deployment_may_have_neither_secrets_nor_a_spec(world: World) -> None:
