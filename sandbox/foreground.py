@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
 import shlex
 import signal
@@ -32,6 +33,8 @@ from sandbox.stack import Cluster, Ports, Stack, expand, procfile, tool
 
 ENDED_BY_SIGNAL = frozenset(known["rc"] for known in SIGNALS.values())
 """Honcho's codes for having been asked to end."""
+FINAL = frozenset({0, 2})
+"""Exit codes after which a process is not started again: it was asked to end, or its settings are wrong."""
 ENDING_SECONDS = 5.0
 """Between SIGTERM and SIGKILL for a process whose `up` is gone."""
 
@@ -64,8 +67,8 @@ def up(cluster: Cluster) -> int:
 
 
 def _honcho(console: Console, stack: Stack) -> int:
-    """Run the Procfile until a signal, or until one of its processes ends."""
-    manager = Manager(Printer(Terminal(), time_format=""))  # every line of the engine has its own time
+    """Run the Procfile until a signal, or until one of its processes gives up. One that dies is started again."""
+    manager = Ending(Printer(Terminal(), time_format=""))  # every line of the engine has its own time
     manager._process_ctor = Leashed
     environment = stack.environment()
     for name, command in procfile().items():
@@ -75,7 +78,7 @@ def _honcho(console: Console, stack: Stack) -> int:
     manager.loop()
     if manager.returncode in ENDED_BY_SIGNAL:
         return 0
-    console.print("[bold red]a process ended by itself[/], so everything was ended; its last lines are above")
+    console.print("[bold red]a process gave up[/], so everything was ended; its last lines are above")
     return 1
 
 
@@ -95,16 +98,39 @@ class Terminal:
         return sys.stdout.isatty()
 
 
+class Ending(Manager):  # type: ignore[misc]  # honcho has no types
+    """A manager that says when everything is to end, so that nothing is started again then."""
+
+    announced = multiprocessing.get_context("fork").Event()
+
+    def terminate(self) -> None:
+        self.announced.set()
+        super().terminate()
+
+
 class Leashed(Process):  # type: ignore[misc]  # honcho has no types
-    """One line of the Procfile, whose process ends when we are gone, however we went."""
+    """One line of the Procfile: started again when it dies, as the cluster would, and ended when we are gone."""
 
     def run(self, events: Any = None, ignore_signals: bool = False) -> None:
         threading.Thread(target=self._leash, args=(os.getppid(),), daemon=True).start()
-        super().run(events, ignore_signals)
+        again = True
+        while again:
+            super().run(events, ignore_signals)
+            again = self._died(self._child.returncode)
+
+    def _send_message(self, data: Any, type: str = "line") -> None:
+        if type == "stop" and self._died(data["returncode"]):
+            type, data = "line", f"died (code {data['returncode']}): started again, as the cluster would\n".encode()
+        super()._send_message(data, type)
+
+    def _died(self, code: int) -> bool:
+        """Whether it ended without being asked to."""
+        return code not in FINAL and not Ending.announced.is_set()
 
     def _leash(self, parent: int) -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
+        Ending.announced.set()
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError, AttributeError):
                 os.killpg(self._child.pid, number)

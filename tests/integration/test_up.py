@@ -229,15 +229,16 @@ def test_nothing_outlives_it(up: Callable[[], Terminal], end: str) -> None:
     leaves_nothing(terminal)
 
 
-def test_a_process_that_ends_by_itself_ends_it_all(up: Callable[[], Terminal]) -> None:
+def test_a_process_that_dies_is_started_again(up: Callable[[], Terminal]) -> None:
     terminal = up()
-    until(lambda: re.search(r"beat started \(pid=(\d+)\)", terminal.said), "the engine runs", terminal)
-    beat = re.search(r"beat started \(pid=(\d+)\)", terminal.said)
-    assert beat is not None
+    until(lambda: re.search(r"listener started \(pid=(\d+)\)", terminal.said), "the engine runs", terminal)
+    listener = re.search(r"listener started \(pid=(\d+)\)", terminal.said)
+    assert listener is not None
 
-    os.kill(int(beat[1]), signal.SIGKILL)
+    os.kill(int(listener[1]), signal.SIGKILL)
 
-    until(terminal.ended, "it ends", terminal, 2 * PROMPTLY)
-    assert terminal.status == 1
-    assert "a process ended by itself" in terminal.said
+    until(lambda: len(re.findall(r"listener started", terminal.said)) == 2, "it is started again", terminal)
+    assert "died (code -9): started again" in terminal.said
+    terminal.type(b"\x03")
+    until(terminal.ended, "Ctrl-C ends it", terminal, 2 * PROMPTLY)
     leaves_nothing(terminal)
