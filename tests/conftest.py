@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,12 @@ from sandbox.redis import RedisNotFoundError, RedisServer, find_server
 
 # TESTS_API_SERVERS=embedded or =real runs the tests of one cluster only.
 CLUSTERS = tuple(os.environ.get("TESTS_API_SERVERS", "embedded,real").split(","))
+
+
+def pytest_configure() -> None:
+    # A shell starts background jobs with SIGINT ignored, and children inherit that: Ctrl-C could not be tested.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -147,7 +147,10 @@ def test_a_redis_restart_is_survived_by_the_same_processes(
     eventually(lambda: fleet.steps(after) == [1, 2], "messages are consumed again", 20)
     swept = fleet.ask("swept", steps=1)
     eventually(lambda: fleet.steps(swept) == [1], "sweeps come again", 20)
-    eventually(lambda: fleet.unacknowledged() == 0, "the message that was in flight is acknowledged too")
+    # A Redis that crashed may have lost the acknowledgement itself; that message comes once more, after the visibility
+    # timeout, and finds nothing to do.
+    lost = 1 if crash else 0
+    eventually(lambda: fleet.unacknowledged() <= lost, "the message that was in flight is acknowledged too")
     assert worker.running
     assert beat.running
     assert (worker.pid, beat.pid) == pids
