@@ -112,14 +112,14 @@ def check_everything(json: Json = False) -> None:
 @app.command("pause", rich_help_panel=DO)
 @reporting
 def pause(deployment: Deployment) -> None:
-    """Stop all acts for a deployment; what runs goes on running."""
+    """Hold back what the control plane asks for; what is deployed is still kept as it is."""
     operating.pause(deployment)
 
 
 @app.command("resume", rich_help_panel=DO)
 @reporting
 def resume(deployment: Deployment) -> None:
-    """Let acts for a paused deployment go on."""
+    """Let a paused deployment follow the control plane again."""
     operating.resume(deployment)
 
 
