@@ -17,7 +17,7 @@ two replays of one log are compared byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -193,11 +193,6 @@ class Replayer:
             self._result.transcript.append(canonical(final))
         self._result.streams = len(self._streams)
         return self._result
-
-    def states(self) -> Iterator[tuple[str, Any]]:
-        """Yield every stream with its state as folded so far."""
-        for name, stream in sorted(self._streams.items()):
-            yield name, stream.state
 
     def machines(self) -> dict[str, Machine[Any]]:
         """Return the halves as configured last, by stream prefix."""
