@@ -23,12 +23,13 @@ lint: $(STAMP)
 bench: $(STAMP)  ## the budgets, measured
 	@$(BIN)/python -m bench
 
-# Installation is one step: the locked dependencies with hashes, then this project.
+# Installation is one step: the locked dependencies with hashes, then this project. The lock is complete, so pip resolves nothing: its
+# resolver would take a newer release of what somebody asks for with an extra, and then refuse it for want of a hash.
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "agentplane needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "installing the locked dependencies into $(VENV) …"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
