@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from cli.findings import Finding, Level, fail, ok, warn
 from engine import bootstrap
@@ -44,6 +45,7 @@ def check_cluster(settings: Settings) -> Iterator[Finding]:
             )
             continue
         yield from _permissions(cluster, settings, namespace)
+        yield from _claim(cluster, settings, namespace)
         yield from _ingress(cluster, settings, namespace)
     yield from _gateway(cluster, settings)
 
@@ -53,7 +55,7 @@ def _kinds(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
     if not settings.operator_enabled:
         return
     wanted: list[tuple[tuple[str, str], Level, str]] = [
-        (AUTOSCALER, Level.WARN, "LGPs that ask for autoscaling will be Degraded: use Kubernetes 1.23 or newer"),
+        (AUTOSCALER, Level.WARN, "Agent Servers are not scaled: use Kubernetes 1.23 or newer"),
     ]
     if settings.keda_enabled:
         mend = f"install KEDA, or set {variable('keda_enabled')}=false"
@@ -123,7 +125,36 @@ def _allowed(cluster: Cluster, permission: Permission, verb: str, namespace: str
     kind = (permission.api_version, permission.kind)
     if kind == AUTOSCALER and not cluster.served(*kind):
         return True
-    return cluster.allowed(verb, *kind, namespace, subresource=permission.subresource)
+    return cluster.allowed(verb, *kind, namespace, subresource=permission.subresource, name=permission.name)
+
+
+def _claim(cluster: Cluster, settings: Settings, namespace: str) -> Iterator[Finding]:
+    """Which data plane the namespace belongs to."""
+    claims = bootstrap.claims_of(settings, cluster)
+    try:
+        claim = claims.read(namespace)
+    except ObjectRefused:
+        return  # told by the permissions
+    expired = claim.expired(datetime.now(UTC))
+    if not claim.holder:
+        yield ok("claim", f"namespace {namespace} is nobody's yet: the first worker claims it")
+    elif claim.holder != claims.holder:
+        dead = "its term has passed, so it seems dead" if expired else "it is alive"
+        yield fail(
+            "claim",
+            f"namespace {namespace} is held by data plane {claim.holder!r}: {dead}",
+            f"`agentplane claims take {namespace}` takes it over from a dead one"
+            if expired
+            else f"watch another namespace ({variable('watch_namespaces')}), or stop that data plane first",
+        )
+    elif expired:
+        yield warn(
+            "claim",
+            f"namespace {namespace} is ours, but nobody has renewed the claim for {claim.term.total_seconds():.0f} s",
+            "see that beat and the workers run",
+        )
+    else:
+        yield ok("claim", f"namespace {namespace} is ours")
 
 
 def _ingress(cluster: Cluster, settings: Settings, namespace: str) -> Iterator[Finding]:

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from cli import claims, history, operating, processes, stack, status, uninstall
 from cli import doctor as doctors
-from cli import history, operating, processes, stack, status
 from cli.output import reporting
 
 LOOK, DO, TRY, RUN = "Look", "Act", "Try it on this machine", "Processes of the data plane, in the foreground"
@@ -130,6 +130,53 @@ def release_deletions(
 ) -> None:
     """Let deletions go on that wait because they were too many at once."""
     raise typer.Exit(operating.release_deletions(yes=yes))
+
+
+claim = typer.Typer(invoke_without_command=True, help="Which data plane each watched namespace belongs to.")
+app.add_typer(claim, name="claims", rich_help_panel=DO)
+
+
+@claim.callback()
+@reporting
+def show_claims(context: typer.Context, json: Json = False) -> None:
+    """Which data plane each watched namespace belongs to. Ends with 1 where one is another's."""
+    if context.invoked_subcommand is None:
+        raise typer.Exit(claims.show(json=json))
+
+
+@claim.command("take")
+@reporting
+def take_claim(namespace: Annotated[str, typer.Argument(help="A watched namespace.")]) -> None:
+    """Take a namespace over from a data plane that is dead, once the term of its claim has passed."""
+    claims.take(namespace)
+
+
+@claim.command("release")
+@reporting
+def release_claim(
+    namespace: Annotated[str | None, typer.Argument(help="A watched namespace; all when left out.")] = None,
+) -> None:
+    """Give claims back that are ours; data planes that run would claim them again."""
+    claims.release(namespace)
+
+
+@app.command("uninstall", rich_help_panel=DO)
+@reporting
+def remove(
+    delete_agents: Annotated[
+        bool, typer.Option("--delete-agents", help="Delete all Agent Servers, their databases included.")
+    ] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Take it back: poll again, deploy what is listed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without it the deployments are only named.")] = False,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until all of them are gone.")] = 600.0,
+) -> None:
+    """Delete the Agent Servers before the data plane itself is removed; Helm alone would leave them running."""
+    if cancel == delete_agents:
+        raise typer.BadParameter("give --delete-agents, or --cancel")
+    if cancel:
+        uninstall.cancel()
+    else:
+        raise typer.Exit(uninstall.delete_agents(yes=yes, wait_seconds=wait))
 
 
 @app.command("archive", rich_help_panel=DO)

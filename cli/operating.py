@@ -32,7 +32,7 @@ def pause(deployment: str) -> None:
     if view.paused:
         console.print(f"{view.name} is paused already")
         return
-    _append(log, deployment_stream(view.id), e.Paused(by=_person()))
+    append(log, deployment_stream(view.id), e.Paused(by=person()))
     console.print(f"{view.name} is paused; `agentplane resume {deployment}` lets it go on")
 
 
@@ -43,7 +43,7 @@ def resume(deployment: str) -> None:
     """
     log = event_log()
     view = _live(log, deployment)
-    _append(log, deployment_stream(view.id), e.Resumed(by=_person()))
+    append(log, deployment_stream(view.id), e.Resumed(by=person()))
     now = "goes on" if view.paused else "was not paused; what failed is tried again now"
     console.print(f"{view.name} {now}")
 
@@ -69,7 +69,7 @@ def release_deletions(*, yes: bool) -> int:
         for deployment in waiting:
             console.print(f"{stream}: {names.get(deployment, 'deployment')} ({deployment})", markup=False)
         if yes:
-            _append(log, stream, ee.DeletionGuardReleased(deployments=waiting, by=_person()))
+            append(log, stream, ee.DeletionGuardReleased(deployments=waiting, by=person()))
     if not yes:
         console.print("nothing was done: say --yes to let these deletions go on")
         return FAILED
@@ -96,7 +96,7 @@ def _days(days: float | None) -> timedelta | None:
     return None if days is None else timedelta(days=days)
 
 
-def _append(log: EventLog, stream: str, event: Event) -> None:
+def append(log: EventLog, stream: str, event: Event) -> None:
     """Append one event after whatever is there. The sweep brings the stream to a worker."""
     while True:
         try:
@@ -106,7 +106,8 @@ def _append(log: EventLog, stream: str, event: Event) -> None:
         return
 
 
-def _person() -> str:
+def person() -> str:
+    """Return who gives the command, for the log."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

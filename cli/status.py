@@ -100,6 +100,15 @@ def problems(state: EngineState) -> list[str]:
         found.append(f"listener refused: {state.refusal}")
     if state.poll_failure:
         found.append(f"polling fails: {state.poll_failure}")
+    if state.removing is not None:
+        found.append(
+            f"is being removed by {state.removing}: nothing is polled; `agentplane uninstall --cancel` takes that back"
+        )
+    found += [
+        f"namespace {namespace} is held by data plane {holder}: nothing is written there; see `agentplane claims`"
+        for namespace, holder in sorted(state.claims.items())
+        if holder
+    ]
     if state.guarded:
         found.append(
             f"{_counted(len(state.guarded), 'deletion')} at once wait for a person: see `agentplane release-deletions`"

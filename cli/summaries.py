@@ -102,7 +102,7 @@ def _rollout(data: Data, lgp: str) -> str:
     counts = f"{data.get('ready', 0)}/{data.get('replicas', 0)} ready"
     first = str(data.get("message", "")).partition("\n")[0]
     why = _joined(data.get("reason"), first if len(first) <= 160 else f"{first[:159]}…", by=": ")
-    return _joined(f"generation {data['generation']} {how}", counts, waits, why)
+    return _joined(f"generation {data['generation']} {how}", counts, waits, why, data.get("warning"))
 
 
 def _health(data: Data, lgp: str) -> str:
@@ -144,7 +144,10 @@ def _applied(data: Data, lgp: str) -> str:
 def _pruned(data: Data, lgp: str) -> str:
     objects = data["objects"]
     if not data.get("everything"):
-        return f"deleted {_objects(objects, lgp)}"
+        left = data.get("left") or ()
+        gone = [key for key in objects if key not in left]
+        told = f"left {_objects(left, lgp)}, which we may not touch any more" if left else ""
+        return _joined(f"deleted {_objects(gone, lgp)}" if gone else "", told, by="; ")
     return f"nothing is left; deleted {', '.join(objects)}" if objects else "nothing was left"
 
 
@@ -177,7 +180,7 @@ def _conditions(data: Data, lgp: str) -> str:
 
 
 def _missed(kind: str, status: str) -> bool:
-    return status != "True" and kind in ("Available", "DatabaseReady")
+    return status != "True" and kind in ("Available", "DatabaseReady", "Autoscaling")
 
 
 # --- the streams engine/<name>
@@ -244,6 +247,11 @@ TOLD: Mapping[str, Tell] = {
     "ConfigurationSpread": _spread,
     "ListenerPublished": _text("version {version}"),
     "ListenerRefused": _text("{reason}"),
+    "NamespaceClaimed": _text("{namespace} is ours"),
+    "NamespaceRefused": _text("{namespace} is held by data plane {holder}: nothing is written there"),
+    "NamespaceLeft": _text("{namespace} is watched no longer"),
+    "RemovalStarted": _text("by {by}: polls stop, Agent Servers go"),
+    "RemovalCancelled": _text("by {by}: polls go on"),
     "PollFailed": _text("{reason}"),
     "PollRecovered": _text("the control plane answers again"),
     "ResourceRejected": _text("{resource} skipped: {field}: {problem}"),

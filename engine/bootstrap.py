@@ -15,6 +15,7 @@ import random
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
@@ -27,8 +28,18 @@ from engine.adapters.cluster import KubernetesCluster
 from engine.adapters.control_plane import HttpControlPlane
 from engine.adapters.digest import keyed_digest
 from engine.adapters.health import HttpHealth
-from engine.engine_events import ENGINE_EVENTS, ConfigurationRecorded, ConfigurationSpread, EngineState, evolve
-from engine.errors import AgentplaneError, ConcurrencyConflict, LockLost
+from engine.claims import SHARED, Claims
+from engine.engine_events import (
+    ENGINE_EVENTS,
+    ConfigurationRecorded,
+    ConfigurationSpread,
+    EngineState,
+    NamespaceClaimed,
+    NamespaceLeft,
+    NamespaceRefused,
+    evolve,
+)
+from engine.errors import AgentplaneError, ClusterError, ConcurrencyConflict, LockLost
 from engine.event import Event
 from engine.folding import digest
 from engine.listener.config import ListenerConfig
@@ -90,6 +101,8 @@ class Engine:
     events: EventLog
     ports: Ports
     dispatcher: Dispatcher
+    claims: Claims
+    """Of the watched namespaces."""
     machines: Mapping[str, Machine[Any]]
     """Stream prefix → the half that owns such streams, of those that run here."""
     backoff: Backoff = field(default_factory=Backoff)
@@ -178,6 +191,44 @@ class Engine:
         self._append(ConfigurationSpread(half=machine.name, digest=wanted))
         return True
 
+    # --- namespaces
+
+    def keep_claims(self) -> None:
+        """Renew the claims on our namespaces, and note which are ours and which another data plane's.
+
+        When one becomes ours, its streams are marked dirty first: a crash in between does that once more. Raises
+        LogUnavailable; what Kubernetes refuses is logged, and met again by the acts. A data plane that is being
+        removed claims nothing any more.
+        """
+        state = self._own_state()[0]
+        if state.removing:
+            return
+        known = state.claims
+        for namespace in self.claims.namespaces:
+            try:
+                other = self.claims.other_holder(namespace)
+            except ClusterError as error:
+                log.warning("namespace not claimed", namespace=namespace, reason=str(error))
+                continue
+            if known.get(namespace) == (other or ""):
+                continue
+            if other is None:
+                self._mark_namespace(namespace)
+                self._append(NamespaceClaimed(namespace=namespace))
+                log.info("namespace claimed", namespace=namespace, holder=self.claims.holder)
+            else:
+                self._append(NamespaceRefused(namespace=namespace, holder=other))
+                log.error("namespace refused", namespace=namespace, holder=other)
+        for namespace in sorted(known.keys() - set(self.claims.namespaces)):
+            self._append(NamespaceLeft(namespace=namespace))
+
+    def _mark_namespace(self, namespace: str) -> None:
+        """Have every stream looked at that may write to `namespace`."""
+        for prefix in self.machines:
+            at = f"{prefix}{namespace}/" if prefix == OperatorMachine.stream_prefix else prefix
+            for stream in self.events.streams(at):
+                self.events.mark_dirty(stream)
+
     def _append(self, event: Event) -> None:
         """Append a fact to the own stream, after whatever came meanwhile."""
         while True:
@@ -222,21 +273,25 @@ def build(
 
     Raises SettingsError where there is no way to Kubernetes.
     """
+    cluster = cluster or open_cluster(settings)
+    claims = claims_of(settings, cluster)
     ports = Ports(
         control_plane=control_plane or HttpControlPlane.from_settings(settings),
-        cluster=cluster or open_cluster(settings),
+        cluster=cluster,
         health=health or HttpHealth.from_settings(settings),
         clock=SystemClock(),
         keep_lock=_no_lock,
         digest=keyed_digest(_digest_secret(settings)),
         api_key=settings.langsmith_api_key.get_secret_value() if settings.langsmith_api_key else "",
         random=random.random,
+        other_holder=claims.other_holder,
     )
     return Engine(
         settings=settings,
         events=events or open_log(settings),
         ports=ports,
         dispatcher=dispatcher or SweepOnly(),
+        claims=claims,
         machines={machine.stream_prefix: machine for machine in machines(settings)},
     )
 
@@ -265,6 +320,17 @@ def open_cluster(settings: Settings) -> KubernetesCluster:
         read_seconds=settings.request_timeout_seconds,
         watch_seconds=settings.watch_seconds,
         pool_size=settings.kube_connections,
+    )
+
+
+def claims_of(settings: Settings, cluster: Cluster) -> Claims:
+    """Return the claims on the watched namespaces. Nothing is sent yet."""
+    return Claims(
+        cluster,
+        SystemClock(),
+        SHARED if settings.share_namespaces else settings.data_plane,
+        settings.watch_namespaces,
+        timedelta(seconds=settings.claim_seconds),
     )
 
 

@@ -40,6 +40,37 @@ class ListenerRefused(Event):
     reason: str
 
 
+class NamespaceClaimed(Event):
+    """The namespace is ours from here on; its streams were marked dirty."""
+
+    namespace: str
+
+
+class NamespaceRefused(Event):
+    """Another data plane holds the namespace: nothing is written there until its claim ends, or is taken over."""
+
+    namespace: str
+    holder: str
+
+
+class NamespaceLeft(Event):
+    """The namespace is not watched any more."""
+
+    namespace: str
+
+
+class RemovalStarted(Event):
+    """A person removes the data plane, its Agent Servers first: nothing is polled until that is taken back."""
+
+    by: str
+
+
+class RemovalCancelled(Event):
+    """The data plane stays, and polls again."""
+
+    by: str
+
+
 class PollFailed(Event):
     """Polling stopped working."""
 
@@ -83,6 +114,11 @@ ENGINE_EVENTS = Registry(
     ConfigurationSpread,
     ListenerPublished,
     ListenerRefused,
+    NamespaceClaimed,
+    NamespaceRefused,
+    NamespaceLeft,
+    RemovalStarted,
+    RemovalCancelled,
     PollFailed,
     PollRecovered,
     ResourceRejected,
@@ -103,6 +139,10 @@ class EngineState(State):
     """Version that the control plane was told last."""
     poll_failure: str | None = None
     refusal: str | None = None
+    claims: dict[str, str] = {}
+    """Watched namespace → which other data plane holds it; empty where we do."""
+    removing: str | None = None
+    """Who removes the data plane, if anybody does."""
     guarded: tuple[str, ...] = ()
     """Deployments whose deletion waits for a person."""
     released: tuple[str, ...] = ()
@@ -124,6 +164,17 @@ def evolve(state: EngineState, event: Event, at: datetime) -> EngineState:
             return state.model_copy(update={"refusal": None, "published": version})
         case ListenerRefused(reason=reason):
             return state.model_copy(update={"refusal": reason})
+        case NamespaceClaimed(namespace=namespace):
+            return state.model_copy(update={"claims": {**state.claims, namespace: ""}})
+        case NamespaceRefused(namespace=namespace, holder=holder):
+            return state.model_copy(update={"claims": {**state.claims, namespace: holder}})
+        case NamespaceLeft(namespace=left):
+            claims = {namespace: holder for namespace, holder in state.claims.items() if namespace != left}
+            return state.model_copy(update={"claims": claims})
+        case RemovalStarted(by=person):
+            return state.model_copy(update={"removing": person})
+        case RemovalCancelled():
+            return state.model_copy(update={"removing": None})
         case PollFailed(reason=reason):
             return state.model_copy(update={"poll_failure": reason})
         case PollRecovered():

@@ -159,6 +159,13 @@ class ObjectRefused(ClusterError):
     """The API server rejects this object (400, 403, 404 of its kind or namespace, 422): its message says why."""
 
 
+class NamespaceHeld(ClusterError):
+    """Another data plane holds the namespace; nothing may be written there."""
+
+    def __init__(self, namespace: str, holder: str) -> None:
+        super().__init__(f"namespace {namespace} is held by data plane {holder!r}")
+
+
 class WatchExpired(ClusterError):
     """410 Gone: the resourceVersion is too old; list again."""
 

@@ -29,6 +29,7 @@ from engine.errors import (
     LockHeld,
     LockLost,
     LogUnavailable,
+    NamespaceHeld,
     SnapshotUnreadable,
 )
 from engine.event import Event
@@ -57,8 +58,9 @@ class Advanced:
     version: int
     acts: int
     outcome: str
-    """`settled`, `waiting`, `busy` (another worker has it), `lost` (the lock), `interrupted` (the worker is to end; the
-    stream stays dirty) or `stopped` (cannot be folded or decided by this program, or never ends; looked at again after
+    """`settled`, `waiting`, `held` (another data plane has the namespace: whoever claims it later marks the stream
+    dirty), `busy` (another worker has it), `lost` (the lock), `interrupted` (the worker is to end; the stream stays
+    dirty) or `stopped` (cannot be folded or decided by this program, or never ends; looked at again after
     the longest backoff)."""
 
 
@@ -144,9 +146,13 @@ class _Round(Generic[S]):
                 return self._advanced("interrupted")
             match self._machine.decide(fold.state, self._ports.clock.now()):
                 case Act() as act:
-                    self._act(act, fold)
-                    self._acts += 1
-                    continue
+                    try:
+                        self._act(act, fold)
+                    except NamespaceHeld as held_by_other:
+                        until, outcome, reason = None, "held", str(held_by_other)
+                    else:
+                        self._acts += 1
+                        continue
                 case Wait(until, reason):
                     outcome = "waiting"
                 case Done(reason):
@@ -160,7 +166,7 @@ class _Round(Generic[S]):
         return self._stop(mark, f"wants more than {MOST_ACTS} acts in a row, a defect of its machine")
 
     def _act(self, act: Act, fold: Fold[S]) -> None:
-        """Perform `act` and append what happened."""
+        """Perform `act` and append what happened. Raises NamespaceHeld before anything was done."""
         self._lock.keep()
         with bound_contextvars(stream=self._stream, version=fold.version, act=act.name):
             happened = self._perform(act, fold.state, fold.failures(act.name))
@@ -179,10 +185,11 @@ class _Round(Generic[S]):
         fold.catch_up()
 
     def _perform(self, act: Act, state: S, failures: int) -> list[Event]:
-        """Perform `act`; turn what it raises into an event, save for a lost lock or log."""
+        """Perform `act`; turn what it raises into an event, save for a lost lock or log, or a namespace of others."""
         try:
+            self._prove_claim(self._machine.namespace(state))
             happened = list(self._machine.perform(act, state, self._ports))
-        except (LockLost, LogUnavailable):
+        except (LockLost, LogUnavailable, NamespaceHeld):
             raise
         except AgentplaneError as error:
             if not error.retryable:
@@ -192,6 +199,11 @@ class _Round(Generic[S]):
         except Exception as defect:
             return [self._deferred(act, failures + 1, described(defect))]
         return happened or [self._deferred(act, failures + 1, "a defect: the act returned no event")]
+
+    def _prove_claim(self, namespace: str) -> None:
+        holder = self._ports.other_holder(namespace) if namespace else None
+        if holder is not None:
+            raise NamespaceHeld(namespace, holder)
 
     def _deferred(self, act: Act, attempt: int, reason: str, at_least: float | None = None) -> ActDeferred:
         seconds = self._backoff.delay(attempt, self._ports.random(), at_least)

@@ -88,6 +88,10 @@ class Machine(Protocol, Generic[S]):
 
     def decide(self, state: S, now: datetime) -> Decision: ...
 
+    def namespace(self, state: S) -> str:
+        """Return the namespace that the acts of `state` write to, empty while there is none."""
+        ...
+
     def manifests(self, state: S) -> list[dict[str, Any]]:
         """Return the Kubernetes objects that `state` asks for, without secret values, in the order of application."""
         ...

@@ -2,14 +2,16 @@
 
 An apply reads, then patches, and creates what is not there, so it takes `get`, `create` and `patch`. Leftovers are
 listed and deleted. The watcher lists and watches, and reads what it suspects. `lgps/finalizers` is asked for by
-clusters that let only those name an object as owner who may delay its deletion (OpenShift does).
+clusters that let only those name an object as owner who may delay its deletion (OpenShift does). Whoever acts in a
+namespace, or looks at it, claims it first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from engine.claims import LEASE_API_VERSION, LEASE_KIND, LEASE_NAME
 from engine.names import LGP_API_VERSION, LGP_KIND
 from engine.settings import Settings
 
@@ -30,6 +32,8 @@ class Permission:
     verbs: str
     """Separated by spaces."""
     subresource: str = ""
+    name: str = ""
+    """Of the only object, where it is known."""
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.subresource}" if self.subresource else self.kind
@@ -39,11 +43,18 @@ def _of(api_version: str, kind: str, verbs: str, subresource: str = "") -> Permi
     return Permission(api_version=api_version, kind=kind, verbs=verbs, subresource=subresource)
 
 
+CLAIM = (
+    _of(LEASE_API_VERSION, LEASE_KIND, "create"),
+    Permission(api_version=LEASE_API_VERSION, kind=LEASE_KIND, verbs="get patch", name=LEASE_NAME),
+)
+"""For every process."""
 LISTENER = (
+    *CLAIM,
     _of(LGP_API_VERSION, LGP_KIND, "get create patch delete"),
     _of("v1", "Secret", APPLIED),
 )
 OPERATOR = (
+    *CLAIM,
     _of(LGP_API_VERSION, LGP_KIND, "get"),
     _of(LGP_API_VERSION, LGP_KIND, "patch", "status"),
     _of(LGP_API_VERSION, LGP_KIND, "update", "finalizers"),
@@ -54,6 +65,7 @@ OPERATOR = (
     _of("v1", "PersistentVolumeClaim", "list delete"),
 )
 WATCHER = (
+    *CLAIM,
     _of(LGP_API_VERSION, LGP_KIND, WATCHED),
     _of("v1", "Secret", WATCHED),
 )
@@ -93,11 +105,11 @@ def needed(settings: Settings) -> dict[str, list[Permission]]:
 
 def together(needs: Iterable[Iterable[Permission]]) -> list[Permission]:
     """Return what one account of several processes needs, each kind once."""
-    verbs: dict[tuple[str, str, str], dict[str, None]] = {}
+    verbs: dict[Permission, dict[str, None]] = {}
     for permission in (permission for process in needs for permission in process):
-        key = (permission.api_version, permission.kind, permission.subresource)
+        key = replace(permission, verbs="")
         verbs.setdefault(key, {}).update(dict.fromkeys(permission.verbs.split()))
-    return [_of(version, kind, " ".join(asked), sub) for (version, kind, sub), asked in verbs.items()]
+    return [replace(key, verbs=" ".join(asked)) for key, asked in verbs.items()]
 
 
 def _routed(settings: Settings, verbs: str) -> list[Permission]:

@@ -153,8 +153,10 @@ class Cluster(Protocol):
         """Whether the API server serves this kind."""
         ...
 
-    def allowed(self, verb: str, api_version: str, kind: str, namespace: str, *, subresource: str = "") -> bool:
-        """SelfSubjectAccessReview: whether our account may do this."""
+    def allowed(
+        self, verb: str, api_version: str, kind: str, namespace: str, *, subresource: str = "", name: str = ""
+    ) -> bool:
+        """SelfSubjectAccessReview: whether our account may do this, to the object `name` or to any."""
         ...
 
 
@@ -195,6 +197,8 @@ class Ports:
     """The LangSmith API key, for the Secret that Agent Servers trace with. Never logged."""
     random: Callable[[], float] = lambda: 0.5
     """A chance in [0, 1), for jitter."""
+    other_holder: Callable[[str], str | None] = lambda _namespace: None
+    """Which other data plane holds a namespace, None where we may write (engine/claims.py). Raises ClusterError."""
 
 
 class Dispatcher(Protocol):

@@ -158,6 +158,16 @@ class Settings(BaseSettings):
     watch_namespaces: CommaSeparated = Field(
         (), description="comma separated namespaces to deploy to: those of the listener in LangSmith"
     )
+    share_namespaces: bool = Field(
+        False,
+        description="share watched namespaces with other data planes that set this, too: each then touches only what "
+        "carries its own listener's id",
+    )
+    claim_seconds: Annotated[float, Field(ge=5, le=86_400)] = Field(
+        60.0,
+        description="seconds after which the namespaces of a data plane that died may be taken over, by command; its "
+        "claims are renewed every third of them",
+    )
     queue_enabled: bool = Field(True, description="separate queue workers for an LGP that does not say")
     tracing_enabled: bool = Field(True, description="Agent Servers send traces to LangSmith")
     agent_auth: Literal["langsmith", "noop"] = Field(
@@ -298,6 +308,11 @@ class Settings(BaseSettings):
     def stream_name(self) -> str:
         """The name of this data plane's own stream: the listener's id, or `operator`."""
         return str(self.listener_id) if self.listener_enabled and self.listener_id else "operator"
+
+    @property
+    def data_plane(self) -> str:
+        """The name under which this data plane claims namespaces: its prefix and its listener's id."""
+        return f"{self.prefix}/{self.listener_id or 'operator'}"
 
     @property
     def routing(self) -> Routing:
@@ -443,6 +458,14 @@ class Settings(BaseSettings):
             mistakes.append(_missing("digest_key"))
         if (self.listener_enabled or self.operator_enabled) and not self.watch_namespaces:
             mistakes.append(_missing("watch_namespaces"))
+        if self.share_namespaces and not self.listener_id:
+            mistakes.append(f"{_missing('listener_id')}; namespaces are shared by it")
+        if self.claim_seconds < 2 * self.lock_seconds:
+            mistakes.append(
+                f"{variable('claim_seconds')}={self.claim_seconds:g}: must be at least twice "
+                f"{variable('lock_seconds')}={self.lock_seconds:g}, or a worker that slept might write to a namespace "
+                "that was taken over"
+            )
         return mistakes
 
     def _routes(self) -> list[str]:

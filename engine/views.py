@@ -178,7 +178,7 @@ def _deployment_view(stream: str, folded: _Folded) -> DeploymentView:
 
 
 def reason(state: DeploymentState, records: Iterable[Record]) -> str:
-    """Return why a deployment is as it is: the first that applies of refused, failed, deferred, waiting."""
+    """Return why a deployment is as it is: the first that applies of refused, deferred, failed, waiting, warned of."""
     if state.deleted:
         return state.deletion_reason
     if state.refused:
@@ -196,7 +196,7 @@ def reason(state: DeploymentState, records: Iterable[Record]) -> str:
         return f"health check {state.health.attempts} failed: {state.health.detail}"
     if state.rollout is not None and (state.rollout.reason or state.rollout.message):
         return ": ".join(filter(None, (state.rollout.reason, state.rollout.message)))
-    return ""
+    return state.rollout.warning if state.rollout is not None else ""
 
 
 def _deferred(state: DeploymentState, records: Iterable[Record]) -> str:
@@ -239,6 +239,14 @@ def _lgp_view(stream: str, folded: _Folded) -> DeploymentView:
         deleted=state.life in (Life.GONE, Life.PRUNED),
         failed=bool(folded.problem) or phase == "DEGRADED",
     )
+
+
+def leaves_nothing(events: EventLog, view: DeploymentView) -> bool:
+    """Whether a deployment is deleted, and nothing of its LGP left, as far as an operator of this log keeps it."""
+    stream = lgp_stream(view.namespace, view.lgp)
+    (_, folded), *_ = _fold_all(events, [stream])
+    state: OperatorState = folded.state
+    return view.deleted and state.life in (Life.UNKNOWN, Life.PRUNED)
 
 
 # --- finding

@@ -3,7 +3,8 @@
     listener.poll              poll the control plane once
     listener.advance(stream)   bring a deployment as far as it goes now
     operator.advance(stream)   bring an LGP as far as it goes now
-    engine.sweep               ask for every stream that is due, or dirty for longer than its message should take
+    engine.sweep               renew the claims on our namespaces; ask for every stream that is due, or dirty for
+                               longer than its message should take
 
 An outage of Redis ends a task with a log line and no more: whatever it was about to do is still in the event log.
 """
@@ -41,7 +42,8 @@ class Sends(Protocol):
 
 
 def sweep(engine: Engine, sends: Sends) -> list[str]:
-    """Ask for what is due and what was forgotten; return those streams. Raises LogUnavailable."""
+    """Keep our namespaces, ask for what is due and what was forgotten; return those streams. Raises LogUnavailable."""
+    engine.keep_claims()
     due = engine.events.take_due(engine.ports.clock.now())
     forgotten = engine.events.take_dirty(older_than=FORGOTTEN_SWEEPS * engine.settings.sweep_seconds)
     room = {queue: MOST_WAITING - length for queue, length in sends.waiting().items()}

@@ -23,6 +23,7 @@ from engine.operator.desired import INGRESS_API_VERSION, ROUTE_KIND
 from engine.operator.events import DriftDetected, LgpObserved, LgpRemoved
 from engine.operator.machine import OperatorMachine
 from engine.operator.observing import lgp_key, observe_lgp
+from engine.operator.scaling import KIND_NOT_SERVED
 from engine.operator.scrubbing import hidden_values, scrub, secret_values
 from engine.operator.sighting import (
     Backend,
@@ -60,6 +61,8 @@ class Watched:
 LGPS = Watched(api_version=names.LGP_API_VERSION, kind=names.LGP_KIND)
 SECRETS = Watched(api_version="v1", kind="Secret", labels=f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}")
 INGRESSES = Watched(api_version=INGRESS_API_VERSION, kind="Ingress")
+EXTERNAL_SERVICES = Watched(api_version="v1", kind="Service", labels=names.LGP_NAMESPACE_LABEL)
+"""Services beside a shared Ingress in another namespace than the LGPs'."""
 WORKLOADS = ("Deployment", "StatefulSet")
 
 
@@ -76,6 +79,10 @@ class View(Protocol):
 
     def watches(self) -> tuple[Watched, ...]:
         """Return what is watched in every namespace."""
+        ...
+
+    def elsewhere(self) -> tuple[tuple[Watched, str], ...]:
+        """Return what is watched in one namespace, which need not be one of ours."""
         ...
 
     def see(self, watched: Watched, namespace: str, manifest: Manifest, *, there: bool) -> Streams:
@@ -105,8 +112,12 @@ class View(Protocol):
 class OperatorView:
     """LGPs and their objects."""
 
-    def __init__(self, machine: OperatorMachine, cluster: Cluster, digest: Callable[[bytes], str]) -> None:
+    def __init__(
+        self, machine: OperatorMachine, cluster: Cluster, digest: Callable[[bytes], str], *, own: str = ""
+    ) -> None:
+        """`own` is a listener's id: LGPs that carry another, or none, are not seen. Empty: all are."""
         self.machine = machine
+        self._own = own
         self._cluster = cluster
         self._digest = digest
         self._live: dict[tuple[str, str], Live] = {}
@@ -121,11 +132,20 @@ class OperatorView:
         """Namespace → name of a shared Ingress → its routes."""
         self._secrets: dict[str, set[str]] = {}
         """Namespace → keys of our Secrets."""
+        self._external_services = False
+        """Whether every one of them is known."""
 
     def watches(self) -> tuple[Watched, ...]:
         kinds = (*((("apps/v1", kind)) for kind in (*WORKLOADS, "ReplicaSet")), ("v1", "Service"), ("v1", "Pod"))
-        routed = (INGRESSES,) if self.machine.config.ingress.enabled else ()
+        ingress = self.machine.config.ingress
+        routed = (INGRESSES,) if ingress.enabled and not ingress.namespace else ()
         return (LGPS, SECRETS, *routed, *(of_lgps(*kind) for kind in kinds))
+
+    def elsewhere(self) -> tuple[tuple[Watched, str], ...]:
+        ingress = self.machine.config.ingress
+        if not (ingress.enabled and ingress.namespace):
+            return ()
+        return (INGRESSES, ingress.namespace), (EXTERNAL_SERVICES, ingress.namespace)
 
     def see(self, watched: Watched, namespace: str, manifest: Manifest, *, there: bool) -> Streams:
         match watched.kind:
@@ -133,6 +153,8 @@ class OperatorView:
                 return self._see_lgp(namespace, manifest, there)
             case "Ingress":
                 return self._see_ingress(namespace, manifest, there)
+        if watched == EXTERNAL_SERVICES:
+            return self._see_external(manifest, there)
         if watched.kind == "Secret":
             self._see_secret(namespace, manifest, there)
         label = owner_label(manifest)
@@ -145,6 +167,8 @@ class OperatorView:
 
     def _see_lgp(self, namespace: str, manifest: Manifest, there: bool) -> Streams:
         metadata = manifest["metadata"]
+        if self._own and (metadata.get("labels") or {}).get(names.LISTENER_LABEL) != self._own:
+            return ()
         name = metadata["name"]
         at = (namespace, manifests.label_value(name))
         self._names[at] = name
@@ -177,6 +201,13 @@ class OperatorView:
                 live.objects.pop(key, None)
                 live.workloads.pop(key, None)
 
+    def _see_external(self, manifest: Manifest, there: bool) -> Streams:
+        labels = manifest["metadata"].get("labels") or {}
+        at = (labels.get(names.LGP_NAMESPACE_LABEL, ""), labels.get(names.LGP_LABEL, ""))
+        self._see_object("Service", self._live.setdefault(at, Live()), manifest, there)
+        name = self._names.get(at)
+        return [(names.lgp_stream(at[0], name), SOON)] if name is not None else ()
+
     def _see_secret(self, namespace: str, manifest: Manifest, there: bool) -> None:
         keys = self._secrets.setdefault(namespace, set())
         (keys.add if there else keys.discard)(str(key_of(manifest)))
@@ -190,16 +221,21 @@ class OperatorView:
         else:
             ingresses.pop(manifest["metadata"]["name"], None)
         after, has = self._routes(namespace)
+        streams = self._streams_behind(namespace)
         if had != has:
-            return [(stream, SOON) for stream in self._streams_in(namespace)]
+            return [(stream, SOON) for stream in streams]
         changed = {entry for entry in before.keys() | after.keys() if before.get(entry) != after.get(entry)}
         ends = {path.rpartition("/")[2] for _, path in changed}
-        return [
-            (names.lgp_stream(*at), SOON) for at in ((namespace, end) for end in ends) if at in self._known(namespace)
-        ]
+        return [(stream, SOON) for stream in streams if stream.rpartition("/")[2] in ends]
 
-    def _known(self, namespace: str) -> set[tuple[str, str]]:
-        return {(there, name) for (there, _), name in self._names.items() if there == namespace}
+    def _ingress_of(self, namespace: str) -> str:
+        """Return where the shared Ingress of LGPs in `namespace` is."""
+        return self.machine.config.ingress.namespace or namespace
+
+    def _streams_behind(self, ingress_namespace: str) -> list[str]:
+        """Return the streams of the LGPs whose shared Ingress is there."""
+        known = ((there, name) for (there, _), name in self._names.items())
+        return [names.lgp_stream(*at) for at in known if self._ingress_of(at[0]) == ingress_namespace]
 
     def _routes(self, namespace: str) -> tuple[dict[Entry, Backend], bool]:
         """Return the routes of the shared Ingress that acts would choose, and whether there is one."""
@@ -210,17 +246,27 @@ class OperatorView:
         return [names.lgp_stream(there, name) for (there, _), name in self._names.items() if there == namespace]
 
     def synced(self, watched: Watched, namespace: str, streams: Callable[[str], list[str]]) -> Streams:
+        if watched == EXTERNAL_SERVICES:
+            self._external_services = True
+            return [(stream, SOON) for stream in self._streams_behind(namespace)]
         self._complete.add((namespace, watched.api_version, watched.kind))
         if watched == LGPS:
             for stream in streams(names.lgp_stream(namespace, "")):
                 name = stream.rpartition("/")[2]
                 self._names.setdefault((namespace, manifests.label_value(name)), name)
+        if watched == INGRESSES:
+            return [(stream, SOON) for stream in self._streams_behind(namespace)]
         return [(stream, SOON) for stream in self._streams_in(namespace)]
 
     def more_watches(self, state: OperatorState) -> Iterator[tuple[Watched, str]]:
         for entry in state.objects.values():
             key = entry.applied.key
             if key.kind not in (ROUTE_KIND, "Secret"):
+                yield of_lgps(key.api_version, key.kind), key.namespace
+        plan = self.machine.desired(state)
+        for name, rejection in state.rejected.items():
+            if rejection.reason == KIND_NOT_SERVED and name in plan.objects:
+                key = plan.objects[name].key  # its watch begins once the kind is served
                 yield of_lgps(key.api_version, key.kind), key.namespace
 
     def observe(self, stream: str, state: OperatorState) -> Observation:
@@ -237,13 +283,14 @@ class OperatorView:
         return seen
 
     def _surroundings(self, namespace: str) -> Surroundings:
-        complete = frozenset((version, kind) for there, version, kind in self._complete if there == namespace)
-        routes, shared = self._routes(namespace)
+        home = self._ingress_of(namespace)
+        routes, shared = self._routes(home)
         return Surroundings(
-            complete=complete,
+            complete=frozenset((version, kind) for there, version, kind in self._complete if there == namespace),
             credentials=frozenset(self._secrets.get(namespace, ())),
-            routes=routes if (INGRESSES.api_version, INGRESSES.kind) in complete else None,
+            routes=routes if (home, INGRESSES.api_version, INGRESSES.kind) in self._complete else None,
             shared_ingress=shared,
+            external_services=self._external_services,
         )
 
     def confirm(self, stream: str, state: OperatorState, suspected: Iterable[Event]) -> None:
@@ -255,8 +302,13 @@ class OperatorView:
                 for ingress in self._cluster.list(INGRESS_API_VERSION, "Ingress", event.key.namespace):
                     self.see(INGRESSES, event.key.namespace, ingress, there=True)
             elif isinstance(event, DriftDetected):
+                if str(event.key) in state.rejected and not self._cluster.served(event.key.api_version, event.key.kind):
+                    # It was served before: known whole again with the list that its watch begins with.
+                    self._complete.discard((event.key.namespace, event.key.api_version, event.key.kind))
+                    continue
                 known = state.objects.get(str(event.key))
-                watched = of_lgps(event.key.api_version, event.key.kind)
+                at_home = event.key.namespace == namespace
+                watched = of_lgps(event.key.api_version, event.key.kind) if at_home else EXTERNAL_SERVICES
                 self._read(watched, event.key, known.applied.fingerprint.uid if known else "")
 
     def _read(self, watched: Watched, key: ObjectKey, uid: str) -> None:
@@ -269,10 +321,9 @@ class OperatorView:
         if place is not None:
             place.lgp, place.removed = None, {uid}
         self._secrets.get(key.namespace, set()).discard(str(key))
-        for (namespace, _), live in self._live.items():
-            if namespace == key.namespace:
-                live.objects.pop(str(key), None)
-                live.workloads.pop(str(key), None)
+        for live in self._live.values():
+            live.objects.pop(str(key), None)
+            live.workloads.pop(str(key), None)
 
 
 class _Scrubber:
@@ -331,6 +382,9 @@ class ListenerView:
 
     def watches(self) -> tuple[Watched, ...]:
         return (LGPS, SECRETS)
+
+    def elsewhere(self) -> tuple[tuple[Watched, str], ...]:
+        return ()
 
     def see(self, watched: Watched, namespace: str, manifest: Manifest, *, there: bool) -> Streams:
         if watched not in (LGPS, SECRETS):

@@ -31,7 +31,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,8 @@ LOCKED = 0.25
 """Seconds before looking again at a suspicion about a stream that is being advanced."""
 AGAIN = 1.0
 """Seconds before a judgement that failed for want of a peer is tried again."""
+CLAIM_AGAIN = 2.0
+"""Seconds before looking again whether another data plane still holds a namespace."""
 HEARTBEAT = 5.0
 """Seconds between two signs of life."""
 STALE = 60.0
@@ -270,13 +272,16 @@ class Watcher:
         *,
         hold: float = HOLD,
         sign: Path | None = None,
+        other_holder: Callable[[str], str | None] = lambda _namespace: None,
     ) -> None:
+        """`other_holder` names the other data plane that holds a namespace, which is then not watched."""
         self.core = Core(views, events, dispatcher, hold=hold)
         self._views = views
         self._namespaces = tuple(namespaces)
         self._events = events
         self._cluster = cluster
         self._heartbeat = sign
+        self._other_holder = other_holder
         self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._stop = Flag()
         self._threads: dict[tuple[Watched, str], threading.Thread] = {}
@@ -291,6 +296,8 @@ class Watcher:
             for watched in view.watches():
                 for namespace in self._namespaces:
                     self._watch(watched, namespace)
+            for watched, namespace in view.elsewhere():
+                self._watch(watched, namespace)
         beaten = 0.0
         backlog: deque[Message] = deque()
         while not self._stop.is_set():
@@ -352,12 +359,17 @@ class Watcher:
         backoff, failures, name = Backoff(base=0.5, cap=30.0), 0, f"{watched.kind} in {namespace}"
         while not self._stop.is_set():
             try:
+                if self._other_holder(namespace) is not None:
+                    self._stop.wait(CLAIM_AGAIN)
+                    continue
                 for event in self._cluster.watch(watched.api_version, watched.kind, namespace, labels=watched.labels):
                     failures = 0
                     self._last_seen = time.time()
                     self._queue.put(Seen(watched, namespace, event))
                     if self._stop.is_set():
                         return
+                    if self._other_holder(namespace) is not None:
+                        break
             except Exception as error:
                 # The adapter waits out what passes; this is a kind that is not served or a missing permission.
                 failures += 1
@@ -397,10 +409,12 @@ class Watcher:
 def views_of(engine: bootstrap.Engine) -> list[View]:
     """Return the views of the halves that run here."""
     views: list[View] = []
+    settings = engine.settings
+    own = str(settings.listener_id) if settings.share_namespaces else ""
     machine: Any  # wrapped for metrics, maybe
     for machine in engine.machines.values():
         if machine.stream_prefix == OperatorMachine.stream_prefix:
-            views.append(OperatorView(machine, engine.ports.cluster, engine.ports.digest))
+            views.append(OperatorView(machine, engine.ports.cluster, engine.ports.digest, own=own))
         elif machine.stream_prefix == ListenerMachine.stream_prefix:
             views.append(ListenerView(machine, engine.ports.cluster))
     return views
@@ -431,6 +445,7 @@ def watch(engine: bootstrap.Engine, sign: Path | None = None) -> Watcher:
         engine.ports.cluster,
         engine.dispatcher,
         sign=sign,
+        other_holder=engine.claims.other_holder,
     )
 
 

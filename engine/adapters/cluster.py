@@ -107,13 +107,16 @@ class KubernetesCluster:
     def served(self, api_version: str, kind: str) -> bool:
         return kind in self._discover(api_version)
 
-    def allowed(self, verb: str, api_version: str, kind: str, namespace: str, *, subresource: str = "") -> bool:
+    def allowed(
+        self, verb: str, api_version: str, kind: str, namespace: str, *, subresource: str = "", name: str = ""
+    ) -> bool:
         wanted = {
             "verb": verb,
             "group": group_of(api_version),
             "resource": self._paths.plural(api_version, kind) or kind.lower() + "s",
             "subresource": subresource,
             "namespace": namespace,
+            "name": name,
         }
         review = {
             "apiVersion": "authorization.k8s.io/v1",

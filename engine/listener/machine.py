@@ -35,6 +35,9 @@ class ListenerMachine:
     def decide(self, state: DeploymentState, now: datetime) -> Decision:
         return decide(state, now, self.config)
 
+    def namespace(self, state: DeploymentState) -> str:
+        return state.namespace
+
     def manifests(self, state: DeploymentState) -> list[Manifest]:
         if state.deletion_reason:
             return []

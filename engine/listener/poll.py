@@ -100,7 +100,8 @@ class PollResult:
     """What one poll saw."""
 
     outcome: str = "polled"
-    """`polled`, `busy` (another worker polls), `resting` (after a failure), `failed`, or `refused` (a misfit)."""
+    """`polled`, `busy` (another worker polls), `resting` (after a failure), `failed`, `refused` (a misfit), or
+    `removing` (the data plane is on its way out)."""
     listed: int = 0
     """Deployments for this listener."""
     changed: list[str] = field(default_factory=list)
@@ -163,6 +164,9 @@ class Poller:
     def _poll(self, stream: str, keep: Callable[[], None]) -> PollResult:
         engine = EngineStream(self.events, stream)
         result = PollResult()
+        if engine.state.removing is not None:
+            result.outcome = "removing"
+            return result
         versions = self.events.versions(ListenerMachine.stream_prefix)
         sight = Sight(engine=engine, keep=keep, versions=versions, result=result)
         try:

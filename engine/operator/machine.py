@@ -39,15 +39,18 @@ class OperatorMachine:
     def decide(self, state: OperatorState, now: datetime) -> Decision:
         return decide(state, self.desired(state), now)
 
+    def namespace(self, state: OperatorState) -> str:
+        return state.lgp.namespace if state.lgp is not None else ""
+
     def desired(self, state: OperatorState) -> Desired:
         """Return what the LGP asks for, nothing when there is none."""
         if state.lgp is None:
             return Desired()
         # The same LGP is planned for many times while its objects come up; a plan is a value, so it may be shared.
-        key = digest(state.lgp.model_dump())
+        key = digest([state.lgp.model_dump(), state.adopted.model_dump() if state.adopted else None])
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._plans[key] = desired(state.lgp, self.config)
+            plan = self._plans[key] = desired(state.lgp, self.config, state.adopted)
             if len(self._plans) > MOST_PLANS:
                 self._plans.popitem(last=False)
         return plan

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from engine.claims import Claims
 from engine.event import Event, Json, Registry
 from engine.machine import Act, Decision, Done, State, Wait
 from engine.ports import Health, Ports
@@ -121,6 +122,9 @@ class Worker:
                 return Wait(until, "not yet")
         return Step(number=state.done + 1)
 
+    def namespace(self, state: Work) -> str:
+        return "agents"
+
     def manifests(self, state: Work) -> list[dict[str, Any]]:
         return []
 
@@ -151,6 +155,12 @@ def ports(clock: Any, chance: float = 1.0) -> Ports:
         api_key="",
         random=lambda: chance,
     )
+
+
+def no_claims() -> Claims:
+    """Claims of a data plane that watches no namespace."""
+    nothing: Any = None
+    return Claims(nothing, nothing, "", (), timedelta())
 
 
 def notes(*texts: str) -> list[Event]:

@@ -26,9 +26,9 @@ from engine.bootstrap import Engine
 from engine.log.redis import RedisLog
 from engine.settings import Settings
 from sandbox.processes import ServerProcess
-from tests.contract.notes import Asked, Step, Worker, ports
+from tests.contract.notes import Asked, Step, Worker, no_claims, ports
 from workers.__main__ import quieten, work
-from workers.app import RECONCILE, key_prefix, list_key
+from workers.app import RECONCILE, in_flight_key, list_key
 from workers.dispatch import CeleryDispatcher
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,7 +153,7 @@ class Fleet:
         return int(self.client.llen(list_key(self.settings, RECONCILE)))  # type: ignore[arg-type]
 
     def unacknowledged(self) -> int:
-        return int(self.client.hlen(key_prefix(self.settings) + "unacked"))  # type: ignore[arg-type]
+        return int(self.client.hlen(in_flight_key(self.settings, "listener")))  # type: ignore[arg-type]
 
 
 def write(line: str) -> None:
@@ -195,6 +195,7 @@ def main(process: str, threads: str, step_seconds: str) -> int:
         events=events,
         ports=ports(SystemClock()),
         dispatcher=CeleryDispatcher(settings),
+        claims=no_claims(),
         machines={"deployment/": FleetWorker(float(step_seconds))},
     )
     return work(settings, process, int(threads), engine)

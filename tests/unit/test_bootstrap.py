@@ -11,8 +11,16 @@ import structlog
 
 from engine import bootstrap, telemetry
 from engine.adapters.digest import keyed_digest
-from engine.engine_events import ENGINE_EVENTS, ConfigurationRecorded, PollFailed
-from engine.errors import LockLost
+from engine.engine_events import (
+    ENGINE_EVENTS,
+    ConfigurationRecorded,
+    NamespaceClaimed,
+    NamespaceLeft,
+    NamespaceRefused,
+    PollFailed,
+    RemovalStarted,
+)
+from engine.errors import ClusterUnavailable, LockLost
 from engine.event import Event, Registry
 from engine.log.memory import MemoryLog
 from engine.machine import Act, Done, State
@@ -174,6 +182,9 @@ class NotingMachine:
     def decide(self, state: Any, _now: datetime) -> Any:
         return Done("noted") if state.noted > 1 else Note()
 
+    def namespace(self, _state: Any) -> str:
+        return ""
+
     def perform(self, _act: Act, _state: Any, _ports: Any) -> list[Event]:
         self.bound.append(structlog.contextvars.get_contextvars())
         return [Noted()]
@@ -204,3 +215,94 @@ def test_a_process_that_ends_begins_no_further_act_and_forgets_no_stream() -> No
 
     assert (advanced.outcome, advanced.acts, machine.bound) == ("interrupted", 0, [])
     assert events.dirty() == ["deployment/1"]
+
+
+# --- namespaces
+
+
+def test_a_namespace_is_claimed_once_and_its_streams_are_looked_at() -> None:
+    events = with_streams(MemoryLog(), "deployment/1", "lgp/agents/app", "lgp/others/app")
+    engine = with_claims(events, agents=None)
+
+    engine.keep_claims()
+    engine.keep_claims()
+
+    assert told(events) == [NamespaceClaimed(namespace="agents")]
+    assert sorted(events.dirty()) == ["deployment/1", "lgp/agents/app"]
+
+
+def test_who_holds_a_namespace_is_said_once_and_again_when_it_is_ours() -> None:
+    events = with_streams(MemoryLog(), "lgp/agents/app")
+    for holder in ("b/2", "b/2", "c/3", None, None):
+        with_claims(events, agents=holder).keep_claims()
+
+    assert told(events) == [
+        NamespaceRefused(namespace="agents", holder="b/2"),
+        NamespaceRefused(namespace="agents", holder="c/3"),
+        NamespaceClaimed(namespace="agents"),
+    ]
+    assert events.dirty() == ["lgp/agents/app"]
+
+
+def test_a_crash_before_a_claim_is_noted_marks_the_streams_again() -> None:
+    events = with_streams(MemoryLog(), "lgp/agents/app")
+
+    def crash(_self: Any, _event: Event) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bootstrap.Engine, "_append", crash)
+        with pytest.raises(KeyboardInterrupt):
+            with_claims(events, agents=None).keep_claims()
+    events.settle("lgp/agents/app", 1, mark=events.mark("lgp/agents/app"))
+    with_claims(events, agents=None).keep_claims()
+
+    assert events.dirty() == ["lgp/agents/app"]
+
+
+def test_one_namespace_that_cannot_be_claimed_does_not_keep_the_others() -> None:
+    events = MemoryLog()
+
+    with_claims(events, agents=ClusterUnavailable("away"), more=None).keep_claims()
+
+    assert told(events) == [NamespaceClaimed(namespace="more")]
+
+
+def test_a_namespace_that_is_watched_no_longer_is_left() -> None:
+    events = MemoryLog()
+    with_claims(events, agents="b/2", more=None).keep_claims()
+    with_claims(events, more=None).keep_claims()
+
+    assert told(events)[-1] == NamespaceLeft(namespace="agents")
+    assert with_claims(events, more=None)._own_state()[0].claims == {"more": ""}
+
+
+def test_a_data_plane_that_is_being_removed_claims_nothing() -> None:
+    events = MemoryLog()
+    engine = with_claims(events, agents=None)
+    engine._append(RemovalStarted(by="ana"))
+
+    engine.keep_claims()
+
+    assert told(events) == [RemovalStarted(by="ana")]
+
+
+def with_claims(events: MemoryLog, **holders: str | Exception | None) -> bootstrap.Engine:
+    """Return an engine that watches some namespaces, each with its other holder, or what asking for that raises."""
+
+    class Told:
+        namespaces = tuple(holders)
+        holder = "a/1"
+
+        def other_holder(self, namespace: str) -> str | None:
+            holder = holders[namespace]
+            if isinstance(holder, Exception):
+                raise holder
+            return holder
+
+    claims: Any = Told()
+    return replace(wired(events), claims=claims)
+
+
+def told(events: MemoryLog) -> list[Event]:
+    return [ENGINE_EVENTS.decode(record) for record in events.read(f"engine/{LISTENER}")]

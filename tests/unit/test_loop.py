@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -39,6 +40,39 @@ class Bench:
 
     def types(self) -> list[str]:
         return [record.type for record in self.events.read(STREAM)]
+
+
+# --- another data plane's namespace
+
+
+def test_nothing_is_done_in_a_namespace_of_another_data_plane_until_somebody_marks_the_stream() -> None:
+    bench = Bench()
+    bench.ask(1)
+    theirs = replace(ports(bench.clock), other_holder={"agents": "b/2"}.get)
+
+    advanced = advance(STREAM, bench.machine, bench.events, theirs, lock_term=30, backoff=BACKOFF)
+
+    assert (advanced.outcome, advanced.acts, bench.machine.steps) == ("held", 0, [])
+    assert bench.types() == ["Asked"]
+    assert (bench.events.dirty(), bench.events.due()) == ([], [])
+
+    bench.events.mark_dirty(STREAM)
+    assert bench.advance().outcome == "settled"
+    assert bench.machine.steps == [1]
+
+
+def test_while_nobody_can_tell_whose_the_namespace_is_the_act_is_deferred() -> None:
+    bench = Bench()
+    bench.ask(1)
+
+    def away(_namespace: str) -> str | None:
+        raise ClusterUnavailable("the API server does not answer")
+
+    nobody = replace(ports(bench.clock), other_holder=away)
+    advanced = advance(STREAM, bench.machine, bench.events, nobody, lock_term=30, backoff=BACKOFF)
+
+    assert (advanced.outcome, bench.machine.steps) == ("waiting", [])
+    assert bench.types() == ["Asked", "ActDeferred"]
 
 
 # --- the usual

@@ -16,7 +16,7 @@ from engine.bootstrap import Engine
 from engine.errors import LogUnavailable
 from engine.log.memory import MemoryLog
 from engine.settings import Settings
-from tests.contract.notes import NOON, MovableClock, Worker, notes, ports
+from tests.contract.notes import NOON, MovableClock, Worker, no_claims, notes, ports
 from tests.integration.fleet import environment, variables
 from workers import tasks
 from workers.__main__ import main
@@ -56,6 +56,7 @@ def engine() -> Engine:
         events=MemoryLog(clock),
         ports=ports(clock),
         dispatcher=Sent(),
+        claims=no_claims(),
         machines={"deployment/": Worker()},
     )
 

@@ -177,6 +177,10 @@ SUMMARIES: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"objects": [f"Deployment agents/{LGP}-redis"], "everything": False}, "deleted Deployment redis"),
         ({"objects": ["2 Secret", "1 Service"], "everything": True}, "nothing is left; deleted 2 Secret, 1 Service"),
         ({"objects": [], "everything": True}, "nothing was left"),
+        (
+            {"objects": ["Service edge/a", "IngressPath edge/b"], "left": ["Service edge/a", "IngressPath edge/b"]},
+            "left Service a, IngressPath b, which we may not touch any more",
+        ),
     ],
     "WorkloadObserved": [
         (workload(), "Deployment queue 2/2 ready"),
@@ -198,10 +202,12 @@ SUMMARIES: dict[str, list[tuple[dict[str, Any], str]]] = {
                         condition("Progressing", "True", "RollingOut"),
                         condition("Degraded", "False", "AsExpected"),
                         condition("DatabaseReady", "True", "Ready"),
+                        condition("Autoscaling", "False", "KindNotServed"),
                     ]
                 }
             },
-            "Progressing (RollingOut), DatabaseReady (Ready), not Available (RollingOut)",
+            "Progressing (RollingOut), DatabaseReady (Ready), not Available (RollingOut), "
+            "not Autoscaling (KindNotServed)",
         )
     ],
     "ConfigurationRecorded": [({"half": "listener", "digest": "abc", "config": {}}, "listener, digest abc")],
@@ -210,6 +216,16 @@ SUMMARIES: dict[str, list[tuple[dict[str, Any], str]]] = {
     ],
     "ListenerPublished": [({"version": "0.1.0"}, "version 0.1.0")],
     "ListenerRefused": [({"reason": "no listener"}, "no listener")],
+    "NamespaceClaimed": [({"namespace": "agents"}, "agents is ours")],
+    "NamespaceRefused": [
+        (
+            {"namespace": "agents", "holder": "b-dataplane/6d1f"},
+            "agents is held by data plane b-dataplane/6d1f: nothing is written there",
+        )
+    ],
+    "NamespaceLeft": [({"namespace": "agents"}, "agents is watched no longer")],
+    "RemovalStarted": [({"by": "ana"}, "by ana: polls stop, Agent Servers go")],
+    "RemovalCancelled": [({"by": "ana"}, "by ana: polls go on")],
     "PollFailed": [({"reason": "503"}, "503")],
     "PollRecovered": [({}, "the control plane answers again")],
     "ResourceRejected": [

@@ -1,0 +1,211 @@
+"""Who a namespace belongs to: a Lease in each watched namespace that names one data plane.
+
+Two data planes that write to one namespace would undo each other's work for ever. So each claims its namespaces before
+it writes anything there, and keeps off those that another holds. A claim is the Lease `agentplane`:
+
+    nobody's    it does not exist, or names no holder: the first to write it has it
+    ours        it names us, whatever its age: it survives restarts, and is renewed while any process of ours works
+    another's   it names somebody else, however old it is. Nobody takes it silently; a person may (`agentplane claims
+                take`), once its term has passed without a renewal
+
+The API server decides between two who write at once: a Lease is created once, and changed only as it was read.
+
+A holder acts as long as it knows its claim to be fresh for the longest time that a write of ours can be late: locks of
+streams run out within `lock_seconds`, the term is at least twice that, and a claim is renewed when a third of it has
+gone. Data planes that agree to share a namespace (`share_namespaces`) hold the claim in one name, SHARED, which keeps
+others away; each then only touches what carries its own listener's id.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from http import HTTPStatus
+
+from engine.errors import AgentplaneError, ClusterError, ObjectConflict, ObjectRefused
+from engine.names import MANAGED_BY, MANAGED_BY_LABEL
+from engine.ports import Clock, Cluster, Manifest, ObjectKey
+
+LEASE_API_VERSION = "coordination.k8s.io/v1"
+LEASE_KIND = "Lease"
+LEASE_NAME = "agentplane"
+
+SHARED = "shared"
+"""Holder of a namespace that several data planes agree to share."""
+TRIES = 5
+"""Reads and writes of a claim before a conflict is given back."""
+_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
+
+
+class ClaimRefused(AgentplaneError):
+    """The namespace is another data plane's, and stays so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A Lease, as far as it matters."""
+
+    namespace: str
+    holder: str = ""
+    """Empty: nobody's."""
+    renewed: datetime | None = None
+    term: timedelta = timedelta()
+    transitions: int = 0
+    """Times that it went to another holder."""
+    resource_version: str = ""
+    """Empty: there is no Lease."""
+
+    def expires(self) -> datetime | None:
+        """Return when its term ends, None when nobody ever renewed it."""
+        return None if self.renewed is None else self.renewed + self.term
+
+    def expired(self, now: datetime) -> bool:
+        ends = self.expires()
+        return ends is None or ends <= now
+
+
+def lease_key(namespace: str) -> ObjectKey:
+    return ObjectKey(api_version=LEASE_API_VERSION, kind=LEASE_KIND, namespace=namespace, name=LEASE_NAME)
+
+
+def parse(namespace: str, lease: Manifest | None) -> Claim:
+    """Return the claim that a Lease stands for; times and numbers that cannot be read count as absent."""
+    if lease is None:
+        return Claim(namespace=namespace)
+    spec = lease.get("spec") or {}
+    seconds = spec.get("leaseDurationSeconds")
+    return Claim(
+        namespace=namespace,
+        holder=str(spec.get("holderIdentity") or ""),
+        renewed=_time(spec.get("renewTime")),
+        term=timedelta(seconds=seconds if isinstance(seconds, int) else 0),
+        transitions=int(spec.get("leaseTransitions") or 0),
+        resource_version=str(lease["metadata"].get("resourceVersion", "")),
+    )
+
+
+def held(claim: Claim, holder: str, term: timedelta, now: datetime) -> Manifest:
+    """Return the Lease with which `holder` holds the namespace of `claim` from now on."""
+    another = claim.holder != holder
+    spec = {
+        "holderIdentity": holder,
+        "leaseDurationSeconds": round(term.total_seconds()),
+        "renewTime": now.strftime(_TIME),
+        "leaseTransitions": claim.transitions + (1 if another and claim.holder else 0),
+    }
+    if another:
+        spec["acquireTime"] = now.strftime(_TIME)
+    key = lease_key(claim.namespace)
+    metadata: Manifest = {"name": key.name, "namespace": key.namespace, "labels": {MANAGED_BY_LABEL: MANAGED_BY}}
+    if claim.resource_version:
+        metadata["resourceVersion"] = claim.resource_version
+    return {"apiVersion": key.api_version, "kind": key.kind, "metadata": metadata, "spec": spec}
+
+
+def _time(value: object) -> datetime | None:
+    try:
+        return datetime.fromisoformat(str(value)) if value else None
+    except ValueError:
+        return None
+
+
+class Claims:
+    """The claims of one data plane; safe to share between threads, and between processes by the API server."""
+
+    def __init__(self, cluster: Cluster, clock: Clock, holder: str, namespaces: Iterable[str], term: timedelta) -> None:
+        self.holder = holder
+        self.namespaces = tuple(namespaces)
+        self._cluster = cluster
+        self._clock = clock
+        self._term = term
+        self._locks = {namespace: threading.Lock() for namespace in self.namespaces}
+        self._renewed: dict[str, datetime] = {}
+        """Namespace of ours → when its claim was renewed last."""
+
+    def other_holder(self, namespace: str) -> str | None:
+        """Return who else holds `namespace`; None when we do, from now on if it was nobody's, or need no claim there.
+
+        Raises ClusterUnavailable, ObjectRefused (no permission) when nobody can tell.
+        """
+        lock = self._locks.get(namespace)
+        if lock is None or self._fresh(namespace, self._term / 3):
+            return None
+        with lock:
+            if self._fresh(namespace, self._term / 3):
+                return None
+            try:
+                return self._renew(namespace)
+            except ClusterError:
+                if self._fresh(namespace, self._term * 2 / 3):
+                    return None
+                raise
+
+    def read(self, namespace: str) -> Claim:
+        """Return the claim as it is now. Raises ClusterUnavailable, ObjectRefused."""
+        return parse(namespace, self._cluster.get(lease_key(namespace)))
+
+    def take(self, namespace: str) -> Claim:
+        """Make the claim ours although another's, if its term has passed; return what it was.
+
+        Raises ClaimRefused, ClusterUnavailable, ObjectRefused.
+        """
+        for _ in range(TRIES):
+            claim, now = self.read(namespace), self._clock.now()
+            ends = claim.expires()
+            if claim.holder not in ("", self.holder) and ends is not None and ends > now:
+                raise ClaimRefused(
+                    f"namespace {namespace} is held by {claim.holder!r}, which is alive: its claim was renewed for "
+                    f"{(ends - now).total_seconds():.0f} s more. Stop it, and try again then"
+                )
+            if self._write(claim, now):
+                return claim
+        raise ObjectConflict(f"the claim on namespace {namespace} was changed by others in each of {TRIES} tries")
+
+    def release(self, namespace: str) -> bool:
+        """Give the claim up, if it is ours alone; return whether it was. Raises ClusterUnavailable, ObjectRefused."""
+        if self.holder == SHARED:
+            return False  # others may work there; the claim ends by itself when nobody renews it
+        lease = self._cluster.get(lease_key(namespace))
+        if lease is None or parse(namespace, lease).holder != self.holder:
+            return False
+        self._renewed.pop(namespace, None)
+        return self._cluster.delete(lease_key(namespace), uid=lease["metadata"]["uid"])
+
+    def _fresh(self, namespace: str, age: timedelta) -> bool:
+        renewed = self._renewed.get(namespace)
+        return renewed is not None and self._clock.now() - renewed < age
+
+    def _renew(self, namespace: str) -> str | None:
+        """Claim or renew; return who else holds it."""
+        for _ in range(TRIES):
+            claim, now = self.read(namespace), self._clock.now()
+            if claim.holder not in ("", self.holder):
+                self._renewed.pop(namespace, None)
+                return claim.holder
+            if claim.holder == self.holder and claim.renewed and now - claim.renewed < self._term / 3:
+                self._renewed[namespace] = claim.renewed  # another process of ours was faster
+                return None
+            try:
+                if self._write(claim, now):
+                    return None
+            except ObjectRefused as error:
+                if error.status == HTTPStatus.NOT_FOUND:
+                    return None  # no such namespace: nobody can write there, and the act will say so
+                raise
+        raise ObjectConflict(f"the claim on namespace {namespace} was changed by others in each of {TRIES} tries")
+
+    def _write(self, claim: Claim, now: datetime) -> bool:
+        """Write our claim in place of `claim`; return whether nobody was faster."""
+        lease = held(claim, self.holder, self._term, now)
+        try:
+            if claim.resource_version:
+                written = self._cluster.patch(lease_key(claim.namespace), lease) is not None
+            else:
+                written = self._cluster.create(lease)
+        except ObjectConflict:
+            return False
+        if written:
+            self._renewed[claim.namespace] = now
+        return written
