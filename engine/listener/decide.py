@@ -273,11 +273,14 @@ def _health(state: DeploymentState, revision: Revision, now: datetime, config: L
         return
     deadline = health.first + timedelta(seconds=config.health_deadline)
     if deadline <= now:
+        wrong = state.rollout.message.partition("\n")[0] if state.rollout is not None else ""
         yield a.FailRevision(
             revision_id=revision.id,
             reason="HealthCheckFailed",
             message=f"GET {url}/ok did not answer 200 within {config.health_deadline:g} s ({health.attempts} tries); "
-            f"last: {health.detail}. The pods are ready, so look at the route: hostname, path, TLS, and whether the "
+            f"last: {health.detail}. "
+            + (f"The LGP says: {wrong}. " if wrong else "")
+            + "The pods are ready, so look at the route: hostname, path, TLS, and whether the "
             "listener can reach the hostname from inside the cluster; the check can be switched off",
         )
         return

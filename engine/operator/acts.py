@@ -10,8 +10,8 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -26,12 +26,20 @@ from engine.operator import lgp as lgps
 from engine.operator import manifests
 from engine.operator.config import OperatorConfig
 from engine.operator.decide import ApplyObjects, ApplyStatus, PruneEverything, PruneObjects
-from engine.operator.desired import INGRESS_API_VERSION, ROUTE_KIND, Desired, Wanted, of
+from engine.operator.desired import (
+    INGRESS_API_VERSION,
+    PATH_TAKEN,
+    ROUTE_KIND,
+    SHARED_INGRESS_MISSING,
+    Desired,
+    Wanted,
+    of,
+)
 from engine.operator.events import AppliedObject, Route
 from engine.operator.manifests import Credential
 from engine.operator.observing import is_news, lgp_key, observe_lgp
 from engine.operator.scrubbing import hidden_values, scrub
-from engine.operator.sighting import own_fingerprint
+from engine.operator.sighting import own_fingerprint, sight_routes
 from engine.operator.state import LgpView, OperatorState
 from engine.operator.status import verdict
 from engine.ports import Manifest, ObjectKey, Ports
@@ -65,9 +73,9 @@ def perform(act: Act, state: OperatorState, plan: Desired, ports: Ports, config:
         case ApplyObjects(keys=keys):
             return apply_objects(keys, state, state.lgp, plan, ports, config)
         case PruneObjects(keys=keys):
-            return prune_objects(keys, state, ports)
+            return prune_objects(keys, state, state.lgp, ports, config)
         case PruneEverything():
-            return prune_everything(state, state.lgp, plan, ports)
+            return prune_everything(state, state.lgp, plan, ports, config)
         case ApplyStatus():
             return apply_status(state, state.lgp, plan, ports)
         case _:
@@ -96,7 +104,7 @@ def apply_objects(
     for key in keys:
         wanted = whole.objects[key]
         try:
-            put = _put(wanted, ports)
+            put = _put(wanted, view, ports)
         except ObjectRefused as error:
             message = scrub(str(error), hidden)
             rejected.append(
@@ -151,20 +159,12 @@ class _Put:
     created: bool
 
 
-def _put(wanted: Wanted, ports: Ports) -> _Put:
+def _put(wanted: Wanted, view: LgpView, ports: Ports) -> _Put:
     """Bring one object into the cluster."""
     if wanted.credential is not None:
         return _create_credential(wanted.credential, ports)
     if wanted.route is not None:
-        route = wanted.route
-        put = _change_ingress(
-            wanted.key.namespace,
-            lambda ingress: manifests.with_path(ingress, route.path, route.service, route.port, host=route.host),
-            ports,
-        )
-        if put is None:
-            raise ObjectRefused(_no_ingress(wanted.key.namespace), reason="SharedIngressMissing", status=404)
-        return put
+        return _put_path(wanted.key.namespace, wanted.route, view, ports)
     if wanted.manifest is None:
         raise ValueError(f"{wanted.key} is neither a manifest, a credential nor a route")
     applied = ports.cluster.apply(wanted.manifest, manager=names.OPERATOR_MANAGER, before_write=ports.keep_lock)
@@ -196,6 +196,36 @@ def _carries(live: Manifest, asked: Manifest) -> bool:
 
 
 # --- the shared Ingress
+
+
+def _put_path(namespace: str, route: Route, view: LgpView, ports: Ports) -> _Put:
+    """Put the path of an LGP onto the shared Ingress, unless an LGP of the same name in another namespace has it."""
+
+    def change(ingress: Manifest) -> Manifest:
+        _refuse_taken(ingress, route, view, ports)
+        return manifests.with_path(ingress, route.path, route.service, route.port, host=route.host)
+
+    put = _change_ingress(namespace, change, ports)
+    if put is None:
+        raise ObjectRefused(_no_ingress(namespace), reason=SHARED_INGRESS_MISSING, status=404)
+    return put
+
+
+def _refuse_taken(ingress: Manifest, route: Route, view: LgpView, ports: Ports) -> None:
+    service, _ = sight_routes(ingress).get((route.host, route.path), ("", 0))
+    if service in ("", route.service):
+        return
+    home = ingress["metadata"]["namespace"]
+    live = ports.cluster.get(ObjectKey(api_version="v1", kind="Service", namespace=home, name=service))
+    labels = (live or {"metadata": {}})["metadata"].get("labels") or {}
+    other = labels.get(names.LGP_NAMESPACE_LABEL, home)
+    if labels.get(names.LGP_LABEL) == manifests.label_value(view.name) and other != view.namespace:
+        raise ObjectRefused(
+            f"{route.path} on the shared Ingress in namespace {home} leads to the LGP of the same name in namespace "
+            f"{other}; give one of the two another name, or one of the two data planes another base path",
+            reason=PATH_TAKEN,
+            status=409,
+        )
 
 
 def _change_ingress(namespace: str, change: Callable[[Manifest], Manifest], ports: Ports) -> _Put | None:
@@ -247,59 +277,98 @@ def _no_ingress(namespace: str) -> str:
 # --- pruning
 
 
-def prune_objects(keys: tuple[str, ...], state: OperatorState, ports: Ports) -> list[Event]:
-    """Delete objects that went out and are no longer asked for; never a namesake that somebody else made."""
+def prune_objects(
+    keys: tuple[str, ...], state: OperatorState, view: LgpView, ports: Ports, config: OperatorConfig
+) -> list[Event]:
+    """Delete objects that went out and are no longer asked for; never a namesake that somebody else made.
+
+    What belongs to a way in that the configuration gave up is left where it is if we may no longer touch it.
+    """
+    left: list[str] = []
     for key in keys:
         applied = state.objects[key].applied
-        if applied.route is not None:
-            _remove_route(applied.key.namespace, applied.route, ports)
-        else:
-            ports.keep_lock()
-            ports.cluster.delete(applied.key, uid=applied.fingerprint.uid or None)
-    return [e.ObjectsPruned(objects=keys)]
+        try:
+            _prune(applied, view, ports)
+        except ObjectRefused as error:
+            if not _is_given_up(error, applied.key, view, config):
+                raise
+            left.append(key)
+    return [e.ObjectsPruned(objects=keys, left=tuple(left))]
 
 
-def _remove_route(namespace: str, route: Route, ports: Ports) -> None:
-    _change_ingress(namespace, lambda ingress: manifests.without_path(ingress, route.path), ports)
+def _prune(applied: AppliedObject, view: LgpView, ports: Ports) -> None:
+    if applied.route is not None:
+        _remove_path(applied.key.namespace, applied.route, view, ports)
+    else:
+        ports.keep_lock()
+        ports.cluster.delete(applied.key, uid=applied.fingerprint.uid or None)
 
 
-def prune_everything(state: OperatorState, view: LgpView, plan: Desired, ports: Ports) -> list[Event]:
+def _is_given_up(error: ObjectRefused, key: ObjectKey, view: LgpView, config: OperatorConfig) -> bool:
+    given_up = error.status == 403 and manifests.is_of_former_way(key, view.namespace, config)
+    if given_up:
+        log.warning("left behind", object=str(key), reason=str(error))
+    return given_up
+
+
+def _remove_path(namespace: str, route: Route, view: LgpView, ports: Ports) -> None:
+    """Remove a path from the shared Ingress; in another namespace, where others have paths, only if it is ours."""
+    service = "" if namespace == view.namespace else route.service
+    _change_ingress(namespace, lambda ingress: manifests.without_path(ingress, route.path, service), ports)
+
+
+def prune_everything(
+    state: OperatorState, view: LgpView, plan: Desired, ports: Ports, config: OperatorConfig
+) -> list[Event]:
     """Delete what is left of an LGP that does not exist: by its label, its claims, its entry on the shared Ingress."""
     live = ports.cluster.get(lgp_key(view.namespace, view.name))
     if live is not None:
         return [observe_lgp(live, ports.digest)]
     gone: list[str] = []
     refusal: ObjectRefused | None = None
-    for api_version, kind in _leftover_kinds(state, plan):
+    for kind, selector in _leftovers(state, view, plan):
         ports.keep_lock()
-        selector = manifests.object_selector(view.name)
         try:
-            count = ports.cluster.delete_all(api_version, kind, view.namespace, labels=selector)
+            count = ports.cluster.delete_all(kind.api_version, kind.kind, kind.namespace, labels=selector)
         except ObjectRefused as error:
-            refusal = error
+            if not _is_given_up(error, kind, view, config):
+                refusal = error
             continue
         if count:
-            gone.append(f"{count} {kind}")
+            gone.append(f"{count} {kind.kind}")
     for key in _claims(plan, view.namespace):
         ports.keep_lock()
         if ports.cluster.delete(key):
             gone.append(str(key))
-    routes = {entry.applied.key.namespace: entry.applied.route for entry in state.objects.values()}
-    routes |= {wanted.key.namespace: wanted.route for wanted in plan.objects.values()}
-    for namespace, route in routes.items():
-        if route is not None:
-            _remove_route(namespace, route, ports)
+    routes = {entry.applied.key: entry.applied.route for entry in state.objects.values()}
+    routes |= {wanted.key: wanted.route for wanted in plan.objects.values()}
+    for key, route in routes.items():
+        if route is None:
+            continue
+        try:
+            _remove_path(key.namespace, route, view, ports)
+        except ObjectRefused as error:
+            if not _is_given_up(error, key, view, config):
+                refusal = error
+        else:
             gone.append(f"route {route.path}")
     if refusal is not None:
         raise refusal
     return [e.ObjectsPruned(objects=tuple(gone), everything=True)]
 
 
-def _leftover_kinds(state: OperatorState, plan: Desired) -> list[tuple[str, str]]:
-    """Return the kinds that may have objects of this LGP."""
+def _leftovers(state: OperatorState, view: LgpView, plan: Desired) -> Iterator[tuple[ObjectKey, str]]:
+    """Yield the kinds, with namespace and without a name, that may have objects of this LGP, and their selectors."""
     keys = [entry.applied.key for entry in state.objects.values()] + [wanted.key for wanted in plan.objects.values()]
-    seen = {(key.api_version, key.kind) for key in keys if key.kind != ROUTE_KIND}
-    return [*sorted(seen - set(LEFTOVER_KINDS)), *LEFTOVER_KINDS]
+    seen = {replace(key, name="") for key in keys if key.kind != ROUTE_KIND}
+    usual = [
+        ObjectKey(api_version=version, kind=kind, namespace=view.namespace, name="") for version, kind in LEFTOVER_KINDS
+    ]
+    for kind in [*sorted(seen - set(usual), key=str), *usual]:
+        if kind.namespace == view.namespace:
+            yield kind, manifests.object_selector(view.name)
+        else:
+            yield kind, manifests.away_selector(view.namespace, view.name)
 
 
 def _claims(plan: Desired, namespace: str) -> list[ObjectKey]:

@@ -23,6 +23,10 @@ from engine.ports import Manifest, ObjectKey
 INGRESS_API_VERSION = "networking.k8s.io/v1"
 ROUTE_KIND = "IngressPath"
 """What an entry of the shared Ingress is called in events: it is no object of its own. Named by its path."""
+SHARED_INGRESS_MISSING = "SharedIngressMissing"
+"""Reason of a rejected path: there is no shared Ingress."""
+PATH_TAKEN = "PathTaken"
+"""Reason of a rejected path: it is that of an LGP of the same name in another namespace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -144,6 +144,8 @@ class ObjectsPruned(Event):
     objects: tuple[str, ...]
     everything: bool = False
     """The LGP is gone, and nothing of it is left."""
+    left: tuple[str, ...] = ()
+    """Those of `objects` that are still there: of a way in that was given up, and our permissions with it."""
 
 
 class DriftDetected(Event):

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from engine.drift import Fingerprint, difference
 from engine.event import Event
 from engine.operator.decide import at_rest
-from engine.operator.desired import Desired
+from engine.operator.desired import PATH_TAKEN, SHARED_INGRESS_MISSING, Desired
 from engine.operator.events import (
     DriftDetected,
     LgpObserved,
@@ -73,6 +73,8 @@ class Surroundings:
     routes: Mapping[Entry, Backend] | None = None
     """Of the shared Ingress; None until it is known, or that there is none."""
     shared_ingress: bool = False
+    external_services: bool = False
+    """Every Service beside a shared Ingress in another namespace is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,13 +210,12 @@ def _drift(state: OperatorState, plan: Desired, live: Live, around: Surroundings
             yield from _route_drift(applied.key, applied.route, around)
         elif applied.credential and key in around.credentials:
             continue
+        elif state.lgp is not None and applied.key.namespace != state.lgp.namespace:
+            if around.external_services:
+                yield from _object_drift(entry, live.objects.get(key))
         elif (applied.key.api_version, applied.key.kind) in around.complete:
             yield from _object_drift(entry, live.objects.get(key))
-    if around.shared_ingress:
-        for key, rejection in state.rejected.items():
-            wanted = plan.objects.get(key)
-            if wanted is not None and wanted.route is not None and rejection.reason == "SharedIngressMissing":
-                yield DriftDetected(key=wanted.key, change="edited", detail="a shared Ingress is there now")
+    yield from _rejected_paths(state, plan, around)
 
 
 def _object_drift(entry: ObjectState, seen: Fingerprint | None) -> Iterator[DriftDetected]:
@@ -228,6 +229,19 @@ def _object_drift(entry: ObjectState, seen: Fingerprint | None) -> Iterator[Drif
     if change is not None:
         another = seen.uid != applied.fingerprint.uid
         yield DriftDetected(key=applied.key, change="deleted" if another else "edited", detail=change)
+
+
+def _rejected_paths(state: OperatorState, plan: Desired, around: Surroundings) -> Iterator[DriftDetected]:
+    """Yield the path that the shared Ingress would take now."""
+    for key, rejection in state.rejected.items():
+        wanted = plan.objects.get(key)
+        if wanted is None or wanted.route is None or not around.shared_ingress:
+            continue
+        free = around.routes is not None and (wanted.route.host, wanted.route.path) not in around.routes
+        if rejection.reason == SHARED_INGRESS_MISSING:
+            yield DriftDetected(key=wanted.key, change="edited", detail="a shared Ingress is there now")
+        elif rejection.reason == PATH_TAKEN and free:
+            yield DriftDetected(key=wanted.key, change="edited", detail="nobody else has its path now")
 
 
 def _route_drift(key: ObjectKey, route: Route, around: Surroundings) -> Iterator[DriftDetected]:

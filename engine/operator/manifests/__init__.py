@@ -19,8 +19,22 @@ from engine.operator.lgp import Lgp
 from engine.operator.manifests import autoscaling, cache, database, routes, server
 from engine.operator.manifests.database import Credential, Generated, credentials
 from engine.operator.manifests.environment import makes_postgres, makes_redis
-from engine.operator.manifests.naming import ObjectNames, key_of, label_value, object_names, object_selector
-from engine.operator.manifests.routes import IngressPath, is_shared_ingress, route_problem, with_path, without_path
+from engine.operator.manifests.naming import (
+    ObjectNames,
+    away_selector,
+    key_of,
+    label_value,
+    object_names,
+    object_selector,
+)
+from engine.operator.manifests.routes import (
+    IngressPath,
+    is_of_former_way,
+    is_shared_ingress,
+    route_problem,
+    with_path,
+    without_path,
+)
 from engine.ports import Manifest
 
 __all__ = [
@@ -29,9 +43,11 @@ __all__ = [
     "Generated",
     "IngressPath",
     "ObjectNames",
+    "away_selector",
     "credentials",
     "endpoint",
     "ingress_path",
+    "is_of_former_way",
     "is_shared_ingress",
     "key_of",
     "label_value",

@@ -17,6 +17,7 @@ from engine.ports import Manifest, ObjectKey
 
 _LONGEST_LABEL_VALUE = 63
 _HASH = 8
+_LONGER_HASH = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,12 @@ def object_names(lgp: Lgp, config: OperatorConfig) -> ObjectNames:
     return ObjectNames(server=base, queue=f"{base}-queue", database=f"{base}-{suffix}", redis=f"{base}-redis")
 
 
+def external_name(lgp: Lgp) -> str:
+    """Return what the Service of `lgp` in another namespace is called: not as that of any LGP of any namespace."""
+    digest = hashlib.sha256(lgp.stream.encode()).hexdigest()[:_LONGER_HASH]
+    return f"{base_name(lgp.name)}-{digest}"
+
+
 def base_name(lgp_name: str) -> str:
     """Return the name that those of all objects begin with: a DNS label of at most LONGEST_LGP_NAME characters."""
     if len(lgp_name) <= names.LONGEST_LGP_NAME and re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", lgp_name):
@@ -59,6 +66,11 @@ def label_value(lgp_name: str) -> str:
 def object_selector(lgp_name: str) -> str:
     """Return the label selector that finds every object of an LGP, pods and volume claims included."""
     return f"{names.LGP_LABEL}={label_value(lgp_name)}"
+
+
+def away_selector(lgp_namespace: str, lgp_name: str) -> str:
+    """Return the label selector that finds the objects of an LGP in other namespaces than its own."""
+    return f"{object_selector(lgp_name)},{names.LGP_NAMESPACE_LABEL}={lgp_namespace}"
 
 
 def key_of(manifest: Manifest) -> ObjectKey:

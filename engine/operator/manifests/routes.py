@@ -4,8 +4,9 @@ The path is `<base path>/lgp/<LGP name>`, and nothing strips it on the way: the 
 MOUNT_PREFIX (`/ok` at the root as well, so probes need no prefix).
 
 The shared Ingress belongs to somebody else, usually the chart. We add and remove our own path and keep everything
-else, order included. An Ingress leads to Services of its own namespace only: an LGP in another namespace has no route,
-and `route_problem` says so. Gateways do not have that limit.
+else, order included. An Ingress leads to Services of its own namespace only. For one in another namespace than the
+LGP's there is a Service of type ExternalName beside the Ingress, which stands for the one beside the LGP; no owner
+reference reaches across namespaces, so it is pruned by its labels. Gateways do not have that limit.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from engine.operator.config import Gateway, OperatorConfig, SharedIngress
 from engine.operator.lgp import Lgp
 from engine.operator.manifests import overlay
 from engine.operator.manifests.environment import service_host
-from engine.operator.manifests.naming import object_names
-from engine.ports import Manifest
+from engine.operator.manifests.naming import external_name, object_names
+from engine.ports import Manifest, ObjectKey
 
 Json = Any
 
@@ -47,14 +48,8 @@ def route_problem(lgp: Lgp, config: OperatorConfig) -> str | None:
     """Return why an LGP that asks for ingress cannot have one, for a condition; None when all is well."""
     if not lgp.spec.ingress.enabled:
         return None
-    way = config.way_in
-    if way is None:
+    if config.way_in is None:
         return "ingress is asked for, but none of ingress, gateway and istioGateway is enabled; enable one"
-    if isinstance(way, SharedIngress) and way.namespace not in ("", lgp.namespace):
-        return (
-            f"the shared Ingress is in namespace {way.namespace} and cannot lead to a Service in {lgp.namespace}; "
-            f"use gateway or istioGateway, or deploy into {way.namespace}"
-        )
     return None
 
 
@@ -78,22 +73,41 @@ def ingress_path(lgp: Lgp, config: OperatorConfig, port: int) -> IngressPath | N
     way = way_in(lgp, config)
     if not isinstance(way, SharedIngress):
         return None
+    home = way.namespace or lgp.namespace
     return IngressPath(
-        namespace=way.namespace or lgp.namespace,
+        namespace=home,
         host=_host(way.hostname),
         path=names.route_path(way.base_path, lgp.name),
-        service=object_names(lgp, config).server,
+        service=object_names(lgp, config).server if home == lgp.namespace else external_name(lgp),
         port=port,
     )
 
 
 def objects(lgp: Lgp, config: OperatorConfig, port: int) -> list[Manifest]:
-    """Return the HTTPRoute or the VirtualService, or nothing."""
-    way = way_in(lgp, config)
-    if not isinstance(way, Gateway):
-        return []
-    make = _http_route if way is config.gateway else _virtual_service
-    return [make(lgp, config, way, port)]
+    """Return the HTTPRoute, the VirtualService, or the Service beside an Ingress in another namespace; or nothing."""
+    match way_in(lgp, config):
+        case Gateway() as way:
+            make = _http_route if way is config.gateway else _virtual_service
+            return [make(lgp, config, way, port)]
+        case SharedIngress(namespace=home) if home not in ("", lgp.namespace):
+            return [_external_service(lgp, config, home, port)]
+        case _:
+            return []
+
+
+def is_of_former_way(key: ObjectKey, lgp_namespace: str, config: OperatorConfig) -> bool:
+    """Whether `key` belongs to a way in that `config` has no more: our permissions may have gone with it."""
+    way = config.way_in
+    match key.kind:
+        case "HTTPRoute":
+            return way is not config.gateway
+        case "VirtualService":
+            return way is not config.istio_gateway
+        case "IngressPath":
+            return not isinstance(way, SharedIngress) or (way.namespace or lgp_namespace) != key.namespace
+        case _:
+            away = key.namespace != lgp_namespace
+            return away and not (isinstance(way, SharedIngress) and way.namespace == key.namespace)
 
 
 def is_shared_ingress(ingress: Manifest) -> bool:
@@ -106,7 +120,8 @@ def with_path(ingress: Manifest, path: str, service: str, port: int, *, host: st
     """Return `ingress` with `path` leading to `service`; equal to `ingress` when it already does.
 
     The path goes to the end of the first rule for `host` (the rule without a host, when that is empty), or stays where
-    it is there. Anywhere else it goes away: an LGP has one path.
+    it is there. Anywhere else it goes away if it leads to `service`: an LGP has one path, and another data plane may
+    have an LGP of the same name under another host.
     """
     wanted = {
         "path": path,
@@ -117,7 +132,10 @@ def with_path(ingress: Manifest, path: str, service: str, port: int, *, host: st
     places = [index for index, rule in enumerate(rules) if rule.get("host", "") == host]
     taken = [index for index in places if any(one.get("path") == path for one in _paths(rules[index]))]
     place = next(iter((*taken, *places)), None)
-    rules = [rule if index == place else _rule_without(rule, path) for index, rule in enumerate(rules)]
+    rules = [
+        rule if index == place else _rule_without(rule, path, "" if index in places else service)
+        for index, rule in enumerate(rules)
+    ]
     if place is None:
         rules.append({**({"host": host} if host else {}), "http": {"paths": [wanted]}})
     else:
@@ -125,12 +143,13 @@ def with_path(ingress: Manifest, path: str, service: str, port: int, *, host: st
     return {**ingress, "spec": {**(ingress.get("spec") or {}), "rules": rules}}
 
 
-def without_path(ingress: Manifest, path: str) -> Manifest:
+def without_path(ingress: Manifest, path: str, service: str = "") -> Manifest:
     """Return `ingress` without `path`, under whichever host; equal to `ingress` when it has none.
 
-    A rule that loses its last path stays, without paths, as it was before the first came: an Ingress must have a rule.
+    With a `service`, only where it leads there. A rule that loses its last path stays, without paths, as it was before
+    the first came: an Ingress must have a rule.
     """
-    rules = [_rule_without(rule, path) for rule in _rules(ingress)]
+    rules = [_rule_without(rule, path, service) for rule in _rules(ingress)]
     if rules == _rules(ingress):
         return ingress
     return {**ingress, "spec": {**ingress["spec"], "rules": rules}}
@@ -154,13 +173,39 @@ def _rule_with(rule: Json, wanted: Json) -> Json:
     return {**rule, "http": {**(rule.get("http") or {}), "paths": paths}}
 
 
-def _rule_without(rule: Json, path: str) -> Json:
+def _rule_without(rule: Json, path: str, service: str) -> Json:
     paths = _paths(rule)
-    kept = [one for one in paths if one.get("path") != path]
+    kept = [one for one in paths if one.get("path") != path or service not in ("", _service_of(one))]
     if kept == paths:
         return rule
     bare = {key: value for key, value in rule.items() if key != "http"}
     return {**rule, "http": {**rule["http"], "paths": kept}} if kept else bare
+
+
+def _service_of(path: Json) -> str:
+    service: Json = (path.get("backend") or {}).get("service") or {}
+    return str(service.get("name", ""))
+
+
+def _external_service(lgp: Lgp, config: OperatorConfig, home: str, port: int) -> Manifest:
+    """Return the Service in namespace `home` that stands for the one beside `lgp`.
+
+    Its port's target is the same number: that is where controllers connect to, since nothing translates ports on the
+    way to an external name.
+    """
+    labels = {names.LGP_NAMESPACE_LABEL: lgp.namespace}
+    metadata = {**overlay.metadata(lgp, external_name(lgp), labels=labels), "namespace": home}
+    del metadata["ownerReferences"]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata,
+        "spec": {
+            "type": "ExternalName",
+            "externalName": service_host(object_names(lgp, config).server, lgp, config),
+            "ports": [{"name": "api-server", "port": port, "targetPort": port, "protocol": "TCP"}],
+        },
+    }
 
 
 def _http_route(lgp: Lgp, config: OperatorConfig, way: Gateway, port: int) -> Manifest:

@@ -191,6 +191,18 @@ def test_health_is_tried_again_and_given_up_at_its_deadline(world: World) -> Non
     assert 5 < len(world.health.urls) < 20
 
 
+def test_a_health_check_that_fails_for_want_of_a_route_says_what_the_operator_says(world: World) -> None:
+    world.health.answers = [False] * 100
+    see(world, resource())
+    world.advance()
+    operator_says(world, available=True, reason="ObjectRejected")
+    for _ in range(70):
+        world.advance()
+        world.clock.pass_seconds(1)
+
+    assert "The LGP says: pod p: why. The pods are ready" in world.state().revision.message
+
+
 def test_the_health_check_can_be_switched_off(world: World) -> None:
     world.config = world.config.model_copy(update={"health_check": False})
     deploy(world)

@@ -12,7 +12,7 @@ from engine.operator import lgp as lgps
 from engine.operator import manifests
 from engine.operator.config import Gateway, OperatorConfig, SharedIngress, Templates
 from engine.operator.lgp import Lgp
-from engine.ports import Manifest
+from engine.ports import Manifest, ObjectKey
 
 NAME = "hello-0123456789abcdef0123456789abcdef"
 IMAGE = "registry.example/hello@sha256:abc"
@@ -437,15 +437,70 @@ def test_without_ingress_the_endpoint_is_in_the_cluster() -> None:
     assert manifests.endpoint(lgp(), CONFIG) == f"http://{NAME}.team.svc.cluster.local:8000"
 
 
-def test_an_ingress_leads_to_its_own_namespace_only() -> None:
-    config = OperatorConfig(ingress=SharedIngress(hostname="h", namespace="edge"))
+EDGE = OperatorConfig(ingress=SharedIngress(hostname="h", namespace="edge"), cluster_domain="example.local")
+
+
+def test_an_ingress_in_another_namespace_leads_to_an_external_name_beside_it() -> None:
     one = lgp(ingress={"enabled": True})
-    problem = manifests.route_problem(one, config)
-    assert problem is not None
-    assert "edge" in problem
-    assert manifests.ingress_path(one, config) is None
-    assert "MOUNT_PREFIX" not in env(made(one, config)["Deployment/"])
-    assert manifests.endpoint(one, config).startswith("http://")
+    (service,) = [it for it in manifests.objects(one, EDGE) if it["metadata"]["namespace"] == "edge"]
+    path = manifests.ingress_path(one, EDGE)
+    assert path == manifests.IngressPath(
+        namespace="edge", host="h", path=f"/lgp/{NAME}", service=service["metadata"]["name"], port=8000
+    )
+    assert service["kind"] == "Service"
+    assert service["spec"] == {
+        "type": "ExternalName",
+        "externalName": f"{NAME}.team.svc.example.local",
+        "ports": [{"name": "api-server", "port": 8000, "targetPort": 8000, "protocol": "TCP"}],
+    }
+    assert "ownerReferences" not in service["metadata"], "they cannot cross namespaces"
+    assert service["metadata"]["labels"]["agentplane.dev/lgp"] == NAME
+    assert service["metadata"]["labels"]["agentplane.dev/lgp-namespace"] == "team"
+    assert env(made(one, EDGE)["Deployment/"])["MOUNT_PREFIX"] == f"/lgp/{NAME}"
+    assert manifests.endpoint(one, EDGE) == f"https://h/lgp/{NAME}"
+    assert manifests.route_problem(one, EDGE) is None
+
+
+def test_an_ingress_in_the_lgps_own_namespace_needs_no_external_name() -> None:
+    config = OperatorConfig(ingress=SharedIngress(hostname="h", namespace="team"))
+    one = lgp(ingress={"enabled": True})
+    path = manifests.ingress_path(one, config)
+    assert path is not None
+    assert path.service == NAME
+    assert {it["metadata"]["namespace"] for it in manifests.objects(one, config)} == {"team"}
+
+
+@pytest.mark.parametrize(
+    "other", [("blue", "hello"), ("team", "hello-2"), ("team", "a" * 253), ("hello", "team"), ("te", "am-hello")]
+)
+def test_external_names_of_different_lgps_differ(other: tuple[str, str]) -> None:
+    def external(namespace: str, name: str) -> str:
+        spec = {"serverSpec": {"image": IMAGE}, "ingress": {"enabled": True}}
+        path = manifests.ingress_path(lgps.parse(namespace, name, "uid", spec), EDGE)
+        assert path is not None
+        return path.service
+
+    assert external("team", "hello") != external(*other)
+    assert len(external(*other)) <= 63
+
+
+@pytest.mark.parametrize(
+    ("kind", "namespace", "former"),
+    [
+        ("Service", "edge", False),
+        ("IngressPath", "edge", False),
+        ("Service", "old-edge", True),
+        ("IngressPath", "old-edge", True),
+        ("IngressPath", "team", True),
+        ("HTTPRoute", "team", True),
+        ("VirtualService", "team", True),
+        ("Service", "team", False),
+        ("Deployment", "team", False),
+    ],
+)
+def test_what_belongs_to_a_way_in_that_is_no_more(kind: str, namespace: str, former: bool) -> None:
+    key = ObjectKey(api_version="v1", kind=kind, namespace=namespace, name="x")
+    assert manifests.is_of_former_way(key, "team", EDGE) is former
 
 
 def test_no_way_in_is_a_problem_with_a_mend() -> None:

@@ -57,6 +57,13 @@ def test_a_changed_hostname_moves_the_path() -> None:
     assert after["spec"]["rules"] == [{"host": "old"}, {"host": "new", "http": {"paths": [path("/lgp/a", "a", 8000)]}}]
 
 
+def test_the_same_path_of_another_data_plane_stays_under_its_own_host() -> None:
+    before = ingress({"host": "theirs", "http": {"paths": [path("/lgp/a", "a-theirs")]}}, {"host": "ours"})
+    after = with_path(before, "/lgp/a", "a-ours", 8000, host="ours")
+    assert after["spec"]["rules"][0] == before["spec"]["rules"][0]
+    assert without_path(after, "/lgp/a", "a-ours") == before
+
+
 def test_an_ingress_without_any_rule() -> None:
     bare = {"metadata": {"name": "shared"}, "spec": {"defaultBackend": {"service": {"name": "web"}}}}
     after = with_path(bare, "/lgp/a", "a", 8000)
@@ -68,7 +75,8 @@ def test_the_last_path_leaves_the_rule() -> None:
     assert without_path(before, "/lgp/a") == ingress({"host": "h"})
 
 
-paths = st.lists(st.sampled_from(["/", "/x", "/lgp/a", "/lgp/ab", "/lgp/c"]).map(path), max_size=4)
+given_paths = st.sampled_from(["/", "/x", "/lgp/a", "/lgp/ab", "/lgp/c"])
+paths = st.lists(st.builds(path, given_paths, st.sampled_from(["web", "a"])), max_size=4)
 hosts = st.sampled_from(["", "h", "other"])
 rules = st.lists(
     st.tuples(hosts, paths).map(
@@ -86,8 +94,8 @@ def test_adding_twice_is_adding_once_and_the_rest_stays(given_rules: list[dict[s
     assert before == kept, "the argument is not changed"
     assert with_path(once, "/lgp/a", "a", 8000, host=host) == once
     assert others(once) == others(before)
-    places = [one for rule in once["spec"]["rules"] for one in all_paths(rule) if one["path"] == "/lgp/a"]
-    assert places == [path("/lgp/a", "a", 8000)]
+    ours = [one for rule in once["spec"]["rules"] for one in all_paths(rule) if is_ours(rule, one, host)]
+    assert ours == [path("/lgp/a", "a", 8000)]
 
 
 @given(rules, hosts)
@@ -97,6 +105,12 @@ def test_removing_takes_our_path_alone(given_rules: list[dict[str, Any]], host: 
     assert "/lgp/a" not in [one["path"] for rule in removed["spec"]["rules"] for one in all_paths(rule)]
     assert others(removed) == others(ingress(*given_rules))
     assert without_path(removed, "/lgp/a") == removed
+
+
+def is_ours(rule: dict[str, Any], one: dict[str, Any], host: str) -> bool:
+    """Under our host, or wherever it leads to our Service."""
+    leads_to_us = one["backend"]["service"]["name"] == "a"
+    return bool(one["path"] == "/lgp/a" and (leads_to_us or rule.get("host", "") == host))
 
 
 def all_paths(rule: dict[str, Any]) -> list[dict[str, Any]]:

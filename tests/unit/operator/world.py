@@ -50,8 +50,8 @@ def lgp_manifest(revision: str = "r1", name: str = NAME, **spec: Any) -> Manifes
     return {"apiVersion": names.LGP_API_VERSION, "kind": names.LGP_KIND, "metadata": metadata, "spec": spec}
 
 
-def shared_ingress() -> Manifest:
-    metadata = {"name": "shared", "namespace": NAMESPACE, "annotations": {names.SHARED_INGRESS_ANNOTATION: "true"}}
+def shared_ingress(namespace: str = NAMESPACE) -> Manifest:
+    metadata = {"name": "shared", "namespace": namespace, "annotations": {names.SHARED_INGRESS_ANNOTATION: "true"}}
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "Ingress",
@@ -66,6 +66,9 @@ class FakeCluster:
     def __init__(self) -> None:
         self.objects: dict[ObjectKey, Manifest] = {}
         self.rejects: Callable[[ObjectKey], ObjectRefused | None] = lambda key: None
+        """Of what is applied or created."""
+        self.forbids: Callable[[ObjectKey], ObjectRefused | None] = lambda key: None
+        """Of everything else."""
         self.down = False
         self.calls: list[tuple[str, str]] = []
         self._numbers = itertools.count(1)
@@ -178,7 +181,7 @@ class FakeCluster:
         if self.down:
             raise ClusterUnavailable("the API server does not answer")
         self.calls.append((verb, str(key)))
-        refusal = self.rejects(key) if verb in ("apply", "create") else None
+        refusal = self.rejects(key) if verb in ("apply", "create") else self.forbids(key)
         if refusal is not None:
             raise refusal
 
@@ -257,21 +260,23 @@ class World:
         self.core.judge_due(now)
 
     def _changes(self) -> Iterator[Seen]:
-        watches = {(w.api_version, w.kind): w for w in self.view.watches()}
+        places = [*((watched, NAMESPACE) for watched in self.view.watches()), *self.view.elsewhere()]
+        watches = {(namespace, watched.api_version, watched.kind): watched for watched, namespace in places}
         for key, manifest in list(self._shown.items()):
             there = self.cluster.objects.get(key)
             if there is None or there["metadata"]["uid"] != manifest["metadata"]["uid"]:
                 del self._shown[key]
-                yield Seen(watches[(key.api_version, key.kind)], NAMESPACE, WatchEvent(type="DELETED", object=manifest))
+                watched = watches[(key.namespace, key.api_version, key.kind)]
+                yield Seen(watched, key.namespace, WatchEvent(type="DELETED", object=manifest))
         for key, manifest in list(self.cluster.objects.items()):
-            watched = watches.get((key.api_version, key.kind))
-            if watched is not None and self._shown.get(key) != manifest and _matches(manifest, watched.labels):
+            watching = watches.get((key.namespace, key.api_version, key.kind))
+            if watching is not None and self._shown.get(key) != manifest and _matches(manifest, watching.labels):
                 self._shown[key] = copy.deepcopy(manifest)
-                yield Seen(watched, NAMESPACE, WatchEvent(type="MODIFIED", object=copy.deepcopy(manifest)))
+                yield Seen(watching, key.namespace, WatchEvent(type="MODIFIED", object=copy.deepcopy(manifest)))
         if not self._synced:
             self._synced = True
-            for watched in watches.values():
-                yield Seen(watched, NAMESPACE, WatchEvent(type="SYNCED", object={}))
+            for watched, namespace in places:
+                yield Seen(watched, namespace, WatchEvent(type="SYNCED", object={}))
 
     def _appended(self) -> Iterator[Appended]:
         for record in self.events.read_all(self._position):
