@@ -104,6 +104,8 @@ class RolloutObserved(Event):
     replicas: int = 0
     ready: int = 0
     updated_revision: str = ""
+    warning: str = ""
+    """What is not as asked although it serves; empty when nothing is."""
 
 
 class HealthChecked(Event):

@@ -133,6 +133,7 @@ class Rollout(Value):
     message: str
     ready: int
     replicas: int
+    warning: str = ""
 
 
 class Health(Value):
@@ -408,6 +409,7 @@ def _rollout_observed(state: DeploymentState, event: e.RolloutObserved, at: date
         message=event.message,
         ready=event.ready,
         replicas=event.replicas,
+        warning=event.warning,
     )
     # What was available and is so no longer has its health checks before it again, with a deadline of their own.
     return state.model_copy(update={"rollout": rollout, "health": state.health if event.available else None})

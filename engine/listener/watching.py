@@ -86,6 +86,7 @@ def _said(event: e.RolloutObserved) -> Rollout:
         message=event.message,
         ready=event.ready,
         replicas=event.replicas,
+        warning=event.warning,
     )
 
 
@@ -115,7 +116,15 @@ def rollout(lgp: Manifest) -> e.RolloutObserved | None:
         replicas=counts.get("replicas", 0),
         ready=counts.get("readyReplicas", 0),
         updated_revision=counts.get("updateRevision", ""),
+        warning=_warning(conditions.get("Autoscaling", {})),
     )
+
+
+def _warning(autoscaling: dict[str, Any]) -> str:
+    """Return what the condition says where the autoscaler that is asked for cannot be made."""
+    if autoscaling.get("status") != "False" or autoscaling.get("reason") == "Pending":
+        return ""
+    return f"{autoscaling.get('reason', '')}: {autoscaling.get('message', '')}"
 
 
 def _generation(lgp: Manifest, conditions: dict[str, Any]) -> int:

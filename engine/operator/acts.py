@@ -11,6 +11,7 @@ import secrets
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import structlog
@@ -23,7 +24,7 @@ from engine.folding import digest
 from engine.machine import Act
 from engine.operator import events as e
 from engine.operator import lgp as lgps
-from engine.operator import manifests
+from engine.operator import manifests, scaling
 from engine.operator.config import OperatorConfig
 from engine.operator.decide import ApplyObjects, ApplyStatus, PruneEverything, PruneObjects
 from engine.operator.desired import (
@@ -48,6 +49,10 @@ log = structlog.get_logger(__name__)
 
 INGRESS_TRIES = 12
 """Reads and writes of the shared Ingress in one act before it is deferred: many LGPs may want it at once."""
+
+HANDOVER_TRIES = 12
+"""Reads and writes of a Deployment that is handed to an autoscaler before the act is deferred: its controller writes
+its status all the time while it rolls out."""
 
 INGRESS_TURNS: Mapping[str, threading.Lock] = defaultdict(threading.Lock)
 """By namespace: threads of this process take turns at its shared Ingress instead of conflicting with each other."""
@@ -104,7 +109,7 @@ def apply_objects(
     for key in keys:
         wanted = whole.objects[key]
         try:
-            put = _put(wanted, view, ports)
+            put = _put(wanted, view, _first_replicas(wanted, whole, state), ports)
         except ObjectRefused as error:
             message = scrub(str(error), hidden)
             rejected.append(
@@ -159,16 +164,66 @@ class _Put:
     created: bool
 
 
-def _put(wanted: Wanted, view: LgpView, ports: Ports) -> _Put:
-    """Bring one object into the cluster."""
+def _first_replicas(wanted: Wanted, whole: Desired, state: OperatorState) -> int:
+    """Return what a Deployment of `whole` starts with whose replicas are an autoscaler's: as it was seen last, if it
+    was, for somebody may have deleted it.
+    """
+    others = [other.manifest for other in whole.objects.values() if other.manifest is not None]
+    seen = state.workloads.get(str(wanted.key))
+    return max(scaling.first_replicas(wanted.key.name, others), seen.observed.desired if seen is not None else 0)
+
+
+def _put(wanted: Wanted, view: LgpView, first_replicas: int, ports: Ports) -> _Put:
+    """Bring one object into the cluster; one whose replicas are an autoscaler's starts with `first_replicas`."""
     if wanted.credential is not None:
         return _create_credential(wanted.credential, ports)
     if wanted.route is not None:
         return _put_path(wanted.key.namespace, wanted.route, view, ports)
     if wanted.manifest is None:
         raise ValueError(f"{wanted.key} is neither a manifest, a credential nor a route")
-    applied = ports.cluster.apply(wanted.manifest, manager=names.OPERATOR_MANAGER, before_write=ports.keep_lock)
+    if scaling.is_autoscaler(wanted.key):
+        return _apply_optional(wanted.key, wanted.manifest, ports)
+    if scaling.is_left_to_an_autoscaler(wanted.manifest):
+        return _apply_autoscaled(wanted.key, wanted.manifest, first_replicas, ports)
+    return _apply(wanted.manifest, ports)
+
+
+def _apply(manifest: Manifest, ports: Ports) -> _Put:
+    applied = ports.cluster.apply(manifest, manager=names.OPERATOR_MANAGER, before_write=ports.keep_lock)
     return _Put(fingerprint=own_fingerprint(applied.manifest), created=applied.created)
+
+
+def _apply_optional(key: ObjectKey, manifest: Manifest, ports: Ports) -> _Put:
+    """Apply an object of a kind that a cluster need not serve; say what to do where it does not."""
+    try:
+        return _apply(manifest, ports)
+    except ObjectRefused as error:
+        if error.status != 404 or ports.cluster.served(key.api_version, key.kind):
+            raise
+        raise ObjectRefused(scaling.not_served(key), reason=scaling.KIND_NOT_SERVED, status=404) from error
+
+
+def _apply_autoscaled(key: ObjectKey, manifest: Manifest, first: int, ports: Ports) -> _Put:
+    """Apply a Deployment without its number of replicas, which stays as it is; one that is made starts with `first`.
+
+    Raises ObjectConflict when others were faster every time.
+    """
+    created = False
+    for _ in range(HANDOVER_TRIES):
+        live = ports.cluster.get(key)
+        if live is None:
+            started = {**manifest, "spec": {**manifest["spec"], "replicas": first}}
+            live, created = (
+                ports.cluster.apply(started, manager=names.OPERATOR_MANAGER, before_write=ports.keep_lock).manifest,
+                True,
+            )
+        claims = scaling.without_claim(live, names.OPERATOR_MANAGER)
+        if claims is None:
+            return replace(_apply(manifest, ports), created=created)
+        patch = {"metadata": {"resourceVersion": live["metadata"]["resourceVersion"], "managedFields": claims}}
+        with suppress(ObjectConflict):
+            ports.cluster.patch(key, patch, before_write=ports.keep_lock)
+    raise ObjectConflict(f"{key} was changed by others in each of {HANDOVER_TRIES} tries", status=409)
 
 
 def _create_credential(credential: Credential, ports: Ports) -> _Put:

@@ -1,7 +1,8 @@
 """What to do next for an LGP. Pure: compares what is asked for with what went out, one act at a time.
 
 In order: nothing for an LGP that is unknown or being deleted; for one that is gone, what Kubernetes does not collect;
-otherwise objects that differ or drifted, then objects that are no longer asked for, then the LGP's status.
+otherwise autoscalers that are no longer asked for (two of them, or one of them and we, would fight over the replicas),
+objects that differ or drifted, other objects that are no longer asked for, then the LGP's status.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 from engine.folding import digest
 from engine.machine import Act, Decision, Done, Wait
 from engine.operator.desired import Desired, Wanted
+from engine.operator.scaling import is_autoscaler
 from engine.operator.state import Life, ObjectState, OperatorState
 from engine.operator.status import DEFERRALS_TO_TELL, verdict
 
@@ -70,10 +72,13 @@ def _acts(state: OperatorState, plan: Desired, now: datetime) -> Iterator[Act]:
         yield PruneEverything()
     if state.life is not Life.PRESENT or state.lgp is None:
         return
+    unwanted = tuple(key for key, entry in state.objects.items() if prunable(entry, key, plan))
+    retired = tuple(key for key in unwanted if is_autoscaler(state.objects[key].applied.key))
+    if retired:
+        yield PruneObjects(keys=retired)
     keys = tuple(key for key, wanted in plan.objects.items() if due(state, wanted, now))
     if keys:
         yield ApplyObjects(keys=keys)
-    unwanted = tuple(key for key, entry in state.objects.items() if prunable(entry, key, plan))
     if unwanted:
         yield PruneObjects(keys=unwanted)
     status = digest(verdict(state, plan).status)

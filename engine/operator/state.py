@@ -163,9 +163,11 @@ class OperatorState(State):
     @property
     def last_reason(self) -> str:
         """Why things are as they are, for a person; empty when all is well."""
-        for condition in self.status.get("conditions", []):
-            if condition["type"] == "Degraded" and condition["status"] == "True":
-                return f"{condition['reason']}: {condition['message']}"
+        told = {"Degraded": "True", "Autoscaling": "False"}
+        for kind, status in told.items():
+            for condition in self.status.get("conditions", []):
+                if (condition["type"], condition["status"]) == (kind, status):
+                    return f"{condition['reason']}: {condition['message']}"
         return next((f"{act}: {hold.reason}" for act, hold in self.held.items()), "")
 
 
@@ -264,10 +266,12 @@ def _pruned(state: OperatorState, event: e.ObjectsPruned, at: datetime) -> Opera
 def _drifted(state: OperatorState, event: e.DriftDetected, at: datetime) -> OperatorState:
     key = str(event.key)
     before = state.objects.get(key)
-    if before is None:
-        # Not in the cluster by our doing: what kept it out may be over.
+    if key in state.rejected:
+        # What kept it out may be over.
         rejected = {name: rejection for name, rejection in state.rejected.items() if name != key}
-        return state.model_copy(update={"rejected": rejected})
+        state = state.model_copy(update={"rejected": rejected})
+    if before is None:
+        return state
     soon = at - before.at < CALM
     drifted = before.model_copy(
         update={

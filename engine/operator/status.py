@@ -11,6 +11,9 @@ Conditions:
   problem is there, so whoever reads it can give it time: an image pull may recover by itself. A pod that crashes
   before the database is ready is no problem yet.
 - DatabaseReady: also True when none is made.
+- Autoscaling: True when the autoscalers that the LGP asks for are made, False when one cannot be, with what to do
+  about it. Said only of an LGP that asks for them. A missing autoscaler is no degradation: what is asked for rolls out
+  and serves, with the replicas that it has.
 
 Times come from the events: from the state's last change where a condition changes, else from the status before.
 """
@@ -24,7 +27,8 @@ from typing import Any
 
 from engine.operator.desired import Desired, Wanted
 from engine.operator.events import RolledOut, WorkloadStatus
-from engine.operator.state import LgpView, OperatorState, WorkloadState
+from engine.operator.scaling import KIND_NOT_SERVED, is_autoscaler
+from engine.operator.state import LgpView, OperatorState, Rejection, WorkloadState
 
 CURED_BY_DATABASE = frozenset({"CrashLoopBackOff", "ProgressDeadlineExceeded"})
 """Reasons of failure that a database that is not ready yet explains."""
@@ -94,6 +98,7 @@ class _Judgement:
             self._progressing(rolled_out, problems, database),
             self._degraded(problems),
             database,
+            *self._autoscaling(),
         ]
         endpoint = self.plan.endpoint or self.state.status.get("endpoint")
         status: dict[str, Any] = {
@@ -132,17 +137,22 @@ class _Judgement:
             reason, message = self.plan.problem
             yield Problem(reason=reason, message=message)
         yield from self._workload_problems(database_since)
-        for key, rejection in self.state.rejected.items():
-            wanted = self.plan.objects.get(key)
-            if wanted is not None and wanted.digest == rejection.digest:
-                message = f"{key} was rejected ({rejection.status} {rejection.reason}): {rejection.message}"
-                yield Problem(reason="ObjectRejected", message=message, since=rejection.since)
+        for key, rejection in self._rejections():
+            if not is_autoscaler(self.plan.objects[key].key):
+                yield Problem(reason="ObjectRejected", message=_told(key, rejection), since=rejection.since)
         for act, hold in self.state.held.items():
             if act != "ApplyStatus" and (hold.refused or hold.attempts >= DEFERRALS_TO_TELL):
                 reason = "Refused" if hold.refused else "Unreachable"
                 yield Problem(reason=reason, message=f"{act}: {hold.reason}", since=hold.since)
         if self.plan.route_problem:
             yield Problem(reason="NoRoute", message=self.plan.route_problem)
+
+    def _rejections(self) -> Iterator[tuple[str, Rejection]]:
+        """Yield what the API server does not take of what is asked for now."""
+        for key, rejection in self.state.rejected.items():
+            wanted = self.plan.objects.get(key)
+            if wanted is not None and wanted.digest == rejection.digest:
+                yield key, rejection
 
     def _workload_problems(self, database_since: str | None) -> Iterator[Problem]:
         for key, workload in self.workloads.items():
@@ -240,6 +250,21 @@ class _Judgement:
             return self._condition("DatabaseReady", True, before["reason"], before["message"])
         return self._condition("DatabaseReady", False, "NotReady", "Postgres is not ready yet")
 
+    def _autoscaling(self) -> Iterator[dict[str, Any]]:
+        asked = {key: wanted for key, wanted in self.plan.objects.items() if is_autoscaler(wanted.key)}
+        rejected = [(key, rejection) for key, rejection in self._rejections() if key in asked]
+        if rejected:
+            first = rejected[0][1].reason
+            reason = first if first == KIND_NOT_SERVED else "ObjectRejected"
+            message = "\n".join(_told(key, rejection) for key, rejection in rejected)
+            yield self._condition("Autoscaling", False, reason, message)
+        elif asked and all(key in self.state.objects for key in asked):
+            yield self._condition("Autoscaling", True, "Applied", f"{', '.join(asked)} decide on the replicas")
+        elif asked:
+            yield self._condition("Autoscaling", False, "Pending", f"{', '.join(asked)} are not all made yet")
+        elif self.plan.problem is not None and "Autoscaling" in self.before:
+            yield self.before["Autoscaling"]  # what is in the cluster stays
+
     # --- the rest
 
     def _deployment_status(self, rolled_out: RolledOut | None) -> dict[str, Any]:
@@ -290,3 +315,9 @@ def _failures(seen: WorkloadStatus, since: datetime | None) -> Iterator[Problem]
         yield Problem(reason=failure.reason, message=message, since=since)
     if seen.deadline_exceeded:
         yield Problem(reason="ProgressDeadlineExceeded", message=f"{seen.key}: {seen.deadline_exceeded}")
+
+
+def _told(key: str, rejection: Rejection) -> str:
+    if rejection.reason == KIND_NOT_SERVED:
+        return rejection.message
+    return f"{key} was rejected ({rejection.status} {rejection.reason}): {rejection.message}"

@@ -7,7 +7,8 @@ observation that equals the log is no event.
 Drift. An object at rest (it went out as asked, nothing is known to be wrong with it) has drifted when it is not
 there, is another object of the same name, or when the set of fields that our manager owns is not what our apply left:
 who changes a field of ours takes it over. Fields that we never set are not ours: a status, the replicas that an
-autoscaler decides, an annotation of `kubectl rollout restart` are no drift, so the generation is not compared.
+autoscaler decides, an annotation of `kubectl rollout restart` are no drift, so the generation is not compared. Replicas
+that we do set are, for not every API server says who scaled.
 
 Two kinds of result: `certain` ones may be appended at once; `suspected` ones may be the echo of our own write, or a
 watch that lags behind the log, and are to be confirmed: later, while nobody advances the stream, with fresh reads.
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 from engine.drift import Fingerprint, difference
 from engine.event import Event
 from engine.operator.decide import at_rest
-from engine.operator.desired import PATH_TAKEN, SHARED_INGRESS_MISSING, Desired
+from engine.operator.desired import PATH_TAKEN, SHARED_INGRESS_MISSING, Desired, Wanted
 from engine.operator.events import (
     DriftDetected,
     LgpObserved,
@@ -32,6 +33,7 @@ from engine.operator.events import (
     WorkloadStatus,
 )
 from engine.operator.observing import is_news
+from engine.operator.scaling import KIND_NOT_SERVED
 from engine.operator.sighting import Backend, Entry, PodSight, ReplicaSetSight, WorkloadSight
 from engine.operator.state import Life, ObjectState, OperatorState
 from engine.ports import ObjectKey
@@ -214,7 +216,8 @@ def _drift(state: OperatorState, plan: Desired, live: Live, around: Surroundings
             if around.external_services:
                 yield from _object_drift(entry, live.objects.get(key))
         elif (applied.key.api_version, applied.key.kind) in around.complete:
-            yield from _object_drift(entry, live.objects.get(key))
+            yield from list(_object_drift(entry, live.objects.get(key))) or _replicas_drift(plan.objects[key], live)
+    yield from _served_now(state, plan, around)
     yield from _rejected_paths(state, plan, around)
 
 
@@ -231,6 +234,18 @@ def _object_drift(entry: ObjectState, seen: Fingerprint | None) -> Iterator[Drif
         yield DriftDetected(key=applied.key, change="deleted" if another else "edited", detail=change)
 
 
+def _route_drift(key: ObjectKey, route: Route, around: Surroundings) -> Iterator[DriftDetected]:
+    if around.routes is None:
+        return
+    backend = around.routes.get((route.host, route.path))
+    if backend is None:
+        yield DriftDetected(key=key, change="deleted", detail="its path is not on the shared Ingress")
+    elif backend != (route.service, route.port):
+        yield DriftDetected(
+            key=key, change="edited", detail=f"its path leads to Service {backend[0]}, port {backend[1]}"
+        )
+
+
 def _rejected_paths(state: OperatorState, plan: Desired, around: Surroundings) -> Iterator[DriftDetected]:
     """Yield the path that the shared Ingress would take now."""
     for key, rejection in state.rejected.items():
@@ -244,13 +259,18 @@ def _rejected_paths(state: OperatorState, plan: Desired, around: Surroundings) -
             yield DriftDetected(key=wanted.key, change="edited", detail="nobody else has its path now")
 
 
-def _route_drift(key: ObjectKey, route: Route, around: Surroundings) -> Iterator[DriftDetected]:
-    if around.routes is None:
-        return
-    backend = around.routes.get((route.host, route.path))
-    if backend is None:
-        yield DriftDetected(key=key, change="deleted", detail="its path is not on the shared Ingress")
-    elif backend != (route.service, route.port):
-        yield DriftDetected(
-            key=key, change="edited", detail=f"its path leads to Service {backend[0]}, port {backend[1]}"
-        )
+def _replicas_drift(wanted: Wanted, live: Live) -> Iterator[DriftDetected]:
+    """Whoever scales through the scale subresource leaves no other trace before Kubernetes 1.22."""
+    asked = wanted.manifest["spec"].get("replicas") if wanted.manifest is not None else None
+    seen = live.workloads.get(str(wanted.key))
+    if asked is not None and seen is not None and seen.desired != asked:
+        yield DriftDetected(key=wanted.key, change="edited", detail=f"it was scaled to {seen.desired}, not {asked}")
+
+
+def _served_now(state: OperatorState, plan: Desired, around: Surroundings) -> Iterator[DriftDetected]:
+    for key, rejection in state.rejected.items():
+        wanted = plan.objects.get(key)
+        if wanted is None or rejection.reason != KIND_NOT_SERVED:
+            continue
+        if (wanted.key.api_version, wanted.key.kind) in around.complete:
+            yield DriftDetected(key=wanted.key, change="deleted", detail="it is not there, and its kind is served now")

@@ -4,9 +4,8 @@ Both Deployments come from the same template and run the same image. The server'
 `api-server`, else the template's first. Queue workers run `/storage/queue_entrypoint.sh`; that program answers `/ok`
 on PORT as well (observed with langgraph-api 0.16), so they keep the template's ports and probes.
 
-An API server with queue workers beside it works at no runs itself. While an autoscaler runs, no replica count is
-applied, for it is the autoscaler's; switching autoscaling on gives up ours, which the API server takes as one replica
-until the autoscaler answers.
+An API server with queue workers beside it works at no runs itself. While an autoscaler is asked for, no replica count
+is applied, for it is the autoscaler's; `engine/operator/scaling.py` says how it changes hands.
 
 Where the template says nothing else, a rollout adds pods before it takes any away, so that the serving revision goes
 on serving until its successor is ready.

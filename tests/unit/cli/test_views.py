@@ -23,6 +23,7 @@ HELLO = "97e32883-8b48-4b1c-8bc8-eb08c3462c00"
 DEFERRED = ActDeferred(
     act="ApplySecrets", attempt=2, reason="503", retry_at=datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=7)
 )
+DEPLOYED = e.RevisionDeployed(revision_id="r1")
 
 
 def log_of(*events: Event, deployment: str = HELLO, name: str = "hello", log: MemoryLog | None = None) -> MemoryLog:
@@ -82,6 +83,10 @@ def placed() -> tuple[Event, ...]:
             ),
             "health check 3 failed: 404",
         ),
+        (
+            (*placed(), rollout(available=True, warning="KindNotServed: install KEDA"), DEPLOYED),
+            "KindNotServed: install KEDA",
+        ),
         ((e.RevisionFailed(revision_id="r1", reason="Why", message="because"),), "Why: because"),
         (
             (
@@ -105,7 +110,7 @@ def test_the_health_check_counts_attempts_as_the_listener_does() -> None:
 
 
 def test_a_trimmed_stream_begins_with_its_snapshot() -> None:
-    log = log_of(*placed(), rollout(available=True), e.RevisionDeployed(revision_id="r1"), e.Paused(by="ada"))
+    log = log_of(*placed(), rollout(available=True), DEPLOYED, e.Paused(by="ada"))
     config = ListenerConfig(listener_id="l", workspace_id="w", namespaces=("agents",), smith_url="http://smith")
     stream = deployment_stream(HELLO)
     whole = the_one(log)

@@ -101,3 +101,18 @@ def test_drift_is_told_from_a_stale_read(live: Fingerprint, told: str | None) ->
     found = difference(Fingerprint(uid="u", generation=2, fields="f"), live)
 
     assert (found is None) if told is None else (found is not None and told in found)
+
+
+@pytest.mark.parametrize(
+    ("condition", "warning"),
+    [
+        ({"status": "False", "reason": "KindNotServed", "message": "install KEDA"}, "KindNotServed: install KEDA"),
+        ({"status": "False", "reason": "Pending", "message": "not all made yet"}, ""),
+        ({"status": "True", "reason": "Applied", "message": "decide on the replicas"}, ""),
+    ],
+)
+def test_an_autoscaler_that_cannot_be_made_is_a_warning_and_no_failure(condition: dict[str, Any], warning: str) -> None:
+    available = {"type": "Available", "status": "True"}
+    found = said({"observedGeneration": 3, "conditions": [available, {"type": "Autoscaling", **condition}]})
+
+    assert (found.available, found.failing_since, found.warning) == (True, None, warning)

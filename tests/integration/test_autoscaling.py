@@ -1,0 +1,314 @@
+"""Autoscaling of Agent Servers on an embedded and a real API server: who decides on the replicas, and what is told
+where the cluster does not know the autoscaler's kind. No autoscaler runs here: what one does, a test does in its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from engine.listener.state import Phase
+from engine.names import lgp_stream
+from engine.operator.config import OperatorConfig, SharedIngress
+from engine.operator.state import Life
+from engine.ports import Manifest
+from engine.views import find
+from sandbox.control_plane.server import ControlPlane
+from tests.conftest import ApiServer
+from tests.integration import operator_stack, test_listener
+from tests.integration.operator_stack import Kubelet, Operator, at_work, lgp_manifest, shared_ingress, until
+
+NAME = "hello-0123456789abcdef0123456789abcdef"
+HPA = ("HorizontalPodAutoscaler", "autoscaling/v2")
+SCALED_OBJECT = ("ScaledObject", "keda.sh/v1alpha1")
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+KEDA = OperatorConfig(ingress=SharedIngress(hostname="agents.example.com"), keda_enabled=True)
+BOUNDS = {"enabled": True, "minReplicas": 2, "maxReplicas": 8, "queueMinReplicas": 0, "queueMaxReplicas": 20}
+QUIET: dict[str, Any] = {"database": {"enabled": False}, "redis": {"enabled": False}}
+"""What is not scaled is left out, so that tests take no longer than need be."""
+
+KEDA_DEFINITION: dict[str, Any] = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "scaledobjects.keda.sh"},
+    "spec": {
+        "group": "keda.sh",
+        "scope": "Namespaced",
+        "names": {"kind": "ScaledObject", "listKind": "ScaledObjectList", "plural": "scaledobjects"},
+        "versions": [
+            {
+                "name": "v1alpha1",
+                "served": True,
+                "storage": True,
+                "subresources": {"status": {}},
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {"spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+                    }
+                },
+            }
+        ],
+    },
+}
+"""As much of KEDA as an API server knows of it. KEDA's own definition takes these manifests as well, as another test
+shows (test_manifests_valid)."""
+
+
+@pytest.fixture(scope="module")
+def http(own_api_server: ApiServer) -> Iterator[httpx.Client]:
+    with own_api_server.http() as client:
+        yield client
+
+
+@pytest.fixture
+def keda(http: httpx.Client) -> Iterator[None]:
+    with keda_installed(http):
+        yield
+
+
+@contextlib.contextmanager
+def keda_installed(http: httpx.Client) -> Iterator[None]:
+    """Make the API server serve ScaledObjects for a while."""
+    http.post(DEFINITIONS, json=KEDA_DEFINITION).raise_for_status()
+    until(lambda: serves(http, "keda.sh/v1alpha1"), "ScaledObjects are served")
+    yield
+    http.delete(f"{DEFINITIONS}/scaledobjects.keda.sh").raise_for_status()
+    until(lambda: not serves(http, "keda.sh/v1alpha1"), "ScaledObjects are served no longer")
+
+
+def serves(http: httpx.Client, api_version: str) -> bool:
+    return http.get(f"/apis/{api_version}").status_code == 200
+
+
+@contextlib.contextmanager
+def operator_of(own_api_server: ApiServer, namespace: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Operator]:
+    monkeypatch.setattr(operator_stack, "CONFIG", KEDA)
+    with at_work(own_api_server, namespace) as operator:
+        yield operator
+
+
+@pytest.fixture
+def operator(own_api_server: ApiServer, namespace: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Operator]:
+    """An operator that may use KEDA."""
+    with operator_of(own_api_server, namespace, monkeypatch) as operator:
+        yield operator
+
+
+@dataclass
+class Replicas:
+    """Every number of replicas that a Deployment was ever asked for, as a watch tells them."""
+
+    operator: Operator
+    name: str
+    seen: list[int] = field(default_factory=list)
+
+    def __enter__(self) -> Replicas:
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+        until(lambda: self.seen, f"the replicas of {self.name} are watched")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+
+    def _watch(self) -> None:
+        for event in self.operator.watching.watch("apps/v1", "Deployment", self.operator.namespace):
+            if self._ended.is_set():
+                return
+            if event.object.get("metadata", {}).get("name") == self.name:
+                replicas = event.object["spec"]["replicas"]
+                if self.seen[-1:] != [replicas]:
+                    self.seen.append(replicas)
+
+
+def scale(http: httpx.Client, operator: Operator, name: str, replicas: int) -> None:
+    """Do what an autoscaler does: read the scale, write it, by the name of kube-controller-manager."""
+    path = f"/apis/apps/v1/namespaces/{operator.namespace}/deployments/{name}/scale"
+
+    def written() -> bool:
+        found = http.get(path).raise_for_status().json()
+        found["spec"]["replicas"] = replicas
+        return http.put(path, json=found, params={"fieldManager": "kube-controller-manager"}).status_code == 200
+
+    until(written, f"{name} is scaled to {replicas}")
+
+
+def replicas_of(operator: Operator, name: str = NAME) -> int | None:
+    found = operator.cluster.get(operator.key("Deployment", name))
+    return found["spec"]["replicas"] if found is not None else None
+
+
+def image_of(operator: Operator) -> str:
+    found = operator.cluster.get(operator.key("Deployment", NAME)) or {}
+    return str(found["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+def rejections(operator: Operator, name: str = NAME) -> list[Manifest]:
+    return [r.data for r in operator.events.read(operator.stream(name)) if r.type == "ObjectRejected"]
+
+
+def bounds(operator: Operator, suffix: str = "") -> tuple[int, int] | None:
+    found = operator.cluster.get(operator.key("ScaledObject", f"{NAME}{suffix}", SCALED_OBJECT[1]))
+    return (found["spec"]["minReplicaCount"], found["spec"]["maxReplicaCount"]) if found is not None else None
+
+
+def test_scaling_by_hand_is_undone_where_no_autoscaler_is_asked_for(operator: Operator, http: httpx.Client) -> None:
+    operator.put(lgp_manifest(operator.namespace, NAME, serverSpec={"replicas": 2}, **QUIET))
+    until(lambda: operator.available(NAME), "it is available")
+    operator.quiet(NAME, 1.0)
+
+    scale(http, operator, NAME, 4)
+
+    until(lambda: replicas_of(operator) == 2, "there are two again")
+    operator.quiet(NAME, 1.0)
+    assert operator.drifts(NAME) == [("Deployment", "edited")]
+
+
+def test_the_replicas_are_the_autoscalers_from_first_to_last(
+    operator: Operator, own_api_server: ApiServer, http: httpx.Client, keda: None
+) -> None:
+    namespace = operator.namespace
+    operator.put(lgp_manifest(namespace, NAME, serverSpec={"replicas": 3}, **QUIET))
+    until(lambda: operator.available(NAME), "it is available")
+    operator.quiet(NAME, 1.0)
+
+    with Replicas(operator, NAME) as replicas:
+        # autoscaling is switched on: three replicas were ours, and stay
+        operator.put(lgp_manifest(namespace, NAME, serverSpec={"replicas": 3}, autoscaling=BOUNDS, **QUIET))
+        until(lambda: operator.condition(NAME, "Autoscaling").get("status") == "True", "it is autoscaled")
+        operator.quiet(NAME, 1.0)
+        assert (bounds(operator), bounds(operator, "-queue")) == ((2, 8), (1, 20))
+        scale(http, operator, NAME, 5)
+        until(lambda: replicas.seen == [3, 5], "the autoscaler's number holds")
+
+        # an edit by hand of another field of the same Deployment is undone
+        edit = {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 7, "containers": [edited(operator)]}}}}
+        operator.watching.patch(operator.key("Deployment", NAME), edit)
+        until(lambda: operator.drifts(NAME) == [("Deployment", "edited")], "the edit is drift")
+        until(lambda: image_of(operator).endswith("hello:r1"), "the image is as it was")
+
+        # a new revision, a resync, another operator process
+        operator.put(lgp_manifest(namespace, NAME, "r2", serverSpec={"replicas": 1}, autoscaling=BOUNDS, **QUIET))
+        until(lambda: operator.available(NAME, 3), "r2 is available")
+        with Operator(own_api_server.kubeconfig, namespace, events=operator.events) as another:
+            operator.events.mark_dirty(operator.stream(NAME))
+            operator.quiet(NAME, 1.0)
+            another.put(lgp_manifest(namespace, NAME, "r3", autoscaling=BOUNDS, **QUIET))
+            until(lambda: operator.available(NAME, 4), "r3 is available")
+        assert image_of(operator).endswith("hello:r3")
+
+        # a Deployment that somebody deletes comes back as it was
+        uid = operator.uid(operator.key("Deployment", NAME))
+        operator.watching.delete(operator.key("Deployment", NAME))
+        until(lambda: operator.uid(operator.key("Deployment", NAME)) not in (None, uid), "it is back")
+        operator.quiet(NAME, 1.0)
+        assert replicas.seen == [3, 5]
+
+        # autoscaling is switched off: the autoscalers go, and the LGP's number counts again
+        off = {"enabled": False}  # to leave it out is refused by Kubernetes before 1.22
+        operator.put(lgp_manifest(namespace, NAME, "r3", serverSpec={"replicas": 4}, autoscaling=off, **QUIET))
+        until(lambda: replicas.seen == [3, 5, 4], "four, as asked")
+        until(lambda: bounds(operator) is None and bounds(operator, "-queue") is None, "no autoscaler is left")
+        until(lambda: operator.condition(NAME, "Autoscaling") == {}, "and nothing is said of them")
+
+
+def edited(operator: Operator) -> Manifest:
+    """The container of the API server with another image."""
+    found = operator.cluster.get(operator.key("Deployment", NAME)) or {}
+    return {**found["spec"]["template"]["spec"]["containers"][0], "image": "somebody/else"}
+
+
+def test_a_cluster_without_keda_is_told_and_mends_when_keda_comes_goes_and_comes_again(
+    operator: Operator, http: httpx.Client
+) -> None:
+    """It rolls out all the same, at the fewest replicas that are asked for."""
+    operator.put(lgp_manifest(operator.namespace, NAME, autoscaling=BOUNDS, **QUIET))
+    until(lambda: operator.available(NAME), "it is available")
+    operator.quiet(NAME, 1.0)
+
+    condition = operator.condition(NAME, "Autoscaling")
+    assert (condition["status"], condition["reason"]) == ("False", "KindNotServed")
+    assert "install KEDA" in condition["message"]
+    assert "operator.kedaEnabled: false" in condition["message"]
+    assert operator.condition(NAME, "Degraded")["status"] == "False"
+    assert (replicas_of(operator), replicas_of(operator, f"{NAME}-queue")) == (2, 1)
+    assert "does not serve ScaledObject keda.sh/v1alpha1" in rejections(operator)[0]["message"]
+    assert len(rejections(operator)) == 2, "once for each, and not again at once"
+    rejected = operator.state(NAME).rejected.values()
+    assert all(one.retry_at is not None and one.retry_at - one.at >= timedelta(seconds=30) for one in rejected)
+
+    for _ in range(2):
+        with keda_installed(http):
+            until(lambda: bounds(operator) == (2, 8), "the autoscaler is made")
+            until(lambda: operator.condition(NAME, "Autoscaling").get("status") == "True", "which is told")
+            operator.quiet(NAME, 1.0)
+        until(lambda: operator.condition(NAME, "Autoscaling")["reason"] == "KindNotServed", "its loss is told", 90)
+        assert operator.available(NAME)
+
+    operator.watching.delete(operator.key("LGP", NAME, "apps.langchain.ai/v1alpha1"))
+    until(lambda: operator.state(NAME).life is Life.PRUNED, "it is pruned without KEDA as well")
+
+
+def test_autoscalers_go_with_their_lgp(operator: Operator, keda: None) -> None:
+    operator.put(lgp_manifest(operator.namespace, NAME, autoscaling=BOUNDS, **QUIET))
+    until(lambda: bounds(operator) == (2, 8), "the autoscaler is there")
+
+    operator.watching.delete(operator.key("LGP", NAME, "apps.langchain.ai/v1alpha1"))
+
+    until(lambda: operator.state(NAME).life is Life.PRUNED, "it is pruned")
+    assert (bounds(operator), bounds(operator, "-queue")) == (None, None)
+
+
+# --- from the control plane
+
+
+@pytest.fixture
+def plane() -> Iterator[ControlPlane]:
+    with ControlPlane({test_listener.KEY: test_listener.WORKSPACE}) as plane:
+        yield plane
+
+
+def test_a_deployment_that_may_grow_is_autoscaled_or_says_why_not(
+    plane: ControlPlane, own_api_server: ApiServer, http: httpx.Client, namespace: str
+) -> None:
+    """From the control plane's `min_scale` and `max_scale` to the HorizontalPodAutoscaler; DEPLOYED in any case."""
+    spec = {"cpu": 0.5, "memory_mb": 512, "min_scale": 2, "max_scale": 5, "queue_max_scale": 7}
+    with (
+        test_listener.at_work(plane, own_api_server, namespace, operator_enabled=True) as both,
+        Kubelet(own_api_server, namespace),
+    ):
+        cluster = both.engine.ports.cluster
+        cluster.create(shared_ingress(namespace))
+        source = {
+            "listener_id": both.engine.settings.stream_name,
+            "listener_config": {"k8s_namespace": namespace},
+            "resource_spec": spec,
+        }
+        deployment_id = both.deploy(source_config=source)
+        until(lambda: both.phase(deployment_id) is Phase.DEPLOYED, "it is deployed")
+
+        name = both.key(deployment_id).name
+        told = [r for r in both.events.read(lgp_stream(namespace, name)) if r.type == "ObjectRejected"]
+        condition = next(c for c in both.lgp(deployment_id)["status"]["conditions"] if c["type"] == "Autoscaling")
+        deployments = {d["metadata"]["name"]: d["spec"] for d in cluster.list("apps/v1", "Deployment", namespace)}
+        assert (deployments[name]["replicas"], deployments[f"{name}-queue"]["replicas"]) == (2, 2)
+        if serves(http, HPA[1]):
+            scalers = {a["metadata"]["name"]: a["spec"] for a in cluster.list(HPA[1], HPA[0], namespace)}
+            assert {key: (a["minReplicas"], a["maxReplicas"]) for key, a in scalers.items()} == {
+                name: (2, 5),
+                f"{name}-queue": (2, 7),
+            }
+            assert (condition["status"], told) == ("True", [])
+        else:
+            assert (condition["status"], condition["reason"]) == ("False", "KindNotServed")
+            assert "1.23" in condition["message"]
+            assert {r.data["reason"] for r in told} == {"KindNotServed"}
+            until(lambda: "KindNotServed" in find(both.events, deployment_id).reason, "`agentplane status` tells")

@@ -1,0 +1,150 @@
+"""Who decides on the number of replicas, and how the decision changes hands; what is told of an autoscaler that is
+missing. The same on API servers: tests/integration/test_autoscaling.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engine import names
+from engine.errors import ObjectRefused
+from engine.operator import scaling
+from engine.operator.config import OperatorConfig, SharedIngress
+from engine.ports import Manifest, ObjectKey
+from tests.unit.operator.world import CONFIG, NAME, NAMESPACE, World, lgp_manifest, shared_ingress
+
+BOUNDS = {"enabled": True, "minReplicas": 2, "maxReplicas": 8}
+KEDA = OperatorConfig(ingress=SharedIngress(hostname="agents.example.com"), keda_enabled=True)
+
+
+def owned_by(manager: str, operation: str = "Apply", **fields: Any) -> dict[str, Any]:
+    return {"manager": manager, "operation": operation, "fieldsV1": {"f:spec": {f"f:{name}": {} for name in fields}}}
+
+
+def live(*entries: dict[str, Any]) -> Manifest:
+    return {"metadata": {"managedFields": list(entries)}}
+
+
+def autoscaled(config: OperatorConfig = CONFIG, world: World | None = None, **bounds: int) -> World:
+    world = world or World(config=config)
+    world.cluster.put(shared_ingress())
+    world.cluster.put(lgp_manifest(autoscaling={**BOUNDS, **bounds}))
+    world.settle()
+    return world
+
+
+def unserved(world: World, kind: str) -> World:
+    """Let the API server know nothing of a kind."""
+
+    def rejects(key: ObjectKey) -> ObjectRefused | None:
+        return ObjectRefused("the server could not find the resource", status=404) if key.kind == kind else None
+
+    world.cluster.rejects = rejects
+    world.cluster.served = lambda api_version, asked: asked != kind  # type: ignore[attr-defined]
+    return world
+
+
+def test_our_claim_on_the_replicas_is_given_up_and_nothing_else() -> None:
+    ours, theirs = owned_by("us", replicas=3, template={}), owned_by("them", "Update", replicas=3)
+
+    assert scaling.without_claim(live(ours, theirs), "us") == [owned_by("us", template={}), theirs]
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [(), (owned_by("us", template={}),), (owned_by("us", "Update", replicas=3),), (owned_by("them", replicas=3),)],
+    ids=["nobody", "ours without it", "ours, not applied", "theirs"],
+)
+def test_where_we_claim_nothing_there_is_nothing_to_give_up(entries: tuple[dict[str, Any], ...]) -> None:
+    assert scaling.without_claim(live(*entries), "us") is None
+
+
+@pytest.mark.parametrize(("config", "queue"), [(CONFIG, 1), (KEDA, 1)], ids=["HPA", "KEDA"])
+def test_a_deployment_starts_with_the_fewest_replicas_and_at_least_one(config: OperatorConfig, queue: int) -> None:
+    world = autoscaled(config, queueMinReplicas=0)
+
+    created = {
+        key.name: manifest["spec"] for key, manifest in world.cluster.objects.items() if key.kind == "Deployment"
+    }
+    assert "replicas" not in created[NAME]
+    scalers = [m for k, m in world.cluster.objects.items() if scaling.is_autoscaler(k)]
+    assert scaling.first_replicas(NAME, scalers) == 2
+    assert scaling.first_replicas(f"{NAME}-queue", scalers) == queue
+    assert scaling.first_replicas("another", scalers) == 1
+
+
+def test_what_an_autoscaler_scales_is_no_drift_and_what_somebody_else_does_is() -> None:
+    world = autoscaled()
+    scale(world, 5)
+    world.settle()
+    assert "DriftDetected" not in world.types()
+
+    world.cluster.put(lgp_manifest(autoscaling={"enabled": False}))
+    world.settle()
+    scale(world, 5)
+    world.settle()
+    (drifted,) = [r.data for r in world.events.read(names.lgp_stream(NAMESPACE, NAME)) if r.type == "DriftDetected"]
+    assert drifted["detail"] == "it was scaled to 5, not 1"
+    assert world.cluster.objects[world.cluster.find("Deployment")]["spec"]["replicas"] == 1
+
+
+def scale(world: World, replicas: int) -> None:
+    """Change the replicas as the scale subresource of an old Kubernetes does: without a trace in managedFields."""
+    manifest = world.cluster.objects[world.cluster.find("Deployment")]
+    managed = manifest["metadata"]["managedFields"]
+    world.cluster.put({**manifest, "spec": {**manifest["spec"], "replicas": replicas}}, managed=managed)
+
+
+def test_autoscalers_that_are_no_longer_asked_for_go_before_anything_else_is_written() -> None:
+    world = autoscaled()
+    before = len(world.cluster.calls)
+    world.cluster.put(lgp_manifest(autoscaling={"enabled": False}))
+    world.settle()
+
+    made = [(verb, key) for verb, key in world.cluster.calls[before:] if verb in ("apply", "delete")]
+    assert made[:3] == [
+        ("delete", f"HorizontalPodAutoscaler {NAMESPACE}/{NAME}"),
+        ("delete", f"HorizontalPodAutoscaler {NAMESPACE}/{NAME}-queue"),
+        ("apply", f"Deployment {NAMESPACE}/{NAME}"),
+    ]
+    status = world.state().status["conditions"]
+    assert "Autoscaling" not in {condition["type"] for condition in status}
+
+
+@pytest.mark.parametrize(
+    ("config", "kind", "mend"),
+    [(CONFIG, "HorizontalPodAutoscaler", "1.23 or newer"), (KEDA, "ScaledObject", "install KEDA")],
+)
+def test_a_kind_that_is_not_served_is_told_with_the_mend_and_holds_nothing_up(
+    config: OperatorConfig, kind: str, mend: str
+) -> None:
+    world = autoscaled(world=unserved(World(config=config), kind))
+
+    told = world.condition("Autoscaling")
+    assert (told["status"], told["reason"]) == ("False", "KindNotServed")
+    assert mend in told["message"]
+    assert world.condition("Available")["status"] == "True"
+    assert world.condition("Degraded")["status"] == "False"
+    assert world.state().last_reason.startswith("KindNotServed: ")
+    assert world.types().count("ObjectRejected") == 2
+
+    world.settle(100)
+    assert world.types().count("ObjectRejected") == 2 * 3, "after 30 and 60 seconds more"
+    world.cluster.rejects = lambda key: None
+    world.settle(150)
+    assert world.condition("Autoscaling")["status"] == "True"
+    assert world.state().last_reason == ""
+
+
+def test_an_autoscaler_that_is_rejected_for_another_reason_is_told_apart() -> None:
+    world = World()
+    refusal = ObjectRefused("exceeded quota", reason="Forbidden", status=403)
+    world.cluster.rejects = lambda key: refusal if scaling.is_autoscaler(key) else None
+    autoscaled(world=world)
+
+    told = world.condition("Autoscaling")
+    assert (told["status"], told["reason"]) == ("False", "ObjectRejected")
+    assert "exceeded quota" in told["message"]
+    assert world.condition("Degraded")["status"] == "False"
