@@ -49,6 +49,7 @@ BINARIES = ("etcd", "kube-apiserver", "kube-controller-manager")
 CONTROLLERS = (
     "deployment",
     "garbagecollector",
+    "job",
     "namespace",
     "pvc-protection",
     "replicaset",

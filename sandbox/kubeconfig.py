@@ -14,14 +14,8 @@ import yaml
 
 def read_kubeconfig(kubeconfig: Path) -> tuple[str, dict[str, str], ssl.SSLContext | bool]:
     """Return URL, headers and TLS context of the current context. ValueError when it does not describe a cluster."""
-    config = yaml.safe_load(kubeconfig.read_text())
-    try:
-        context = _named(config, "contexts", config["current-context"])["context"]
-        cluster = _named(config, "clusters", context["cluster"])["cluster"]
-        server: str = cluster["server"]
-        user = _named(config, "users", context["user"])["user"] if context.get("user") else {}
-    except (KeyError, TypeError, StopIteration) as error:
-        raise ValueError(f"kubeconfig {kubeconfig} has no usable current context ({error!r})") from error
+    cluster, user = _current(kubeconfig)
+    server: str = cluster["server"]
     headers: dict[str, str] = {}
     if token := _token(user, kubeconfig.parent):
         headers["Authorization"] = f"Bearer {token}"
@@ -31,6 +25,23 @@ def read_kubeconfig(kubeconfig: Path) -> tuple[str, dict[str, str], ssl.SSLConte
     elif user.get("exec") or user.get("auth-provider"):
         raise ValueError(f"kubeconfig {kubeconfig}: credential plugins are not supported, use a token")
     return server, headers, _tls(cluster, user, kubeconfig.parent) if server.startswith("https") else False
+
+
+def current_cluster(kubeconfig: Path) -> dict[str, Any]:
+    """Return the cluster of the current context as the file has it. ValueError when there is none."""
+    return _current(kubeconfig)[0]
+
+
+def _current(kubeconfig: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    config = yaml.safe_load(kubeconfig.read_text())
+    try:
+        context = _named(config, "contexts", config["current-context"])["context"]
+        cluster = _named(config, "clusters", context["cluster"])["cluster"]
+        user = _named(config, "users", context["user"])["user"] if context.get("user") else {}
+        cluster["server"]
+    except (KeyError, TypeError, StopIteration) as error:
+        raise ValueError(f"kubeconfig {kubeconfig} has no usable current context ({error!r})") from error
+    return cluster, user
 
 
 def _named(config: dict[str, Any], section: str, name: str) -> dict[str, Any]:

@@ -72,6 +72,7 @@ async def _run(options: argparse.Namespace) -> None:
         node = Node(
             name=options.node_name,
             api=api,
+            kubeconfig=options.kubeconfig,
             runtime=runtime,
             events=events,
             http=probe_client,

@@ -18,16 +18,17 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import httpx
 
-from sandbox.kubelet import environment, images, probes
+from sandbox.kubelet import environment, execution, images, probes, volumes
 from sandbox.kubelet.api import ApiError
-from sandbox.kubelet.environment import ContainerConfigError
+from sandbox.kubelet.environment import ContainerConfigError, api_server_variables
 from sandbox.kubelet.images import Image, ImageError
 from sandbox.kubelet.node import Node
-from sandbox.kubelet.runtime import Exit, Process, last_lines, listening_port
+from sandbox.kubelet.runtime import Execution, Exit, Process, last_lines
 from sandbox.kubelet.status import ContainerState, running, terminated, waiting
 
 log = logging.getLogger(__name__)
@@ -71,12 +72,12 @@ class ContainerSupervisor:
         """Run until the container is done for good or stopped."""
         while not self._stopping.is_set():
             image = await self._pull()
-            env = await self._configure() if image else None
-            if image is None or env is None:
+            run = await self._configure(image) if image else None
+            if image is None or run is None:
                 return
             if image.folder is None:
                 return await self._stand_in(image)
-            await self._run_once(image, env)
+            await self._run_once(image.folder, run)
             if not self._restarts() or not await self._back_off():
                 return
 
@@ -117,10 +118,10 @@ class ContainerSupervisor:
             return Image(reference=reference, image_id=image.image_id, folder=None)
         return image
 
-    async def _configure(self) -> dict[str, str] | None:
+    async def _configure(self, image: Image) -> Execution | None:
         while True:
             try:
-                return await environment.resolve(self._pod, self._spec, self._node.lookup)
+                return await self._execution(image)
             except ContainerConfigError as error:
                 self._event("Warning", "Failed", f"Error: {error}")
                 self._wait_because("CreateContainerConfigError", str(error))
@@ -128,6 +129,15 @@ class ContainerSupervisor:
                 log.info("%s: cannot read its configuration yet: %s", self._title, error)
             if not await self._pause(CONFIG_RETRY_SECONDS):
                 return None
+
+    async def _execution(self, image: Image) -> Execution:
+        env = await environment.resolve(self._pod, self._spec, self._node.lookup)
+        home = self._node.runtime.home(self._pod, self.state.name)
+        if image.program is None:
+            return execution.of_agent_server(self._spec, env, home=home, port=self._local_port)
+        mounts = await volumes.mount(self._node, self._pod, self._spec)
+        env = {**api_server_variables(self._node.api.server), **env}
+        return execution.of_program(image.program, self._spec, env, home=home, port=self._local_port, mounts=mounts)
 
     async def _stand_in(self, image: Image) -> None:
         self.state.container_id = f"sandbox://stand-in-{self._pod['metadata']['uid']}-{self.state.name}"
@@ -142,16 +152,12 @@ class ContainerSupervisor:
         await self._stopping.wait()
         self._ended(Exit(code=0, signal=None, finished_at=datetime.now(UTC)), started, "")
 
-    async def _run_once(self, image: Image, env: dict[str, str]) -> None:
-        assert image.folder is not None
+    async def _run_once(self, folder: Path, run: Execution) -> None:
         state = self.state
-        self.ports = {listening_port(env): self._local_port}
+        self.ports = run.ports
         state.container_id = f"sandbox://{self._pod['metadata']['uid']}-{state.name}-{state.restarts}"
         try:
-            process = await self._node.runtime.start(
-                folder=image.folder, pod=self._pod, container=self._spec, env=env, attempt=state.restarts,
-                port=self._local_port,
-            )  # fmt: skip
+            process = await self._node.runtime.start(folder=folder, pod=self._pod, run=run, attempt=state.restarts)
         except OSError as error:
             message = f"failed to start container {state.name}: {error}"
             self._event("Warning", "Failed", f"Error: {message}")
@@ -159,20 +165,21 @@ class ContainerSupervisor:
             self._ended(Exit(code=START_ERROR, signal=None, finished_at=now), now, message, reason="StartError")
             return
         self._process = process
-        log.info("%s: started as process %d on port %d", self._title, process.pid, self._local_port)
+        where = ", ".join(map(str, run.ports.values())) or "none of ours"
+        log.info("%s: started as process %d on port %s", self._title, process.pid, where)
         state.state = running(process.started_at)
         state.started = "startupProbe" not in self._spec
         state.ready = state.started and "readinessProbe" not in self._spec
         self._event("Normal", "Started", f"Started container {state.name}")
         self._changed()
-        ended = await self._attend(process, env)
+        ended = await self._attend(process, run)
         self._ended(ended, process.started_at, last_lines(process.log) if ended.code else "")
         log.info("%s: ended with code %d", self._title, ended.code)
 
-    async def _attend(self, process: Process, env: dict[str, str]) -> Exit:
+    async def _attend(self, process: Process, run: Execution) -> Exit:
         """Probe the process until it ends or must end."""
         unhealthy = asyncio.Event()
-        watching = asyncio.create_task(self._probe(env, unhealthy))
+        watching = asyncio.create_task(self._probe(run, unhealthy))
         watching.add_done_callback(self._probing_failed)
         stopping = asyncio.create_task(self._stopping.wait())
         failing = asyncio.create_task(unhealthy.wait())
@@ -191,15 +198,16 @@ class ContainerSupervisor:
         self._event("Normal", "Killing", f"Container {self.state.name} failed its probe, will be restarted")
         return await process.stop(float(self._pod["spec"].get("terminationGracePeriodSeconds") or 0))
 
-    async def _probe(self, env: dict[str, str], unhealthy: asyncio.Event) -> None:
-        target = probes.Target(container=self._spec, env=env, ports=self.ports, http=self._node.http)
+    async def _probe(self, run: Execution, unhealthy: asyncio.Event) -> None:
+        home = self._node.runtime.home(self._pod, self.state.name)
+        target = probes.Target(container=run.container, env=run.env, ports=run.ports, http=self._node.http, cwd=home)
         cap = self._node.timing.probe_cap
         kinds: dict[str, Callable[[bool, str], None]] = {
             "readinessProbe": lambda healthy, why: self._readiness(healthy, why),
             "livenessProbe": lambda healthy, why: self._liveness(healthy, why, unhealthy),
         }
         async with asyncio.TaskGroup() as group:
-            if probe := self._spec.get("startupProbe"):
+            if probe := run.container.get("startupProbe"):
                 started = asyncio.Event()
 
                 def tell(healthy: bool, why: str) -> None:
@@ -215,7 +223,7 @@ class ContainerSupervisor:
                 self.state.ready = "readinessProbe" not in self._spec
                 self._changed()
             for name, hear in kinds.items():
-                if probe := self._spec.get(name):
+                if probe := run.container.get(name):
                     group.create_task(probes.watch(probe, target, cap, hear))
 
     def _probing_failed(self, watching: asyncio.Task[None]) -> None:

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 Kind = Literal["secrets", "configmaps"]
 # Reads one object of a namespace; None when there is none.
@@ -44,6 +45,13 @@ def expand(text: str, env: Mapping[str, str]) -> str:
         return env.get(name, match[0])
 
     return _REFERENCE.sub(replace, text)
+
+
+def api_server_variables(url: str) -> dict[str, str]:
+    """What a program finds the API server by."""
+    parts = urlsplit(url)
+    port = parts.port or {"https": 443, "http": 80}[parts.scheme]
+    return {"KUBERNETES_SERVICE_HOST": parts.hostname or "", "KUBERNETES_SERVICE_PORT": str(port)}
 
 
 async def resolve(pod: dict[str, Any], container: dict[str, Any], lookup: Lookup) -> dict[str, str]:

@@ -3,17 +3,27 @@
 There is no registry here. `sandbox.local/<app>` names the folder `<images>/<app>`; tag and digest are part of the
 reference and of the reported image id, but do not select content. Infrastructure that an Agent Server on the
 in-memory runtime never contacts is stood in for. Everything else cannot be pulled.
+
+A folder with a `langgraph.json` is an Agent Server. One with an `image.json` is any other program, which says there
+what a Dockerfile would:
+
+    {"env": {"PYTHONPATH": "{home}"}, "command": ["python", "serve.py", "{port}"]}
+
+Both may be left out; `{home}` is the container's own copy of the folder, `{port}` the local port to listen on.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 LOCAL_REGISTRY = "sandbox.local"
 AGENT_CONFIG = "langgraph.json"
+PROGRAM_CONFIG = "image.json"
 QUEUE_ENTRYPOINT = "/storage/queue_entrypoint.sh"
 
 # Last path component of a repository that is infrastructure.
@@ -38,6 +48,19 @@ class ImageError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Program:
+    """What an image that is no Agent Server sets and starts, unless the pod says otherwise."""
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    # ENTRYPOINT: what a pod's `command` replaces and its `args` follow.
+    command: tuple[str, ...] = ()
+
+    @property
+    def is_told_its_port(self) -> bool:
+        return any("{port}" in word for word in self.command)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Image:
     """A resolved image."""
 
@@ -47,6 +70,8 @@ class Image:
     image_id: str
     # The folder to run, None for a stand-in.
     folder: Path | None
+    # None for an Agent Server and for a stand-in.
+    program: Program | None = None
 
 
 def resolve(reference: str, images: Path) -> Image:
@@ -63,14 +88,16 @@ def resolve(reference: str, images: Path) -> Image:
     registry, _, app = repository.partition("/")
     if registry == LOCAL_REGISTRY:
         folder = images / app
-        if "/" in app or not (folder / AGENT_CONFIG).is_file():
-            known = sorted(path.parent.name for path in images.glob(f"*/{AGENT_CONFIG}"))
+        if "/" in app or not any((folder / config).is_file() for config in (AGENT_CONFIG, PROGRAM_CONFIG)):
+            known = sorted(
+                path.parent.name for path in images.glob("*/*") if path.name in (AGENT_CONFIG, PROGRAM_CONFIG)
+            )
             raise ImageError(
                 "ErrImagePull",
                 f'failed to pull image "{reference}": {repository}: not found '
                 f"(images of this node: {', '.join(known) or 'none'})",
             )
-        return Image(reference=reference, image_id=image_id, folder=folder)
+        return Image(reference=reference, image_id=image_id, folder=folder, program=_program(folder))
     if repository.rsplit("/", 1)[-1] in INFRASTRUCTURE:
         return Image(reference=reference, image_id=image_id, folder=None)
     raise ImageError(
@@ -78,6 +105,14 @@ def resolve(reference: str, images: Path) -> Image:
         f'failed to pull image "{reference}": this node has no registry to pull from; '
         f"it runs {LOCAL_REGISTRY}/<app> and stands in for {', '.join(sorted(INFRASTRUCTURE))}",
     )
+
+
+def _program(folder: Path) -> Program | None:
+    config = folder / PROGRAM_CONFIG
+    if not config.is_file():
+        return None
+    said = json.loads(config.read_text())
+    return Program(env=said.get("env") or {}, command=tuple(said.get("command") or ()))
 
 
 def is_queue_worker(command: list[str]) -> bool:

@@ -45,6 +45,8 @@ class Node:
 
     name: str
     api: Api
+    # Of this node itself, whose cluster is that of its Pods.
+    kubeconfig: Path
     runtime: Runtime
     events: EventRecorder
     # For probes: no redirects, no proxy, no connection kept.

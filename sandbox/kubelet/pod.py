@@ -56,6 +56,7 @@ class PodWorker:
         self._status: dict[str, Any] = pod.get("status") or {}
         self._annotations = pod["metadata"].get("annotations") or {}
         self._dirty = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._ending = asyncio.Event()
         self._gone = asyncio.Event()
         self._ports: list[int] = []
@@ -164,6 +165,9 @@ class PodWorker:
             supervisor.stop(0 if self._gone.is_set() else max(deadline - time.monotonic(), 0))
         with contextlib.suppress(Exception):  # told by _work_failed
             await working
+        # Whoever watches learns how the containers ended.
+        with contextlib.suppress(ApiError, httpx.HTTPError):
+            await self._write()
         await self._delete()
 
     async def _drain(self, deadline: float) -> None:
@@ -213,6 +217,10 @@ class PodWorker:
                 self._dirty.set()
 
     async def _write(self) -> None:
+        async with self._writing:
+            await self._write_changes()
+
+    async def _write_changes(self) -> None:
         uid = {"uid": self.uid}
         wanted = {LOG_ANNOTATION: self._log_url(), PORTS_ANNOTATION: self._port_map()}
         if any(self._annotations.get(key) != value for key, value in wanted.items()):

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -58,10 +60,12 @@ class Target:
     """Where a container's probes go."""
 
     container: dict[str, Any]
+    # The whole environment, for commands; and where they run.
     env: dict[str, str]
     # Port inside the container → local port.
     ports: dict[int, int]
     http: httpx.AsyncClient
+    cwd: Path | None = None
 
     def local_port(self, port: int | str) -> int:
         """The local port for a port number or name of the container."""
@@ -147,12 +151,15 @@ def _tcp_socket(action: dict[str, Any], target: Target) -> Ask:
 
 
 def _exec(action: dict[str, Any], target: Target) -> Ask:
-    command = [expand(part, target.env) for part in action.get("command") or ()]
+    command = [expand(part, target.env) for part in action.get("command") or ()] or [""]
+    executable = shutil.which(command[0], path=target.env.get("PATH")) or command[0]
 
     async def ask() -> str | None:
         null = asyncio.subprocess.DEVNULL
         try:
-            child = await asyncio.create_subprocess_exec(*command, stdin=null, stdout=null, stderr=null, env=target.env)
+            child = await asyncio.create_subprocess_exec(
+                executable, *command[1:], stdin=null, stdout=null, stderr=null, env=target.env, cwd=target.cwd
+            )
         except OSError as error:
             return f"exec {command[:1]}: {error}"
         try:

@@ -77,6 +77,19 @@ def command_line(container: dict[str, Any], env: dict[str, str], port: int) -> l
 
 
 @dataclass(frozen=True, kw_only=True)
+class Execution:
+    """What a container comes down to on this machine."""
+
+    # Its spec; probes ask what runs here.
+    container: dict[str, Any]
+    command: list[str]
+    # All of it.
+    env: dict[str, str]
+    # Port inside the container → local port.
+    ports: dict[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Exit:
     """How a container's process ended."""
 
@@ -91,6 +104,8 @@ class Runtime:
 
     def __init__(self, state: Path) -> None:
         self._folders = state / "pods"
+        self._volumes = state / "volumes"
+        self._claims = state / "claims"
         self._logs = state / "logs"
         # What an earlier life left behind; its processes died with it.
         shutil.rmtree(self._folders, ignore_errors=True)
@@ -99,20 +114,28 @@ class Runtime:
         self._lifeline, self._held = os.pipe()
         self._running: set[Process] = set()
 
-    async def start(
-        self, *, folder: Path, pod: dict[str, Any], container: dict[str, Any], env: dict[str, str], attempt: int,
-        port: int,
-    ) -> Process:  # fmt: skip
+    def home(self, pod: dict[str, Any], container: str) -> Path:
+        """Where a container's copy of its image lies; its working directory, unless the pod names another."""
+        uid: str = pod["metadata"]["uid"]
+        return self._folders / uid / container
+
+    def volume(self, pod: dict[str, Any], name: str) -> Path:
+        """The folder of a volume that goes with its pod."""
+        return _made(self._volumes / pod["metadata"]["uid"] / name)
+
+    def claim(self, namespace: str, name: str) -> Path:
+        """The folder of a PersistentVolumeClaim, which outlives pods."""
+        return _made(self._claims / namespace / name)
+
+    async def start(self, *, folder: Path, pod: dict[str, Any], run: Execution, attempt: int) -> Process:
         """Run the image `folder` for one container. OSError when its command cannot be executed."""
-        work = self._folders / pod["metadata"]["uid"] / container["name"]
+        work = self.home(pod, run.container["name"])
         await asyncio.to_thread(_copy, folder, work)
-        log = self.log_path(pod, container["name"], attempt)
+        log = self.log_path(pod, run.container["name"], attempt)
         log.parent.mkdir(parents=True, exist_ok=True)
         process = Process(log)
-        command = command_line(container, env, port)
-        full = {**image_environment(work), **env}
-        cwd = Path(container["workingDir"]) if container.get("workingDir") else work
-        await process.start(command, full, cwd if cwd.is_dir() else work, self._lifeline)
+        cwd = Path(run.container["workingDir"]) if run.container.get("workingDir") else work
+        await process.start(run.command, run.env, cwd if cwd.is_dir() else work, self._lifeline)
         self._running.add(process)
         process.exited.add_done_callback(lambda _: self._running.discard(process))
         return process
@@ -124,7 +147,8 @@ class Runtime:
 
     def forget(self, pod: dict[str, Any]) -> None:
         """Remove a pod's folders. Its logs stay, for people who come too late."""
-        shutil.rmtree(self._folders / pod["metadata"]["uid"], ignore_errors=True)
+        for folder in (self._folders, self._volumes):
+            shutil.rmtree(folder / pod["metadata"]["uid"], ignore_errors=True)
 
     async def close(self, grace: float) -> None:
         """End every container: SIGTERM, SIGKILL after `grace` seconds."""
@@ -216,6 +240,11 @@ def last_lines(log: Path, lines: int = MESSAGE_LINES, limit: int = MESSAGE_BYTES
         return ""
     kept = [line.rstrip() for line in _ESCAPES.sub("", text).splitlines() if line.strip()][-lines:]
     return "\n".join(kept).encode()[-limit:].decode(errors="ignore")
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _copy(image: Path, work: Path) -> None:
