@@ -3,21 +3,26 @@
 Settings come from the environment (`engine.settings`); a mistake in them is said in one line each, with exit code 2.
 
 A worker takes no message before its configuration is recorded in the event log, and waits for a Redis that is away. On
-SIGTERM it takes no more messages, lets each running task finish the act it is in (the stream stays dirty, so another
-worker goes on), hands back what it had reserved, and ends.
+SIGTERM it takes no more messages, lets each running task finish the act it is in, hands back what is left to do, and
+ends. A task that takes longer than the grace period allows is handed back in the middle of its act: acts may run twice,
+and another worker goes on once the lock has run out.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
+import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import structlog
 from celery import Celery, signals  # type: ignore[import-untyped]
 from celery.utils.nodenames import default_nodename, host_format  # type: ignore[import-untyped]
+from celery.worker import state  # type: ignore[import-untyped]
 
 from engine import bootstrap, telemetry
 from engine.errors import LogUnavailable, SettingsError
@@ -31,6 +36,10 @@ log = structlog.get_logger(__name__)
 WORKERS = ("listener", "operator")
 THREADS = 16
 """Tasks that a worker runs at once, unless told otherwise."""
+GRACE = 30.0
+"""Seconds from SIGTERM to the end at most, unless told otherwise: Kubernetes' own terminationGracePeriodSeconds."""
+HAND_BACK_SECONDS = 5.0
+"""Of the grace period, kept for handing back what does not finish."""
 REDIS_AGAIN_SECONDS = 1.0
 """Between two attempts to reach Redis at the start."""
 
@@ -49,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m workers", description="Processes that Celery runs.")
     parser.add_argument("process", choices=[*WORKERS, "flower"])
     parser.add_argument("--threads", type=int, default=THREADS, help=f"tasks at once (default {THREADS})")
+    parser.add_argument(
+        "--grace", type=float, default=GRACE, help=f"seconds to end in, after SIGTERM (default {GRACE:g})"
+    )
     parser.add_argument("--check", action="store_true", help="say whether that worker on this machine is alive")
     options = parser.parse_args(arguments)
     try:
@@ -64,12 +76,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quieten()
     if options.process == "flower":
         return flower(settings)
-    return work(settings, options.process, options.threads)
+    return work(settings, options.process, options.threads, grace=options.grace)
 
 
-def work(settings: Settings, process: str, threads: int, engine: bootstrap.Engine | None = None) -> int:
-    """Run a worker. `engine` takes the place of the one that the settings describe."""
-    app = build(settings)
+def work(
+    settings: Settings, process: str, threads: int, engine: bootstrap.Engine | None = None, grace: float = GRACE
+) -> int:
+    """Run a worker. `engine` takes the place of the one that the settings describe; `grace` is seconds."""
+    app = build(settings, process)
     dispatcher = CeleryDispatcher(settings, app)
     engine = engine or bootstrap.build(settings, dispatcher)
     tasks.register(app, lambda: engine, dispatcher)
@@ -79,7 +93,7 @@ def work(settings: Settings, process: str, threads: int, engine: bootstrap.Engin
         telemetry.serve_metrics(settings.metrics_port, engine.events, dispatcher.waiting)
     record_configuration(engine)
     try:
-        return run_worker(app, settings, process, threads)
+        return run_worker(app, settings, process, threads, engine.stopping, grace)
     finally:
         engine.close()
 
@@ -95,7 +109,9 @@ def record_configuration(engine: bootstrap.Engine) -> None:
             time.sleep(REDIS_AGAIN_SECONDS)
 
 
-def run_worker(app: Celery, settings: Settings, process: str, threads: int) -> int:
+def run_worker(
+    app: Celery, settings: Settings, process: str, threads: int, stopping: threading.Event, grace: float
+) -> int:
     """Consume until told to stop; return the exit code."""
     queues = [queue_name(settings, queue) for queue in served_queues(settings, process)]
     worker = app.Worker(
@@ -109,8 +125,20 @@ def run_worker(app: Celery, settings: Settings, process: str, threads: int) -> i
         quiet=True,
     )
     signals.worker_ready.connect(lambda **_: log.info("ready", queues=queues, threads=threads), weak=False)
+    threading.Thread(target=end_in_time, args=(worker, stopping, grace), name="grace period", daemon=True).start()
     worker.start()
     return int(worker.exitcode or 0)
+
+
+def end_in_time(worker: Any, stopping: threading.Event, grace: float) -> None:
+    """End this process before `grace` seconds have passed since it was told to, whatever its tasks are waiting for."""
+    stopping.wait()
+    time.sleep(max(grace - HAND_BACK_SECONDS, grace / 2))
+    log.warning("ends in the middle of an act", grace=grace, tasks=len(state.active_requests))
+    try:
+        worker.consumer.hand_back()
+    finally:
+        os._exit(1)
 
 
 def flower(settings: Settings) -> int:

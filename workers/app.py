@@ -4,9 +4,11 @@ Celery carries requests to look at a stream, nothing more: which work there is, 
 log. So a message may be lost (a sweep makes it good), come twice or late (the second look finds nothing to do), and no
 result is kept. From that follow the choices here:
 
-- *Late acknowledgement*, and a visibility timeout far above the longest task: a message is handed out again only when
-  its worker is really gone. Nobody waits for that, though: the stream of a worker that was killed is dirty, so the
-  sweep asks for it again as soon as the lock of the dead has run out.
+- *Late acknowledgement*, and a visibility timeout as long as the longest hold of a lock: a message is handed out again
+  when its worker is gone, or stuck. Nobody waits for that, though: the stream of a worker that was killed is dirty, so
+  the sweep asks for it again as soon as the lock of the dead has run out.
+- *A hash of unacknowledged messages for each kind of worker*, so that whoever scales the workers of one kind by what
+  they have in hand does not count the other's. Who only sends has none.
 - *No prefetch*: kombu's prefetch count drifts upwards over a worker's life on Redis, and a worker that hoards messages
   starves the others and makes the queue look empty to whoever scales by its length. `worker_disable_prefetch` caps what
   a worker has reserved at the size of its pool, whatever the count says.
@@ -33,14 +35,16 @@ from typing import Any
 from celery import Celery, signals  # type: ignore[import-untyped]
 from kombu.entity import Exchange, Queue
 
+from engine.keeping import LONGEST_HOLD
 from engine.settings import Settings
 
 CONTROL_PLANE, RECONCILE, OPERATOR = "control-plane", "reconcile", "operator"
 """Queues, without their prefix: polls and sweeps; streams of deployments; streams of LGPs."""
 QUEUES = (CONTROL_PLANE, RECONCILE, OPERATOR)
 
-VISIBILITY_SECONDS = 3600
-"""After which a message whose worker is gone is handed out again; longer than any task takes."""
+VISIBILITY_SECONDS = int(LONGEST_HOLD)
+"""After which an unacknowledged message is handed out again. Until then, what a killed worker had in hand counts as in
+flight; and a task that takes longer has lost its lock, so that its twin does no harm."""
 SOCKET_SECONDS = 10
 """Of silence after which a command to the broker has failed; longer than a blocking read of the queues (1 s)."""
 HEALTH_SECONDS = 10
@@ -62,6 +66,19 @@ def list_key(settings: Settings, queue: str) -> str:
     return key_prefix(settings) + queue_name(settings, queue)
 
 
+def unacknowledged(worker: str) -> dict[str, str]:
+    """Return kombu's names for where workers of this kind, `listener` or `operator`, keep what they have in hand.
+
+    Each kind has its own, so that a scaler can count it, and hands out again what the dead of its own kind held.
+    """
+    return {f"{name}_key": f"{name}.{worker}" for name in ("unacked", "unacked_index", "unacked_mutex")}
+
+
+def in_flight_key(settings: Settings, worker: str) -> str:
+    """Return the key of the hash of messages that workers of this kind have in hand: what a scaler counts."""
+    return key_prefix(settings) + unacknowledged(worker)["unacked_key"]
+
+
 def served_queues(settings: Settings, worker: str) -> list[str]:
     """Return the queues of the `listener` or `operator` worker: an operator that runs alone sweeps, too."""
     if worker == "listener":
@@ -69,15 +86,18 @@ def served_queues(settings: Settings, worker: str) -> list[str]:
     return [OPERATOR] if settings.listener_enabled else [CONTROL_PLANE, OPERATOR]
 
 
-def build(settings: Settings) -> Celery:
-    """Return the app of this installation. Opens no connection."""
+def build(settings: Settings, worker: str | None = None) -> Celery:
+    """Return the app of this installation, for a `listener` or `operator` worker or for who only sends and looks.
+
+    Opens no connection.
+    """
     app = Celery("agentplane", broker=settings.redis_url.get_secret_value(), set_as_current=False)
-    app.conf.update(configuration(settings))
+    app.conf.update(configuration(settings, worker))
     return app
 
 
-def configuration(settings: Settings) -> Mapping[str, Any]:
-    """Return Celery's configuration."""
+def configuration(settings: Settings, worker: str | None = None) -> Mapping[str, Any]:
+    """Return Celery's configuration, for a worker or for who only sends and looks."""
     return {
         # what travels
         "task_serializer": "json",
@@ -110,6 +130,7 @@ def configuration(settings: Settings) -> Mapping[str, Any]:
         "task_publish_retry_policy": {"max_retries": 3, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.5},
         "broker_transport_options": {
             "global_keyprefix": key_prefix(settings),
+            **(unacknowledged(worker) if worker else {}),
             "visibility_timeout": VISIBILITY_SECONDS,
             "priority_steps": [0],
             "queue_order_strategy": "round_robin",

@@ -19,13 +19,18 @@ from celery.worker.consumer import Consumer as CeleryConsumer  # type: ignore[im
 
 
 class Consumer(CeleryConsumer):  # type: ignore[misc]
-    """Celery's consumer, with messages that outlive their connection."""
+    """Celery's consumer, with messages that outlive their connection, and can be handed back."""
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Let go of the lost connection."""
         if self.task_consumer is not None:
             self._outlive(self.task_consumer.channel)
         super().on_connection_error_after_connected(exc)
+
+    def hand_back(self) -> None:
+        """Put what is not acknowledged back into its queue, for a worker that cannot wait for its tasks."""
+        if self.task_consumer is not None:
+            self.task_consumer.channel.qos.restore_unacked()
 
     def _outlive(self, lost: Any) -> None:
         """Make acknowledgements on the `lost` channel go through the one that is in use by then."""

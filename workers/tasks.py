@@ -86,10 +86,16 @@ def surviving(task: str, work: Callable[..., object]) -> Callable[..., None]:
 
 
 def advance_stream(engine: Engine, stream: str) -> None:
-    """Advance `stream`, if it is anybody's. Raises LogUnavailable."""
+    """Advance `stream`, if it is anybody's; what is left because this worker is to end is asked for again.
+
+    Raises LogUnavailable.
+    """
     try:
         advanced = engine.advance(stream)
     except UnknownStream as error:
         log.error("no half of this worker owns the stream", stream=stream, reason=str(error))
         return
     log.debug("advanced", stream=stream, version=advanced.version, acts=advanced.acts, outcome=advanced.outcome)
+    if advanced.outcome == "interrupted":
+        # A message takes the place of ours: another worker goes on without a sweep, and the queue is the backlog.
+        engine.dispatcher.dispatch(stream)

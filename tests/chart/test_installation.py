@@ -16,7 +16,7 @@ from sandbox import envtest
 from tests.chart.rendering import NEEDED, RELEASE, ROOT, UPSTREAM, Values, at, chart, helm, layered, settings_of
 from tests.conftest import ApiServer
 from tests.integration.operator_stack import install_crd, until
-from workers.app import CONTROL_PLANE, RECONCILE, key_prefix, list_key
+from workers.app import CONTROL_PLANE, OPERATOR, RECONCILE, in_flight_key, list_key
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 CRD = f"{CRDS}/lgps.apps.langchain.ai"
@@ -227,9 +227,9 @@ def test_workers_are_scaled_by_keda_where_it_is_and_by_a_number_where_not(
     if not REFERENCE.exists():
         pytest.skip(f"{REFERENCE} is not here")
     install_crd(server)
-    scaled = {"enabled": True, "maxReplicas": 5, "keda": {"enabled": True}}
+    scaled = {"autoscaling": {"enabled": True, "maxReplicas": 5, "keda": {"enabled": True}}}
     password = {"external": {"enabled": True, "connectionUrl": "rediss://me:secret@redis.example:6380/3"}}
-    values = layered(NEEDED, THERE, {"listener": {"autoscaling": scaled}, "redis": password})
+    values = layered(NEEDED, THERE, {"listener": scaled, "operator": {**scaled, "threads": 8}, "redis": password})
     without = releases(namespaces())
     release = without.install(chart(), RELEASE, values)
     assert [m for m in manifests(release) if m["kind"] == "ScaledObject"] == []
@@ -251,17 +251,24 @@ def test_workers_are_scaled_by_keda_where_it_is_and_by_a_number_where_not(
         until(lambda: http.get("/apis/keda.sh/v1alpha1/triggerauthentications").status_code == 200, "and the other")
         namespace = namespaces()
         release = releases(namespace).install(chart(), RELEASE, values)
-        live = http.get(f"/apis/keda.sh/v1alpha1/namespaces/{namespace}/scaledobjects/{RELEASE}-listener").json()
+        live, operator = (
+            http.get(f"/apis/keda.sh/v1alpha1/namespaces/{namespace}/scaledobjects/{RELEASE}-{name}").json()
+            for name in ("listener", "operator")
+        )
         for definition in definitions:
             http.delete(f"{CRDS}/{definition['metadata']['name']}")
 
     assert (live["spec"]["minReplicaCount"], live["spec"]["maxReplicaCount"]) == (3, 5)
     settings = settings_of(manifests(release))
     triggers = [trigger["metadata"] for trigger in live["spec"]["triggers"]]
-    assert [trigger["listName"] for trigger in triggers] == [
-        list_key(settings, CONTROL_PLANE),
-        list_key(settings, RECONCILE),
-        f"{key_prefix(settings)}unacked",
+    assert [(trigger["listName"], trigger["listLength"]) for trigger in triggers] == [
+        (list_key(settings, CONTROL_PLANE), "64"),
+        (list_key(settings, RECONCILE), "64"),
+        (in_flight_key(settings, "listener"), "16"),
+    ]
+    assert [(t["metadata"]["listName"], t["metadata"]["listLength"]) for t in operator["spec"]["triggers"]] == [
+        (list_key(settings, OPERATOR), "64"),
+        (in_flight_key(settings, "operator"), "8"),
     ]
     assert {trigger["address"] for trigger in triggers} == {"redis.example:6380"}
     assert {(t["databaseIndex"], t["enableTLS"], t["username"]) for t in triggers} == {("3", "true", "me")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tarfile
 import textwrap
 from itertools import pairwise
@@ -34,7 +35,9 @@ from tests.chart.rendering import (
     own_secrets,
     pods,
     rendered,
+    settings_of,
 )
+from workers.app import in_flight_key, list_key, served_queues
 
 PROCESSES = ("listener", "operator", "beat", "watcher", "flower")
 FLOWER: Values = {"flower": {"enabled": True, "existingSecretName": "flower"}}
@@ -43,6 +46,9 @@ GATEWAY: Values = {
     "gateway": {"enabled": True, "name": "front", "namespace": "gateways", "hostname": "agents.example.com"},
     "config": {"watchNamespaces": "blue, green,blue"},
 }
+
+
+OPERATOR_ALONE: Values = {"listener": {"enabled": False}, "config": {"digestKey": "a-long-word"}}
 
 
 def secrets(found: dict[tuple[str, str], Any]) -> dict[tuple[str, str], str]:
@@ -190,7 +196,9 @@ def test_every_watched_namespace_has_roles_and_nothing_is_cluster_wide() -> None
     found = objects(NEEDED, GATEWAY)
     roles = {(m["metadata"]["namespace"], m["metadata"]["name"]) for m in found if m["kind"] == "Role"}
     assert roles == {
-        (where, f"{RELEASE}-{who}") for where in ("blue", "green") for who in ("listener", "operator", "watcher")
+        (where, f"{RELEASE}-{who}")
+        for where in ("blue", "green")
+        for who in ("listener", "operator", "watcher", "claims")
     }
     cluster_wide = [m["kind"] for m in found if "namespace" not in m["metadata"]]
     assert cluster_wide == ["CustomResourceDefinition"]
@@ -415,11 +423,70 @@ def test_the_shared_ingress_is_where_the_agents_are() -> None:
     assert (path["path"], path["backend"]["service"]["name"]) == ("/data-plane/metrics", f"{RELEASE}-operator")
 
 
-def test_an_operator_alone_scales_by_the_queues_that_it_serves() -> None:
-    values = {"listener": {"enabled": False}, "config": {"digestKey": "a-long-word"}}
-    kinds = {kind for kind, name in rendered(NEEDED, values) if name == "listener"}
+def test_an_operator_alone_has_nothing_of_a_listener() -> None:
+    kinds = {kind for kind, name in rendered(NEEDED, OPERATOR_ALONE) if name == "listener"}
     assert kinds == set()
-    assert files(NEEDED, values)["NOTES.txt"].count("deploy/langgraph-dataplane-operator") == 2
+    assert files(NEEDED, OPERATOR_ALONE)["NOTES.txt"].count("deploy/langgraph-dataplane-operator") == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "scaled"),
+    [({}, ("listener", "operator")), (OPERATOR_ALONE, ("operator",))],
+    ids=["both", "operator alone"],
+)
+def test_workers_scale_by_the_queues_that_they_serve_and_by_what_they_have_in_hand(
+    tmp_path: Path, values: Values, scaled: tuple[str, ...]
+) -> None:
+    scaling = {
+        "autoscaling": {
+            "enabled": True,
+            "minReplicas": 2,
+            "maxReplicas": 7,
+            "keda": {
+                "enabled": True,
+                "queueLength": 50,
+                "inFlight": 5,
+                "pollingInterval": 20,
+                "scaleDownSeconds": 90,
+            },
+        }
+    }
+    given = layered(NEEDED, {"listener": scaling, "operator": scaling, "config": {"hostQueue": "blue"}}, values)
+
+    found = where_keda_is(tmp_path, given)
+
+    settings = settings_of(list(found.values()))
+    assert tuple(name for kind, name in found if kind == "ScaledObject") == scaled
+    for worker in scaled:
+        spec = found[("ScaledObject", worker)]["spec"]
+        assert {t["metadata"]["listName"]: t["metadata"]["listLength"] for t in spec["triggers"]} == {
+            **{list_key(settings, queue): "50" for queue in served_queues(settings, worker)},
+            in_flight_key(settings, worker): "5",
+        }
+        assert {trigger["type"] for trigger in spec["triggers"]} == {"redis"}
+        assert (spec["minReplicaCount"], spec["maxReplicaCount"], spec["pollingInterval"]) == (2, 7, 20)
+        behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+        assert behavior["scaleDown"]["stabilizationWindowSeconds"] == 90
+        assert spec["scaleTargetRef"] == {"name": f"{RELEASE}-{worker}"}
+        assert "replicas" not in found[("Deployment", worker)]["spec"]
+
+
+def where_keda_is(folder: Path, values: Values) -> dict[tuple[str, str], Any]:
+    """What renders in a cluster that serves ScaledObjects: rendering alone knows no cluster, so the question goes."""
+    shutil.copytree(CHART, folder / "chart")
+    asks = folder / "chart" / "templates" / "autoscaling.yaml"
+    text = asks.read_text(encoding="utf-8")
+    question = '.Capabilities.APIVersions.Has "keda.sh/v1alpha1/ScaledObject"'
+    assert text.count(question) == 1
+    asks.write_text(text.replace(question, "true"), encoding="utf-8")
+    rendered_files = helm.Chart.load(folder / "chart").render(values, name=RELEASE, namespace="default")
+    return {
+        (manifest["kind"], manifest["metadata"]["name"].removeprefix(f"{RELEASE}-")): manifest
+        for name, content in sorted(rendered_files.items())
+        if name.endswith(".yaml")
+        for manifest in yaml.safe_load_all(content)
+        if manifest
+    }
 
 
 def test_an_hpa_counts_cpu_and_memory_and_the_deployment_does_not_count() -> None:

@@ -27,8 +27,8 @@ from engine.log.redis import RedisLog
 from engine.settings import Settings
 from sandbox.processes import ServerProcess
 from tests.contract.notes import Asked, Step, Worker, no_claims, ports
-from workers.__main__ import quieten, work
-from workers.app import RECONCILE, in_flight_key, list_key
+from workers.__main__ import GRACE, quieten, work
+from workers.app import RECONCILE, build, in_flight_key, list_key
 from workers.dispatch import CeleryDispatcher
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,6 +75,19 @@ def eventually(condition: Callable[[], bool], what: str, seconds: float = 30) ->
         time.sleep(0.02)
 
 
+def consumes(log: str) -> bool:
+    """Whether a worker with this log takes messages."""
+    return '"event":"ready"' in log
+
+
+def restore(settings: Settings, worker: str) -> None:
+    """Hand out again what workers of this kind have in hand, as they do themselves after the visibility timeout."""
+    with build(settings, worker).connection_for_read() as connection:
+        channel = connection.default_channel
+        channel.visibility_timeout = 0
+        channel.qos.restore_visible(num=None)
+
+
 @dataclass
 class Fleet:
     """One installation: its processes and its event log."""
@@ -95,16 +108,22 @@ class Fleet:
         self.client = redis.Redis.from_url(self.redis_url)
         self._started: list[ServerProcess] = []
 
-    def worker(self, threads: int = 4, step_seconds: float = 0.0) -> ServerProcess:
-        """Start a listener worker and wait until it consumes."""
-        command = ["-m", "tests.integration.fleet", "listener", str(threads), str(step_seconds)]
-        return self._start("worker", command, lambda log: '"event":"ready"' in log)
+    def worker(
+        self, threads: int = 4, step_seconds: float = 0.0, grace: float = GRACE, *, wait: bool = True
+    ) -> ServerProcess:
+        """Start a listener worker and, unless told otherwise, wait until it consumes."""
+        command = ["-m", "tests.integration.fleet", "listener", str(threads), str(step_seconds), str(grace)]
+        return self._start("worker", command, consumes, wait)
+
+    def operator(self, threads: int) -> ServerProcess:
+        """Start the real operator worker, as the chart does, and wait until it consumes."""
+        return self._start("operator", ["-m", "workers", "operator", "--threads", str(threads)], consumes)
 
     def beat(self) -> ServerProcess:
         """Start beat."""
         return self._start("beat", ["-m", "beat"], lambda log: True)
 
-    def _start(self, name: str, command: list[str], ready: Callable[[str], bool]) -> ServerProcess:
+    def _start(self, name: str, command: list[str], ready: Callable[[str], bool], wait: bool = True) -> ServerProcess:
         log = self.folder / f"{name}-{len(self._started)}.log"
         process = ServerProcess(
             name,
@@ -121,7 +140,9 @@ class Fleet:
             cwd=self.folder,
         )
         self._started.append(process)
-        process.start()
+        process.launch()
+        if wait:
+            process.wait_ready()
         return process
 
     def stop(self) -> None:
@@ -185,7 +206,7 @@ class FleetWorker(Worker):
         return super().perform(act, state, ports)
 
 
-def main(process: str, threads: str, step_seconds: str) -> int:
+def main(process: str, threads: str, step_seconds: str, grace: str) -> int:
     settings = Settings.load()
     telemetry.configure(settings, process)
     quieten()
@@ -198,7 +219,7 @@ def main(process: str, threads: str, step_seconds: str) -> int:
         claims=no_claims(),
         machines={"deployment/": FleetWorker(float(step_seconds))},
     )
-    return work(settings, process, int(threads), engine)
+    return work(settings, process, int(threads), engine, float(grace))
 
 
 if __name__ == "__main__":

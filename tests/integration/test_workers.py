@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sandbox.redis import RedisServer
-from tests.integration.fleet import Fleet, eventually
+from tests.integration.fleet import Fleet, eventually, restore
 from workers.app import CONTROL_PLANE, build, list_key
 from workers.dispatch import LISTENER_ADVANCE
 from workers.heartbeat import check, heartbeat_file
@@ -91,7 +91,6 @@ def test_a_worker_killed_in_the_middle_of_a_task_is_made_good_within_seconds(sta
 
 def test_a_worker_that_is_asked_to_end_finishes_its_act_and_hands_the_rest_over(start: Callable[..., Fleet]) -> None:
     fleet = start()
-    fleet.beat()
     worker = fleet.worker(step_seconds=0.5)
     stream = fleet.ask("one", steps=8)
     fleet.dispatcher.dispatch(stream)
@@ -105,9 +104,47 @@ def test_a_worker_that_is_asked_to_end_finishes_its_act_and_hands_the_rest_over(
     assert fleet.effects("begun") == fleet.effects("done")
     assert not fleet.events.locked(stream)
     assert fleet.events.dirty() == [stream]
+    assert (fleet.queued(), fleet.unacknowledged()) == (1, 0)  # so nobody waits for a sweep
     fleet.worker()
     eventually(lambda: fleet.steps(stream) == list(range(1, 9)), "the rest")
     assert len(fleet.effects("done")) == 8
+
+
+def test_a_worker_that_cannot_finish_its_act_hands_it_back_within_the_grace_period(start: Callable[..., Fleet]) -> None:
+    fleet = start()
+    worker = fleet.worker(step_seconds=60, grace=4)
+    streams = [fleet.ask(name, steps=1) for name in ("one", "other")]
+    for stream in streams:
+        fleet.dispatcher.dispatch(stream)
+    eventually(lambda: len(fleet.effects("begun")) == 2, "in the middle of two acts")
+    assert (fleet.queued(), fleet.unacknowledged()) == (0, 2)
+
+    told = time.monotonic()
+    worker.terminate()
+    eventually(lambda: not worker.running, "it ends", 20)
+    assert time.monotonic() - told >= 2  # half of the grace period is for the act
+
+    assert (fleet.queued(), fleet.unacknowledged()) == (2, 0)
+    assert fleet.effects("done") == []
+    assert fleet.events.dirty() == sorted(streams)
+    fleet.beat()
+    fleet.worker()
+    eventually(lambda: all(fleet.steps(stream) == [1] for stream in streams), "done when the locks have run out")
+
+
+def test_what_a_dead_worker_had_in_hand_is_handed_out_again_by_its_own_kind(start: Callable[..., Fleet]) -> None:
+    fleet = start()
+    worker = fleet.worker(step_seconds=60)
+    fleet.dispatcher.dispatch(fleet.ask("one", steps=1))
+    eventually(lambda: len(fleet.effects("begun")) == 1, "in the middle of an act")
+    worker.kill()
+    assert (fleet.queued(), fleet.unacknowledged()) == (0, 1)
+
+    restore(fleet.settings, "operator")
+    assert (fleet.queued(), fleet.unacknowledged()) == (0, 1)
+
+    restore(fleet.settings, "listener")
+    assert (fleet.queued(), fleet.unacknowledged()) == (1, 0)
 
 
 def test_two_workers_share_the_streams_and_do_each_step_once(start: Callable[..., Fleet]) -> None:

@@ -16,11 +16,11 @@ from engine.bootstrap import Engine
 from engine.errors import LogUnavailable
 from engine.log.memory import MemoryLog
 from engine.settings import Settings
-from tests.contract.notes import NOON, MovableClock, Worker, no_claims, notes, ports
+from tests.contract.notes import NOON, Asked, MovableClock, Worker, no_claims, notes, ports
 from tests.integration.fleet import environment, variables
 from workers import tasks
 from workers.__main__ import main
-from workers.app import build, configuration, list_key, queue_name, served_queues
+from workers.app import build, configuration, in_flight_key, list_key, queue_name, served_queues
 from workers.dispatch import CeleryDispatcher, Route, route_of
 from workers.heartbeat import STALE_SECONDS, problem
 
@@ -103,6 +103,17 @@ def test_names_carry_the_prefix_of_the_installation() -> None:
     assert options["global_keyprefix"] == "blue:"
 
 
+def test_each_kind_of_worker_keeps_books_of_its_own_and_a_sender_none() -> None:
+    def books(worker: str | None) -> set[str]:
+        options: dict[str, Any] = dict(configuration(settings(), worker)["broker_transport_options"])
+        return {options["global_keyprefix"] + value for name, value in options.items() if name.startswith("unacked")}
+
+    assert in_flight_key(settings(), "listener") in books("listener")
+    assert in_flight_key(settings(), "operator") in books("operator")
+    assert len(books("listener") | books("operator")) == 6
+    assert books(None) == set()
+
+
 def test_every_queue_is_routed_to_by_its_own_name_only() -> None:
     queues = configuration(settings())["task_queues"]
 
@@ -155,6 +166,20 @@ def test_a_stream_that_nobody_here_owns_is_said_and_left(engine: Engine) -> None
         tasks.advance_stream(engine, "lgp/ns/a")
 
     assert [entry["stream"] for entry in logged if entry["log_level"] == "error"] == ["lgp/ns/a"]
+
+
+def test_a_stream_that_was_interrupted_is_asked_for_again(engine: Engine) -> None:
+    assert isinstance(engine.dispatcher, Sent)
+    engine.events.append("deployment/a", 0, [Asked(steps=2)], actor="poll")
+    engine.stopping.set()
+    tasks.advance_stream(engine, "deployment/a")
+    assert engine.dispatcher.streams == ["deployment/a"]
+    engine.stopping.clear()
+
+    tasks.advance_stream(engine, "deployment/a")
+
+    assert engine.dispatcher.streams == ["deployment/a"]
+    assert engine.events.dirty() == []
 
 
 def test_an_outage_of_redis_ends_a_task_with_a_line() -> None:

@@ -1,0 +1,201 @@
+"""Workers under load: what a scaler reads is the backlog, and ending a worker at any moment loses and doubles nothing.
+
+The backlog is counted by the event log itself: a stream is dirty from the moment that somebody asks for it until a
+worker has settled it, whatever becomes of its message.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import redis
+
+from engine.settings import Settings
+from sandbox.kubernetes.server import write_kubeconfig
+from tests.integration.fleet import Fleet, eventually, restore
+from workers.__main__ import GRACE
+from workers.app import OPERATOR, RECONCILE, build, in_flight_key, list_key
+
+TRIGGER = """
+local sizes = {list = 'LLEN', hash = 'HLEN', set = 'SCARD', zset = 'ZCARD', none = 'LLEN'}
+return redis.call(sizes[redis.call('TYPE', KEYS[1]).ok], KEYS[1])
+"""
+"""How KEDA's redis trigger reads a key: the type says which command counts."""
+
+TASKS = 10_000
+THREADS = 4
+AT_ONCE = 20
+"""Streams that are asked for between two looks."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What both triggers of a worker read at one moment, and what there is to do."""
+
+    waiting: int
+    in_flight: int
+    backlog: int
+
+    @property
+    def missing(self) -> int:
+        """Streams that the triggers do not count (below zero: that they count though they are done)."""
+        return self.backlog - self.waiting - self.in_flight
+
+
+def read(client: redis.Redis, settings: Settings, queue: str, worker: str) -> Numbers:
+    """Read them at once."""
+    with client.pipeline(transaction=True) as pipeline:
+        pipeline.eval(TRIGGER, 1, list_key(settings, queue))
+        pipeline.eval(TRIGGER, 1, in_flight_key(settings, worker))
+        pipeline.zcard(f"{{{settings.prefix}}}:dirty")
+        return Numbers(*map(int, pipeline.execute()))
+
+
+@pytest.mark.timeout(300)
+def test_the_triggers_are_the_backlog_through_the_life_of_a_worker(fleet: Fleet) -> None:
+    """The operator worker as the chart starts it; its streams hold nothing, so it looks at each and settles it."""
+    samples: list[Numbers] = []
+
+    def look() -> Numbers:
+        samples.append(read(fleet.client, fleet.settings, OPERATOR, "operator"))
+        return samples[-1]
+
+    def ask(first: int, last: int) -> None:
+        for number in range(first, last):
+            fleet.events.mark_dirty(f"lgp/default/agent-{number}")
+            fleet.dispatcher.dispatch(f"lgp/default/agent-{number}")
+
+    ask(0, 500)
+    assert look() == Numbers(waiting=500, in_flight=0, backlog=500)
+    worker = fleet.operator(THREADS)
+    for first in range(500, TASKS, AT_ONCE):
+        ask(first, first + AT_ONCE)
+        look()
+    eventually(lambda: look() == Numbers(0, 0, 0), "all are settled and acknowledged", 240)
+
+    assert len(samples) > 500
+    assert max(numbers.waiting for numbers in samples) >= 500
+    # What is missing is on its way from the list to the worker; what is too many is settled, and its
+    # acknowledgement on its way back.
+    assert {numbers for numbers in samples if not -THREADS <= numbers.missing <= 1} == set()
+    assert max(numbers.in_flight for numbers in samples) == THREADS
+    [stats] = (build(fleet.settings).control.inspect(timeout=10, limit=1).stats() or {}).values()
+    assert stats["total"] == {"operator.advance": TASKS}
+    assert stats["prefetch_count"] == THREADS
+    worker.terminate()
+    eventually(lambda: not worker.running, "it ends in time", GRACE)
+
+
+def test_workers_that_are_told_to_end_at_any_moment_lose_and_double_nothing(fleet: Fleet) -> None:
+    """Two workers at a time, each as KEDA takes one away; and no sweep that would make anything good."""
+    chance, load = random.Random(1), Load(fleet, steps=3)
+    with load.watched() as samples:
+        working = [fleet.worker(THREADS, step_seconds=0.02) for _ in range(2)]
+        for _ in range(8):
+            load.keep(100)
+            time.sleep(chance.uniform(0, 1))
+            leaving = working.pop(chance.randrange(2))
+            leaving.terminate()
+            working.append(fleet.worker(THREADS, step_seconds=0.02, wait=False))
+            eventually(lambda: not leaving.running, "it ends in time", GRACE)  # noqa: B023
+        load.keep(100)
+        for worker in working:
+            worker.terminate()
+        eventually(lambda: not any(worker.running for worker in working), "both end in time", GRACE)
+
+        # Nobody works: everything that is left is in the list, each stream once.
+        numbers = load.numbers()
+        assert (numbers.in_flight, numbers.missing) == (0, 0)
+        assert numbers.waiting >= 50
+
+        fleet.worker(THREADS)
+        eventually(lambda: load.numbers() == Numbers(0, 0, 0), "the rest is done", 60)
+
+    steps = Counter(f"{stream} {step}" for stream in load.streams for step in (1, 2, 3))
+    assert Counter(fleet.effects("begun")) == steps
+    assert Counter(fleet.effects("done")) == steps
+    assert all(fleet.steps(stream) == [1, 2, 3] for stream in load.streams)
+    # All along: a message is with each of the three workers at most, and one with us.
+    assert {numbers for numbers in samples if not -3 * THREADS <= numbers.missing <= 4} == set()
+
+
+def test_workers_that_are_killed_at_any_moment_lose_nothing_and_double_no_event(fleet: Fleet) -> None:
+    """As the loss of a node ends them. What they were in the middle of is done again, and nothing else."""
+    kills = 5
+    chance, load = random.Random(2), Load(fleet, steps=2)
+    fleet.beat()
+    working = [fleet.worker(THREADS, step_seconds=0.02) for _ in range(2)]
+    for _ in range(kills):
+        load.keep(60)
+        time.sleep(chance.uniform(0, 1))
+        working.pop(chance.randrange(2)).kill()
+        working.append(fleet.worker(THREADS, step_seconds=0.02, wait=False))
+    eventually(lambda: load.numbers().backlog == 0, "no stream is left", 90)
+
+    assert all(fleet.steps(stream) == [1, 2] for stream in load.streams)
+    begun, done = Counter(fleet.effects("begun")), Counter(fleet.effects("done"))
+    assert set(done) == {f"{stream} {step}" for stream in load.streams for step in (1, 2)}
+    assert sum(times - 1 for times in begun.values()) <= kills * THREADS
+    assert max(begun.values()) <= 1 + kills
+
+    # What the dead had in hand counts until its visibility timeout; then somebody takes it, and finds nothing to do.
+    eventually(lambda: load.numbers().waiting == 0, "what was asked for twice is looked at")
+    assert load.numbers().in_flight <= kills * THREADS
+    restore(fleet.settings, "listener")
+    eventually(lambda: load.numbers() == Numbers(0, 0, 0), "what they had in hand is taken")
+    assert Counter(fleet.effects("begun")) == begun
+
+
+@pytest.fixture
+def fleet(redis_url: str, prefix: str, tmp_path: Path) -> Iterator[Fleet]:
+    """An installation whose listener worker writes down every step, and whose operator finds no cluster."""
+    kubeconfig = tmp_path / "kubeconfig"
+    write_kubeconfig(kubeconfig, "http://127.0.0.1:9", "nobody")
+    made = Fleet(redis_url, prefix, tmp_path / "fleet", {"KUBECONFIG": str(kubeconfig)})
+    yield made
+    made.stop()
+
+
+class Load:
+    """Streams with work in them, each asked for once."""
+
+    def __init__(self, fleet: Fleet, steps: int) -> None:
+        self.streams: list[str] = []
+        self._fleet = fleet
+        self._steps = steps
+        self._own = redis.Redis.from_url(fleet.redis_url)
+
+    def numbers(self) -> Numbers:
+        return read(self._own, self._fleet.settings, RECONCILE, "listener")
+
+    def keep(self, backlog: int) -> None:
+        """Ask for more until there is so much to do."""
+        while self.numbers().backlog < backlog:
+            self.streams.append(self._fleet.ask(f"n{len(self.streams)}", self._steps))
+            self._fleet.dispatcher.dispatch(self.streams[-1])
+
+    @contextmanager
+    def watched(self) -> Iterator[list[Numbers]]:
+        """Read the numbers all the time."""
+        samples: list[Numbers] = []
+        ended = threading.Event()
+
+        def watch() -> None:
+            while not ended.wait(0.01):
+                samples.append(self.numbers())
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        try:
+            yield samples
+        finally:
+            ended.set()
+            thread.join()
