@@ -20,6 +20,7 @@ PLURALS = {
     "Ingress": "ingresses",
     "IngressClass": "ingressclasses",
     "LGP": "lgps",
+    "Lease": "leases",
     "Namespace": "namespaces",
     "NetworkPolicy": "networkpolicies",
     "Node": "nodes",
