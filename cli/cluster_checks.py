@@ -17,6 +17,7 @@ from engine.permissions import (
     VIRTUAL_SERVICE,
     Permission,
     needed,
+    needed_at_ingress,
     together,
 )
 from engine.ports import Cluster, Manifest, ObjectKey
@@ -38,16 +39,24 @@ def check_cluster(settings: Settings) -> Iterator[Finding]:
     yield from kinds
     for namespace in settings.watch_namespaces:
         if not _exists(cluster, namespace):
-            yield fail(
-                "namespace",
-                f"{cluster.host} has no namespace {namespace}",
-                f"kubectl create namespace {namespace}, or correct {variable('watch_namespaces')}",
-            )
+            yield _no_namespace(cluster.host, namespace, "watch_namespaces")
             continue
-        yield from _permissions(cluster, settings, namespace)
+        yield from _permissions(cluster, needed(settings), namespace)
         yield from _claim(cluster, settings, namespace)
         yield from _ingress(cluster, settings, namespace)
+    if (elsewhere := settings.ingress_elsewhere) and settings.operator_enabled:
+        if _exists(cluster, elsewhere):
+            there = needed_at_ingress(settings)
+            needs = {process: there.get(process, []) for process in needed(settings)}
+            yield from _permissions(cluster, needs, elsewhere)
+        else:
+            yield _no_namespace(cluster.host, elsewhere, "ingress_namespace")
     yield from _gateway(cluster, settings)
+
+
+def _no_namespace(host: str, namespace: str, setting: str) -> Finding:
+    mend = f"kubectl create namespace {namespace}, or correct {variable(setting)}"
+    return fail("namespace", f"{host} has no namespace {namespace}", mend)
 
 
 def _kinds(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
@@ -79,9 +88,8 @@ def _exists(cluster: Cluster, namespace: str) -> bool:
         return True
 
 
-def _permissions(cluster: Cluster, settings: Settings, namespace: str) -> Iterator[Finding]:
+def _permissions(cluster: Cluster, needs: dict[str, list[Permission]], namespace: str) -> Iterator[Finding]:
     """What this account may do. Where each process has an account of its own, it is enough for one of them."""
-    needs = needed(settings)
     allowed = {
         (permission, verb): _allowed(cluster, permission, verb, namespace)
         for permission in together(needs.values())

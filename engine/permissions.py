@@ -85,6 +85,10 @@ SCALED_OBJECT = ("keda.sh/v1alpha1", "ScaledObject")
 AUTOSCALER = ("autoscaling/v2", "HorizontalPodAutoscaler")
 """Kinds, with their API versions, that are used where they are switched on, or asked for."""
 
+OPERATOR_AT_INGRESS = (_of("v1", "Service", APPLIED), _of(*INGRESS, "list patch"))
+WATCHER_AT_INGRESS = (_of("v1", "Service", WATCHED), _of(*INGRESS, "list watch"))
+"""In the namespace of a shared Ingress that is elsewhere than the LGPs: Services there stand for theirs."""
+
 ROUTES = {"gateway": HTTP_ROUTE, "istio": VIRTUAL_SERVICE}
 """Kind of route → what the operator applies for it. (Of the shared Ingress it changes the paths only.)"""
 
@@ -103,6 +107,13 @@ def needed(settings: Settings) -> dict[str, list[Permission]]:
     return found
 
 
+def needed_at_ingress(settings: Settings) -> dict[str, list[Permission]]:
+    """Return what each process that runs here needs in `settings.ingress_elsewhere`, by the process."""
+    if not (settings.ingress_elsewhere and settings.operator_enabled):
+        return {}
+    return {"operator": list(OPERATOR_AT_INGRESS), "watcher": list(WATCHER_AT_INGRESS)}
+
+
 def together(needs: Iterable[Iterable[Permission]]) -> list[Permission]:
     """Return what one account of several processes needs, each kind once."""
     verbs: dict[Permission, dict[str, None]] = {}
@@ -113,7 +124,8 @@ def together(needs: Iterable[Iterable[Permission]]) -> list[Permission]:
 
 
 def _routed(settings: Settings, verbs: str) -> list[Permission]:
-    return [_of(*INGRESS, verbs)] if settings.routing.kind == "ingress" else []
+    here = settings.routing.kind == "ingress" and not settings.ingress_elsewhere
+    return [_of(*INGRESS, verbs)] if here else []
 
 
 def _extra(settings: Settings, verbs: str) -> Iterator[Permission]:

@@ -204,7 +204,11 @@ class Settings(BaseSettings):
     ingress_base_path: str = Field("", description="path before /lgp/<name>; never change it while deployments exist")
     ingress_tls_enabled: bool = Field(True, description="the hostname answers on https")
     ingress_class: str = Field("", description="class of the shared Ingress; empty is the cluster's default")
-    ingress_namespace: str = Field("", description="where the shared Ingress is; empty is the namespace of the LGPs")
+    ingress_namespace: str = Field(
+        "",
+        description="where the shared Ingress is; empty is the namespace of the LGPs. From another one it leads there "
+        "by Services of type ExternalName, which the ingress controller must allow",
+    )
     gateway_enabled: bool = Field(False, description="an HTTPRoute (Gateway API) for each Agent Server")
     gateway_name: str = Field("", description="name of the Gateway")
     gateway_namespace: str = Field("", description="namespace of the Gateway")
@@ -338,6 +342,12 @@ class Settings(BaseSettings):
             tls=self.ingress_tls_enabled,
         )
 
+    @property
+    def ingress_elsewhere(self) -> str:
+        """The namespace of the shared Ingress where it is none of the watched ones, else empty."""
+        away = self.routing.kind == "ingress" and self.ingress_namespace not in self.watch_namespaces
+        return self.ingress_namespace if away else ""
+
     # --- validation of single settings
 
     @field_validator("host_backend_url", "smith_backend_url")
@@ -394,6 +404,13 @@ class Settings(BaseSettings):
     def _hostname(cls, value: str) -> str:
         if value and not _HOSTNAME.fullmatch(value):
             raise ValueError("must be a hostname with an optional :port, without https:// and without a path")
+        return value
+
+    @field_validator("ingress_namespace", "gateway_namespace", "istio_gateway_namespace")
+    @classmethod
+    def _namespace(cls, value: str) -> str:
+        if value and not _DNS_LABEL.fullmatch(value):
+            raise ValueError("must be the name of one namespace (lowercase letters, digits and dashes)")
         return value
 
     @field_validator("ingress_base_path", "gateway_base_path", "istio_gateway_base_path")

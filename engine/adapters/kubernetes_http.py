@@ -312,7 +312,8 @@ class KubernetesHttp:
 def _mend_missing(answer: Answer) -> str:
     details = answer.details
     if details.get("kind") == "namespaces":
-        return f"create namespace {details.get('name')!r} or correct AGENTPLANE_WATCH_NAMESPACES"
+        settings = "AGENTPLANE_WATCH_NAMESPACES (or AGENTPLANE_INGRESS_NAMESPACE, where the shared Ingress is)"
+        return f"create namespace {details.get('name')!r} or correct {settings}"
     if not details.get("name"):
         return "the API server does not serve this kind: install its CustomResourceDefinition"
     return "it does not exist"

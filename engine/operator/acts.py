@@ -181,7 +181,7 @@ def _put(wanted: Wanted, view: LgpView, first_replicas: int, ports: Ports) -> _P
         return _put_path(wanted.key.namespace, wanted.route, view, ports)
     if wanted.manifest is None:
         raise ValueError(f"{wanted.key} is neither a manifest, a credential nor a route")
-    if scaling.is_autoscaler(wanted.key):
+    if scaling.is_autoscaler(wanted.key) or manifests.is_route(wanted.key):
         return _apply_optional(wanted.key, wanted.manifest, ports)
     if scaling.is_left_to_an_autoscaler(wanted.manifest):
         return _apply_autoscaled(wanted.key, wanted.manifest, first_replicas, ports)
@@ -200,7 +200,8 @@ def _apply_optional(key: ObjectKey, manifest: Manifest, ports: Ports) -> _Put:
     except ObjectRefused as error:
         if error.status != 404 or ports.cluster.served(key.api_version, key.kind):
             raise
-        raise ObjectRefused(scaling.not_served(key), reason=scaling.KIND_NOT_SERVED, status=404) from error
+        told = scaling.not_served(key) if scaling.is_autoscaler(key) else manifests.route_not_served(key)
+        raise ObjectRefused(told, reason=scaling.KIND_NOT_SERVED, status=404) from error
 
 
 def _apply_autoscaled(key: ObjectKey, manifest: Manifest, first: int, ports: Ports) -> _Put:

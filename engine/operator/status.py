@@ -139,7 +139,7 @@ class _Judgement:
         yield from self._workload_problems(database_since)
         for key, rejection in self._rejections():
             if not is_autoscaler(self.plan.objects[key].key):
-                yield Problem(reason="ObjectRejected", message=_told(key, rejection), since=rejection.since)
+                yield Problem(reason=_reason(rejection), message=_told(key, rejection), since=rejection.since)
         for act, hold in self.state.held.items():
             if act != "ApplyStatus" and (hold.refused or hold.attempts >= DEFERRALS_TO_TELL):
                 reason = "Refused" if hold.refused else "Unreachable"
@@ -254,10 +254,8 @@ class _Judgement:
         asked = {key: wanted for key, wanted in self.plan.objects.items() if is_autoscaler(wanted.key)}
         rejected = [(key, rejection) for key, rejection in self._rejections() if key in asked]
         if rejected:
-            first = rejected[0][1].reason
-            reason = first if first == KIND_NOT_SERVED else "ObjectRejected"
             message = "\n".join(_told(key, rejection) for key, rejection in rejected)
-            yield self._condition("Autoscaling", False, reason, message)
+            yield self._condition("Autoscaling", False, _reason(rejected[0][1]), message)
         elif asked and all(key in self.state.objects for key in asked):
             yield self._condition("Autoscaling", True, "Applied", f"{', '.join(asked)} decide on the replicas")
         elif asked:
@@ -315,6 +313,10 @@ def _failures(seen: WorkloadStatus, since: datetime | None) -> Iterator[Problem]
         yield Problem(reason=failure.reason, message=message, since=since)
     if seen.deadline_exceeded:
         yield Problem(reason="ProgressDeadlineExceeded", message=f"{seen.key}: {seen.deadline_exceeded}")
+
+
+def _reason(rejection: Rejection) -> str:
+    return KIND_NOT_SERVED if rejection.reason == KIND_NOT_SERVED else "ObjectRejected"
 
 
 def _told(key: str, rejection: Rejection) -> str:

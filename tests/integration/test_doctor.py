@@ -106,6 +106,12 @@ def the_one(subject: str, level: Level) -> Finding:
     return found[0]
 
 
+def the_one_of(findings: list[Finding], text: str) -> Finding:
+    """The only finding that speaks of `text`."""
+    (found,) = [finding for finding in findings if text in finding.detail]
+    return found
+
+
 def test_all_is_well(settings: Set, api_server: ApiServer) -> None:
     findings = list(examine())
 
@@ -331,6 +337,18 @@ def test_no_shared_ingress(settings: Set, namespace: str, http: httpx.Client) ->
     assert "ingress.create: true" in finding.mend
 
 
+def test_a_shared_ingress_elsewhere(settings: Set, namespace: str, http: httpx.Client) -> None:
+    elsewhere = f"{namespace}-edge"
+    settings(ingress_namespace=elsewhere)
+    missing = the_one_of(told("namespace", Level.FAIL), elsewhere)
+    assert "AGENTPLANE_INGRESS_NAMESPACE" in missing.mend
+
+    http.post("/api/v1/namespaces", json={"metadata": {"name": elsewhere}}).raise_for_status()
+    add_ingress(http, elsewhere, "theirs")
+    assert the_one("shared ingress", Level.OK).detail == f"{elsewhere}/theirs"
+    assert the_one_of(told("permissions"), elsewhere).level is Level.OK
+
+
 def test_two_shared_ingresses(settings: Set, namespace: str, http: httpx.Client) -> None:
     add_ingress(http, namespace, "another")
 
@@ -396,6 +414,21 @@ class TestPermissions:
 
         assert "this account may do all that the listener needs; the operator would need" in finding.detail
         assert [f for f in examine() if f.level is Level.FAIL] == []
+
+    def test_nothing_beside_an_ingress_elsewhere(
+        self, settings: Set, api_server: ApiServer, http: httpx.Client, namespace: str, tmp_path: Path
+    ) -> None:
+        elsewhere = f"{namespace}-edge"
+        http.post("/api/v1/namespaces", json={"metadata": {"name": elsewhere}}).raise_for_status()
+        settings(ingress_namespace=elsewhere)
+        allowed = rules(together(needed(Settings.load()).values()))
+        settings(kubeconfig=str(account(api_server.kubeconfig, http, namespace, allowed, tmp_path)))
+
+        finding = the_one_of(told("permissions"), elsewhere)
+
+        assert finding.level is Level.WARN
+        assert "operator would need Service (get, list, create, patch, delete), Ingress (list, patch)" in finding.detail
+        assert "watcher would need Service (get, list, watch), Ingress (list, watch)" in finding.detail
 
     def test_no_permission_at_all(
         self, settings: Set, api_server: ApiServer, http: httpx.Client, namespace: str, tmp_path: Path

@@ -116,6 +116,14 @@ MISTAKES: dict[str, tuple[dict[str, str | None], list[str]]] = {
         {"WATCH_NAMESPACES": "one,two"},
         ["can only lead to Services of its own namespace", "AGENTPLANE_GATEWAY_ENABLED=true"],
     ),
+    "two namespaces behind an Ingress elsewhere": (
+        {"WATCH_NAMESPACES": "one,two", "INGRESS_NAMESPACE": "edge"},
+        ["can only lead to Services of its own namespace", "AGENTPLANE_GATEWAY_ENABLED=true"],
+    ),
+    "more than one namespace of the Ingress": (
+        {"INGRESS_NAMESPACE": "edge,front"},
+        ["AGENTPLANE_INGRESS_NAMESPACE='edge,front': must be the name of one namespace"],
+    ),
     "no namespace name": ({"WATCH_NAMESPACES": "agents,Big_Ones"}, ["'Big_Ones' is not the name of a namespace"]),
     "two routes": (
         {"GATEWAY_ENABLED": "true", "ISTIO_GATEWAY_ENABLED": "true"},
@@ -173,6 +181,19 @@ def test_every_mistake_is_told_at_once(load: Any) -> None:
         load(WORKSPACE_ID="x", POLL_SECONDS="y", PREFIX="Z")
 
     assert len(str(error.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "elsewhere"),
+    [
+        ({}, ""),
+        ({"INGRESS_NAMESPACE": "agents"}, ""),
+        ({"INGRESS_NAMESPACE": "edge"}, "edge"),
+        ({"INGRESS_NAMESPACE": "edge", "INGRESS_ENABLED": "false", "HEALTH_CHECK_ENABLED": "false"}, ""),
+    ],
+)
+def test_a_shared_ingress_may_be_elsewhere(load: Any, given: dict[str, str], elsewhere: str) -> None:
+    assert load(**given).ingress_elsewhere == elsewhere
 
 
 def test_more_namespaces_are_fine_behind_a_gateway(load: Any) -> None:

@@ -26,6 +26,13 @@ from engine.ports import Manifest, ObjectKey
 Json = Any
 
 
+MENDS = {
+    "HTTPRoute": "install the Gateway API 1.0 or newer, or choose another way in (ingress, istioGateway)",
+    "VirtualService": "install Istio 1.22 or newer, or choose another way in (ingress, gateway)",
+}
+"""Kind of route → what to do where the API server does not serve it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngressPath:
     """The place of an Agent Server on the shared Ingress."""
@@ -93,6 +100,19 @@ def objects(lgp: Lgp, config: OperatorConfig, port: int) -> list[Manifest]:
             return [_external_service(lgp, config, home, port)]
         case _:
             return []
+
+
+def is_route(key: ObjectKey) -> bool:
+    """Whether an object is a route of a Gateway."""
+    return key.kind in MENDS
+
+
+def route_not_served(key: ObjectKey) -> str:
+    """Return what to say of a route whose kind the API server does not serve."""
+    return (
+        f"{key} cannot be made, for this cluster does not serve {key.kind} {key.api_version}: {MENDS[key.kind]}; "
+        "until then the Agent Server cannot be reached from outside"
+    )
 
 
 def is_of_former_way(key: ObjectKey, lgp_namespace: str, config: OperatorConfig) -> bool:

@@ -88,6 +88,13 @@ annotations:
 {{- include "agentplane.list" ($given | default (include "agentplane.namespace" .)) -}}
 {{- end -}}
 
+{{/* Namespace of the shared Ingress where Agent Servers are in another one, else empty. */}}
+{{- define "agentplane.ingressElsewhere" -}}
+{{- if and .Values.ingress.enabled .Values.ingress.namespace (ne .Values.ingress.namespace (include "agentplane.watched" .)) -}}
+{{- .Values.ingress.namespace -}}
+{{- end -}}
+{{- end -}}
+
 {{/* A comma separated list without blanks, empty parts and repetitions. Takes: the text. */}}
 {{- define "agentplane.list" -}}
 {{- $parts := list -}}

@@ -97,8 +97,8 @@ message of `helm upgrade` comes before anything is changed.
 {{- if .Values.ingress.enabled }}
 {{- if gt (len $watched) 1 }}
 - config.watchNamespaces={{ join "," $watched }} with ingress: a plain Ingress only leads to Services of its own namespace; for more than one namespace use gateway or istioGateway, and set ingress.enabled=false
-{{- else if and .Values.ingress.namespace (ne .Values.ingress.namespace (first $watched)) }}
-- ingress.namespace={{ .Values.ingress.namespace }}, but Agent Servers are in {{ first $watched }}: an Ingress only leads to Services of its own namespace; leave ingress.namespace empty, or use gateway or istioGateway
+{{- else if and .Values.ingress.create (include "agentplane.ingressElsewhere" .) }}
+- ingress.namespace={{ .Values.ingress.namespace }} with ingress.create=true, but the chart makes the shared Ingress where the Agent Servers are, in {{ first $watched }}: leave ingress.namespace empty, or set ingress.create=false to use an Ingress of yours in {{ .Values.ingress.namespace }}
 {{- end }}
 {{- if not .Values.ingress.create }}
 {{- range $key := list "annotations" "labels" "tls" "additionalPaths" }}

@@ -1,0 +1,58 @@
+"""Routes whose kind the cluster does not serve: a condition with the mend, while everything else goes on."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine import names
+from engine.errors import ObjectRefused
+from engine.operator.config import Gateway, OperatorConfig, SharedIngress
+from engine.ports import ObjectKey
+from tests.unit.operator.world import NAME, NAMESPACE, World, lgp_manifest
+
+GATEWAY = Gateway(enabled=True, name="front", namespace="gateways", hostname="agents.example.com")
+CONFIGS = {
+    "HTTPRoute": OperatorConfig(ingress=SharedIngress(enabled=False), gateway=GATEWAY),
+    "VirtualService": OperatorConfig(ingress=SharedIngress(enabled=False), istio_gateway=GATEWAY),
+}
+MENDS = {"HTTPRoute": "install the Gateway API", "VirtualService": "install Istio"}
+
+
+def without(kind: str) -> World:
+    """An operator that makes routes of a kind which the API server does not know."""
+    world = World(config=CONFIGS[kind])
+
+    def rejects(key: ObjectKey) -> ObjectRefused | None:
+        return ObjectRefused("the server could not find the resource", status=404) if key.kind == kind else None
+
+    world.cluster.rejects = rejects
+    world.cluster.served = lambda api_version, asked: asked != kind  # type: ignore[attr-defined]
+    world.cluster.put(lgp_manifest())
+    world.settle()
+    return world
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_a_kind_of_route_that_is_not_served_is_told_with_the_mend_and_holds_nothing_up(kind: str) -> None:
+    world = without(kind)
+
+    degraded = world.condition("Degraded")
+    assert (degraded["status"], degraded["reason"]) == ("True", "KindNotServed")
+    assert MENDS[kind] in degraded["message"]
+    assert f"{kind} {NAMESPACE}/{NAME}" in degraded["message"]
+    assert world.condition("Available")["status"] == "True"
+    assert world.state().last_reason.startswith("KindNotServed: ")
+    told = [r.data for r in world.events.read(names.lgp_stream(NAMESPACE, NAME)) if r.type == "ObjectRejected"]
+    assert [(data["key"]["kind"], data["reason"]) for data in told] == [(kind, "KindNotServed")]
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_it_is_tried_ever_more_rarely_until_the_kind_is_served(kind: str) -> None:
+    world = without(kind)
+    world.settle(100)
+    assert world.types().count("ObjectRejected") == 3, "after 30 and 60 seconds more"
+
+    world.cluster.rejects = lambda key: None
+    world.settle(150)
+    assert world.condition("Degraded")["status"] == "False"
+    assert world.cluster.find(kind)
