@@ -1,0 +1,118 @@
+"""`agentplane uninstall` and `agentplane claims`, as commands, beside a data plane at work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+from typer.testing import CliRunner
+
+from cli import uninstall
+from cli.main import app
+from engine.names import DEPLOYMENT_LABEL, lgp_stream
+from engine.settings import variable
+from sandbox.control_plane.server import ControlPlane
+from tests.conftest import ApiServer
+from tests.integration.operator_stack import lgp_manifest, until
+from tests.integration.test_listener import KEY, WORKSPACE, Listener, at_work
+
+
+pytestmark = pytest.mark.parametrize("api_server", ["embedded"], indirect=True)
+"""A real garbage collector takes half a minute to learn of a new kind; tests/installation waits for one."""
+
+
+@pytest.fixture
+def plane() -> Iterator[ControlPlane]:
+    with ControlPlane({KEY: WORKSPACE}) as plane:
+        yield plane
+
+
+@pytest.fixture
+def data_plane(
+    plane: ControlPlane, api_server: ApiServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Listener]:
+    """Both halves at work, and commands that find their log."""
+    options: dict[str, Any] = {"operator_enabled": True, "ingress_enabled": False, "health_check_enabled": False}
+    with at_work(plane, api_server, namespace, **options) as listener:
+        monkeypatch.setattr(uninstall, "event_log", lambda: listener.events)
+        yield listener
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, arguments)
+    return result.exit_code, result.output
+
+
+def test_agent_servers_go_before_the_data_plane_and_come_back_when_that_is_cancelled(data_plane: Listener) -> None:
+    ids = [data_plane.deploy("one"), data_plane.deploy("two")]
+    keys = {id: data_plane.key(id, name) for id, name in zip(ids, ("one", "two"), strict=True)}
+    cluster = data_plane.engine.ports.cluster
+    by_hand = lgp_manifest(data_plane.namespace, "by-hand")
+    cluster.apply(by_hand, manager="somebody")
+    for key in keys.values():
+        stream = lgp_stream(key.namespace, key.name)
+        until(lambda: data_plane.events.version(stream) > 1, "its objects are there")  # noqa: B023
+
+    code, said = run("uninstall", "--delete-agents")
+    assert code == 1
+    assert "nothing was done: say --yes to delete 2 Agent Servers, their databases included" in said
+    assert all(cluster.get(key) for key in keys.values())
+
+    code, said = run("uninstall", "--delete-agents", "--yes", "--wait", "60")
+    assert (code, "2 Agent Servers gone, nothing is polled" in said) == (0, True), said
+    assert f"left alone, since somebody else wrote it: LGP {data_plane.namespace}/by-hand" in said
+    assert not any(cluster.get(key) for key in keys.values())
+    assert [s for s in data_plane.secrets() if DEPLOYMENT_LABEL in s["metadata"]["labels"]] == []
+    left = cluster.list("apps/v1", "Deployment", data_plane.namespace)
+    assert {m["metadata"]["labels"]["agentplane.dev/lgp"] for m in left} == {"by-hand"}
+    assert data_plane.engine.poll().outcome == "removing"
+
+    assert run("uninstall", "--cancel") == (0, "the next poll deploys what the control plane lists\n")
+    for key in keys.values():
+        until(lambda: cluster.get(key), "what the control plane lists is deployed anew")  # noqa: B023
+
+
+def test_a_removal_that_cannot_end_says_what_is_still_there(data_plane: Listener) -> None:
+    deployment_id = data_plane.deploy()
+    cluster, key = data_plane.engine.ports.cluster, data_plane.key(deployment_id)
+    until(lambda: cluster.get(key), "the LGP is there")
+    cluster.patch(key, {"metadata": {"finalizers": ["example.com/wait"]}})
+
+    code, said = run("uninstall", "--delete-agents", "--yes", "--wait", "3")
+
+    assert code == 1
+    assert f"still there: hello ({deployment_id}): the data plane is being removed by" in said
+    cluster.patch(key, {"metadata": {"finalizers": None}})
+    assert run("uninstall", "--delete-agents", "--yes", "--wait", "60")[0] == 0
+
+
+def test_claims_are_shown_taken_and_released(
+    api_server: ApiServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def i_am(prefix: str) -> None:
+        for name, value in {"prefix": prefix, "watch_namespaces": namespace, "claim_seconds": "5"}.items():
+            monkeypatch.setenv(variable(name), value)
+        monkeypatch.setenv(variable("lock_seconds"), "2")
+        monkeypatch.setenv(variable("kubeconfig"), str(api_server.kubeconfig))
+
+    i_am("ours")
+    assert "nobody's: the first data plane that writes there claims it" in run("claims")[1]
+    assert run("claims", "take", namespace) == (0, f"namespace {namespace} is ours\n")
+    shown = orjson.loads(run("claims", "--json")[1])
+    assert (shown["holder"], shown["ours"]) == ("ours/operator", True)
+
+    i_am("theirs")
+    code, said = run("claims")
+    assert (code, "another data plane's" in said) == (1, True)
+    code, said = run("claims", "take", namespace)
+    assert code == 2
+    assert f"namespace {namespace} is held by 'ours/operator', which is alive" in said
+    assert run("claims", "release") == (0, f"namespace {namespace} was not ours\n")
+    assert run("claims", "take", "elsewhere")[0] == 2
+
+    until(lambda: f"its term has passed: `agentplane claims take {namespace}`" in run("claims")[1], "it has passed")
+    code, said = run("claims", "take", namespace)
+    assert (code, said) == (0, f"namespace {namespace} is ours now; it was held by 'ours/operator'\n")
+    assert run("claims", "release") == (0, f"namespace {namespace} is nobody's now\n")
