@@ -141,6 +141,23 @@ def _applied(data: Data, lgp: str) -> str:
     return _joined(*told, by="; ")
 
 
+def _adopted(data: Data, lgp: str) -> str:
+    """What was there before us: whose pods go on, whose are replaced and why, and the database."""
+    adopted = data["adopted"]
+    kept, others = adopted["objects"], ", ".join(adopted["managers"])
+    alone = [key for key, one in kept.items() if one["template"]]
+    why = {key: one["differences"] for key, one in kept.items() if one["differences"]}
+    replaced = [f"{_object(key, lgp)} ({', '.join(paths)})" for key, paths in why.items()]
+    database = adopted["database"]
+    return _joined(
+        f"made by {others}" if others else "made before",
+        f"pods of {_objects(alone, lgp)} stay as they are" if alone else "",
+        f"pods are replaced of {', '.join(replaced)}" if replaced else "",
+        f"database {database['name']} with the password in Secret {database['secret']}" if database else "",
+        by="; ",
+    )
+
+
 def _pruned(data: Data, lgp: str) -> str:
     objects = data["objects"]
     if not data.get("everything"):
@@ -237,6 +254,7 @@ TOLD: Mapping[str, Tell] = {
     "ActRefused": _text("{act}: {reason}"),
     "LgpObserved": _lgp_observed,
     "LgpRemoved": _text("the LGP does not exist"),
+    "ObjectsAdopted": _adopted,
     "ObjectsApplied": _applied,
     "ObjectRejected": lambda data, lgp: f"{_object(data['key'], lgp)}: {data['message']}",
     "ObjectsPruned": _pruned,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import EllipsisType
 from typing import Any, Protocol
 
 from engine.event import Json
@@ -108,12 +109,20 @@ class Cluster(Protocol):
         """Return all objects of a kind in a namespace that match the label selector, through all pages."""
         ...
 
-    def apply(self, manifest: Manifest, *, manager: str, before_write: Callable[[], None] | None = None) -> Applied:
+    def apply(
+        self,
+        manifest: Manifest,
+        *,
+        manager: str,
+        before_write: Callable[[], None] | None = None,
+        seen: Manifest | EllipsisType | None = ...,
+    ) -> Applied:
         """Server-side apply under `manager`, taking over conflicting fields (force).
 
         Reads the object, calls `before_write` (which proves that the stream's lock is still held), then writes with
         the resourceVersion that was read: an object that a newer worker changed meanwhile is a conflict, retried
-        with a fresh read and a fresh proof a few times. Raises ObjectRefused, ObjectConflict, ClusterUnavailable.
+        with a fresh read and a fresh proof a few times. `seen` is what the caller has just read itself (None: nothing
+        is there), which spares the first read. Raises ObjectRefused, ObjectConflict, ClusterUnavailable.
         """
         ...
 

@@ -7,7 +7,7 @@ and the few reads they ask for: Secrets to scrub crash logs with, and objects to
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from engine import names
@@ -29,7 +29,9 @@ from engine.operator.sighting import (
     Backend,
     Entry,
     PodSight,
+    ReplicaSetSight,
     key_of,
+    last_writer,
     own_fingerprint,
     owner_label,
     sight_pod,
@@ -64,6 +66,13 @@ INGRESSES = Watched(api_version=INGRESS_API_VERSION, kind="Ingress")
 EXTERNAL_SERVICES = Watched(api_version="v1", kind="Service", labels=names.LGP_NAMESPACE_LABEL)
 """Services beside a shared Ingress in another namespace than the LGPs'."""
 WORKLOADS = ("Deployment", "StatefulSet")
+
+
+STRAYS = tuple(
+    Watched(api_version=api_version, kind=kind, labels=f"!{names.LGP_LABEL}")
+    for api_version, kind in (("apps/v1", "ReplicaSet"), ("v1", "Pod"))
+)
+"""Those that carry no label of ours: of workloads that were taken over with their pods."""
 
 
 def of_lgps(api_version: str, kind: str) -> Watched:
@@ -134,6 +143,12 @@ class OperatorView:
         """Namespace → keys of our Secrets."""
         self._external_services = False
         """Whether every one of them is known."""
+        self._strays: dict[tuple[str, str], dict[str, PodSight | ReplicaSetSight]] = {}
+        """Namespace and uid of its controller → what carries no label of ours, by uid."""
+        self._stray_sets: dict[str, str] = {}
+        """uid of such a ReplicaSet → uid of its controller."""
+        self._workloads: dict[str, tuple[str, str]] = {}
+        """uid of a workload → namespace and label value of its LGP."""
 
     def watches(self) -> tuple[Watched, ...]:
         kinds = (*((("apps/v1", kind)) for kind in (*WORKLOADS, "ReplicaSet")), ("v1", "Service"), ("v1", "Pod"))
@@ -155,6 +170,8 @@ class OperatorView:
                 return self._see_ingress(namespace, manifest, there)
         if watched == EXTERNAL_SERVICES:
             return self._see_external(manifest, there)
+        if watched in STRAYS:
+            return self._see_stray(watched.kind, namespace, manifest, there)
         if watched.kind == "Secret":
             self._see_secret(namespace, manifest, there)
         label = owner_label(manifest)
@@ -162,8 +179,25 @@ class OperatorView:
             # A Secret that several LGPs may share: its disappearance concerns them all.
             return () if there else [(stream, SOON) for stream in self._streams_in(namespace)]
         self._see_object(watched.kind, self._live.setdefault((namespace, label), Live()), manifest, there)
-        name = self._names.get((namespace, label))
-        return [(names.lgp_stream(namespace, name), SOON)] if name is not None else ()
+        if watched.kind in WORKLOADS:
+            self._workloads[manifest["metadata"]["uid"]] = (namespace, label)
+        return self._stream_at((namespace, label))
+
+    def _stream_at(self, at: tuple[str, str] | None) -> Streams:
+        name = self._names.get(at) if at is not None else None
+        return [(names.lgp_stream(at[0], name), SOON)] if at is not None and name is not None else ()
+
+    def _see_stray(self, kind: str, namespace: str, manifest: Manifest, there: bool) -> Streams:
+        seen = sight_pod(manifest) if kind == "Pod" else sight_replica_set(manifest)
+        siblings = self._strays.setdefault((namespace, seen.owner), {})
+        if there:
+            siblings[seen.uid] = seen
+        else:
+            siblings.pop(seen.uid, None)
+        if isinstance(seen, ReplicaSetSight):
+            self._stray_sets[seen.uid] = seen.owner
+        controller = self._stray_sets.get(seen.owner, seen.owner)
+        return self._stream_at(self._workloads.get(controller))
 
     def _see_lgp(self, namespace: str, manifest: Manifest, there: bool) -> Streams:
         metadata = manifest["metadata"]
@@ -195,10 +229,12 @@ class OperatorView:
                 live.replica_sets.pop(uid, None)
             case _, True:
                 live.objects[key] = own_fingerprint(manifest)
+                live.writers[key] = last_writer(manifest)
                 if kind in WORKLOADS:
                     live.workloads[key] = sight_workload(manifest)
             case _:
                 live.objects.pop(key, None)
+                live.writers.pop(key, None)
                 live.workloads.pop(key, None)
 
     def _see_external(self, manifest: Manifest, there: bool) -> Streams:
@@ -249,6 +285,8 @@ class OperatorView:
         if watched == EXTERNAL_SERVICES:
             self._external_services = True
             return [(stream, SOON) for stream in self._streams_behind(namespace)]
+        if watched in STRAYS:
+            return [(stream, SOON) for stream in self._streams_in(namespace)]
         self._complete.add((namespace, watched.api_version, watched.kind))
         if watched == LGPS:
             for stream in streams(names.lgp_stream(namespace, "")):
@@ -264,6 +302,8 @@ class OperatorView:
             if key.kind not in (ROUTE_KIND, "Secret"):
                 yield of_lgps(key.api_version, key.kind), key.namespace
         plan = self.machine.desired(state)
+        for held in plan.held:
+            yield from ((strays, plan.objects[held].key.namespace) for strays in STRAYS)
         for name, rejection in state.rejected.items():
             if rejection.reason == KIND_NOT_SERVED and name in plan.objects:
                 key = plan.objects[name].key  # its watch begins once the kind is served
@@ -274,13 +314,28 @@ class OperatorView:
         live = self._live.get(at) or Live()
         plan = self.machine.desired(state)
         lgp_kind = (LGPS.api_version, LGPS.kind)
+        whole = self._with_strays(at[0], live)
         seen = operator_watching.observe(
-            state, plan, live, self._surroundings(at[0]), lgp_kind, _Scrubber(self, at, live)
+            state, plan, whole, self._surroundings(at[0]), lgp_kind, _Scrubber(self, at, live)
         )
         if state.life is Life.PRUNED and live == Live(removed=live.removed) and not seen.certain:
             for memory in (self._live, self._names, self._hidden):
                 memory.pop(at, None)
         return seen
+
+    def _with_strays(self, namespace: str, live: Live) -> Live:
+        """Return `live` with what carries no label of ours but belongs to its workloads."""
+        if not self._strays:
+            return live
+
+        def owned(owners: Iterable[str], kind: type[Any]) -> dict[str, Any]:
+            found = (self._strays.get((namespace, uid), {}) for uid in owners)
+            return {uid: one for some in found for uid, one in some.items() if isinstance(one, kind)}
+
+        workloads = [sight.uid for sight in live.workloads.values()]
+        replica_sets = {**live.replica_sets, **owned(workloads, ReplicaSetSight)}
+        pods = {**live.pods, **owned((*workloads, *replica_sets), PodSight)}
+        return replace(live, replica_sets=replica_sets, pods=pods)
 
     def _surroundings(self, namespace: str) -> Surroundings:
         home = self._ingress_of(namespace)

@@ -20,6 +20,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 from kubernetes import client
@@ -130,12 +131,22 @@ class KubernetesCluster:
 
     # --- writing
 
-    def apply(self, manifest: Manifest, *, manager: str, before_write: Callable[[], None] | None = None) -> Applied:
+    def apply(
+        self,
+        manifest: Manifest,
+        *,
+        manager: str,
+        before_write: Callable[[], None] | None = None,
+        seen: Manifest | EllipsisType | None = ...,
+    ) -> Applied:
         key = key_of(manifest)
         path = self._served_path(key.api_version, key.kind, key.namespace, key.name)
         for attempt in range(1, APPLY_TRIES + 1):
-            read = self._http.call("GET", path)
-            before = read.body if self._exists(read, key) else {}
+            if attempt > 1 or isinstance(seen, EllipsisType):
+                read = self._http.call("GET", path)
+                before = read.body if self._exists(read, key) else {}
+            else:
+                before = seen or {}
             if before_write is not None:
                 before_write()
             answer = self._http.call("PATCH", path, _forced(manager), _at(manifest, before), APPLY_TYPE)

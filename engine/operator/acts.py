@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from types import EllipsisType
 
 import structlog
 
@@ -24,7 +25,8 @@ from engine.folding import digest
 from engine.machine import Act
 from engine.operator import events as e
 from engine.operator import lgp as lgps
-from engine.operator import manifests, scaling
+from engine.operator import manifests, scaling, takeover
+from engine.operator.adoption import hold
 from engine.operator.config import OperatorConfig
 from engine.operator.decide import ApplyObjects, ApplyStatus, PruneEverything, PruneObjects
 from engine.operator.desired import (
@@ -36,7 +38,7 @@ from engine.operator.desired import (
     Wanted,
     of,
 )
-from engine.operator.events import AppliedObject, Route
+from engine.operator.events import Adopted, AppliedObject, Route
 from engine.operator.manifests import Credential
 from engine.operator.observing import is_news, lgp_key, observe_lgp
 from engine.operator.scrubbing import hidden_values, scrub
@@ -101,15 +103,27 @@ def apply_objects(
     if is_news(state, seen):
         return [seen]
     hidden = list(hidden_values(live.get("spec") or {}, view.spec))
+    server: Manifest | EllipsisType | None = ...
+    if not state.objects and state.adopted is None:
+        first = _survey(live, view, ports, config)
+        if first.adopted is not None:
+            return [e.ObjectsAdopted(adopted=first.adopted)]
+        server = first.server
     # The manifests to send hold the literal values that the log does not; the digests to keep are of those that do not.
-    whole = of(lgps.read(live), config) if hidden else plan
+    whole = of(lgps.read(live, state.adopted), config, plan.held) if hidden else plan
     applied: list[AppliedObject] = []
     created: list[str] = []
     rejected: list[Event] = []
+    looked: list[Event] = []
     for key in keys:
         wanted = whole.objects[key]
         try:
-            put = _put(wanted, view, _first_replicas(wanted, whole, state), ports)
+            if state.adopted is not None and wanted.adopted:
+                looked += _look(wanted, state.adopted, live, view, ports, config)
+                if looked:
+                    break  # what was kept is no longer so: the rest is decided anew
+            read = server if key == whole.server else ...
+            put = _put(wanted, view, _first_replicas(wanted, whole, state), ports, read)
         except ObjectRefused as error:
             message = scrub(str(error), hidden)
             rejected.append(
@@ -150,7 +164,25 @@ def apply_objects(
                 created=tuple(created),
             )
         )
-    return done + rejected
+    return done + rejected + looked
+
+
+def _survey(live: Manifest, view: LgpView, ports: Ports, config: OperatorConfig) -> takeover.Survey:
+    redacted = lgps.parse(view.namespace, view.name, view.uid, view.spec)
+    return takeover.survey(lgps.read(live), redacted, live, config, config_digest(config), ports)
+
+
+def _look(
+    wanted: Wanted, adopted: Adopted, live: Manifest, view: LgpView, ports: Ports, config: OperatorConfig
+) -> list[Event]:
+    """Look at an object that was taken over; return what voids, or renews, what was kept of it."""
+    look = takeover.look(wanted, adopted, lgps.read(live, adopted), config, config_digest(config), ports)
+    if look.gone:
+        return [e.DriftDetected(key=wanted.key, change="deleted", detail="it is not there")]
+    if look.still:
+        redacted = lgps.parse(view.namespace, view.name, view.uid, view.spec, adopted)
+        return [e.ObjectsAdopted(adopted=hold(adopted, {str(wanted.key)}, redacted, config))]
+    return []
 
 
 def config_digest(config: OperatorConfig) -> str:
@@ -173,8 +205,13 @@ def _first_replicas(wanted: Wanted, whole: Desired, state: OperatorState) -> int
     return max(scaling.first_replicas(wanted.key.name, others), seen.observed.desired if seen is not None else 0)
 
 
-def _put(wanted: Wanted, view: LgpView, first_replicas: int, ports: Ports) -> _Put:
-    """Bring one object into the cluster; one whose replicas are an autoscaler's starts with `first_replicas`."""
+def _put(
+    wanted: Wanted, view: LgpView, first_replicas: int, ports: Ports, read: Manifest | EllipsisType | None
+) -> _Put:
+    """Bring one object into the cluster; one whose replicas are an autoscaler's starts with `first_replicas`.
+
+    `read` is what was read of it just now, if it was.
+    """
     if wanted.credential is not None:
         return _create_credential(wanted.credential, ports)
     if wanted.route is not None:
@@ -185,11 +222,11 @@ def _put(wanted: Wanted, view: LgpView, first_replicas: int, ports: Ports) -> _P
         return _apply_optional(wanted.key, wanted.manifest, ports)
     if scaling.is_left_to_an_autoscaler(wanted.manifest):
         return _apply_autoscaled(wanted.key, wanted.manifest, first_replicas, ports)
-    return _apply(wanted.manifest, ports)
+    return _apply(wanted.manifest, ports, read)
 
 
-def _apply(manifest: Manifest, ports: Ports) -> _Put:
-    applied = ports.cluster.apply(manifest, manager=names.OPERATOR_MANAGER, before_write=ports.keep_lock)
+def _apply(manifest: Manifest, ports: Ports, read: Manifest | EllipsisType | None = ...) -> _Put:
+    applied = ports.cluster.apply(manifest, manager=names.OPERATOR_MANAGER, before_write=ports.keep_lock, seen=read)
     return _Put(fingerprint=own_fingerprint(applied.manifest), created=applied.created)
 
 
@@ -392,7 +429,7 @@ def prune_everything(
             continue
         if count:
             gone.append(f"{count} {kind.kind}")
-    for key in _claims(plan, view.namespace):
+    for key in _claims(state, plan, view.namespace):
         ports.keep_lock()
         if ports.cluster.delete(key):
             gone.append(str(key))
@@ -427,9 +464,13 @@ def _leftovers(state: OperatorState, view: LgpView, plan: Desired) -> Iterator[t
             yield kind, manifests.away_selector(view.namespace, view.name)
 
 
-def _claims(plan: Desired, namespace: str) -> list[ObjectKey]:
+def _claims(state: OperatorState, plan: Desired, namespace: str) -> list[ObjectKey]:
     """Return the claims that StatefulSets of this LGP make, by name: adopted ones do not carry our label."""
+    database = state.adopted.database if state.adopted is not None else None
+    there = [] if database is None else [f"{claim}-{database.name}-0" for claim in database.claims]
     return [
+        ObjectKey(api_version="v1", kind="PersistentVolumeClaim", namespace=namespace, name=name) for name in there
+    ] + [
         ObjectKey(
             api_version="v1",
             kind="PersistentVolumeClaim",

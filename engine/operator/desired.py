@@ -6,7 +6,7 @@ cluster stays."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
 from engine.errors import InvalidResource, SettingsError
@@ -14,9 +14,10 @@ from engine.folding import digest
 from engine.operator import lgp as lgps
 from engine.operator import manifests
 from engine.operator.config import OperatorConfig
-from engine.operator.events import Route
+from engine.operator.events import Adopted, Route
 from engine.operator.lgp import Lgp
 from engine.operator.manifests import Credential
+from engine.operator.manifests.adopted import without_fixed, without_pods
 from engine.operator.state import LgpView
 from engine.ports import Manifest, ObjectKey
 
@@ -38,6 +39,10 @@ class Wanted:
     manifest: Manifest | None = None
     credential: Credential | None = None
     route: Route | None = None
+    adopted: bool = False
+    """It is a workload that was there before: the manifest leaves out what nobody can change."""
+    held: bool = False
+    """Its pods stay as they are: the manifest leaves them out too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,26 +62,31 @@ class Desired:
     route_problem: str | None = None
     """Why it cannot be reached although it asks to be."""
 
+    @property
+    def held(self) -> frozenset[str]:
+        """Keys of the workloads whose pods stay as they are."""
+        return frozenset(key for key, wanted in self.objects.items() if wanted.held)
 
-def desired(view: LgpView, config: OperatorConfig) -> Desired:
-    """Return what the LGP asks for, without secret values. Never raises."""
+
+def desired(view: LgpView, config: OperatorConfig, adopted: Adopted | None = None) -> Desired:
+    """Return what the LGP asks for, beside what was `adopted`, without secret values. Never raises."""
     try:
-        lgp = lgps.parse(view.namespace, view.name, view.uid, view.spec)
-        return of(lgp, config)
+        return of(lgps.parse(view.namespace, view.name, view.uid, view.spec, adopted), config)
     except InvalidResource as error:
         return Desired(problem=("InvalidSpec", str(error)))
     except SettingsError as error:
         return Desired(problem=("InvalidTemplate", str(error)))
 
 
-def of(lgp: Lgp, config: OperatorConfig) -> Desired:
+def of(lgp: Lgp, config: OperatorConfig, held: Container[str] | None = None) -> Desired:
     """Return what `lgp` asks for; with secret values in the manifests when `lgp` was not redacted.
 
+    `held` are the workloads whose pods stay as they are; None: found by digests, which only a redacted LGP can do.
     Raises SettingsError for templates that do not fit.
     """
     names = manifests.object_names(lgp, config)
     return Desired(
-        objects={str(wanted.key): wanted for wanted in _all(lgp, config)},
+        objects={str(wanted.key): wanted for wanted in _all(lgp, config, held)},
         server=str(ObjectKey(api_version="apps/v1", kind="Deployment", namespace=lgp.namespace, name=names.server)),
         database=str(
             ObjectKey(api_version="apps/v1", kind="StatefulSet", namespace=lgp.namespace, name=names.database)
@@ -87,16 +97,34 @@ def of(lgp: Lgp, config: OperatorConfig) -> Desired:
     )
 
 
-def _all(lgp: Lgp, config: OperatorConfig) -> Iterator[Wanted]:
+def _all(lgp: Lgp, config: OperatorConfig, held: Container[str] | None) -> Iterator[Wanted]:
     for credential in manifests.credentials(lgp, config):
         yield Wanted(key=credential.key, digest=digest(credential.manifest), credential=credential)
     for manifest in manifests.objects(lgp, config):
-        yield Wanted(key=manifests.key_of(manifest), digest=digest(manifest), manifest=manifest)
+        yield _object(manifest, lgp, held)
     entry = manifests.ingress_path(lgp, config)
     if entry is not None:
         key = route_key(entry.namespace, entry.path)
         route = Route(host=entry.host, path=entry.path, service=entry.service, port=entry.port)
         yield Wanted(key=key, digest=digest(route.model_dump()), route=route)
+
+
+def _object(manifest: Manifest, lgp: Lgp, held: Container[str] | None) -> Wanted:
+    key = manifests.key_of(manifest)
+    there = lgp.adopted.objects.get(str(key))
+    adopted = there is not None and "template" in manifest["spec"]
+    holds = False
+    if there is not None and adopted:
+        holds = (there.template == template_digest(manifest)) if held is None else str(key) in held
+        manifest = without_fixed(manifest)
+    if holds:
+        manifest = without_pods(manifest)
+    return Wanted(key=key, digest=digest(manifest), manifest=manifest, adopted=adopted, held=holds)
+
+
+def template_digest(manifest: Manifest) -> str:
+    """Return the digest of the pods of a workload as `AdoptedObject.template` has it."""
+    return digest(manifest["spec"]["template"])
 
 
 def route_key(namespace: str, path: str) -> ObjectKey:

@@ -94,6 +94,50 @@ class RolledOut(Value):
     """RFC 3339."""
 
 
+class AdoptedObject(Value):
+    """An object that is there although this log never made it, as far as it stays as it is."""
+
+    uid: str
+    selector: dict[str, str] = {}
+    """Labels by which it finds its pods, which carry them: a workload's cannot be changed, a Service's must not."""
+    template: str = ""
+    """Digest of the pod template that we would have made. As long as we would make the same one, the pods that run are
+    left alone. Empty: they are replaced."""
+    differences: tuple[str, ...] = ()
+    """Why they are: in which fields (never with which values) the pods are not what the LGP asks for."""
+
+
+class AdoptedDatabase(Value):
+    """A Postgres that is there although this log never made it: what leads to its data."""
+
+    name: str
+    """Of the StatefulSet."""
+    service: str
+    secret: str
+    """Name of the Secret with the password."""
+    user: str
+    database: str
+    image: str
+    instead_of: str = ""
+    """The image that our template had then: the one that runs stays until the template has yet another."""
+    claims: tuple[str, ...] = ()
+    """Names of its volume claim templates."""
+
+
+class Adopted(Value):
+    """What was there of an LGP's objects before this log made any."""
+
+    base: str = ""
+    """What their names begin with; empty: what ours do."""
+    objects: dict[str, AdoptedObject] = {}
+    """By `str(key)`."""
+    database: AdoptedDatabase | None = None
+    config_digest: str = ""
+    """Names the configuration that `AdoptedObject.template` was made with."""
+    managers: tuple[str, ...] = ()
+    """Field managers that wrote the objects."""
+
+
 class LgpObserved(Event):
     """The LGP is new, or changed in what the operator reads of it. Secret values are replaced by keyed digests."""
 
@@ -125,6 +169,12 @@ class ObjectsApplied(Event):
     objects: tuple[AppliedObject, ...]
     created: tuple[str, ...] = ()
     """Those that did not exist before."""
+
+
+class ObjectsAdopted(Event):
+    """Objects of the LGP are there that this log never made. They are taken over, and what is said here is kept."""
+
+    adopted: Adopted
 
 
 class ObjectRejected(Event):
@@ -173,6 +223,7 @@ class LgpStatusApplied(Event):
 LGP_EVENTS = Registry(
     LgpObserved,
     LgpRemoved,
+    ObjectsAdopted,
     ObjectsApplied,
     ObjectRejected,
     ObjectsPruned,

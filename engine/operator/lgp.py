@@ -33,6 +33,7 @@ from pydantic.alias_generators import to_camel
 from engine import names
 from engine.errors import InvalidResource
 from engine.folding import canonical
+from engine.operator.events import Adopted
 
 Json = Any
 Mapped = dict[str, Json]
@@ -193,7 +194,7 @@ class LgpSpec(Part):
 
 
 class Lgp(BaseModel):
-    """An LGP with what its objects need of its metadata."""
+    """An LGP with what its objects need of its metadata, and of what was there before them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -202,26 +203,29 @@ class Lgp(BaseModel):
     uid: str
     """Of the LGP, for owner references."""
     spec: LgpSpec
+    adopted: Adopted = Adopted()
+    """What was there of its objects before we made any."""
 
     @property
     def stream(self) -> str:
         return names.lgp_stream(self.namespace, self.name)
 
 
-def parse(namespace: str, name: str, uid: str, spec: Mapping[str, Json]) -> Lgp:
+def parse(namespace: str, name: str, uid: str, spec: Mapping[str, Json], adopted: Adopted | None = None) -> Lgp:
     """Return the LGP with this `spec` (redacted or not). Raises InvalidResource with the path of the first field."""
+    there = adopted or Adopted()
     try:
-        return Lgp(namespace=namespace, name=name, uid=uid, spec=LgpSpec.model_validate(spec))
+        return Lgp(namespace=namespace, name=name, uid=uid, spec=LgpSpec.model_validate(spec), adopted=there)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         field = ".".join(str(part) for part in ("spec", *first["loc"]))
         raise InvalidResource(f"LGP {namespace}/{name}", field, first["msg"]) from None
 
 
-def read(manifest: Mapping[str, Json]) -> Lgp:
+def read(manifest: Mapping[str, Json], adopted: Adopted | None = None) -> Lgp:
     """Return the LGP that the API server stored as `manifest`. Raises InvalidResource."""
     metadata = manifest["metadata"]
-    return parse(metadata["namespace"], metadata["name"], metadata["uid"], manifest.get("spec") or {})
+    return parse(metadata["namespace"], metadata["name"], metadata["uid"], manifest.get("spec") or {}, adopted)
 
 
 def redact(spec: Mapping[str, Json], digest: Callable[[bytes], str]) -> Mapped:

@@ -27,7 +27,7 @@ from engine.drift import CALM, repair_delay
 from engine.event import Event
 from engine.machine import State
 from engine.operator import events as e
-from engine.operator.events import AppliedObject, RolledOut, Value, WorkloadStatus
+from engine.operator.events import Adopted, AppliedObject, RolledOut, Value, WorkloadStatus
 from engine.retry import ActDeferred, ActRefused, refused_delay
 
 
@@ -62,6 +62,7 @@ TRANSITIONS: dict[tuple[Life, str], Life] = {
 """Every change of life. An event that is not here leaves it alone."""
 
 SUCCESS_OF = {
+    "ObjectsAdopted": "ApplyObjects",
     "ObjectsApplied": "ApplyObjects",
     "ObjectRejected": "ApplyObjects",
     "ObjectsPruned": "PruneObjects",
@@ -147,6 +148,8 @@ class OperatorState(State):
 
     life: Life = Life.UNKNOWN
     lgp: LgpView | None = None
+    adopted: Adopted | None = None
+    """What was there of its objects before this log made any; None: nothing."""
     objects: dict[str, ObjectState] = {}
     """By `str(key)`."""
     rejected: dict[str, Rejection] = {}
@@ -209,12 +212,24 @@ def _observed(state: OperatorState, event: e.LgpObserved, at: datetime) -> Opera
     view = LgpView(**event.model_dump(exclude={"deleting"}))
     if state.lgp is not None and state.lgp.uid != event.uid:
         # Another LGP under the same name. Objects of the first may still be there, and are taken over.
-        state = OperatorState(life=state.life, objects=state.objects)
+        state = OperatorState(life=state.life, adopted=state.adopted, objects=state.objects)
     return state.model_copy(update={"lgp": view})
 
 
 def _removed(state: OperatorState, event: e.LgpRemoved, at: datetime) -> OperatorState:
     return state.model_copy(update={"status": {}, "status_digest": "", "rolled_out": None, "rejected": {}})
+
+
+def _adopted(state: OperatorState, event: e.ObjectsAdopted, at: datetime) -> OperatorState:
+    return state.model_copy(update={"adopted": event.adopted})
+
+
+def _without_adopted(state: OperatorState, key: str) -> OperatorState:
+    """Return the state without what was kept of an object that does not exist any more; its names stay."""
+    if state.adopted is None or key not in state.adopted.objects:
+        return state
+    objects = {name: kept for name, kept in state.adopted.objects.items() if name != key}
+    return state.model_copy(update={"adopted": state.adopted.model_copy(update={"objects": objects})})
 
 
 def _applied(state: OperatorState, event: e.ObjectsApplied, at: datetime) -> OperatorState:
@@ -270,6 +285,8 @@ def _drifted(state: OperatorState, event: e.DriftDetected, at: datetime) -> Oper
         # What kept it out may be over.
         rejected = {name: rejection for name, rejection in state.rejected.items() if name != key}
         state = state.model_copy(update={"rejected": rejected})
+    if event.change == "deleted":
+        state = _without_adopted(state, key)
     if before is None:
         return state
     soon = at - before.at < CALM
@@ -332,6 +349,7 @@ Handler = Callable[[OperatorState, Any, datetime], OperatorState]
 HANDLERS: dict[str, Handler] = {
     "LgpObserved": _observed,
     "LgpRemoved": _removed,
+    "ObjectsAdopted": _adopted,
     "ObjectsApplied": _applied,
     "ObjectRejected": _rejected,
     "ObjectsPruned": _pruned,

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from engine.drift import FREE_REPAIRS
 from engine.operator.desired import Desired, Wanted
 from engine.operator.events import RolledOut, WorkloadStatus
 from engine.operator.scaling import KIND_NOT_SERVED, is_autoscaler
@@ -140,6 +141,10 @@ class _Judgement:
         for key, rejection in self._rejections():
             if not is_autoscaler(self.plan.objects[key].key):
                 yield Problem(reason=_reason(rejection), message=_told(key, rejection), since=rejection.since)
+        for key, entry in self.state.objects.items():
+            if entry.drift and entry.repairs > FREE_REPAIRS and key in self.plan.objects:
+                message = f"{key} was put back {entry.repairs - 1} times in a row and is changed again: {entry.drift}"
+                yield Problem(reason="FoughtOver", message=f"{message}; stop whoever does it (another operator?)")
         for act, hold in self.state.held.items():
             if act != "ApplyStatus" and (hold.refused or hold.attempts >= DEFERRALS_TO_TELL):
                 reason = "Refused" if hold.refused else "Unreachable"

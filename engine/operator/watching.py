@@ -58,6 +58,8 @@ class Live:
     """uids of LGPs of this name that were seen to go."""
     objects: dict[str, Fingerprint] = field(default_factory=dict)
     """By `str(key)`."""
+    writers: dict[str, str] = field(default_factory=dict)
+    """The same → who else wrote it last."""
     workloads: dict[str, WorkloadSight] = field(default_factory=dict)
     replica_sets: dict[str, ReplicaSetSight] = field(default_factory=dict)
     """By uid, like pods."""
@@ -216,12 +218,13 @@ def _drift(state: OperatorState, plan: Desired, live: Live, around: Surroundings
             if around.external_services:
                 yield from _object_drift(entry, live.objects.get(key))
         elif (applied.key.api_version, applied.key.kind) in around.complete:
-            yield from list(_object_drift(entry, live.objects.get(key))) or _replicas_drift(plan.objects[key], live)
+            drift = _object_drift(entry, live.objects.get(key), live.writers.get(key, ""))
+            yield from list(drift) or _replicas_drift(plan.objects[key], live)
     yield from _served_now(state, plan, around)
     yield from _rejected_paths(state, plan, around)
 
 
-def _object_drift(entry: ObjectState, seen: Fingerprint | None) -> Iterator[DriftDetected]:
+def _object_drift(entry: ObjectState, seen: Fingerprint | None, writer: str = "") -> Iterator[DriftDetected]:
     applied = entry.applied
     if seen is None:
         yield DriftDetected(key=applied.key, change="deleted", detail="it is not there")
@@ -231,7 +234,8 @@ def _object_drift(entry: ObjectState, seen: Fingerprint | None) -> Iterator[Drif
     change = difference(applied.fingerprint, seen.model_copy(update={"generation": applied.fingerprint.generation}))
     if change is not None:
         another = seen.uid != applied.fingerprint.uid
-        yield DriftDetected(key=applied.key, change="deleted" if another else "edited", detail=change)
+        detail = f"{change}, last by {writer}" if writer else change
+        yield DriftDetected(key=applied.key, change="deleted" if another else "edited", detail=detail)
 
 
 def _route_drift(key: ObjectKey, route: Route, around: Surroundings) -> Iterator[DriftDetected]:

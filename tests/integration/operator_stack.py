@@ -79,20 +79,28 @@ class Requests:
 class Operator:
     """The operator half at work on one namespace: a watcher, workers, and an event log in memory."""
 
-    def __init__(self, kubeconfig: Path, namespace: str, events: EventLog | None = None, workers: int = 2) -> None:
+    def __init__(
+        self,
+        kubeconfig: Path,
+        namespace: str,
+        events: EventLog | None = None,
+        workers: int = 2,
+        config: OperatorConfig = CONFIG,
+        api_key: str = "key",
+    ) -> None:
         self.namespace = namespace
         self.events: EventLog = events or MemoryLog()
         self.cluster = KubernetesCluster.load(kubeconfig, watch_seconds=10)
         self.requests = Requests(self.cluster)
         self.watching = KubernetesCluster.load(kubeconfig, watch_seconds=10)
-        self.machine = OperatorMachine(CONFIG)
+        self.machine = OperatorMachine(config)
         self.ports = Ports(
             control_plane=None,  # type: ignore[arg-type]
             cluster=self.cluster,
             health=None,  # type: ignore[arg-type]
             clock=SystemClock(),
             keep_lock=_no_lock,
-            digest=keyed_digest("key"),
+            digest=keyed_digest(api_key),
             api_key="",
         )
         self._queue: queue.Queue[str | None] = queue.Queue()

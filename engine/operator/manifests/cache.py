@@ -5,7 +5,7 @@ from __future__ import annotations
 from engine.operator import templates
 from engine.operator.config import OperatorConfig
 from engine.operator.lgp import Lgp
-from engine.operator.manifests import overlay
+from engine.operator.manifests import adopted, overlay
 from engine.operator.manifests.database import internal_service
 from engine.operator.manifests.environment import REDIS_PORT, makes_redis
 from engine.operator.manifests.naming import object_names
@@ -19,5 +19,6 @@ def objects(lgp: Lgp, config: OperatorConfig) -> list[Manifest]:
     name = object_names(lgp, config).redis
     deployment = templates.fill("redis", config.templates.redis, {"service_name": name})
     overlay.set_resources(deployment["spec"]["template"]["spec"]["containers"][0], lgp.spec.redis.resources)
+    adopted.keep_selector(lgp, deployment, name)
     overlay.workload(lgp, deployment, name)
-    return [internal_service(lgp, deployment, REDIS_PORT), deployment]
+    return [internal_service(lgp, deployment, REDIS_PORT, name), deployment]

@@ -17,9 +17,9 @@ from engine import names
 from engine.operator import templates
 from engine.operator.config import OperatorConfig
 from engine.operator.lgp import Lgp, Resources
-from engine.operator.manifests import canonical, overlay, quantity
-from engine.operator.manifests.environment import PASSWORD, POSTGRES_DB, POSTGRES_PORT, POSTGRES_USER, makes_postgres
-from engine.operator.manifests.naming import base_name, key_of, object_names
+from engine.operator.manifests import adopted, canonical, overlay, quantity
+from engine.operator.manifests.environment import PASSWORD, POSTGRES_PORT, makes_postgres, postgres
+from engine.operator.manifests.naming import key_of, object_names
 from engine.ports import Manifest, ObjectKey
 
 PASSWORD_BYTES = 24
@@ -54,17 +54,17 @@ def credentials(lgp: Lgp, config: OperatorConfig) -> list[Credential]:
     """Return the Secrets to create before `objects` are applied, where they do not exist."""
     if not makes_postgres(lgp):
         return []
-    name = lgp.spec.database.secret_name
+    name = postgres(lgp, config).secret
     shared = {"name": name, "namespace": lgp.namespace, "labels": {names.MANAGED_BY_LABEL: names.MANAGED_BY}}
-    metadata = overlay.metadata(lgp, name) if owns_secret(lgp) else shared
+    metadata = overlay.metadata(lgp, name) if owns_secret(lgp, config) else shared
     manifest: Manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque"}
     generated = (Generated(field=PASSWORD, random_bytes=PASSWORD_BYTES),)
     return [Credential(key=key_of(manifest), manifest=manifest, generated=generated)]
 
 
-def owns_secret(lgp: Lgp) -> bool:
+def owns_secret(lgp: Lgp, config: OperatorConfig) -> bool:
     """Whether the Secret with the password goes when the LGP goes."""
-    return lgp.spec.database.secret_name.startswith(base_name(lgp.name))
+    return postgres(lgp, config).secret.startswith(object_names(lgp, config).server)
 
 
 def objects(lgp: Lgp, config: OperatorConfig) -> list[Manifest]:
@@ -72,26 +72,29 @@ def objects(lgp: Lgp, config: OperatorConfig) -> list[Manifest]:
     if not makes_postgres(lgp):
         return []
     stateful_set = _stateful_set(lgp, config)
-    return [internal_service(lgp, stateful_set, POSTGRES_PORT), stateful_set]
+    return [internal_service(lgp, stateful_set, POSTGRES_PORT, postgres(lgp, config).service), stateful_set]
 
 
-def internal_service(lgp: Lgp, workload: Manifest, port: int) -> Manifest:
-    """Return the Service in front of a workload, under the workload's name, selecting what the workload selects."""
-    return {
+def internal_service(lgp: Lgp, workload: Manifest, port: int, name: str) -> Manifest:
+    """Return the Service in front of a workload, selecting what the workload selects."""
+    service = {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": overlay.metadata(lgp, workload["metadata"]["name"]),
+        "metadata": overlay.metadata(lgp, name),
         "spec": {
             "type": "ClusterIP",
             "selector": dict(workload["spec"]["selector"]["matchLabels"]),
             "ports": [{"port": port, "targetPort": port, "protocol": "TCP"}],
         },
     }
+    adopted.keep_selector(lgp, service)
+    return service
 
 
 def _stateful_set(lgp: Lgp, config: OperatorConfig) -> Manifest:
     database = lgp.spec.database
     name = object_names(lgp, config).database
+    found = postgres(lgp, config)
     asked = _complete(database.resources, config)
     manifest = templates.fill(
         "db",
@@ -100,9 +103,9 @@ def _stateful_set(lgp: Lgp, config: OperatorConfig) -> Manifest:
             "service_name": name,
             "replicas": 1,
             "max_connections": database.max_connections,
-            "secret_name": database.secret_name,
-            "postgres_user": POSTGRES_USER,
-            "postgres_db": POSTGRES_DB,
+            "secret_name": found.secret,
+            "postgres_user": found.user,
+            "postgres_db": found.database,
             "cpu": asked.requests["cpu"],
             "memory_mb": quantity.mebibytes(asked.requests["memory"]) or 0,
             "cpu_limit": asked.limits["cpu"],
@@ -110,8 +113,11 @@ def _stateful_set(lgp: Lgp, config: OperatorConfig) -> Manifest:
             "storage_gi": database.storage_size_gi,
         },
     )
-    manifest["spec"]["serviceName"] = name
-    overlay.set_resources(manifest["spec"]["template"]["spec"]["containers"][0], _named(asked, database.resources))
+    manifest["spec"]["serviceName"] = found.service
+    container = manifest["spec"]["template"]["spec"]["containers"][0]
+    adopted.keep_database_image(lgp, container)
+    overlay.set_resources(container, _named(asked, database.resources))
+    adopted.keep_selector(lgp, manifest, name)
     overlay.workload(lgp, manifest, name)
     for claim in manifest["spec"].get("volumeClaimTemplates", ()):
         labels = (claim.get("metadata") or {}).get("labels") or {}

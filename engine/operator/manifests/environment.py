@@ -15,6 +15,7 @@ empty value counts as unset.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from engine.operator.config import OperatorConfig
@@ -32,6 +33,24 @@ PASSWORD = "POSTGRES_PASSWORD"
 REDIS_PORT = 6379
 JOBS_PER_WORKER = 10
 """Runs that one process works at, where nobody says otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Postgres:
+    """What leads to the data in a Postgres."""
+
+    service: str
+    secret: str
+    """Name of the Secret with the password."""
+    user: str = POSTGRES_USER
+    database: str = POSTGRES_DB
+
+
+def postgres(lgp: Lgp, config: OperatorConfig) -> Postgres:
+    """Return what leads to the Postgres of `lgp`: to the one that is there already, where it was taken over."""
+    if (there := lgp.adopted.database) is not None:
+        return Postgres(service=there.service, secret=there.secret, user=there.user, database=there.database)
+    return Postgres(service=object_names(lgp, config).database, secret=lgp.spec.database.secret_name)
 
 
 def custom_postgres(lgp: Lgp) -> bool:
@@ -95,9 +114,10 @@ def _postgres(lgp: Lgp, config: OperatorConfig) -> list[Json]:
         return _uris("$(POSTGRES_URI_CUSTOM)")
     if not makes_postgres(lgp):
         return []
-    secret = {"secretKeyRef": {"name": lgp.spec.database.secret_name, "key": PASSWORD}}
-    host = service_host(object_names(lgp, config).database, lgp, config)
-    uri = f"postgresql://{POSTGRES_USER}:$({PASSWORD})@{host}:{POSTGRES_PORT}/{POSTGRES_DB}?sslmode=disable"
+    found = postgres(lgp, config)
+    secret = {"secretKeyRef": {"name": found.secret, "key": PASSWORD}}
+    host = service_host(found.service, lgp, config)
+    uri = f"postgresql://{found.user}:$({PASSWORD})@{host}:{POSTGRES_PORT}/{found.database}?sslmode=disable"
     return [{"name": PASSWORD, "valueFrom": secret}, *_uris(uri)]
 
 

@@ -32,14 +32,15 @@ class ObjectNames:
 
 
 def object_names(lgp: Lgp, config: OperatorConfig) -> ObjectNames:
-    """Return the names of the objects of `lgp`.
+    """Return the names of the objects of `lgp`: those that are there already, where it was taken over.
 
     A database with `legacyName` gets the suffix from the configuration: what an earlier operator called its objects
     is no part of the resource definition, and a wrong guess would start an empty database beside the full one.
     """
-    base = base_name(lgp.name)
+    base = lgp.adopted.base or base_name(lgp.name)
     suffix = config.legacy_database_suffix if lgp.spec.database.legacy_name else "db"
-    return ObjectNames(server=base, queue=f"{base}-queue", database=f"{base}-{suffix}", redis=f"{base}-redis")
+    database = lgp.adopted.database.name if lgp.adopted.database else f"{base}-{suffix}"
+    return ObjectNames(server=base, queue=f"{base}-queue", database=database, redis=f"{base}-redis")
 
 
 def external_name(lgp: Lgp) -> str:
@@ -50,12 +51,17 @@ def external_name(lgp: Lgp) -> str:
 
 def base_name(lgp_name: str) -> str:
     """Return the name that those of all objects begin with: a DNS label of at most LONGEST_LGP_NAME characters."""
-    if len(lgp_name) <= names.LONGEST_LGP_NAME and re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", lgp_name):
+    if len(lgp_name) <= names.LONGEST_LGP_NAME and is_object_name(lgp_name):
         return lgp_name
     digest = hashlib.sha256(lgp_name.encode()).hexdigest()[:_HASH]
     stem = re.sub(r"[^a-z0-9]+", "-", lgp_name.lower()).strip("-")
     stem = stem if stem[:1].isalpha() else f"lgp-{stem}"
     return f"{stem[: names.LONGEST_LGP_NAME - _HASH - 1].strip('-')}-{digest}"
+
+
+def is_object_name(name: str) -> bool:
+    """Whether every kind of object may be called so: a DNS label that begins with a letter."""
+    return len(name) <= _LONGEST_LABEL_VALUE and re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name) is not None
 
 
 def label_value(lgp_name: str) -> str:

@@ -79,7 +79,7 @@ def workload(
     noted = {**(base.get("annotations") or {}), **lgp.spec.annotations, **(annotations or {})}
     template["metadata"] = {
         **base,
-        "labels": {**(base.get("labels") or {}), **lgp.spec.labels, **(labels or {}), **kept, **own_labels(lgp)},
+        "labels": {**(base.get("labels") or {}), **lgp.spec.labels, **(labels or {}), **own_labels(lgp), **kept},
         **({"annotations": noted} if noted else {}),
     }
     _placement(lgp, template["spec"])

@@ -21,7 +21,7 @@ from engine.errors import InvalidResource
 from engine.operator import templates
 from engine.operator.config import OperatorConfig
 from engine.operator.lgp import Lgp, Resources
-from engine.operator.manifests import overlay, routes
+from engine.operator.manifests import adopted, overlay, routes
 from engine.operator.manifests.environment import environment
 from engine.operator.manifests.naming import object_names
 from engine.ports import Manifest
@@ -84,6 +84,7 @@ def service(lgp: Lgp, config: OperatorConfig) -> Manifest:
     manifest["metadata"] = overlay.metadata(lgp, name, manifest.get("metadata"))
     for port in manifest["spec"]["ports"]:
         port.setdefault("protocol", "TCP")
+    adopted.keep_selector(lgp, manifest)
     return manifest
 
 
@@ -112,6 +113,8 @@ def _deployment(lgp: Lgp, config: OperatorConfig, role: Role, *, selected_by: tu
     manifest["spec"].setdefault("strategy", deepcopy(ROLLING_UPDATE))
     _container(lgp, config, role, main_container(manifest))
     _pod(lgp, manifest)
+    adopted.keep_selector(lgp, manifest, role.name)
+    adopted.keep_selected(lgp, manifest, role.name)
     overlay.workload(
         lgp, manifest, role.name, labels=spec.labels, annotations=spec.annotations, selected_by=selected_by
     )

@@ -193,6 +193,23 @@ SUMMARIES: dict[str, list[tuple[dict[str, Any], str]]] = {
         ),
         (workload(ready=0, unschedulable="0/3 nodes fit"), "Deployment queue 0/2 ready, 0/3 nodes fit"),
     ],
+    "ObjectsAdopted": [
+        (
+            {
+                "adopted": {
+                    "objects": {
+                        f"Deployment agents/{LGP}": {"template": "", "differences": ["containers[api-server].image"]},
+                        f"Deployment agents/{LGP}-redis": {"template": "4e07408562be", "differences": []},
+                        f"Service agents/{LGP}": {"template": "", "differences": []},
+                    },
+                    "managers": ["manager"],
+                    "database": {"name": "lg-1", "secret": "postgres-credentials"},
+                }
+            },
+            "made by manager; pods of Deployment redis stay as they are; pods are replaced of Deployment "
+            "(containers[api-server].image); database lg-1 with the password in Secret postgres-credentials",
+        )
+    ],
     "LgpStatusApplied": [
         (
             {

@@ -226,7 +226,7 @@ class FakeCluster:
             if k.kind == kind and wanted.items() <= o["metadata"].get("labels", {}).items()
         ]
 
-    def apply(self, manifest: Manifest, *, manager: str, before_write: Any = None) -> Applied:
+    def apply(self, manifest: Manifest, *, manager: str, before_write: Any = None, seen: Any = ...) -> Applied:
         for _ in range(3):
             self.moment()
             if self.refuse:

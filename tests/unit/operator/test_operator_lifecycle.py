@@ -55,8 +55,9 @@ def test_a_first_rollout_reads_and_writes_each_object_once() -> None:
     touched = [name for verb, name in world.cluster.calls if verb in ("apply", "create", "patch")]
     assert len(touched) == len(set(touched)) == 9
     reads = [call for call in world.cluster.calls if call[0] in ("get", "list")]
-    # The apply reads its object itself; beside it the LGP, the password's Secret and the shared Ingress are read.
-    assert len(reads) == 3
+    # The apply reads its object itself. Beside it are read: the LGP, the password's Secret, the shared Ingress, and, in
+    # case somebody else made them, the API server's Deployment (for its apply too) and Postgres under upstream's name.
+    assert len(reads) == 5
 
 
 def test_a_resync_of_what_did_not_change_writes_nothing_and_says_nothing() -> None:

@@ -89,7 +89,9 @@ class FakeCluster:
             ]
         )
 
-    def apply(self, manifest: Manifest, *, manager: str, before_write: Callable[[], None] | None = None) -> Applied:
+    def apply(
+        self, manifest: Manifest, *, manager: str, before_write: Callable[[], None] | None = None, seen: Any = ...
+    ) -> Applied:
         key = key_of(manifest)
         self._called("apply", key)
         if before_write:

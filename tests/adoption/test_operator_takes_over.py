@@ -1,0 +1,374 @@
+"""Our operator takes over what upstream's made, on a real API server with its controllers; its listener stays."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from engine.log.memory import MemoryLog
+from engine.names import LGP_LABEL
+from engine.operator.config import Templates
+from engine.operator.events import Adopted
+from engine.operator.state import Life
+from engine.ports import Manifest
+from tests.adoption.conftest import Cluster, Taken
+from tests.adoption.objects import (
+    LISTENER_MANAGER,
+    OPERATOR_MANAGER,
+    PASSWORD,
+    TOKEN,
+    Upstream,
+    create,
+    install,
+    path_of,
+    replace,
+)
+from tests.integration.operator_stack import CONFIG, Operator, until
+
+NEXT = "registry.example/support@sha256:" + "cd" * 32
+
+
+@contextlib.contextmanager
+def ours(cluster: Cluster, **options: Any) -> Iterator[Operator]:
+    """Our operator at work in the namespace."""
+    with Operator(cluster.api.kubeconfig, cluster.namespace, **options) as operator:
+        yield operator
+
+
+def taken_over(operator: Operator, name: str) -> Adopted:
+    """Wait until our operator is done with an LGP; return what it kept."""
+    until(lambda: operator.available(name, operator.lgp(name)["metadata"]["generation"]), f"{name} is available")
+    operator.quiet(name)
+    found = operator.state(name).adopted
+    assert found is not None, operator.types(name)
+    return found
+
+
+def upstream_in(cluster: Cluster, **changes: Any) -> tuple[Upstream, Taken]:
+    """Let upstream make an Agent Server; return it, and what is there then."""
+    upstream = Upstream(namespace=cluster.namespace, **changes)
+    cluster.upstream(upstream)
+    return upstream, cluster.taken(upstream)
+
+
+def environment(workload: Manifest) -> dict[str, Any]:
+    env = workload["spec"]["template"]["spec"]["containers"][0]["env"]
+    return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in env}
+
+
+# --- what stays
+
+
+@pytest.mark.parametrize("applied", [False, True], ids=["updated", "applied"])
+def test_nothing_restarts_and_nothing_is_made_twice(cluster: Cluster, applied: bool) -> None:
+    upstream = Upstream(namespace=cluster.namespace)
+    cluster.upstream(upstream, applied=applied)
+    before = cluster.taken(upstream)
+
+    with ours(cluster) as operator:
+        kept = taken_over(operator, upstream.name)
+
+        assert {key: one.differences for key, one in kept.objects.items() if one.differences} == {}
+        assert cluster.taken(upstream) == before
+        assert operator.drifts(upstream.name) == []
+        assert operator.types(upstream.name)[:3] == ["LgpObserved", "ObjectsAdopted", "ObjectsApplied"]
+        assert {key.split()[0] for key, one in kept.objects.items() if one.template} == {"Deployment", "StatefulSet"}
+        assert kept.database is not None
+        assert (kept.database.name, kept.database.secret) == (upstream.database, upstream.secret)
+        assert kept.managers == (OPERATOR_MANAGER,)
+        told = "".join(str(record.data) for record in operator.events.read(operator.stream(upstream.name)))
+        assert PASSWORD not in told
+        assert TOKEN not in told
+
+
+def test_pods_that_were_taken_over_are_watched_although_they_carry_no_label_of_ours(cluster: Cluster) -> None:
+    upstream, _ = upstream_in(cluster)
+
+    with ours(cluster) as operator:
+        taken_over(operator, upstream.name)
+        server = cluster.get(upstream.server())
+        sets = {one["metadata"]["name"]: one for one in cluster.items("/apis/apps/v1", "replicasets")}
+        mine = [
+            n for n, one in sets.items() if one["metadata"]["ownerReferences"][0]["uid"] == server["metadata"]["uid"]
+        ]
+
+        until(
+            lambda: operator.lgp(upstream.name)["status"].get("lastSuccessfulReplicaSet", {}).get("name") == mine[0],
+            "the status names the ReplicaSet that upstream made",
+        )
+
+
+def test_a_lost_log_restarts_nothing(cluster: Cluster) -> None:
+    upstream, before = upstream_in(cluster)
+    with ours(cluster) as operator:
+        taken_over(operator, upstream.name)
+
+    with ours(cluster, events=MemoryLog()) as again:
+        kept = taken_over(again, upstream.name)
+
+        assert cluster.taken(upstream) == before
+        assert kept.database is not None
+        assert kept.database.name == upstream.database
+
+
+def test_what_was_taken_over_goes_with_its_lgp_claims_included(cluster: Cluster) -> None:
+    upstream, _ = upstream_in(cluster)
+    with ours(cluster) as operator:
+        taken_over(operator, upstream.name)
+
+        cluster.http.delete(f"{path_of(upstream.lgp())}/{upstream.name}").raise_for_status()
+
+        until(lambda: operator.state(upstream.name).life is Life.PRUNED, "nothing of it is left")
+        apps = "/apis/apps/v1"
+        until(lambda: not cluster.items(apps, "deployments") + cluster.items(apps, "statefulsets"), "workloads go")
+        until(lambda: all("deletionTimestamp" in one["metadata"] for one in cluster.claims()), "claims go")
+        (ingress,) = cluster.items("/apis/networking.k8s.io/v1", "ingresses")
+        assert [path["path"] for path in ingress["spec"]["rules"][0]["http"]["paths"]] == ["/metrics"]
+
+
+# --- what changes, and when
+
+
+def test_the_next_revision_replaces_the_pods_and_what_nobody_asks_for(cluster: Cluster) -> None:
+    upstream, before = upstream_in(cluster)
+    with ours(cluster) as operator:
+        taken_over(operator, upstream.name)
+
+        env = [*upstream.environment()[:-1], {"name": "LANGSMITH_HOST_REVISION_ID", "value": "next"}]
+        env = [entry for entry in env if entry != upstream.environment()[1]]
+        cluster.merge(upstream.lgp(), {"spec": {"serverSpec": {"image": NEXT, "env": env}}}, LISTENER_MANAGER)
+        until(lambda: operator.available(upstream.name, 2), "the next revision is rolled out")
+        operator.quiet(upstream.name)
+
+        after = cluster.taken(upstream)
+        server = cluster.get(upstream.server())
+        assert after.uids == before.uids
+        assert (after.password, after.claims, after.paths) == (before.password, before.claims, before.paths)
+        assert server["spec"]["selector"] == {"matchLabels": {"app": upstream.name}}
+        assert server["spec"]["template"]["metadata"]["labels"].keys() == {
+            "app",
+            "team",
+            LGP_LABEL,
+            "app.kubernetes.io/managed-by",
+        }
+        found = environment(server)
+        assert server["spec"]["template"]["spec"]["containers"][0]["image"] == NEXT
+        assert {"LSD_SOMETHING_OF_ITS_OWN", "OPENAI_API_KEY"}.isdisjoint(found)
+        uri = f"postgresql://langgraph:$(POSTGRES_PASSWORD)@{upstream.database}.{cluster.namespace}.svc.cluster.local"
+        assert found["POSTGRES_URI"] == f"{uri}:5432/agents?sslmode=disable"
+        assert found["POSTGRES_PASSWORD"]["secretKeyRef"]["name"] == upstream.secret
+        # Postgres and Redis were asked for nothing new.
+        for name in (upstream.database, f"{upstream.name}-redis"):
+            assert after.templates[name] == before.templates[name], name
+        assert operator.drifts(upstream.name) == []
+
+
+def test_pods_behind_their_lgp_are_replaced_and_the_log_says_why(cluster: Cluster) -> None:
+    upstream, before = upstream_in(cluster)
+    cluster.merge(upstream.lgp(), {"spec": {"serverSpec": {"image": NEXT}}}, LISTENER_MANAGER)
+
+    with ours(cluster) as operator:
+        kept = taken_over(operator, upstream.name)
+
+        why = {key.rpartition("/")[2]: one.differences for key, one in kept.objects.items() if one.differences}
+        image = "containers[api-server].image"
+        assert why == {upstream.name: (image,), f"{upstream.name}-queue": (image,)}
+        after = cluster.taken(upstream)
+        assert after.uids == before.uids
+        assert after.claims == before.claims
+        assert after.templates[upstream.database] == before.templates[upstream.database]
+        assert after.templates[upstream.name] != before.templates[upstream.name]
+
+
+def test_a_generation_that_upstream_never_rolled_out_is_rolled_out(cluster: Cluster) -> None:
+    upstream, before = upstream_in(cluster)
+    path = f"{path_of(upstream.lgp())}/{upstream.name}/status"
+    headers = {"Content-Type": "application/merge-patch+json"}
+    cluster.http.patch(path, json={"status": {"observedGeneration": 1}}, headers=headers).raise_for_status()
+    without = upstream.environment()[:-1]
+    cluster.merge(upstream.lgp(), {"spec": {"serverSpec": {"env": without}}}, LISTENER_MANAGER)
+
+    with ours(cluster) as operator:
+        taken_over(operator, upstream.name)
+
+        assert "OPENAI_API_KEY" not in environment(cluster.get(upstream.server()))
+        assert cluster.taken(upstream).uids == before.uids
+
+
+def test_other_templates_replace_the_pods_and_another_api_key_does_not(cluster: Cluster) -> None:
+    upstream, before = upstream_in(cluster)
+    log = MemoryLog()
+    with ours(cluster, events=log) as operator:
+        taken_over(operator, upstream.name)
+
+    with ours(cluster, events=log, api_key="another") as rotated:  # every digest of a literal value is another one
+        until(lambda: rotated.types(upstream.name).count("LgpObserved") == 2, "the digests are new")
+        taken_over(rotated, upstream.name)
+        assert cluster.taken(upstream) == before
+
+    redis = CONFIG.templates.redis.replace("redis:6", "redis:7")
+    changed = CONFIG.model_copy(update={"templates": Templates(redis=redis)})
+    with ours(cluster, events=log, config=changed, api_key="another") as operator:
+        log.mark_dirty(operator.stream(upstream.name))
+        until(lambda: _image(cluster, upstream.redis()) == "redis:7", "Redis is replaced")
+        taken_over(operator, upstream.name)
+        after = cluster.taken(upstream)
+        assert after.templates[upstream.name] == before.templates[upstream.name]
+        assert after.uids == before.uids
+
+
+def _image(cluster: Cluster, workload: Manifest) -> str:
+    return str(cluster.get(workload)["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+def test_what_was_taken_over_and_is_deleted_is_made_again_whole(cluster: Cluster) -> None:
+    upstream, before = upstream_in(cluster)
+    with ours(cluster) as operator:
+        taken_over(operator, upstream.name)
+
+        for manifest in (upstream.server(), upstream.postgres()):
+            gone = cluster.get(manifest)["metadata"]["uid"]
+            cluster.http.delete(f"{path_of(manifest)}/{manifest['metadata']['name']}").raise_for_status()
+            key = operator.key(manifest["kind"], manifest["metadata"]["name"])
+            until(lambda key=key, gone=gone: operator.uid(key) not in (None, gone), f"{key} is there again")  # type: ignore[misc]
+        until(cluster.rolled_out, "everything runs again")
+        operator.quiet(upstream.name)
+
+        after = cluster.taken(upstream)
+        assert after.claims == before.claims, "Postgres has its volume again"
+        assert after.password == before.password
+        assert environment(cluster.get(upstream.postgres()))["POSTGRES_USER"] == "langgraph"
+        assert operator.condition(upstream.name, "Available")["status"] == "True"
+
+
+# --- other shapes
+
+
+def test_a_name_that_is_longer_than_ours_may_be(cluster: Cluster) -> None:
+    upstream, before = upstream_in(cluster, deployment="customer-support-agent")
+    assert len(upstream.name) > 49
+
+    with ours(cluster) as operator:
+        kept = taken_over(operator, upstream.name)
+
+        assert kept.base == upstream.name
+        assert cluster.taken(upstream) == before
+
+
+def test_selectors_of_others_stay_and_our_pods_carry_what_they_ask_for(cluster: Cluster) -> None:
+    upstream = Upstream(namespace=cluster.namespace)
+    lgp = cluster.http.post(
+        path_of(upstream.lgp()), params={"fieldManager": LISTENER_MANAGER}, json=upstream.lgp()
+    ).json()
+    create(cluster.http, upstream.password(), LISTENER_MANAGER)
+    create(cluster.http, upstream.ingress(), OPERATOR_MANAGER)
+    labels = {"app.kubernetes.io/managed-by": "lgp-operator", "lgp": upstream.id}
+    server, service = upstream.server(lgp["metadata"]["uid"]), upstream.service(upstream.name, 8000)
+    server["spec"]["selector"]["matchLabels"] = labels
+    server["spec"]["template"]["metadata"]["labels"] |= {**labels, "route": upstream.id}
+    service["spec"]["selector"] = {"route": upstream.id}
+    for manifest in (upstream.postgres(), server, service):
+        create(cluster.http, manifest, OPERATOR_MANAGER)
+    until(cluster.rolled_out, "upstream's Agent Server runs")
+
+    with ours(cluster) as operator:
+        taken_over(operator, upstream.name)
+        cluster.merge(upstream.lgp(), {"spec": {"serverSpec": {"image": NEXT}}}, LISTENER_MANAGER)
+        until(lambda: operator.available(upstream.name, 2), "the next revision is rolled out")
+
+        after = cluster.get(server)
+        assert after["spec"]["selector"] == {"matchLabels": labels}
+        assert after["spec"]["template"]["metadata"]["labels"].items() >= {**labels, "route": upstream.id}.items()
+        assert cluster.get(service)["spec"]["selector"] == {"route": upstream.id}
+
+
+def test_a_database_that_cannot_be_told_stops_everything_until_a_person_says_which(cluster: Cluster) -> None:
+    upstream = Upstream(namespace=cluster.namespace)
+    install(cluster.http, upstream)
+    other = upstream.postgres()
+    other["metadata"]["name"] = other["spec"]["serviceName"] = "pg-of-support"
+    cluster.http.delete(f"{path_of(other)}/{upstream.database}").raise_for_status()
+    create(cluster.http, other, OPERATOR_MANAGER)
+    until(cluster.rolled_out, "upstream's Agent Server runs")
+    before = cluster.taken(upstream)
+
+    with ours(cluster) as operator:
+        until(lambda: "ActRefused" in operator.types(upstream.name), "it refuses")
+        operator.quiet(upstream.name)
+        reason = operator.condition(upstream.name, "Degraded")["message"]
+        assert f"connect to {upstream.database}, which is no StatefulSet of the namespace" in reason
+        assert f"kubectl -n {cluster.namespace} label statefulset NAME {LGP_LABEL}={upstream.name}" in reason
+        assert cluster.taken(upstream) == before
+
+        cluster.merge(other, {"metadata": {"labels": {LGP_LABEL: upstream.name}}})
+        cluster.merge(upstream.lgp(), {"spec": {"annotations": {"looked": "again"}}})
+        kept = taken_over(operator, upstream.name)
+
+        assert kept.database is not None
+        assert kept.database.name == "pg-of-support"
+        assert cluster.taken(upstream).uids == before.uids
+
+
+def test_a_database_whose_password_is_nowhere_is_left_alone(cluster: Cluster) -> None:
+    upstream, _ = upstream_in(cluster)
+    cluster.http.delete(f"{path_of(upstream.password())}/{upstream.secret}").raise_for_status()
+
+    with ours(cluster) as operator:
+        until(lambda: "ActRefused" in operator.types(upstream.name), "it refuses")
+        operator.quiet(upstream.name)
+
+        message = operator.condition(upstream.name, "Degraded")["message"]
+        assert f"Secret {upstream.secret} has no key POSTGRES_PASSWORD" in message
+        assert "ObjectsApplied" not in operator.types(upstream.name)
+
+
+# --- two operators at once
+
+
+class StillRunning:
+    """Upstream's operator, which nobody stopped: it puts its Deployment back whenever it is not as it made it."""
+
+    def __init__(self, cluster: Cluster, manifest: Manifest) -> None:
+        self._cluster, self._manifest = cluster, manifest
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> StillRunning:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join(30)
+
+    def _run(self) -> None:
+        while not self._done.wait(0.3):
+            replace(self._cluster.http, self._manifest, OPERATOR_MANAGER)
+
+
+def test_an_operator_that_was_not_stopped_is_named_and_fought_ever_more_rarely(cluster: Cluster) -> None:
+    upstream, before = upstream_in(cluster)
+    with ours(cluster) as operator:
+        taken_over(operator, upstream.name)
+        theirs = upstream.server(operator.lgp(upstream.name)["metadata"]["uid"])
+        theirs["spec"]["replicas"] = 1
+
+        with StillRunning(cluster, theirs):
+            until(
+                lambda: operator.condition(upstream.name, "Degraded").get("reason") == "FoughtOver",
+                "the status says that somebody changes it again and again",
+            )
+            message = operator.condition(upstream.name, "Degraded")["message"]
+            assert f"Deployment {cluster.namespace}/{upstream.name} was put back" in message
+            assert f"last by {OPERATOR_MANAGER}" in message
+        drifts = len(operator.drifts(upstream.name))
+
+        until(lambda: cluster.get(upstream.server())["spec"]["replicas"] == 2, "it is put back once there is peace")
+        operator.quiet(upstream.name)
+        assert len(operator.drifts(upstream.name)) <= drifts + 1
+        until(lambda: operator.condition(upstream.name, "Degraded")["status"] == "False", "nothing is wrong")
+        assert cluster.taken(upstream).templates == before.templates
