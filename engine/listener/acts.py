@@ -18,6 +18,7 @@ from engine.listener.config import ListenerConfig
 from engine.listener.desired import (
     deployment_selector,
     placed_manifest,
+    predecessor_manifest,
     secret_manifest,
     secret_name,
     wanted_manifest,
@@ -40,11 +41,13 @@ class ApplySecrets(Act):
 
 
 class ApplyLgp(Act):
-    """Apply the LGP of the current revision."""
+    """Apply the LGP of the current revision, or of one that was in the cluster before."""
 
     revision_id: str
     manifest_digest: str
     """Of the manifest to apply: what a replay compares."""
+    restores: bool = False
+    """The current revision failed; this is its predecessor's."""
 
 
 class CheckHealth(Act):
@@ -155,15 +158,16 @@ def _apply_lgp(act: ApplyLgp, state: DeploymentState, ports: Ports, config: List
             manifest_digest=plain_digest(manifest),
             fingerprint=fingerprint(applied.manifest, LISTENER_MANAGER),
             created=applied.created,
+            restored=act.restores,
         )
     ]
 
 
 def _manifest(act: ApplyLgp, state: DeploymentState, config: ListenerConfig) -> Manifest:
-    """Return the manifest that `act` means: the current revision's, or that of the one before."""
-    placed = placed_manifest(state, config)
-    if placed is not None and plain_digest(placed) == act.manifest_digest:
-        return placed
+    """Return the manifest that `act` means: the current revision's, or that of one before."""
+    for manifest in (placed_manifest(state, config), predecessor_manifest(state, config)):
+        if manifest is not None and plain_digest(manifest) == act.manifest_digest:
+            return manifest
     return wanted_manifest(state, config)
 
 

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from engine.folding import digest
 from engine.listener import acts as a
 from engine.listener.config import ListenerConfig
-from engine.listener.desired import placed_manifest, wanted_manifest
+from engine.listener.desired import placed_manifest, predecessor_manifest, wanted_manifest
 from engine.listener.environment import malformed_names, reserved_names
 from engine.listener.state import Closed, DeploymentState, Phase, Revision, Status
 from engine.machine import Act, Decision, Done, Wait
@@ -303,15 +303,23 @@ def _deployed(
 
 
 def _failed(state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig) -> Iterator[Act | Wait]:
-    """A failed revision is not tried again, but what is in the cluster of it, or of the one before, is kept there."""
+    """A failed revision is not tried again: the LGP is put back to the one that was deployed before it. After a first
+    revision that failed there is none, so what is in the cluster of it is kept there for people to look at.
+    """
     if not config.watches(state.namespace):
         return
-    if not revision.lgp_generation:
-        yield from _repair_placed(state, now, config)
-        return
-    if state.secret_drifted:
+    if state.secret_drifted and revision.lgp_generation:
         yield a.ApplySecrets(revision_id=revision.id)
-    if state.drifted:
+    restored = predecessor_manifest(state, config)
+    if restored is not None and state.predecessor is not None:
+        restore = a.ApplyLgp(revision_id=state.predecessor.id, manifest_digest=digest(restored), restores=True)
+        if state.applied is None or state.applied.manifest_digest != restore.manifest_digest:
+            yield restore
+        elif state.drifted:
+            yield _unless_fought_over(restore, state, now)
+    elif not revision.lgp_generation:
+        yield from _repair_placed(state, now, config)
+    elif state.drifted:
         yield _unless_fought_over(apply_lgp(state, revision, config), state, now)
 
 

@@ -72,6 +72,11 @@ def placed_manifest(state: DeploymentState, config: ListenerConfig) -> Manifest 
     return None if placed is None else lgp_manifest(state, placed, config)
 
 
+def predecessor_manifest(state: DeploymentState, config: ListenerConfig) -> Manifest | None:
+    """Return the LGP of the revision deployed before the current one, None when there was none."""
+    return None if state.predecessor is None else lgp_manifest(state, state.predecessor, config)
+
+
 def lgp_manifest(state: DeploymentState, revision: Revision, config: ListenerConfig) -> Manifest:
     """Return the LGP of a revision, whose Secret must have been applied. It holds no secret value."""
     if not revision.secret:

@@ -80,6 +80,8 @@ class LgpApplied(Event):
     manifest_digest: str
     fingerprint: Fingerprint
     created: bool
+    restored: bool = False
+    """It was put back to this revision, for the one after it failed."""
 
 
 class LgpRejected(Event):

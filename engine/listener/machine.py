@@ -11,9 +11,9 @@ from engine.folding import digest
 from engine.listener.acts import perform
 from engine.listener.config import ListenerConfig
 from engine.listener.decide import decide
-from engine.listener.desired import placed_manifest, wanted_manifest
+from engine.listener.desired import placed_manifest, predecessor_manifest, wanted_manifest
 from engine.listener.events import DEPLOYMENT_EVENTS
-from engine.listener.state import DeploymentState, evolve
+from engine.listener.state import DeploymentState, Phase, evolve
 from engine.machine import Act, Decision
 from engine.ports import Manifest, Ports
 
@@ -41,14 +41,18 @@ class ListenerMachine:
     def manifests(self, state: DeploymentState) -> list[Manifest]:
         if state.deletion_reason:
             return []
+        if state.revision is not None and state.revision.phase is Phase.DEPLOY_FAILED:
+            restored = predecessor_manifest(state, self.config)
+            if restored is not None:
+                return [restored]
         if state.revision is not None and state.revision.secret:
             return [wanted_manifest(state, self.config)]
         placed = placed_manifest(state, self.config)
         return [] if placed is None else [placed]
 
     def digests(self, state: DeploymentState) -> frozenset[str]:
-        placed = placed_manifest(state, self.config)
-        return frozenset(digest(manifest) for manifest in (*self.manifests(state), *([placed] if placed else ())))
+        before = (placed_manifest(state, self.config), predecessor_manifest(state, self.config))
+        return frozenset(digest(manifest) for manifest in (*self.manifests(state), *filter(None, before)))
 
     def perform(self, act: Act, state: DeploymentState, ports: Any) -> Sequence[Event]:
         assert isinstance(ports, Ports)

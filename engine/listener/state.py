@@ -6,8 +6,9 @@ rollout is available and healthy. DEPLOYED and DEPLOY_FAILED are final. A newer 
 SKIPPED if nothing of it rolled out yet, INTERRUPTED if it did. Closed revisions are remembered until the control plane
 was told.
 
-`serving` is the revision that was deployed last. It keeps serving while its successor rolls out, or fails, because its
-pods and its Secret stay until a successor is deployed.
+`serving` is the revision that was deployed last. It keeps serving while its successor rolls out, because its pods and
+its Secret stay until a successor is deployed. When the successor fails, the LGP is put back to the *predecessor*, the
+revision that was deployed last before it: what failed goes, and whatever is made anew is what served.
 
 The deployment itself moves from AWAITING_DATABASE to READY when its database is there, to AWAITING_DELETE when the
 control plane says so, and to DELETED when nothing that we made is left.
@@ -171,6 +172,8 @@ class DeploymentState(State):
     status: Status = Status.AWAITING_DATABASE
     content_digest: str = ""
     revision: Revision | None = None
+    predecessor: Revision | None = None
+    """The revision that was deployed last before the current one, as it was then."""
     serving: str | None = None
     """Id of the revision deployed last."""
     closed: tuple[Closed, ...] = ()
@@ -336,9 +339,12 @@ def _requested(state: DeploymentState, event: e.RevisionRequested, at: datetime)
         secret_references=event.secret_references,
         since=at,
     )
+    before = state.revision
+    deployed = before is not None and before.phase is Phase.DEPLOYED
     return state.model_copy(
         update={
             "revision": revision,
+            "predecessor": before if deployed else state.predecessor,
             "content_digest": event.content_digest,
             "health": None,
             "pruned_for": "",
@@ -374,8 +380,10 @@ def _secrets_applied(state: DeploymentState, event: e.SecretsApplied, at: dateti
 def _lgp_applied(state: DeploymentState, event: e.LgpApplied, at: datetime) -> DeploymentState:
     before, revision, live = state.applied, state.revision, event.fingerprint
     # While the current revision has no LGP yet, an apply repaired the one before it.
-    current = revision is not None and revision.id == event.revision_id and _has_lgp(revision)
+    current = revision is not None and revision.id == event.revision_id and _has_lgp(revision) and not event.restored
     kept = before.revision if before is not None and before.revision_id == event.revision_id else None
+    if event.restored:
+        kept = state.predecessor
     applied = AppliedLgp(
         revision_id=event.revision_id,
         manifest_digest=event.manifest_digest,

@@ -102,8 +102,14 @@ def update(world: World, progress: Progress) -> None:
 
 def pods_of(world: World, lgp: str) -> int:
     """Return how many pods serve the API of an LGP, those on their way out included."""
+    return len(pod_images(world, lgp))
+
+
+def pod_images(world: World, lgp: str) -> list[str]:
+    """Return the images of these pods."""
     listed = world.object("/api/v1/namespaces/{ns}/pods") or {"items": []}
-    return sum(pod["metadata"].get("labels", {}).get("app") == lgp for pod in listed["items"])
+    mine = [pod for pod in listed["items"] if pod["metadata"].get("labels", {}).get("app") == lgp]
+    return sorted(pod["spec"]["containers"][0]["image"] for pod in mine)
 
 
 # --- 4: revisions that cannot come up --------------------------------------------------------------------------------
@@ -111,6 +117,7 @@ def pods_of(world: World, lgp: str) -> int:
 
 def fail(world: World, progress: Progress) -> None:
     lgp, serving = world.lgp(HELLO), world.deployment(HELLO)["active_revision_id"]
+    served = pod_images(world, lgp)
     for app, reason, told in (
         ("missing", "ImagePullBackOff", "sandbox.local/missing"),
         ("crash", "CrashLoopBackOff", "no weights found in /models"),
@@ -126,6 +133,7 @@ def fail(world: World, progress: Progress) -> None:
         expect(told in failed["message"], f"{told!r} is not in the message: {failed['message']}")
         expect("pod" in failed["message"].lower(), f"the object is not named: {failed['message']}")
         expect(world.ask(lgp)["answer"] != "", "the earlier revision does not serve")
+        eventually("only the earlier revision's pod is left", 20, lambda: pod_images(world, lgp) == served)
         progress(f"{app}: DEPLOY_FAILED, {failed['reason']}: {first_line(failed['message'])}")
 
 

@@ -73,6 +73,10 @@ SUMMARIES: dict[str, list[tuple[dict[str, Any], str]]] = {
             {"revision_id": "r2", "created": False, "fingerprint": {"generation": 2}},
             "LGP updated for revision r2, generation 2",
         ),
+        (
+            {"revision_id": "r1", "created": False, "fingerprint": {"generation": 3}, "restored": True},
+            "LGP put back to revision r1, generation 3",
+        ),
     ],
     "LgpRejected": [({"object": "LGP agents/hello", "message": "too long"}, "LGP agents/hello: too long")],
     "RolloutObserved": [

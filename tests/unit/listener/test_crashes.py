@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from engine.listener.poll import Poller
-from engine.names import deployment_stream
+from engine.names import REVISION_LABEL, deployment_stream
 from engine.replay import replay
 from tests.unit.listener.conftest import DEPLOYMENT, LOCK_TERM, Crash, FakeClock, World, resource
 from tests.unit.listener.test_lifecycle import LGP, status
@@ -28,6 +28,8 @@ class Life:
         self.world.moments.passed, self.world.moments.crash_at = 0, crash_at
         self.poller: Poller = self.world.poller()
         self.crashes = 0
+        self.after_failure = ""
+        """Revision that the LGP carried after the third had failed."""
 
     def tell(self) -> None:
         self._asked("r1", "sk-first")
@@ -38,6 +40,7 @@ class Life:
         self._operator(available=False, reason="ImagePullBackOff")
         self.world.clock.pass_seconds(2 * LOCK_TERM)
         self._settle()
+        self.after_failure = self.world.cluster.objects[LGP]["metadata"]["labels"][REVISION_LABEL]
         self._asked("r4", "sk-fourth")
         self._asked("r5", "sk-fifth")
         self._operator(available=True)
@@ -117,6 +120,7 @@ def test_the_life_without_a_crash_says_what_happened() -> None:
         "r5": ["AWAITING_DEPLOY", "DEPLOYING", "DEPLOYED"],
         DEPLOYMENT: ["READY", "DELETED"],
     }
+    assert life.after_failure == "r2"
     assert life.objects() == {}
     assert life.world.state().deleted
     assert MOMENTS > 100
@@ -128,6 +132,7 @@ def test_a_crash_anywhere_changes_nothing_in_the_end(crash_at: int) -> None:
     life.tell()
 
     assert life.crashes == 1
+    assert life.after_failure == without.after_failure
     assert life.objects() == without.objects()
     assert life.reports() == without.reports()
     assert life.world.state().deleted

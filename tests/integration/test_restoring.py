@@ -1,0 +1,90 @@
+"""A revision that fails, with both halves at work: only what was deployed before it is left in the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from engine.listener.state import Phase
+from engine.names import LGP_LABEL
+from engine.ports import Manifest, ObjectKey
+from engine.replay import replay
+from engine.views import find
+from sandbox.control_plane.server import ControlPlane
+from tests.conftest import ApiServer
+from tests.integration.operator_stack import Kubelet, shared_ingress, until
+from tests.integration.test_listener import IMAGE, KEY, WORKSPACE, Listener, at_work
+
+FAILING = "missing"
+"""A version of the image that no kubelet of these tests can pull."""
+
+
+@pytest.fixture
+def plane() -> Iterator[ControlPlane]:
+    with ControlPlane({KEY: WORKSPACE}) as plane:
+        yield plane
+
+
+@pytest.fixture
+def both(plane: ControlPlane, api_server: ApiServer, namespace: str) -> Iterator[Listener]:
+    """Listener and operator, which give a pod that fails half a second."""
+    with (
+        at_work(plane, api_server, namespace, operator_enabled=True, failure_grace_seconds=0.5) as both,
+        Kubelet(api_server, namespace),
+    ):
+        both.engine.ports.cluster.create(shared_ingress(namespace))
+        yield both
+
+
+def pods(both: Listener, name: str) -> dict[str, str]:
+    """Return uid and image of the API server's pods that are not on their way out."""
+    found = both.engine.ports.cluster.list("v1", "Pod", both.namespace, labels=f"{LGP_LABEL}={name}")
+    return {
+        pod["metadata"]["uid"]: image_of(pod["spec"])
+        for pod in found
+        if pod["metadata"]["labels"].get("app") == name and "deletionTimestamp" not in pod["metadata"]
+    }
+
+
+def image_of(spec: Manifest) -> str:
+    return str(spec["containers"][0]["image"])
+
+
+def test_what_failed_goes_and_what_served_stays_and_comes_back(both: Listener) -> None:
+    deployment_id = both.deploy()
+    until(lambda: both.phase(deployment_id) is Phase.DEPLOYED, "v1 is deployed")
+    name, cluster = both.key(deployment_id).name, both.engine.ports.cluster
+    server = ObjectKey(api_version="apps/v1", kind="Deployment", namespace=both.namespace, name=name)
+    serving = pods(both, name)
+    assert list(serving.values()) == [f"{IMAGE}:v1"]
+
+    failed = both.update(deployment_id, FAILING)
+    until(lambda: f"{IMAGE}:{FAILING}" in pods(both, name).values(), "a pod of the new image is tried")
+    assert serving.items() <= pods(both, name).items()
+    until(lambda: both.revision_status(deployment_id, failed) == "DEPLOY_FAILED", "it is given up")
+
+    until(lambda: both.image(deployment_id) == f"{IMAGE}:v1", "the LGP is put back")
+    until(lambda: pods(both, name) == serving, "of the pods, the very one that served is left")
+    shown = both.shown(deployment_id)
+    assert shown["active_revision_id"] != failed
+    assert both.revision_status(deployment_id, failed) == "DEPLOY_FAILED"
+    until(lambda: available(both.lgp(deployment_id)), "the LGP says that it is available")
+    view = find(both.events, deployment_id)
+    assert (view.phase, view.failed, view.serving) == ("DEPLOY_FAILED", True, shown["active_revision_id"])
+    assert view.reason.startswith("ImagePullBackOff")
+
+    cluster.delete(server)
+    until(lambda: pods(both, name).keys().isdisjoint(serving) and pods(both, name), "somebody deletes the Deployment")
+    assert list(pods(both, name).values()) == [f"{IMAGE}:v1"]
+
+    second = both.update(deployment_id, "v2")
+    until(lambda: both.revision_status(deployment_id, second) == "DEPLOYED", "the next revision is deployed")
+    until(lambda: list(pods(both, name).values()) == [f"{IMAGE}:v2"], "and alone")
+    assert replay(both.events.read_all(limit=10_000)).divergences == []
+
+
+def available(lgp: Manifest) -> bool:
+    status = lgp.get("status", {})
+    current = status.get("observedGeneration") == lgp["metadata"]["generation"]
+    return current and any(c["type"] == "Available" and c["status"] == "True" for c in status["conditions"])
