@@ -16,6 +16,7 @@ from cli.cluster_checks import check_cluster
 from cli.findings import Finding, Level, fail, ok, warn
 from cli.output import FAILED, columns, console, fold, json_line
 from cli.peer_checks import check_control_plane, check_hostname, check_redis, check_smith
+from cli.worker_checks import check_workers
 from engine import bootstrap
 from engine.errors import AgentplaneError, SettingsError
 from engine.settings import Settings, unknown_variables
@@ -88,6 +89,7 @@ Check = Callable[[Settings], Iterator[Finding]]
 
 CHECKS: tuple[tuple[str, Check], ...] = (
     ("redis", check_redis),
+    ("workers", check_workers),
     ("control plane", check_control_plane),
     ("langsmith", check_smith),
     ("cluster", check_cluster),

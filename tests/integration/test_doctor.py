@@ -6,6 +6,7 @@ import http.server
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,17 @@ import httpx
 import pytest
 import redis
 
+from cli import worker_checks
 from cli.doctor import examine
 from cli.findings import Finding, Level
+from engine import bootstrap
 from engine.permissions import needed, together
 from engine.settings import PREFIX, Settings
 from sandbox.control_plane.server import ControlPlane, seed
 from sandbox.ports import free_port
 from sandbox.redis import RedisServer
 from tests.conftest import ApiServer
+from tests.contract.notes import notes
 from tests.integration.operator_stack import install_crd, shared_ingress
 from tests.integration.service_accounts import account, elsewhere, rules, with_token
 
@@ -32,6 +36,12 @@ Set = Callable[..., None]
 ON_EMBEDDED = pytest.mark.parametrize("api_server", ["embedded"], indirect=True, scope="session")
 """For what has nothing to do with the cluster."""
 ON_REAL = pytest.mark.parametrize("api_server", ["real"], indirect=True, scope="session")
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for workers that are not there."""
+    monkeypatch.setattr(worker_checks, "PING_SECONDS", 0.05)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +127,7 @@ def test_all_is_well(settings: Set, api_server: ApiServer) -> None:
 
     assert [f for f in findings if f.level is Level.FAIL] == []
     # Kubernetes 1.20 has no autoscaling/v2: worth a warning, which is true.
-    warned = [f.detail for f in findings if f.level is Level.WARN]
+    warned = [f.detail for f in findings if f.level is Level.WARN and f.subject != "workers"]
     assert warned == (
         ["the API server does not serve HorizontalPodAutoscaler autoscaling/v2"] if api_server.name == "real" else []
     )
@@ -126,6 +136,22 @@ def test_all_is_well(settings: Set, api_server: ApiServer) -> None:
         "settings", "redis", "redis persistence", "redis memory", "control plane", "listener", "langsmith",
         "lgp resource", "permissions", "shared ingress", "hostname",
     }  # fmt: skip
+
+
+def test_workers_that_are_not_there(settings: Set) -> None:
+    found = told("workers")
+
+    assert [(f.level, f.detail.split()[1]) for f in found] == [(Level.WARN, "listener"), (Level.WARN, "operator")]
+
+
+def test_timers_that_nobody_hears(settings: Set, prefix: str) -> None:
+    settings(prefix=prefix)
+    log = bootstrap.open_log(Settings.load())
+    log.append("lgp/agents/app", 0, notes("there"), actor="test")
+    log.settle("lgp/agents/app", 1, until=datetime.now(UTC) - timedelta(minutes=5))
+    log.close()
+
+    assert "1 timers have run out" in the_one("sweeps", Level.WARN).detail
 
 
 def test_no_secret_is_told(settings: Set) -> None:

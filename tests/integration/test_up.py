@@ -194,6 +194,8 @@ def test_two_at_once(up: Callable[[], Terminal]) -> None:
     for terminal in terminals:
         said = terminal.run(f". {terminal.folder}/env; agentplane doctor")
         assert "0 fail" in said
+        assert "workers: listener: listener@" in said
+        assert "workers: operator: operator@" in said
         os.kill(terminal.pid, signal.SIGTERM)
 
     assert len(urls) == 4
