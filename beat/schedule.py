@@ -58,7 +58,7 @@ class Scheduler(MemoryScheduler):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **named: Any) -> None:
         named.pop("schedule_filename", None)
         super().__init__(*arguments, **named)
-        self._redis = connect(self.settings.redis_url.get_secret_value(), timeout=2, attempts=0)
+        self._redis = connect(self.settings.redis, timeout=2, attempts=0)
         self._list = list_key(self.settings, CONTROL_PLANE)
         self._heartbeat = heartbeat_file(self.settings, "beat")
 

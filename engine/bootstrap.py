@@ -308,7 +308,7 @@ def machines(settings: Settings) -> list[Machine[Any]]:
 
 def open_log(settings: Settings) -> RedisLog:
     """Return the event log of the installation. Nothing is sent yet."""
-    return CountedLog.from_url(settings.redis_url.get_secret_value(), settings.prefix)
+    return CountedLog.from_url(settings.redis, settings.prefix)
 
 
 def open_cluster(settings: Settings) -> KubernetesCluster:

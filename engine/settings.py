@@ -24,6 +24,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from engine.errors import SettingsError
+from engine.log.sentinels import Sentinels, addresses, is_sentinel
 
 PREFIX = "AGENTPLANE_"
 
@@ -138,7 +139,15 @@ class Settings(BaseSettings):
 
     redis_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
-        description="redis:// or rediss:// URL of Redis, with its password",
+        description="redis:// or rediss:// URL of Redis, with its password; or Sentinels that know it: "
+        "sentinel://:password@host:26379/0;sentinel://host2:26379",
+    )
+    redis_sentinel_master: str = Field(
+        "", description="name by which the Sentinels of a sentinel:// URL know the master, such as mymaster"
+    )
+    redis_sentinel_username: str = Field("", description="user of the Sentinels themselves, where they have one")
+    redis_sentinel_password: SecretStr | None = Field(
+        None, description="password of the Sentinels themselves, where they ask for one"
     )
     poll_seconds: Seconds = Field(10.0, description="seconds between two polls of the control plane")
     sweep_seconds: Seconds = Field(
@@ -284,7 +293,7 @@ class Settings(BaseSettings):
 
     def secrets(self) -> tuple[str, ...]:
         """Return the secret values that no log line, metric or report may hold, longest first."""
-        held = [self.langsmith_api_key, self.digest_key, self.sentry_dsn]
+        held = [self.langsmith_api_key, self.digest_key, self.sentry_dsn, self.redis_sentinel_password]
         values = {secret.get_secret_value() for secret in held if secret is not None}
         for password in _passwords(self.redis_url.get_secret_value()):
             values |= {password, unquote(password)}
@@ -304,8 +313,17 @@ class Settings(BaseSettings):
         return read
 
     @property
+    def redis(self) -> str | Sentinels:
+        """Where Redis is: its URL, or the Sentinels that know it."""
+        url = self.redis_url.get_secret_value()
+        if not is_sentinel(url):
+            return url
+        password = self.redis_sentinel_password.get_secret_value() if self.redis_sentinel_password else ""
+        return Sentinels.parse(url, self.redis_sentinel_master, self.redis_sentinel_username, password)
+
+    @property
     def redis_display(self) -> str:
-        """The Redis URL without its password."""
+        """The Redis URL without its passwords."""
         return _without_password(self.redis_url.get_secret_value())
 
     @property
@@ -375,12 +393,20 @@ class Settings(BaseSettings):
             raise ValueError("must be one word of plain characters; was it pasted with something else?")
         return SecretStr(text)
 
+    @field_validator("redis_sentinel_password")
+    @classmethod
+    def _password(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else SecretStr(value.get_secret_value().strip("\r\n"))  # from a file
+
     @field_validator("redis_url")
     @classmethod
     def _redis_url(cls, value: SecretStr) -> SecretStr:
+        if is_sentinel(value.get_secret_value()):
+            Sentinels.parse(value.get_secret_value())
+            return value
         parts = urlsplit(value.get_secret_value())
         if parts.scheme not in ("redis", "rediss"):
-            raise ValueError("must start with redis:// or rediss://")
+            raise ValueError("must start with redis:// or rediss://, or sentinel:// for each Sentinel")
         try:
             usable = bool(parts.hostname) and parts.port != 0
         except ValueError:
@@ -458,7 +484,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fits(self) -> Settings:
-        mistakes = [*self._needed(), *self._routes()]
+        mistakes = [*self._needed(), *self._sentinels(), *self._routes()]
         self.__dict__.update(self._urls(mistakes))  # past the freeze, which is for everybody after us
         if mistakes:
             raise ValueError("\n".join(mistakes))
@@ -484,6 +510,17 @@ class Settings(BaseSettings):
                 "that was taken over"
             )
         return mistakes
+
+    def _sentinels(self) -> list[str]:
+        """Say which settings of Sentinels are missing, or would do nothing."""
+        if is_sentinel(self.redis_url.get_secret_value()):
+            return [] if self.redis_sentinel_master else [_missing("redis_sentinel_master")]
+        return [
+            f"{variable(name)} is set, but {variable('redis_url')} does not start with sentinel://: name the Sentinels "
+            "there, or leave it out"
+            for name in ("redis_sentinel_master", "redis_sentinel_username", "redis_sentinel_password")
+            if getattr(self, name)
+        ]
 
     def _routes(self) -> list[str]:
         enabled = [
@@ -581,10 +618,12 @@ def _shown(name: str, value: object) -> str:
 
 
 def _passwords(url: str) -> list[str]:
-    """Return the passwords in a URL as they are written there, percent-encoded."""
-    parts = urlsplit(url)
-    queried = re.findall(r"(?:^|&)password=([^&]+)", parts.query)
-    return [password for password in (parts.password, *queried) if password]
+    """Return the passwords in a URL of Redis, as they are written there, percent-encoded."""
+    found: list[str | None] = []
+    for address in addresses(url):
+        parts = urlsplit(address)
+        found += [parts.password, *re.findall(r"(?:^|&)password=([^&]+)", parts.query)]
+    return [password for password in found if password]
 
 
 def _without_password(url: str) -> str:

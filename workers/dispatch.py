@@ -52,7 +52,7 @@ class CeleryDispatcher:
     def __init__(self, settings: Settings, app: Celery | None = None) -> None:
         self._settings = settings
         self._app = app or build(settings)
-        self._redis = connect(settings.redis_url.get_secret_value(), attempts=1)
+        self._redis = connect(settings.redis, attempts=1)
 
     def dispatch(self, stream: str) -> None:
         """Send the message; a broker that is away is logged, and left to the sweep."""

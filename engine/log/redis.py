@@ -22,11 +22,13 @@ pipelined XRANGE per stream.
 
 Connections have timeouts and repeat a command a few times with backoff, which rides out a restart of Redis. A
 repeated script finds what its lost twin did: an append recognises its event ids, a lock its token. What still fails
-raises LogUnavailable.
+raises LogUnavailable. Where Sentinels know the master, each new connection asks them for it, so that the same
+repetition finds its successor.
 """
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections import defaultdict
@@ -44,6 +46,7 @@ from redis.exceptions import (
     BusyLoadingError,
     ClusterDownError,
     ConnectionError,
+    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
@@ -58,12 +61,23 @@ from engine.event import Event, Record
 from engine.log import lua
 from engine.log.contract import Lock, Snapshot
 from engine.log.envelope import from_micros, new_id, to_micros
+from engine.log.sentinels import Sentinels
 from engine.ports import Clock
 
-PASSING = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, ClusterDownError, TryAgainError)
-"""Redis errors that another attempt may not meet."""
-PASSING_REPLIES = ("MISCONF", "NOREPLICAS", "UNBLOCKED", "MASTERDOWN", "OOM")
-"""Words that start a refusal which goes away once somebody mends the server."""
+PASSING = (
+    ConnectionError,
+    TimeoutError,
+    BusyLoadingError,
+    ReadOnlyError,
+    ClusterDownError,
+    TryAgainError,
+    NoScriptError,
+)
+"""Redis errors that another attempt may not meet. (A script is loaded where it is missing, and may be missing again
+right after: on the next server, after a failover.)"""
+PASSING_REPLIES = re.compile(r"(MISCONF|NOREPLICAS|UNBLOCKED|MASTERDOWN|OOM)\b|.* -(READONLY|MISCONF|NOREPLICAS|OOM)\b")
+"""Refusals that go away once somebody mends the server, or another one takes its place. They start with such a word;
+or, from a script before Redis 7, have it behind the place in the script."""
 
 PIPELINE = 200
 """Commands in one round trip."""
@@ -73,22 +87,22 @@ OUTAGE_SECONDS = 0.5
 """How long `tail` waits after an outage before it tries again."""
 
 
-def connect(url: str, *, timeout: float = 5.0, attempts: int = 6) -> redis.Redis:
-    """Return a client that survives a restart of Redis.
+def connect(where: str | Sentinels, *, timeout: float = 5.0, attempts: int = 6) -> redis.Redis:
+    """Return a client of the Redis at `where`, a URL or the Sentinels that know it, that survives its restart.
 
     `timeout` is seconds per command and connection attempt; a command is tried `attempts` times more, with jittered
     backoff of together about three seconds.
     """
-    return redis.Redis.from_url(
-        url,
-        socket_timeout=timeout,
-        socket_connect_timeout=timeout,
-        socket_keepalive=True,
-        health_check_interval=15,
-        protocol=3,
-        retry=Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), attempts),
-        retry_on_error=[BusyLoadingError, ReadOnlyError, ClusterDownError, TryAgainError],
-    )
+    options: dict[str, Any] = {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "socket_keepalive": True,
+        "health_check_interval": 15,
+        "protocol": 3,
+        "retry": Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.05), attempts),
+        "retry_on_error": [BusyLoadingError, ReadOnlyError, ClusterDownError, TryAgainError],
+    }
+    return where.connect(**options) if isinstance(where, Sentinels) else redis.Redis.from_url(where, **options)
 
 
 class RedisLock:
@@ -131,10 +145,16 @@ class RedisLog:
 
     @classmethod
     def from_url(
-        cls, url: str, prefix: str, *, timeout: float = 5.0, attempts: int = 6, clock: Clock | None = None
+        cls,
+        where: str | Sentinels,
+        prefix: str,
+        *,
+        timeout: float = 5.0,
+        attempts: int = 6,
+        clock: Clock | None = None,
     ) -> RedisLog:
-        """Return the log with `prefix` in the Redis at `url` (see `connect`). Nothing is sent yet."""
-        return cls(connect(url, timeout=timeout, attempts=attempts), prefix, clock=clock)
+        """Return the log with `prefix` in the Redis at `where` (see `connect`). Nothing is sent yet."""
+        return cls(connect(where, timeout=timeout, attempts=attempts), prefix, clock=clock)
 
     def close(self) -> None:
         """Close the connections; the next call opens new ones."""
@@ -159,22 +179,38 @@ class RedisLog:
         return "" if self._clock is None else str(to_micros(self._clock.now()))
 
     def _run(self, name: str, keys: Sequence[str], *arguments: str | bytes | int) -> Any:
-        with _translated():
+        with self._translated():
             return self._scripts[name](keys=keys, args=arguments)
 
     def _call(self, *command: str | bytes | int) -> Any:
-        with _translated():
+        with self._translated():
             return self._execute(*command)
 
     def _pipelined(self, commands: Iterable[Sequence[str]]) -> Iterator[Any]:
         remaining = iter(commands)
         while batch := list(islice(remaining, PIPELINE)):
-            with _translated(), self._redis.pipeline(transaction=False) as pipeline:
+            with self._translated(), self._redis.pipeline(transaction=False) as pipeline:
                 queue: Callable[..., Any] = pipeline.execute_command
                 for command in batch:
                     queue(*command)
                 replies = pipeline.execute()
             yield from replies
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn what redis-py raises for an unreachable or unwell server into LogUnavailable."""
+        try:
+            yield
+        except (*PASSING, OutOfMemoryError) as error:
+            raise LogUnavailable(f"Redis does not serve the event log: {error}") from error
+        except ResponseError as error:
+            if not PASSING_REPLIES.match(str(error)):
+                raise
+            # A master that became a replica answers on; whoever took its place is at the end of a new connection.
+            self._redis.connection_pool.disconnect(inuse_connections=False)
+            raise LogUnavailable(f"Redis does not serve the event log: {error}") from error
+        except RedisError as error:
+            raise LogUnavailable(f"Redis does not serve the event log: {error!r}") from error
 
     # --- events
 
@@ -443,21 +479,6 @@ class RedisLog:
         )
         if not done:
             raise ImportRefused(f"{snapshot.stream}: exists already, a trimmed stream cannot be put in its place")
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Turn what redis-py raises for an unreachable or unwell server into LogUnavailable."""
-    try:
-        yield
-    except (*PASSING, OutOfMemoryError) as error:
-        raise LogUnavailable(f"Redis does not serve the event log: {error}") from error
-    except ResponseError as error:
-        if str(error).startswith(PASSING_REPLIES):
-            raise LogUnavailable(f"Redis does not serve the event log: {error}") from error
-        raise
-    except RedisError as error:
-        raise LogUnavailable(f"Redis does not serve the event log: {error!r}") from error
 
 
 def _lost(stream: str) -> LockLost:

@@ -210,7 +210,7 @@ def main(process: str, threads: str, step_seconds: str, grace: str) -> int:
     settings = Settings.load()
     telemetry.configure(settings, process)
     quieten()
-    events = RedisLog.from_url(settings.redis_url.get_secret_value(), settings.prefix)
+    events = RedisLog.from_url(settings.redis, settings.prefix)
     engine = Engine(
         settings=settings,
         events=events,
