@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -62,14 +62,15 @@ class Ports:
     control_plane: int
     kubernetes: int
     ingress: int
+    ingress_tls: int
     flower: int
 
     @classmethod
     def reserve(cls) -> Ports:
-        return cls(*(free_port() for _ in range(5)))
+        return cls(*(free_port() for _ in fields(cls)))
 
     def give_back(self) -> None:
-        for port in (self.redis, self.control_plane, self.kubernetes, self.ingress, self.flower):
+        for port in astuple(self):
             release(port)
 
 
@@ -88,6 +89,10 @@ class Stack:
     """Settings of the engine that differ from `environment`."""
     kubelet: bool = True
     """Whether pods run. Without a kubelet everything is applied and nothing comes up."""
+    images: Path = IMAGES
+    """Folder of the images that the node has."""
+    certificate: Path | None = None
+    """PEM file with key and certificate: with one, the ingress serves on its TLS port too."""
     without: frozenset[str] = frozenset()
     """Processes of the Procfile that are left out."""
     infrastructure: list[ServerProcess] = field(default_factory=list)
@@ -167,6 +172,10 @@ class Stack:
         self.directory.mkdir(parents=True, exist_ok=True)
         (self.directory / "logs").mkdir(exist_ok=True)
         self.start_infrastructure(progress)
+        self.start_engine(progress)
+
+    def start_engine(self, progress: Callable[[str], None] = lambda _: None) -> None:
+        """Start the engine's own processes, and start again what dies of them."""
         for name, command in procfile().items():
             if name not in self.without:
                 self._start_engine(name, command)
@@ -274,10 +283,13 @@ class Stack:
             "sandbox.kubelet",
             *("--kubeconfig", str(self.kubeconfig)),
             *("--ingress-port", str(self.ports.ingress)),
-            *("--images", str(IMAGES)),
+            *("--images", str(self.images)),
             *("--state", str(self.directory / "kubelet")),
             *("--backoff-seconds", "1"),
         ]
+        if self.certificate is not None:
+            arguments += ["--ingress-tls-port", str(self.ports.ingress_tls)]
+            arguments += ["--ingress-certificate", str(self.certificate)]
         return self._server("kubelet", arguments, lambda: announced(self.log("kubelet")))
 
 

@@ -38,7 +38,10 @@ GRACE_AT_END = 1.5
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if bool(options.ingress_tls_port) != bool(options.ingress_certificate):
+        parser.error("--ingress-tls-port and --ingress-certificate go together")
     logging.basicConfig(
         level=options.log_level.upper(),
         stream=sys.stderr,
@@ -89,6 +92,9 @@ async def _run(options: argparse.Namespace) -> None:
         logs = log_app(kubelet, runtime)
         certificate = self_signed(options.state / "kubelet.pem")
         servers = [loopback_server(ingress.app), loopback_server(logs), loopback_server(logs, certificate)]
+        if options.ingress_tls_port:
+            sockets.append(listen(options.ingress_tls_port))
+            servers.append(loopback_server(ingress.app, options.ingress_certificate))
         informers = [pods, services, *routes.values()]
         work: list[Coroutine[Any, Any, Any]] = [
             *(server.serve(sockets=[listener]) for server, listener in zip(servers, sockets, strict=True)),
@@ -128,6 +134,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--kubeconfig", type=Path, required=True, help="how to reach the API server")
     parser.add_argument("--ingress-port", type=int, required=True, help="port of the ingress on 127.0.0.1")
+    parser.add_argument("--ingress-tls-port", type=int, default=0, help="port of the same over TLS (default: none)")
+    parser.add_argument("--ingress-certificate", type=Path, help="PEM file with key and certificate for it")
     parser.add_argument("--images", type=Path, required=True, help="folder with one folder per image")
     parser.add_argument("--state", type=Path, required=True, help="folder for containers and logs")
     parser.add_argument("--node-name", default="sandbox", help="name of the Node object (default: sandbox)")

@@ -2,6 +2,9 @@
 
     request ─▶ route (host, path) ─▶ Service ─▶ a ready pod that is not being deleted ─▶ its local port
 
+A Service of type ExternalName leads on to the Service that it names. Every request leaves a line in the log, as the
+access log of an ingress controller has it: which route it took, to which pod.
+
 Nothing is buffered on the way back, so server-sent events flow as they are sent. A rollout loses no request: pods
 that are being deleted are never chosen, a pod that cannot be reached is passed over in favour of the next one
 (nothing was sent, so this is safe for every method), and when nobody is ready the request waits a moment.
@@ -24,14 +27,17 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from sandbox.kubelet.informer import Informer
 from sandbox.kubelet.pod import local_port
-from sandbox.kubelet.routes import SOURCES, Backend, Route, RouteTable, container_port, serves, target_port
+from sandbox.kubelet.routes import SOURCES, Backend, Route, RouteTable, container_port, serves, stands_for, target_port
 from sandbox.ports import LOOPBACK
 
 log = logging.getLogger(__name__)
+access = logging.getLogger("sandbox.kubelet.access")
 
 # How long a request waits for a ready pod, in seconds.
 PATIENCE = 2.0
 LOOK_AGAIN_SECONDS = 0.05
+# Services of type ExternalName that may lead to each other in a row.
+MOST_NAMES = 3
 # Bodies up to this size are held, so that the request can be sent again.
 HELD_BODY = 1024 * 1024
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
@@ -92,6 +98,11 @@ class Ingress:
     async def _serve(self, request: Request) -> Response:
         host, path = request.headers.get("host", ""), request.scope["path"]
         route = self._find(host, path)
+        response = await self._answer(request, route, host, path)
+        _record(request, route, response.status_code)
+        return response
+
+    async def _answer(self, request: Request, route: Route | None, host: str, path: str) -> Response:
         if route is None:
             return _refuse(404, f"no Ingress, HTTPRoute or VirtualService serves host {host!r} with path {path!r}")
         try:
@@ -136,6 +147,7 @@ class Ingress:
         )
         outgoing = self._http.build_request(request.method, url, headers=_request_headers(request), content=body)
         self._in_flight[upstream.uid] += 1
+        request.state.pod = upstream.name
         try:
             answer = await self._http.send(outgoing, stream=True)
         except BaseException:
@@ -187,11 +199,17 @@ class Ingress:
                 return random.choice([one for one in candidates if self._in_flight[one.uid] == least]), ""
         return None, why
 
-    def _upstreams(self, backend: Backend) -> tuple[list[Upstream], str]:
+    def _upstreams(self, backend: Backend, hops: int = 0) -> tuple[list[Upstream], str]:
         where = f"service {backend.namespace}/{backend.service}"
         service = self._services.get(backend.namespace, backend.service)
         if service is None:
             return [], f"{where} does not exist"
+        if service["spec"].get("type") == "ExternalName":
+            name = service["spec"].get("externalName")
+            meant = stands_for(service, backend.port)
+            if meant is None or hops == MOST_NAMES:
+                return [], f"{where} leads to {name}, which is no service of this cluster, or leads round in circles"
+            return self._upstreams(meant, hops + 1)
         target = target_port(service, backend.port)
         if target is None:
             return [], f"{where} has no port {backend.port!r}"
@@ -205,6 +223,14 @@ class Ingress:
         if ready and not found:
             return [], f"{where}: no ready pod listens on port {target!r}"
         return found, f"{where} has no ready pod"
+
+
+def _record(request: Request, route: Route | None, status: int) -> None:
+    """Leave a line about a request; without its query, which may hold anything."""
+    path = (request.scope.get("raw_path") or request.scope["path"].encode()).decode("latin-1")
+    url = f"{request.url.scheme}://{request.headers.get('host', '')}{path}"
+    through = "no route" if route is None else f"{route.source}, pod {getattr(request.state, 'pod', 'none')}"
+    access.info("%s %s: %s, %s", request.method, url, status, through)
 
 
 def _safe(read: Any, item: dict[str, Any]) -> list[Route]:

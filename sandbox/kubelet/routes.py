@@ -149,6 +149,20 @@ SOURCES: dict[str, tuple[Callable[[Object], Iterator[Route]], bool]] = {
 }
 
 
+def stands_for(service: Object, port: int | str | None) -> Backend | None:
+    """The Service of this cluster that a Service of type ExternalName leads to; None when it leads anywhere else.
+
+    Nobody translates ports on that way, so the port is the number that the connection is made to.
+    """
+    spec = service.get("spec") or {}
+    name, _, rest = str(spec.get("externalName") or "").partition(".")
+    namespace, _, domain = rest.partition(".")
+    if spec.get("type") != "ExternalName" or not namespace or domain.split(".")[0] not in ("", "svc"):
+        return None
+    number = target_port(service, port) if spec.get("ports") else port
+    return Backend(namespace=namespace, service=name, port=number)
+
+
 def target_port(service: Object, port: int | str | None) -> int | str | None:
     """What a Service's port points at: a container port or its name. None when the Service has no such port."""
     ports = (service.get("spec") or {}).get("ports") or []

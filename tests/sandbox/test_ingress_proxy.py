@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+import pytest
 
 from sandbox.kubelet.informer import Listener
 from sandbox.kubelet.ingress import Ingress
@@ -31,7 +32,8 @@ class Copy:
         """Nothing changes by itself here."""
 
     def get(self, namespace: str, name: str) -> dict[str, Any] | None:
-        return next((item for item in self.items if item["metadata"]["name"] == name), None)
+        at = {"namespace": namespace, "name": name}
+        return next((item for item in self.items if at.items() <= item["metadata"].items()), None)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(self.items)
@@ -43,10 +45,17 @@ SERVICE = {
 }
 
 
-def ingress_to(service: str, path: str) -> dict[str, Any]:
-    backend = {"service": {"name": service, "port": {"name": "api"}}}
+def ingress_to(service: str, path: str, namespace: str = "agents", port: Any = None) -> dict[str, Any]:
+    backend = {"service": {"name": service, "port": port or {"name": "api"}}}
     rule = {"host": "localhost", "http": {"paths": [{"path": path, "pathType": "Prefix", "backend": backend}]}}
-    return {"kind": "Ingress", "metadata": {"namespace": "agents", "name": service}, "spec": {"rules": [rule]}}
+    return {"kind": "Ingress", "metadata": {"namespace": namespace, "name": service}, "spec": {"rules": [rule]}}
+
+
+def external(namespace: str, name: str, meant: str, port: int = 80) -> dict[str, Any]:
+    """A Service that stands for another one."""
+    ports = [{"port": port, "targetPort": port}]
+    spec = {"type": "ExternalName", "externalName": meant, "ports": ports}
+    return {"metadata": {"namespace": namespace, "name": name}, "spec": spec}
 
 
 def pod(name: str, port: int) -> dict[str, Any]:
@@ -70,6 +79,7 @@ class Cluster:
     client: httpx.AsyncClient
     ingress: Ingress
     pods: Copy
+    services: Copy
     stack: contextlib.AsyncExitStack
 
     async def upstream(self, name: str, handler: Handler) -> dict[str, Any]:
@@ -86,7 +96,11 @@ class Cluster:
 async def cluster() -> AsyncIterator[Cluster]:
     pods, services = Copy(), Copy([SERVICE])
     sources = {path: Copy() for path in SOURCES}
-    sources["/apis/networking.k8s.io/v1/ingresses"].items = [ingress_to("hello", "/h"), ingress_to("absent", "/a")]
+    sources["/apis/networking.k8s.io/v1/ingresses"].items = [
+        ingress_to("hello", "/h"),
+        ingress_to("absent", "/a"),
+        ingress_to("beside", "/e", "edge", {"number": 80}),
+    ]
     ingress = Ingress(sources, services, pods)  # type: ignore[arg-type]
     port = free_port()
     server = loopback_server(ingress.app)
@@ -97,7 +111,7 @@ async def cluster() -> AsyncIterator[Cluster]:
         client = httpx.AsyncClient(base_url=base, headers={"Host": "localhost:80"}, timeout=20, trust_env=False)
         await stack.enter_async_context(client)
         try:
-            yield Cluster(client, ingress, pods, stack)
+            yield Cluster(client, ingress, pods, services, stack)
         finally:
             server.should_exit = True
             await serving
@@ -226,6 +240,45 @@ def test_a_request_waits_a_moment_for_the_first_ready_pod() -> None:
             assert (await asking).status_code == 201
 
     asyncio.run(scenario())
+
+
+def test_an_external_name_leads_to_a_service_of_another_namespace() -> None:
+    async def scenario() -> None:
+        async with cluster() as made:
+            made.services.items.append(external("edge", "beside", "hello.agents.svc.cluster.local"))
+            await made.upstream("one", echo)
+            answer = await made.client.get("/e/info")
+            assert answer.json()["first"] == "GET /e/info HTTP/1.1"
+
+    asyncio.run(scenario())
+
+
+def test_an_external_name_that_leads_nowhere_says_so() -> None:
+    async def scenario() -> None:
+        async with cluster() as made:
+            made.services.items.append(external("edge", "beside", "beside.edge.svc.cluster.local"))
+            refused = await made.client.get("/e")
+            assert refused.status_code == 503
+            assert "service edge/beside leads to beside.edge.svc.cluster.local" in refused.text
+            assert "round in circles" in refused.text
+
+    asyncio.run(scenario())
+
+
+def test_every_request_is_on_record_without_its_query(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with cluster() as made:
+            await made.upstream("one", echo)
+            await made.client.get("/h/ok?key=secret")
+            await made.client.get("/elsewhere")
+
+    with caplog.at_level("INFO", logger="sandbox.kubelet.access"):
+        asyncio.run(scenario())
+    told = [record.getMessage() for record in caplog.records if record.name == "sandbox.kubelet.access"]
+    assert told == [
+        "GET http://localhost:80/h/ok: 201, Ingress agents/hello, pod one",
+        "GET http://localhost:80/elsewhere: 404, no route",
+    ]
 
 
 def test_refusals_say_what_is_missing() -> None:

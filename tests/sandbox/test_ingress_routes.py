@@ -13,6 +13,7 @@ from sandbox.kubelet.routes import (
     http_routes,
     ingress_routes,
     serves,
+    stands_for,
     target_port,
     virtual_service_routes,
 )
@@ -157,6 +158,31 @@ def test_a_service_port_leads_to_a_container_port() -> None:
     assert target_port(service, 82) is target_port(service, None) is None
     assert container_port(pod, "http") == container_port(pod, 8000) == 8000
     assert container_port(pod, "absent") is None
+
+
+def external(name: str, **spec: Any) -> dict[str, Any]:
+    return {"spec": {"type": "ExternalName", "externalName": name, **spec}}
+
+
+@pytest.mark.parametrize(
+    ("service", "port", "meant"),
+    [
+        (external("hello.agents.svc.cluster.local"), 80, ("agents", "hello", 80)),
+        (external("hello.agents.svc"), 80, ("agents", "hello", 80)),
+        (external("hello.agents"), 80, ("agents", "hello", 80)),
+        (external("hello.agents.svc", ports=[{"port": 80, "targetPort": 8000}]), 80, ("agents", "hello", 8000)),
+        (external("hello.agents.svc", ports=[{"port": 80}]), 80, ("agents", "hello", 80)),
+        (external("hello.agents.svc", ports=[{"port": 80}]), 81, ("agents", "hello", None)),
+        (external("www.example.com"), 80, None),
+        (external("localhost"), 80, None),
+        ({"spec": {"selector": {"app": "hello"}}}, 80, None),
+    ],
+)
+def test_an_external_name_stands_for_a_service(
+    service: dict[str, Any], port: int, meant: tuple[str, str, int | None] | None
+) -> None:
+    found = stands_for(service, port)
+    assert (None if found is None else (found.namespace, found.service, found.port)) == meant
 
 
 def test_only_ready_pods_that_stay_serve() -> None:

@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 
+MOUNTED_AT = os.environ.get("MOUNT_PREFIX", "")
 ANSWERS = {
     "/ok": {"ok": True},
     "/info": {"host": {"revision_id": os.environ.get("LANGSMITH_HOST_REVISION_ID")}},
@@ -20,7 +21,7 @@ def answer(connection: socket.socket) -> None:
         if not received:
             return
         request += received
-    path = request.split(b" ")[1].decode()
+    path = request.split(b" ")[1].decode().removeprefix(MOUNTED_AT)
     found = ANSWERS.get(path)
     status, body = ("200 OK", json.dumps(found)) if found else ("404 Not Found", "{}")
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close"
