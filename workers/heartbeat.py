@@ -1,6 +1,7 @@
 """Whether a worker's loop turns: a file that the loop itself writes, for a liveness check to read.
 
-    python -m workers listener --check     exit code 1 when the last sign of life is older than STALE seconds
+    python -m workers listener --check     exit code 1 when the last sign of life is older than STALE_SECONDS
+    python -m workers.alive listener …     the same, for probes: it starts in no time
 
 The loop that writes it is the one that takes messages and acknowledges them, so a worker that is stuck there looks
 dead, and one whose tasks merely take long does not. While Redis is away the loop waits for it without turning, which
@@ -9,7 +10,6 @@ is not a reason to be restarted: hence the patience.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -17,25 +17,22 @@ from typing import Any
 from celery import bootsteps  # type: ignore[import-untyped]
 
 from engine.settings import Settings
+from workers import alive
 
 BEAT_SECONDS = 5.0
 """Between two signs of life."""
-STALE_SECONDS = 300.0
+STALE_SECONDS = alive.STALE_SECONDS["listener"]
 """After which the last sign of life is too old."""
 
 
 def heartbeat_file(settings: Settings, process: str) -> Path:
     """Return the file that `process` of this installation writes."""
-    return Path(tempfile.gettempdir()) / f"{settings.prefix}-{process}.heartbeat"
+    return alive.heartbeat_file(settings.prefix, process)
 
 
 def problem(file: Path, now: float) -> str | None:
     """Return why the process is not alive, if it is not. `now` is seconds since 1970."""
-    try:
-        age = now - file.stat().st_mtime
-    except FileNotFoundError:
-        return f"{file} is not there: the process has not begun to work"
-    return f"the last sign of life in {file} is {age:.0f} s old" if age > STALE_SECONDS else None
+    return alive.problem(file, now, STALE_SECONDS)
 
 
 class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
