@@ -375,7 +375,8 @@ class Watcher:
                 failures += 1
                 seconds = backoff.delay(failures, random.random())
                 text = str(error) if isinstance(error, AgentplaneError) else type(error).__name__
-                log.error("watch failed", watch=name, again_in=round(seconds, 1), error=text)
+                say = log.error if failures & (failures - 1) == 0 else log.debug  # ever more rarely
+                say("watch failed", watch=name, again_in=round(seconds, 1), error=text)
                 self._stop.wait(seconds)
 
     def _tail(self) -> None:
