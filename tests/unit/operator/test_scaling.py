@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine import names
-from engine.errors import ObjectRefused
+from engine.errors import ObjectConflict, ObjectRefused
 from engine.operator import scaling
 from engine.operator.config import OperatorConfig, SharedIngress
 from engine.ports import Manifest, ObjectKey
@@ -95,6 +95,50 @@ def scale(world: World, replicas: int) -> None:
     manifest = world.cluster.objects[world.cluster.find("Deployment")]
     managed = manifest["metadata"]["managedFields"]
     world.cluster.put({**manifest, "spec": {**manifest["spec"], "replicas": replicas}}, managed=managed)
+
+
+class Contended:
+    """A Deployment of which we are known to have set the replicas, and whose status somebody else keeps writing."""
+
+    def __init__(self, conflicts: int) -> None:
+        self.world = World()
+        self.world.cluster.put(shared_ingress())
+        self.world.cluster.put(lgp_manifest(serverSpec={"queueEnabled": False}))
+        self.world.settle()
+        self.key = self.world.cluster.find("Deployment")
+        self.conflicts = conflicts
+        self.patches: list[Manifest] = []
+        self.claim([owned_by(names.OPERATOR_MANAGER, replicas=1)])
+        self.world.cluster.patch = self.patch  # type: ignore[method-assign]
+        self.world.cluster.put(lgp_manifest(serverSpec={"queueEnabled": False}, autoscaling=BOUNDS))
+        self.world.settle()
+
+    def claim(self, entries: list[dict[str, Any]]) -> None:
+        self.world.cluster.objects[self.key]["metadata"]["managedFields"] = entries
+
+    def patch(self, key: ObjectKey, patch: Manifest, *, before_write: Any = None) -> Manifest:
+        self.patches.append(patch)
+        if len(self.patches) <= self.conflicts:
+            raise ObjectConflict("the object has been modified", status=409)
+        self.claim(patch["metadata"]["managedFields"])
+        return self.world.cluster.objects[self.key]
+
+
+def test_a_handover_that_meets_other_writers_is_made_anew() -> None:
+    contended = Contended(conflicts=3)
+
+    assert len(contended.patches) == 4
+    assert all(patch["metadata"].keys() == {"resourceVersion", "managedFields"} for patch in contended.patches)
+    assert "ActDeferred" not in contended.world.types()
+    assert contended.world.condition("Autoscaling")["status"] == "True"
+
+
+def test_a_handover_that_never_comes_through_is_tried_later_and_nothing_is_written_before_it() -> None:
+    contended = Contended(conflicts=10_000)
+
+    assert contended.world.cluster.objects[contended.key]["spec"]["replicas"] == 1
+    (reason, *_) = [hold.reason for hold in contended.world.state().held.values()]
+    assert "was changed by others in each of 12 tries" in reason
 
 
 def test_autoscalers_that_are_no_longer_asked_for_go_before_anything_else_is_written() -> None:
