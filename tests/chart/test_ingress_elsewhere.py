@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import httpx
 import pytest
 
 from engine.adapters.kinds import PLURALS, group_of
+from engine.names import lgp_name
 from engine.permissions import needed, needed_at_ingress
 from engine.ports import Manifest
-from tests.chart.rendering import NEEDED, RELEASE, Refused, Values, at, layered, objects, settings_of
+from tests.chart.conftest import make_namespace
+from tests.chart.rendering import NEEDED, RELEASE, Refused, Values, at, chart, helm, layered, objects, settings_of
+from tests.chart.test_permissions import DEPLOYMENT, Account, ControlPlane, DataPlane
+from tests.conftest import ApiServer
+from tests.integration.operator_stack import Kubelet, install_crd, shared_ingress, until
 
 HOME = "platform"
 ELSEWHERE: Values = layered(
@@ -90,3 +97,86 @@ def test_an_ingress_that_the_chart_makes_is_where_the_agent_servers_are() -> Non
 def test_more_than_one_watched_namespace_stays_refused() -> None:
     with pytest.raises(Refused, match="blue,green with ingress"):
         objects(ELSEWHERE, at("config.watchNamespaces", "blue,green"), namespace=HOME)
+
+
+REVISION = "10000000-0000-4000-8000-000000000000"
+MERGE = {"Content-Type": "application/merge-patch+json"}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, Account], set[str]]:
+    """Namespace and account → verb and resource of every request, as they are made."""
+    found: dict[tuple[str, Account], set[str]] = {}
+    note = Account._note
+
+    def by_namespace(account: Account, method: str, path: str, *, created: bool = False) -> None:
+        before, account.used = account.used, set()
+        note(account, method, path, created=created)
+        namespace = re.match(r".*/namespaces/([^/]+)/", path)
+        if namespace is not None:
+            told = {f"{verb} {resource}" for verb, _, resource in account.used}
+            found.setdefault((namespace[1], account), set()).update(told)
+        account.used |= before
+
+    monkeypatch.setattr(Account, "_note", by_namespace)
+    return found
+
+
+def test_the_life_of_a_deployment_needs_what_is_granted_beside_the_ingress_and_no_more(
+    own_real: ApiServer, asked: dict[tuple[str, Account], set[str]]
+) -> None:
+    home, agents, edge = (make_namespace(own_real) for _ in range(3))
+    install_crd(own_real)
+    values = layered(
+        ELSEWHERE,
+        at("operator.createCRDs", False),
+        at("operator.kedaEnabled", False),
+        at("config.watchNamespaces", agents),
+        at("ingress.namespace", edge),
+    )
+    control_plane = ControlPlane(agents)
+    with (
+        own_real.http() as http,
+        helm.Config(kubeconfig_path=own_real.kubeconfig, namespace=home) as config,
+    ):
+        ingresses = f"/apis/networking.k8s.io/v1/namespaces/{edge}/ingresses"
+        http.post(ingresses, json=shared_ingress(edge)).raise_for_status()
+        release = config.install(chart(), RELEASE, values)
+        try:
+            with DataPlane(own_real, release, home, control_plane) as plane, Kubelet(own_real, agents):
+                come_and_go(http, plane, control_plane, edge)
+        finally:
+            config.uninstall(RELEASE)
+
+    granted = needed_at_ingress(plane.settings)
+    for process, account in plane.accounts.items():
+        assert account.refused == []
+        rights = {f"{verb} {resource}" for verb, _, resource in wanted(granted.get(process, []))}
+        assert asked.get((edge, account), set()) == rights, process
+
+
+def come_and_go(http: httpx.Client, plane: DataPlane, control_plane: ControlPlane, edge: str) -> None:
+    """Deploy, drift beside the Ingress, delete."""
+    name = lgp_name("hello", DEPLOYMENT)
+
+    def services() -> list[str]:
+        return [item["metadata"]["uid"] for item in http.get(f"/api/v1/namespaces/{edge}/services").json()["items"]]
+
+    control_plane.ask(REVISION, "1", "sk-first")
+    plane.poll()
+    until(lambda: (REVISION, "DEPLOYED") in control_plane.reports, "it is deployed")
+    before = services()
+    (service,) = http.get(f"/api/v1/namespaces/{edge}/services").json()["items"]
+    http.delete(f"/api/v1/namespaces/{edge}/services/{service['metadata']['name']}").raise_for_status()
+    until(lambda: services() not in ([], before), "its Service is back")
+
+    assert control_plane.resource is not None
+    control_plane.resource["status"] = "AWAITING_DELETE"
+    plane.poll()
+    lgp = f"/apis/apps.langchain.ai/v1alpha1/namespaces/{control_plane.namespace}/lgps/{name}"
+    until(lambda: "deletionTimestamp" in http.get(lgp).json()["metadata"], "the LGP is to go")
+    # The garbage collector learns of a new kind every 30 s only; what it would collect is left to the operator.
+    http.patch(lgp, json={"metadata": {"finalizers": None}}, headers=MERGE).raise_for_status()
+    until(lambda: services() == [], "nothing is left beside the Ingress")
+    stream = f"lgp/{control_plane.namespace}/{name}"
+    until(lambda: "ObjectsPruned" in [r.type for r in plane.events.read(stream)], "what was left is pruned")
