@@ -98,6 +98,13 @@ def _lgp_applied(data: Data, lgp: str) -> str:
     return f"{done} for revision {data['revision_id']}, generation {data['fingerprint']['generation']}"
 
 
+def _lgp_adopted(data: Data, lgp: str) -> str:
+    others = f"LGP {data['lgp']} is there, written by {', '.join(data['managers']) or 'somebody else'}"
+    if data["spec_digest"]:
+        return f"{others}, and asks for revision {data['revision_id']}: it stays as it is"
+    return f"{others}; it is written anew, for it differs in {', '.join(data['differences'])}"
+
+
 def _rollout(data: Data, lgp: str) -> str:
     how = "available" if data["available"] else "progressing" if data["progressing"] else "not available"
     waits = "" if data["database_ready"] else "database not ready"
@@ -233,6 +240,7 @@ TOLD: Mapping[str, Tell] = {
     "RevisionSuperseded": _text("revision {revision_id} by {by}"),
     "DeletionRequested": _text("{reason}"),
     "SecretsApplied": _text("Secret {secret} for revision {revision_id}"),
+    "LgpAdopted": _lgp_adopted,
     "LgpApplied": _lgp_applied,
     "LgpRejected": _text("{object}: {message}"),
     "RolloutObserved": _rollout,

@@ -34,6 +34,11 @@ LONGEST_LGP_NAME = 49
 """So that `<name>-db` fits 52 characters: a StatefulSet's pods carry its name and a hash in a 63 character label."""
 
 
+def is_object_name(name: str) -> bool:
+    """Whether every kind of object may be called so: a DNS label that begins with a letter."""
+    return len(name) <= 63 and re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name) is not None
+
+
 def lgp_name(deployment_name: str, deployment_id: str) -> str:
     """Return `<deployment name>-<32 hex>`: a DNS label, stable for the life of the deployment.
 

@@ -1,9 +1,9 @@
 """What each process asks of Kubernetes, as a table: what `agentplane doctor` checks, and what a Role must allow.
 
 An apply reads, then patches, and creates what is not there, so it takes `get`, `create` and `patch`. Leftovers are
-listed and deleted. The watcher lists and watches, and reads what it suspects. `lgps/finalizers` is asked for by
-clusters that let only those name an object as owner who may delay its deletion (OpenShift does). Whoever acts in a
-namespace, or looks at it, claims it first.
+listed and deleted; the listener also lists LGPs, for another listener's may have another name. The watcher lists
+and watches, and reads what it suspects. `lgps/finalizers` is asked for by clusters that let only those name an object
+as owner who may delay its deletion (OpenShift does). Whoever acts in a namespace, or looks at it, claims it first.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ CLAIM = (
 """For every process."""
 LISTENER = (
     *CLAIM,
-    _of(LGP_API_VERSION, LGP_KIND, "get create patch delete"),
+    _of(LGP_API_VERSION, LGP_KIND, APPLIED),
     _of("v1", "Secret", APPLIED),
 )
 OPERATOR = (

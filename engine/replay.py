@@ -68,6 +68,7 @@ def _same(*fields: str) -> Callable[[Event, Act], bool]:
 
 CLAIMS: dict[str, Callable[[Any, Any], bool]] = {
     "SecretsApplied": _same("revision_id"),
+    "LgpAdopted": _same("revision_id"),
     "LgpApplied": _same("revision_id", "manifest_digest"),
     "LgpRejected": _same("revision_id"),
     "HealthChecked": _same("revision_id", "url", "attempt"),

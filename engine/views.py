@@ -271,7 +271,7 @@ def _may_be(stream: str, records: Iterable[Record], wanted: str) -> bool:
     """Whether it is worth folding a stream to see if it is the wanted one."""
     if stream == deployment_stream(wanted):
         return True
-    told = [record.data for record in records if record.type == "DeploymentRegistered"]
+    told = [record.data for record in records if record.type in ("DeploymentRegistered", "LgpAdopted")]
     return not told or any(wanted in (data.get("name"), data.get("lgp")) for data in told)
 
 

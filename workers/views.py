@@ -31,7 +31,6 @@ from engine.operator.sighting import (
     PodSight,
     ReplicaSetSight,
     key_of,
-    last_writer,
     own_fingerprint,
     owner_label,
     sight_pod,
@@ -41,6 +40,7 @@ from engine.operator.sighting import (
 )
 from engine.operator.state import Life, OperatorState
 from engine.operator.watching import Live, Observation, Surroundings
+from engine.ownership import last_writer
 from engine.ports import Cluster, Manifest, ObjectKey
 
 SOON = 0.2
@@ -229,7 +229,7 @@ class OperatorView:
                 live.replica_sets.pop(uid, None)
             case _, True:
                 live.objects[key] = own_fingerprint(manifest)
-                live.writers[key] = last_writer(manifest)
+                live.writers[key] = last_writer(manifest, names.OPERATOR_MANAGER)
                 if kind in WORKLOADS:
                     live.workloads[key] = sight_workload(manifest)
             case _:
@@ -420,6 +420,11 @@ def _place(stream: str) -> tuple[str, str]:
 # --- listener
 
 
+def _deployment_of(manifest: Manifest) -> str:
+    """Return the deployment that an object belongs to by its label; empty for none."""
+    return str((manifest["metadata"].get("labels") or {}).get(names.DEPLOYMENT_LABEL, ""))
+
+
 class ListenerView:
     """LGPs and Secrets of the control plane's deployments."""
 
@@ -447,15 +452,15 @@ class ListenerView:
         metadata = manifest["metadata"]
         memory, kept = (self._lgps, manifest) if watched == LGPS else (self._secrets, {"metadata": metadata})
         at = (namespace, metadata["name"])
+        before = memory.pop(at, None)
         if there:
             memory[at] = kept
-        else:
-            memory.pop(at, None)
         if watched == LGPS:
             self._gone.pop(at, None)
             if not there and "uid" in metadata:
                 self._gone[at] = metadata["uid"]
-        deployment = (metadata.get("labels") or {}).get(names.DEPLOYMENT_LABEL)
+        # Somebody may have taken the label off: then it is drift of whose it was.
+        deployment = _deployment_of(manifest) or (_deployment_of(before) if before is not None else "")
         return [(names.deployment_stream(deployment), AT_ONCE)] if deployment else ()
 
     def synced(self, watched: Watched, namespace: str, streams: Callable[[str], list[str]]) -> Streams:

@@ -6,12 +6,14 @@ Each may run twice, late, or next to its twin. Each returns at least one event.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import EllipsisType
 from typing import Any, Literal
 
 from engine.drift import fingerprint
 from engine.errors import ControlPlaneUnavailable, InvalidResource, ObjectRefused, ReportRefused, ReportsUnsupported
 from engine.event import Event
 from engine.folding import digest as plain_digest
+from engine.listener import adoption
 from engine.listener import events as e
 from engine.listener import resource as r
 from engine.listener.config import ListenerConfig
@@ -26,7 +28,8 @@ from engine.listener.desired import (
 from engine.listener.environment import API_KEY_FIELD
 from engine.listener.state import OPEN, DeploymentState
 from engine.machine import Act
-from engine.names import LGP_API_VERSION, LGP_KIND, LISTENER_MANAGER
+from engine.names import DEPLOYMENT_LABEL, LGP_API_VERSION, LGP_KIND, LISTENER_MANAGER, is_object_name
+from engine.ownership import leftovers
 from engine.ports import Manifest, ObjectKey, Ports
 
 REJECTED_FOR_GOOD = frozenset({422})
@@ -149,7 +152,10 @@ def _wanted(raw: dict[str, Any], config: ListenerConfig) -> r.DeploymentResource
 def _apply_lgp(act: ApplyLgp, state: DeploymentState, ports: Ports, config: ListenerConfig) -> list[Event]:
     manifest = _manifest(act, state, config)
     try:
-        applied = ports.cluster.apply(manifest, manager=LISTENER_MANAGER, before_write=ports.keep_lock)
+        live, adopted = _look(state, manifest.get("spec"), ports)
+        if adopted is not None:
+            return [adopted]
+        applied = ports.cluster.apply(manifest, manager=LISTENER_MANAGER, before_write=ports.keep_lock, seen=live)
     except ObjectRefused as error:
         return _rejected(state, act.revision_id, f"LGP {state.namespace}/{state.lgp}", error)
     return [
@@ -161,6 +167,44 @@ def _apply_lgp(act: ApplyLgp, state: DeploymentState, ports: Ports, config: List
             restored=act.restores,
         )
     ]
+
+
+def _look(
+    state: DeploymentState, spec: dict[str, Any] | None, ports: Ports
+) -> tuple[Manifest | EllipsisType | None, e.LgpAdopted | None]:
+    """Look at the LGP where another listener may have written it; return what was read, and what there is to note.
+
+    Before a `spec` is applied (None: it is left as it is), what others set in it and nobody asks for any more goes.
+    """
+    if state.revision is None or (state.adopted is None and state.applied is not None):
+        return ..., None
+    live = ports.cluster.get(adoption.key_of(state))
+    if state.adopted is None:
+        if live is None and adoption.is_called_otherwise(state):
+            live = _called_otherwise(state, ports)
+        foreign = live is not None and adoption.is_foreign(live)
+        return live, adoption.adopt(live, state.revision, ports) if live is not None and foreign else None
+    if spec is None:
+        if live is not None and adoption.is_still(live, state.adopted.spec_digest, ports):
+            return live, None
+        return live, adoption.given_up(state, live)
+    left = leftovers(live, LISTENER_MANAGER, spec) if live is not None else {}
+    if live is None or not left:
+        return live, None
+    patch = {"metadata": {"resourceVersion": live["metadata"]["resourceVersion"]}, "spec": left}
+    ports.cluster.patch(adoption.key_of(state), patch, before_write=ports.keep_lock)
+    return ..., None
+
+
+def _called_otherwise(state: DeploymentState, ports: Ports) -> Manifest | None:
+    """Return the LGP of a deployment that another listener gave another name than ours, if there is one."""
+    full = adoption.full_name(state)
+    live = ports.cluster.get(adoption.key_of(state, full)) if is_object_name(full) else None
+    selectors = (f"{DEPLOYMENT_LABEL}={state.id}", f"!{DEPLOYMENT_LABEL}")
+    for labels in selectors if live is None else ():
+        found = ports.cluster.list(LGP_API_VERSION, LGP_KIND, state.namespace, labels=labels)
+        live = live or adoption.of_deployment(state, found)
+    return live
 
 
 def _manifest(act: ApplyLgp, state: DeploymentState, config: ListenerConfig) -> Manifest:

@@ -78,7 +78,10 @@ def predecessor_manifest(state: DeploymentState, config: ListenerConfig) -> Mani
 
 
 def lgp_manifest(state: DeploymentState, revision: Revision, config: ListenerConfig) -> Manifest:
-    """Return the LGP of a revision, whose Secret must have been applied. It holds no secret value."""
+    """Return the LGP of a revision, whose Secret must have been applied. It holds no secret value.
+
+    Of one that another listener wrote, and that asks for the revision already, only what we add to it.
+    """
     if not revision.secret:
         raise ValueError(f"revision {revision.id} of {state.id} has no Secret; an LGP cannot be made for it")
     spec = revision.resource_spec
@@ -110,17 +113,21 @@ def lgp_manifest(state: DeploymentState, revision: Revision, config: ListenerCon
                 "maxConnections": spec.get("db_max_connections"),
             }
         )
+        database |= state.adopted.database if state.adopted is not None else {}
     redis = {"enabled": CUSTOM_REDIS not in variables}
     if redis["enabled"]:
         redis |= _drop_empty({"resources": _requirements(spec, "redis_cpu", "redis_memory_mb", memory_limit_factor=1)})
+    metadata = {
+        "name": state.lgp,
+        "namespace": state.namespace,
+        "labels": {**labels(state, config), REVISION_LABEL: revision.id},
+    }
+    if state.adopted is not None and state.adopted.held == revision.id:
+        return {"apiVersion": LGP_API_VERSION, "kind": LGP_KIND, "metadata": metadata}
     return {
         "apiVersion": LGP_API_VERSION,
         "kind": LGP_KIND,
-        "metadata": {
-            "name": state.lgp,
-            "namespace": state.namespace,
-            "labels": {**labels(state, config), REVISION_LABEL: revision.id},
-        },
+        "metadata": metadata,
         "spec": _drop_empty(
             {
                 "serverSpec": server,

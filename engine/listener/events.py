@@ -73,6 +73,23 @@ class SecretsApplied(Event):
     digest: str
 
 
+class LgpAdopted(Event):
+    """An LGP of the deployment is there that another listener wrote. It is taken over."""
+
+    revision_id: str
+    lgp: str
+    """Its name: it stays."""
+    uid: str
+    spec_digest: str = ""
+    """Keyed, of a spec that asks for the revision already, and is left as it is; empty: it is written anew."""
+    differences: tuple[str, ...] = ()
+    """Why it is: the fields in which it does not."""
+    database: dict[str, Any] = {}
+    """What of its database is kept for good."""
+    managers: tuple[str, ...] = ()
+    """Field managers that wrote it."""
+
+
 class LgpApplied(Event):
     """The LGP of a revision is in the cluster."""
 
@@ -218,6 +235,7 @@ DEPLOYMENT_EVENTS = Registry(
     RevisionSuperseded,
     DeletionRequested,
     SecretsApplied,
+    LgpAdopted,
     LgpApplied,
     LgpRejected,
     RolloutObserved,

@@ -158,6 +158,17 @@ class AppliedLgp(Value):
     """What it was made from: a successor that fails before its own LGP does not keep this one from being repaired."""
 
 
+class AdoptedLgp(Value):
+    """An LGP that another listener wrote, as far as it is kept."""
+
+    held: str = ""
+    """Revision for which its spec is left as it is; empty: for none."""
+    spec_digest: str = ""
+    """Keyed, of that spec."""
+    database: dict[str, Any] = {}
+    """Fields of `spec.database` that lead to its data."""
+
+
 class DeploymentState(State):
     """What is known of one deployment."""
 
@@ -177,6 +188,8 @@ class DeploymentState(State):
     serving: str | None = None
     """Id of the revision deployed last."""
     closed: tuple[Closed, ...] = ()
+    adopted: AdoptedLgp | None = None
+    """None: no other listener's."""
     applied: AppliedLgp | None = None
     drifted: bool = False
     """The LGP is not as applied; of a deleted deployment: it is there."""
@@ -284,6 +297,7 @@ SECRET = "Secret "
 
 SUCCESS_OF = {
     "SecretsApplied": "ApplySecrets",
+    "LgpAdopted": "ApplyLgp",
     "LgpApplied": "ApplyLgp",
     "StatusReported": "ReportStatus",
     "StatusReportRejected": "ReportStatus",
@@ -323,7 +337,7 @@ def _registered(state: DeploymentState, event: e.DeploymentRegistered, at: datet
             "workspace_id": event.workspace_id,
             "listener_id": event.listener_id,
             "namespace": event.namespace,
-            "lgp": event.lgp,
+            "lgp": event.lgp if fresh.adopted is None else fresh.lgp,
             "registered_at": fresh.registered_at or at,
         }
     )
@@ -377,6 +391,12 @@ def _secrets_applied(state: DeploymentState, event: e.SecretsApplied, at: dateti
     return _revise(state.model_copy(update={"secret_drifted": False}), event.revision_id, secret=event.secret)
 
 
+def _adopted(state: DeploymentState, event: e.LgpAdopted, at: datetime) -> DeploymentState:
+    held = event.revision_id if event.spec_digest else ""
+    adopted = AdoptedLgp(held=held, spec_digest=event.spec_digest, database=event.database)
+    return state.model_copy(update={"adopted": adopted, "lgp": event.lgp})
+
+
 def _lgp_applied(state: DeploymentState, event: e.LgpApplied, at: datetime) -> DeploymentState:
     before, revision, live = state.applied, state.revision, event.fingerprint
     # While the current revision has no LGP yet, an apply repaired the one before it.
@@ -392,6 +412,8 @@ def _lgp_applied(state: DeploymentState, event: e.LgpApplied, at: datetime) -> D
         revision=revision if current else kept,
     )
     state = state.model_copy(update={"applied": applied, "drifted": False, "lgp_gone": False})
+    if state.adopted is not None and state.adopted.held not in ("", event.revision_id):
+        state = state.model_copy(update={"adopted": AdoptedLgp(database=state.adopted.database)})
     if event.created or (before is not None and before.fingerprint.uid != live.uid):
         # What was observed before speaks of another object, whose generations count for nothing.
         state = state.model_copy(update={"rollout": None})
@@ -525,6 +547,7 @@ HANDLERS: dict[str, Handler] = {
     "RevisionSuperseded": _superseded,
     "DeletionRequested": _deletion_requested,
     "SecretsApplied": _secrets_applied,
+    "LgpAdopted": _adopted,
     "LgpApplied": _lgp_applied,
     "RolloutObserved": _rollout_observed,
     "HealthChecked": _health_checked,

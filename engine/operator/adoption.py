@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from engine import names
+from engine import names, ownership
 from engine.operator.config import OperatorConfig, Templates
 from engine.operator.desired import template_digest
 from engine.operator.events import Adopted, AdoptedDatabase, AdoptedObject
@@ -39,7 +39,6 @@ from engine.operator.manifests import (
 )
 from engine.operator.manifests.adopted import FIXED
 from engine.operator.manifests.environment import PASSWORD, POSTGRES_DB, POSTGRES_USER
-from engine.operator.sighting import CONTROLLERS
 from engine.ports import Manifest
 
 Json = Any
@@ -107,7 +106,7 @@ def adopt(lgp: Lgp, redacted: Lgp, config: OperatorConfig, config_digest: str, f
         if live["kind"] == "Service":
             if selector and selector != wanted:
                 kept[key] = AdoptedObject(uid=live["metadata"]["uid"], selector=selector)
-        elif not owns_pods(live, names.OPERATOR_MANAGER):
+        elif not owns_pods(live):
             why = (found.behind,) if found.behind else tuple(differences(asked[key], ours[key], live, lgp))
             kept[key] = AdoptedObject(uid=live["metadata"]["uid"], selector=selector, differences=why)
             if not why:
@@ -116,7 +115,8 @@ def adopt(lgp: Lgp, redacted: Lgp, config: OperatorConfig, config_digest: str, f
             kept[key] = AdoptedObject(uid=live["metadata"]["uid"], selector=selector)
     if not kept and not found.base and _is_as_ours(lgp, config, found.database):
         return None
-    managers = sorted({name for live in found.objects.values() for name in other_managers(live)})
+    others = (ownership.other_managers(live, names.OPERATOR_MANAGER) for live in found.objects.values())
+    managers = sorted({name for some in others for name in some})
     adopted = identity.model_copy(update={"objects": kept, "managers": tuple(managers)})
     return hold(adopted, left_alone, redacted, config)
 
@@ -136,7 +136,7 @@ def still_asked(lgp: Lgp, config: OperatorConfig, key: str, live: Manifest) -> b
     """Whether a workload that was taken over runs what the LGP asks for now."""
     asked = {str(key_of(one)): one for one in objects(lgp, _asking_nothing(config))}
     ours = {str(key_of(one)): one for one in objects(lgp, config)}
-    return not owns_pods(live, names.OPERATOR_MANAGER) and not any(differences(asked[key], ours[key], live, lgp))
+    return not owns_pods(live) and not any(differences(asked[key], ours[key], live, lgp))
 
 
 def _beside(lgp: Lgp, adopted: Adopted) -> Lgp:
@@ -176,64 +176,17 @@ def _selector(manifest: Manifest) -> dict[str, str]:
 # --- whose
 
 
-def owns_pods(live: Manifest, manager: str) -> bool:
-    """Whether `manager` applied the pod template of a live workload."""
-    return any(
-        "f:template" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})
-        for entry in live["metadata"].get("managedFields") or []
-        if (entry.get("manager"), entry.get("operation")) == (manager, "Apply")
-    )
+def owns_pods(live: Manifest) -> bool:
+    """Whether the pod template of a live workload is of our making."""
+    return ownership.applies(live, names.OPERATOR_MANAGER, "spec", "template")
 
 
-def other_managers(live: Manifest) -> list[str]:
-    """Return the field managers that wrote the spec of an object, but for ours and Kubernetes' own."""
-    return sorted({str(entry["manager"]) for entry in _foreign(live, names.OPERATOR_MANAGER)})
+def taken_over(live: Manifest) -> list[dict[str, Json]] | None:
+    """Return the `managedFields` of a live workload with what others set in its spec as ours; None: they set nothing.
 
-
-def _foreign(live: Manifest, manager: str) -> list[dict[str, Json]]:
-    return [
-        entry
-        for entry in live["metadata"].get("managedFields") or []
-        if entry.get("manager") not in {manager, *CONTROLLERS}
-        and not entry.get("subresource")
-        and "f:spec" in (entry.get("fieldsV1") or {})
-    ]
-
-
-def taken_over(live: Manifest, manager: str) -> list[dict[str, Json]] | None:
-    """Return the `managedFields` of a live object with the fields of its spec that others set as `manager`'s.
-
-    So an apply of ours takes out what others put in and nobody asks for any more. What nobody can change is left to
-    them, and so are replicas, on which an autoscaler may decide. None where others set nothing else.
+    What nobody can change is left to them, and so are replicas, on which an autoscaler may decide.
     """
-    foreign = _foreign(live, manager)
-    spared = {f"f:{name}" for name in ("replicas", *FIXED.get(live["kind"], ()))}
-    moved: dict[str, Json] = {}
-    for entry in foreign:
-        spec = {name: below for name, below in entry["fieldsV1"]["f:spec"].items() if name not in spared}
-        moved = _union(moved, spec)
-    if not moved:
-        return None
-    entries: list[dict[str, Json]] = live["metadata"]["managedFields"]
-    own = next((e for e in entries if (e.get("manager"), e.get("operation")) == (manager, "Apply")), None)
-    fields = (own or {}).get("fieldsV1") or {}
-    joined = {
-        **(own or {"manager": manager, "operation": "Apply", "apiVersion": live["apiVersion"]}),
-        "fieldsType": "FieldsV1",
-        "fieldsV1": {**fields, "f:spec": _union(fields.get("f:spec") or {}, moved)},
-    }
-    rest = [_without_spec(e, spared) if e in foreign else e for e in entries if e is not own]
-    return [joined, *(e for e in rest if e["fieldsV1"])]
-
-
-def _without_spec(entry: dict[str, Json], spared: set[str]) -> dict[str, Json]:
-    fields = {name: below for name, below in entry["fieldsV1"].items() if name != "f:spec"}
-    left = {name: below for name, below in entry["fieldsV1"]["f:spec"].items() if name in spared}
-    return {**entry, "fieldsV1": {**fields, **({"f:spec": left} if left else {})}}
-
-
-def _union(one: Mapping[str, Json], other: Mapping[str, Json]) -> dict[str, Json]:
-    return {name: _union(one.get(name) or {}, other.get(name) or {}) for name in dict.fromkeys((*one, *other))}
+    return ownership.taken_over(live, names.OPERATOR_MANAGER, ("replicas", *FIXED.get(live["kind"], ())))
 
 
 # --- the database
@@ -270,7 +223,7 @@ def choose_database(
         if candidates:
             told = ", ".join(sorted(str(one["metadata"]["name"]) for one in candidates))
             return Unclear(message=f"{_who(lgp)}, and several StatefulSets may be its database: {told}; {_mend(lgp)}")
-    if pods is None or owns_pods(pods, names.OPERATOR_MANAGER):
+    if pods is None or owns_pods(pods):
         return None
     connected = f"connect to {host}" if host else "do not show where they connect to"
     return Unclear(message=f"{_who(lgp)}; they {connected}, which is no StatefulSet of the namespace; {_mend(lgp)}")

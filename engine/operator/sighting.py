@@ -25,8 +25,6 @@ SAME_REASON = {"ErrImagePull": "ImagePullBackOff", "RegistryUnavailable": "Image
 IMMUTABLE = {"StatefulSet": "f:volumeClaimTemplates"}
 """Kind → field of its spec whose owner tells nothing: the API server lets nobody change it, but the StatefulSet
 controller, writing a status, fills it with defaults and so comes to own it."""
-CONTROLLERS = frozenset({"kube-controller-manager"})
-"""Field managers that work on every object, whoever made it."""
 LOG_LINES = 10
 LOG_CHARACTERS = 2000
 MESSAGE_CHARACTERS = 1000
@@ -132,16 +130,6 @@ def own_fingerprint(manifest: Manifest) -> Fingerprint:
     ]
     metadata = {**manifest["metadata"], "managedFields": entries}
     return fingerprint({**manifest, "metadata": metadata}, names.OPERATOR_MANAGER)
-
-
-def last_writer(manifest: Manifest) -> str:
-    """Return the field manager, but for ours and Kubernetes' controllers, that wrote an object last; empty: nobody."""
-    entries = [
-        (str(entry.get("time", "")), str(entry.get("manager", "")))
-        for entry in manifest["metadata"].get("managedFields") or []
-        if entry.get("manager") not in {names.OPERATOR_MANAGER, *CONTROLLERS} and not entry.get("subresource")
-    ]
-    return max(entries, default=("", ""))[1]
 
 
 def _without(fields: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine import names
 from engine.errors import ObjectConflict, ObjectRefused
+from engine.names import is_object_name
 from engine.operator import adoption
 from engine.operator.adoption import Found, Unclear
 from engine.operator.config import OperatorConfig
@@ -18,7 +18,7 @@ from engine.operator.events import Adopted, AdoptedDatabase
 from engine.operator.lgp import Lgp
 from engine.operator.manifests import key_of, makes_postgres, objects
 from engine.operator.manifests.environment import PASSWORD
-from engine.operator.manifests.naming import base_name, is_object_name
+from engine.operator.manifests.naming import base_name
 from engine.ports import Manifest, ObjectKey, Ports
 
 TRIES = 5
@@ -144,7 +144,7 @@ def look(wanted: Wanted, adopted: Adopted, lgp: Lgp, config: OperatorConfig, con
         same = kept is not None and bool(kept.template) and adopted.config_digest == config_digest
         if same and adoption.still_asked(lgp, config, str(wanted.key), live):
             return Look(still=True)
-        fields = adoption.taken_over(live, names.OPERATOR_MANAGER)
+        fields = adoption.taken_over(live)
         if fields is None:
             return Look()
         metadata = {"resourceVersion": live["metadata"]["resourceVersion"], "managedFields": fields}

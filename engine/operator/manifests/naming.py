@@ -51,17 +51,12 @@ def external_name(lgp: Lgp) -> str:
 
 def base_name(lgp_name: str) -> str:
     """Return the name that those of all objects begin with: a DNS label of at most LONGEST_LGP_NAME characters."""
-    if len(lgp_name) <= names.LONGEST_LGP_NAME and is_object_name(lgp_name):
+    if len(lgp_name) <= names.LONGEST_LGP_NAME and names.is_object_name(lgp_name):
         return lgp_name
     digest = hashlib.sha256(lgp_name.encode()).hexdigest()[:_HASH]
     stem = re.sub(r"[^a-z0-9]+", "-", lgp_name.lower()).strip("-")
     stem = stem if stem[:1].isalpha() else f"lgp-{stem}"
     return f"{stem[: names.LONGEST_LGP_NAME - _HASH - 1].strip('-')}-{digest}"
-
-
-def is_object_name(name: str) -> bool:
-    """Whether every kind of object may be called so: a DNS label that begins with a letter."""
-    return len(name) <= _LONGEST_LABEL_VALUE and re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name) is not None
 
 
 def label_value(lgp_name: str) -> str:

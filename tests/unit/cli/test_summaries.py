@@ -64,6 +64,23 @@ SUMMARIES: dict[str, list[tuple[dict[str, Any], str]]] = {
             "Secret hello-97e32883…-env-c42c8cddf94d for revision r1",
         )
     ],
+    "LgpAdopted": [
+        (
+            {"lgp": LGP, "managers": ["python"], "spec_digest": "k", "revision_id": "r1", "differences": []},
+            "LGP hello-97e32883… is there, written by python, and asks for revision r1: it stays as it is",
+        ),
+        (
+            {
+                "lgp": LGP,
+                "managers": [],
+                "spec_digest": "",
+                "revision_id": "r1",
+                "differences": ["spec.serverSpec.image"],
+            },
+            "LGP hello-97e32883… is there, written by somebody else; it is written anew, for it differs in "
+            "spec.serverSpec.image",
+        ),
+    ],
     "LgpApplied": [
         (
             {"revision_id": "r1", "created": True, "fingerprint": {"generation": 1}},
