@@ -34,6 +34,8 @@ LEASE_NAME = "agentplane"
 
 SHARED = "shared"
 """Holder of a namespace that several data planes agree to share."""
+LOOK_AGAIN = timedelta(seconds=2)
+"""Between two looks of those who wait for another data plane to give a namespace up."""
 TRIES = 5
 """Reads and writes of a claim before a conflict is given back."""
 _TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
@@ -123,6 +125,8 @@ class Claims:
         self._locks = {namespace: threading.Lock() for namespace in self.namespaces}
         self._renewed: dict[str, datetime] = {}
         """Namespace of ours → when its claim was renewed last."""
+        self._seen: dict[str, tuple[datetime, str | None]] = {}
+        """Namespace → when it was looked at last, and who else had it."""
 
     def other_holder(self, namespace: str) -> str | None:
         """Return who else holds `namespace`; None when we do, from now on if it was nobody's, or need no claim there.
@@ -141,6 +145,23 @@ class Claims:
                 if self._fresh(namespace, self._term * 2 / 3):
                     return None
                 raise
+
+    def seen_holder(self, namespace: str) -> str | None:
+        """Return who else holds `namespace`, without claiming it: for a process that only looks.
+
+        What was read is believed for a third of the term; that another holds it, for LOOK_AGAIN. Raises
+        ClusterUnavailable, ObjectRefused.
+        """
+        lock = self._locks.get(namespace)
+        if lock is None:
+            return None
+        with lock:
+            at, holder = self._seen.get(namespace, (None, None))
+            if at is None or self._clock.now() - at >= (self._term / 3 if holder is None else LOOK_AGAIN):
+                found = self.read(namespace).holder
+                holder = None if found in ("", self.holder) else found
+                self._seen[namespace] = (self._clock.now(), holder)
+            return holder
 
     def read(self, namespace: str) -> Claim:
         """Return the claim as it is now. Raises ClusterUnavailable, ObjectRefused."""

@@ -47,7 +47,7 @@ CLAIM = (
     _of(LEASE_API_VERSION, LEASE_KIND, "create"),
     Permission(api_version=LEASE_API_VERSION, kind=LEASE_KIND, verbs="get patch", name=LEASE_NAME),
 )
-"""For every process."""
+"""For whoever writes."""
 LISTENER = (
     *CLAIM,
     _of(LGP_API_VERSION, LGP_KIND, APPLIED),
@@ -65,7 +65,7 @@ OPERATOR = (
     _of("v1", "PersistentVolumeClaim", "list delete"),
 )
 WATCHER = (
-    *CLAIM,
+    Permission(api_version=LEASE_API_VERSION, kind=LEASE_KIND, verbs="get", name=LEASE_NAME),
     _of(LGP_API_VERSION, LGP_KIND, WATCHED),
     _of("v1", "Secret", WATCHED),
 )

@@ -40,14 +40,21 @@ import orjson
 import structlog
 
 from engine import bootstrap, telemetry
-from engine.errors import AgentplaneError, ClusterUnavailable, ConcurrencyConflict, LogUnavailable, SettingsError
+from engine.errors import (
+    AgentplaneError,
+    ClusterUnavailable,
+    ConcurrencyConflict,
+    LogUnavailable,
+    ObjectRefused,
+    SettingsError,
+)
 from engine.event import Event
 from engine.folding import Fold
 from engine.listener.machine import ListenerMachine
 from engine.log.contract import EventLog
 from engine.operator.machine import OperatorMachine
 from engine.ports import Cluster, Dispatcher, WatchEvent
-from engine.retry import Backoff
+from engine.retry import REFUSED_BASE, Backoff
 from engine.settings import Settings
 from workers import heartbeat
 from workers.__main__ import record_configuration
@@ -170,6 +177,9 @@ class Core:
         except ClusterUnavailable as error:
             log.warning("judgement postponed", stream=stream, error=str(error))
             self._ask(stream, now + AGAIN * (0.5 + random.random()))
+        except ObjectRefused as error:
+            log.error("judgement refused", stream=stream, again_in=REFUSED_BASE, error=str(error))
+            self._ask(stream, now + REFUSED_BASE)
         except AgentplaneError as error:
             # An event of a newer program, say: only this stream stops, until something new is appended to it.
             log.error("stream not judged", stream=stream, error=str(error))
@@ -446,7 +456,7 @@ def watch(engine: bootstrap.Engine, sign: Path | None = None) -> Watcher:
         engine.ports.cluster,
         engine.dispatcher,
         sign=sign,
-        other_holder=engine.claims.other_holder,
+        other_holder=engine.claims.seen_holder,
     )
 
 

@@ -117,6 +117,20 @@ def test_two_processes_renew_one_claim_between_them(cluster: Leases, clock: Cloc
     assert cluster.writes == 3
 
 
+def test_who_only_looks_claims_nothing_and_asks_rarely(cluster: Leases, clock: Clock) -> None:
+    looks = claims(cluster, clock)
+    for _ in range(20):
+        assert looks.seen_holder("agents") is None
+        clock.pass_seconds(1)
+    assert (cluster.writes, cluster.reads) == (0, 1)
+
+    claims(cluster, clock, THEIRS).other_holder("agents")
+    assert looks.seen_holder("agents") == THEIRS
+    cluster.stored.clear()
+    clock.pass_seconds(2)
+    assert looks.seen_holder("agents") is None
+
+
 def test_the_claim_of_a_dead_data_plane_is_not_taken_silently(cluster: Leases, clock: Clock) -> None:
     claims(cluster, clock, THEIRS).other_holder("agents")
     clock.pass_seconds(86_400)
