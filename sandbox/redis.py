@@ -19,12 +19,14 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -250,10 +252,39 @@ class RedisGroup:
         before = self.master
         with self._of(self.sentinels[0]) as sentinel:
             sentinel.execute_command("SENTINEL", "FAILOVER", self.NAME)
-        _within(20, lambda: self._agreed() not in (None, before), "no failover")
+        self._succeeded(before)
 
-    def revive(self) -> None:
-        """Start the server that was killed, as the replica of the one that took its place."""
+    def crash(self) -> None:
+        """Kill the master; returns when its replica has taken its place."""
+        before = self.master
+        before.kill()
+        self._succeeded(before)
+
+    def _succeeded(self, before: RedisServer) -> None:
+        _within(30, lambda: self._agreed() not in (None, before), "no replica took the place of the master")
+
+    def replicated(self) -> None:
+        """Wait until the replica has what the master has now."""
+        with self.client(self.master) as master, self.client(self.replica) as replica:
+            until = _info(master)["master_repl_offset"]
+            _within(20, lambda: _info(replica)["slave_repl_offset"] >= until, "the replica lags behind")
+
+    @contextmanager
+    def cut_off(self) -> Iterator[RedisServer]:
+        """Keep what is written meanwhile from the replica, then let it take the master's place; yields the master."""
+        master, replica = self.master, self.replica
+        os.kill(replica.pid, signal.SIGSTOP)
+        try:
+            with self.client(master) as client:
+                client.execute_command("CLIENT", "KILL", "TYPE", "replica")
+            yield master
+            master.kill()
+        finally:
+            os.kill(replica.pid, signal.SIGCONT)
+        self._succeeded(master)
+
+    def mend(self) -> None:
+        """Make a replica of the server that is not the master, be it dead or a master still, and wait for it."""
         self._follow(self.replica, self.master)
         _within(20, self._complete, "the Sentinels do not know the replica")
 
@@ -281,8 +312,9 @@ class RedisGroup:
         self.close()
 
     def _follow(self, server: RedisServer, master: RedisServer) -> None:
-        """Start `server` as a replica, and wait until it has what its master has."""
-        server.start()
+        """Make `server`, which is started if need be, a replica; wait until it has what its master has."""
+        if not server.process.running:
+            server.start()
         with self.client(server) as client:
             client.replicaof(LOOPBACK, master.port)
             _within(20, lambda: _info(client).get("master_link_status") == "up", "it does not follow")

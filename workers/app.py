@@ -125,6 +125,7 @@ def configuration(settings: Settings, worker: str | None = None) -> Mapping[str,
         "broker_connection_retry": True,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
+        "broker_channel_error_retry": True,  # it refuses: a full disk, a replica in the place of the master
         "broker_connection_timeout": 4,
         "worker_consumer": "workers.consumer:Consumer",
         "worker_cancel_long_running_tasks_on_connection_loss": False,

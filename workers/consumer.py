@@ -13,13 +13,22 @@ do.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from celery.worker.consumer import Consumer as CeleryConsumer  # type: ignore[import-untyped]
 
+REFUSED_SECONDS = 1.0
+"""Between two attempts to consume from a broker that refuses: its disk is full, say, or it is to be a replica soon."""
+
 
 class Consumer(CeleryConsumer):  # type: ignore[misc]
     """Celery's consumer, with messages that outlive their connection, and can be handed back."""
+
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        """Give a broker that can be reached, but refuses, a moment: Celery would ask again at once."""
+        super().on_connection_error_before_connected(exc)
+        time.sleep(REFUSED_SECONDS)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Let go of the lost connection."""

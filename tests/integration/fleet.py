@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import redis
 import structlog
 
 from engine import telemetry
 from engine.adapters.clock import SystemClock
 from engine.bootstrap import Engine
-from engine.log.redis import RedisLog
+from engine.log.redis import RedisLog, connect
 from engine.settings import Settings
 from sandbox.processes import ServerProcess
 from tests.contract.notes import Asked, Step, Worker, no_claims, ports
@@ -103,9 +102,9 @@ class Fleet:
         self.environment = environment(self.redis_url, self.prefix, **self.more)
         with variables(self.environment):
             self.settings = Settings.load()
-        self.events = RedisLog.from_url(self.redis_url, self.prefix)
+        self.events = RedisLog.from_url(self.settings.redis, self.prefix)
         self.dispatcher = CeleryDispatcher(self.settings)
-        self.client = redis.Redis.from_url(self.redis_url)
+        self.client = connect(self.settings.redis)
         self._started: list[ServerProcess] = []
 
     def worker(

@@ -1,0 +1,247 @@
+"""A real master, its replica and three Sentinels: what happens when the one takes the place of the other."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from engine.errors import ConcurrencyConflict, LockLost, LogUnavailable
+from engine.log.redis import RedisLog
+from engine.log.sentinels import Sentinels
+from sandbox.redis import RedisGroup, RedisServer
+from tests.contract.notes import NOON, notes
+from tests.integration.fleet import Fleet, eventually
+
+PASSWORD, OWN_PASSWORD = "of-the-servers", "of-the-sentinels"
+
+
+@pytest.fixture(scope="module")
+def shared(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisGroup]:
+    """`redis_url` skips where there is no Redis at all."""
+    with RedisGroup(tmp_path_factory.mktemp("group"), password=PASSWORD, own_password=OWN_PASSWORD) as group:
+        yield group
+
+
+@pytest.fixture
+def group(shared: RedisGroup) -> RedisGroup:
+    """Three Sentinels, a master and a replica that is in step, whatever the test before did to them."""
+    shared.mend()
+    return shared
+
+
+@pytest.fixture
+def start(group: RedisGroup, tmp_path: Path, prefix: str) -> Iterator[Callable[[], Fleet]]:
+    """Make the installation of a test; it ends with it."""
+    fleets: list[Fleet] = []
+
+    def make() -> Fleet:
+        sentinels = {"REDIS_SENTINEL_MASTER": group.NAME, "REDIS_SENTINEL_PASSWORD": OWN_PASSWORD}
+        fleets.append(Fleet(group.url, prefix, tmp_path, sentinels))
+        return fleets[-1]
+
+    yield make
+    for fleet in fleets:
+        fleet.stop()
+
+
+@pytest.fixture
+def events(group: RedisGroup, prefix: str) -> Iterator[RedisLog]:
+    log = RedisLog.from_url(Sentinels.parse(group.url, group.NAME, password=OWN_PASSWORD), prefix, timeout=2)
+    yield log
+    log.close()
+
+
+# --- the processes
+
+
+def test_the_same_processes_go_on_when_the_master_dies(start: Callable[[], Fleet], group: RedisGroup) -> None:
+    fleet = start()
+    worker, beat = fleet.worker(step_seconds=0.3), fleet.beat()
+    pids = (worker.pid, beat.pid)
+    before = fleet.ask("before", steps=6)
+    fleet.dispatcher.dispatch(before)
+    eventually(lambda: f"{before} 2" in fleet.effects("begun"), "in the middle of step 2")
+    group.replicated()
+    done = fleet.steps(before)
+
+    group.crash()
+
+    eventually(lambda: fleet.events.dirty() == [] and fleet.steps(before)[-1:] == [6], "what was begun is done", 40)
+    assert fleet.steps(before)[: len(done)] == done
+    after = fleet.ask("after", steps=2)
+    fleet.dispatcher.dispatch(after)
+    eventually(lambda: fleet.steps(after) == [1, 2], "messages are consumed again")
+    swept = fleet.ask("swept", steps=1)
+    eventually(lambda: fleet.steps(swept) == [1], "sweeps come again")
+    # What the dead master had not told its replica may include the acknowledgement of a message, which then comes
+    # once more after the visibility timeout.
+    eventually(lambda: fleet.unacknowledged() <= 1, "the message that was in flight is acknowledged too")
+    assert (worker.running, beat.running) == (True, True)
+    assert (worker.pid, beat.pid) == pids
+    assert [r.version for r in fleet.events.read(before)] == list(range(1, fleet.events.version(before) + 1))
+
+
+def test_a_master_that_was_replaced_and_refuses_is_left_for_its_successor(
+    start: Callable[[], Fleet], group: RedisGroup
+) -> None:
+    """A failover that somebody asked for: the old master knows it some seconds later, but has no replica any more."""
+    fleet = start()
+    worker, beat = fleet.worker(step_seconds=0.1), fleet.beat()
+    streams = [fleet.ask(f"n{number}", steps=5) for number in range(10)]
+    for stream in streams:
+        fleet.dispatcher.dispatch(stream)
+    eventually(lambda: len(fleet.effects()) >= 10, "in the middle of the work")
+    with group.client(group.master) as old:
+        old.config_set("min-replicas-to-write", 1)
+        group.fail_over()
+
+        fleet.events.close()  # so that we ask the Sentinels, too
+        eventually(lambda: all(fleet.steps(stream)[-1:] == [5] for stream in streams), "all of it is done")
+        eventually(lambda: fleet.events.dirty() == [], "settled")
+        old.config_set("min-replicas-to-write", 0)
+    assert (worker.running, beat.running) == (True, True)
+    keys = [key.decode() for key in fleet.client.scan_iter(f"*{fleet.prefix}*")]
+    assert {key.partition(":")[0] for key in keys} == {fleet.prefix, "{" + fleet.prefix + "}"}
+
+
+# --- the event log
+
+
+def test_what_the_replica_did_not_have_is_gone_as_a_whole(group: RedisGroup, events: RedisLog) -> None:
+    """The log of the successor is the log of a moment before: events, marks, timers and locks of that moment."""
+    events.append("work/a", 0, notes("one", "two"), actor="poll")
+    events.append("work/b", 0, notes("other"), actor="poll")
+    assert events.settle("work/b", 1)
+    with events.lock("work/a", term=60) as kept:
+        group.replicated()
+        then = (events.head(), events.versions(), events.dirty(), events.mark("work/a"))
+
+        with group.cut_off():
+            events.append("work/a", 2, notes("lost"), actor="worker", lock=kept)
+            assert events.settle("work/a", 3)
+            events.append("work/b", 1, notes("lost too"), actor="poll")
+            with events.lock("work/c", term=60) as lost:
+                pass
+
+        assert (events.head(), events.versions(), events.dirty(), events.mark("work/a")) == then
+        assert events.settle("work/a", 3) is False
+        with pytest.raises(ConcurrencyConflict) as conflict:
+            events.append("work/a", 3, notes("x"), actor="worker", lock=kept)
+        assert conflict.value.actual == 2
+        with pytest.raises(LockLost):
+            lost.keep()
+        kept.keep()
+        assert events.append("work/a", 2, notes("again"), actor="worker", lock=kept) == 3
+    assert [record.data["text"] for record in events.read_all()] == ["one", "two", "other", "again"]
+    assert [record.position for record in events.read_all()] == [1, 2, 3, 4]
+
+
+def test_appends_that_a_crash_interrupts_leave_a_prefix_of_the_log(group: RedisGroup, events: RedisLog) -> None:
+    stop = threading.Event()
+    appended: dict[int, int] = dict.fromkeys(range(4), 0)
+    failed: list[Exception] = []
+
+    def append(number: int) -> None:
+        stream, at = f"work/{number}", 0
+        while not stop.is_set():
+            try:
+                at = events.append(stream, at, notes("a", "b", "c"), actor="poll")
+                appended[number] += 1
+            except ConcurrencyConflict as conflict:
+                at = conflict.actual
+            except LogUnavailable:
+                time.sleep(0.1)
+            except Exception as error:
+                failed.append(error)
+                return
+
+    threads = [threading.Thread(target=append, args=(number,)) for number in appended]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: min(appended.values()) > 50, "everybody appends")
+    kept = [record.id for record in events.read_all(limit=1_000_000)]
+    group.replicated()
+
+    group.crash()
+
+    before = dict(appended)
+    eventually(lambda: all(appended[n] > before[n] + 10 for n in appended), "everybody appends to the successor")
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    everything = events.read_all(limit=1_000_000)
+    assert [record.position for record in everything] == list(range(1, len(everything) + 1))
+    assert [record.id for record in everything[: len(kept)]] == kept
+    for stream in events.streams():
+        texts = [record.data["text"] for record in events.read(stream)]
+        assert texts == ["a", "b", "c"] * (len(texts) // 3)  # no append is there by half
+        assert events.version(stream) == len(texts)
+    assert sorted(events.dirty()) == events.streams()
+
+
+def test_a_tail_and_its_appender_find_the_successor_of_a_master_that_becomes_a_replica(
+    group: RedisGroup, events: RedisLog
+) -> None:
+    seen: list[str] = []
+    stop = threading.Event()
+
+    def follow() -> None:
+        for record in events.tail(after_position=0, block=0.2, until=stop.is_set):
+            seen.append(record.data["text"])
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    events.append("work/a", 0, notes("before"), actor="poll")
+    eventually(lambda: seen == ["before"], "it follows")
+    group.replicated()
+
+    group.fail_over()
+    group.mend()  # the old one serves on, as a replica
+    eventually(lambda: taken(events, "after"), "the successor takes events")
+
+    eventually(lambda: seen == ["before", "after"], "it follows the successor")
+    stop.set()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_replica_refuses_to_be_written_to(group: RedisGroup, prefix: str) -> None:
+    """Before Redis 7, a script says so in another way than a command."""
+    log = RedisLog.from_url(f"redis://:{PASSWORD}@127.0.0.1:{group.replica.port}/0", prefix, attempts=0)
+
+    with pytest.raises(LogUnavailable, match="read only replica"):
+        log.append("work/a", 0, notes("one"), actor="poll")
+    with pytest.raises(LogUnavailable, match="read only replica"), log.lock("work/a", term=5):
+        pass
+    with pytest.raises(LogUnavailable, match="read only replica"):
+        log.schedule("work/a", NOON)
+
+    assert (log.head(), log.due()) == (0, [])
+    log.close()
+
+
+def test_a_master_without_the_replicas_that_it_is_to_have_takes_no_events(redis_url: str, prefix: str) -> None:
+    with RedisServer(more={"min-replicas-to-write": "1"}) as alone, redis.Redis.from_url(alone.url) as client:
+        log = RedisLog.from_url(alone.url, prefix, attempts=0)
+
+        with pytest.raises(LogUnavailable, match="Not enough good replicas"):
+            log.append("work/a", 0, notes("one"), actor="poll")
+
+        assert log.head() == 0
+        client.config_set("min-replicas-to-write", 0)
+        assert taken(log, "one")
+        log.close()
+
+
+def taken(log: RedisLog, text: str) -> bool:
+    """Try to append once."""
+    try:
+        return log.append("work/a", log.version("work/a"), notes(text), actor="poll") > 0
+    except LogUnavailable:
+        return False
