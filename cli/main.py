@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cli import claims, history, operating, processes, stack, status, uninstall
+from cli import claims, history, operating, processes, stack, status, takeover, uninstall
 from cli import doctor as doctors
 from cli.output import reporting
 
@@ -107,6 +107,13 @@ def import_log(file: Annotated[Path, typer.Argument(help="An exported log.", exi
 def check_everything(json: Json = False) -> None:
     """Check settings, control plane, Redis and cluster; each line ok, warn or fail, with the mend. 1 if one failed."""
     raise typer.Exit(doctors.doctor(json=json))
+
+
+@app.command("takeover", rich_help_panel=LOOK)
+@reporting
+def forecast_takeover(json: Json = False) -> None:
+    """What would happen to Agent Servers that another data plane made. Writes nothing. 1 if one would be refused."""
+    raise typer.Exit(takeover.show(json=json))
 
 
 @app.command("pause", rich_help_panel=DO)

@@ -31,7 +31,7 @@ def is_foreign(live: Manifest) -> bool:
 def adopt(live: Manifest, revision: Revision, ports: Ports) -> LgpAdopted:
     """Return that the LGP is taken over, and what of it is kept."""
     spec = live.get("spec") or {}
-    why = tuple(differences(spec, revision))
+    why = tuple(differences(spec, image=revision.image, revision_id=revision.id))
     database = spec.get("database") or {}
     return LgpAdopted(
         revision_id=revision.id,
@@ -57,13 +57,13 @@ def given_up(state: DeploymentState, live: Manifest | None) -> LgpAdopted:
     )
 
 
-def differences(spec: dict[str, Any], revision: Revision) -> Iterator[str]:
-    """Yield the fields in which an LGP does not ask for `revision`."""
+def differences(spec: dict[str, Any], *, image: str, revision_id: str | None) -> Iterator[str]:
+    """Yield the fields in which an LGP does not ask for a revision."""
     server = spec.get("serverSpec") or {}
-    if server.get("image") != revision.image:
+    if server.get("image") != image:
         yield "spec.serverSpec.image"
     named = [entry.get("value") for entry in server.get("env") or [] if entry.get("name") == REVISION_VARIABLE]
-    if named != [revision.id]:
+    if named != [revision_id]:
         yield f"spec.serverSpec.env[{REVISION_VARIABLE}]"
 
 

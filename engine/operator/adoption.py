@@ -365,7 +365,7 @@ def _as_asked(container: Mapping[str, Json]) -> dict[str, Json]:
     return {name: value for name, value in container.items() if name != "terminationMessagePolicy"}
 
 
-IDENTITIES = ("name", "mountPath")
+IDENTITIES = ("mountPath", "name")
 """Fields by which an item of a list is told from the others."""
 
 

@@ -1,0 +1,108 @@
+"""`agentplane takeover` says beforehand what a takeover does, with the settings it will have and without writing."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from typer.testing import CliRunner
+
+from cli.main import app
+from sandbox.ports import free_port
+from tests.adoption.conftest import Cluster
+from tests.adoption.objects import LISTENER_MANAGER, PASSWORD, TOKEN, Upstream, path_of
+from tests.adoption.test_both_halves_take_over import NEXT, deployed, listener, plane, upstream_of
+from tests.adoption.test_operator_takes_over import ours, taken_over
+from tests.integration.test_listener import KEY, WORKSPACE, Listener
+
+__all__ = ["listener", "plane"]  # fixtures
+
+
+def takeover(listener: Listener, *flags: str, code: int = 0) -> str:
+    """Run the command as a person does, who has the values but no data plane yet; return what it prints."""
+    settings = {
+        "LANGSMITH_API_KEY": KEY,
+        "WORKSPACE_ID": WORKSPACE,
+        "LISTENER_ID": listener.engine.settings.stream_name,
+        "WATCH_NAMESPACES": listener.namespace,
+        "HOST_BACKEND_URL": str(listener.settings.host_backend_url),
+        "SMITH_BACKEND_URL": str(listener.settings.smith_backend_url),
+        "INGRESS_HOSTNAME": "agents.example.com",
+        "KUBECONFIG": str(listener.settings.kubeconfig),
+        "REDIS_URL": f"redis://127.0.0.1:{free_port()}/0",  # nobody is there
+    }
+    environment: dict[str, Any] = dict.fromkeys(name for name in os.environ if name.startswith("AGENTPLANE_"))
+    environment |= {f"AGENTPLANE_{name}": value for name, value in settings.items()}
+    done = CliRunner().invoke(app, ["takeover", *flags], env=environment, prog_name="agentplane")
+    assert done.exit_code == code, f"{done.stdout}{done.stderr}{done.exception}"
+    assert TOKEN not in done.stdout
+    assert PASSWORD not in done.stdout
+    return done.stdout
+
+
+def versions(cluster: Cluster) -> dict[str, str]:
+    """Return what changes with every write of anything that a takeover touches."""
+    apps = "/apis/apps/v1"
+    found = cluster.items(apps, "deployments") + cluster.items(apps, "statefulsets")
+    found += cluster.items("/api/v1", "services") + cluster.items("/api/v1", "secrets")
+    found += cluster.items("/apis/apps.langchain.ai/v1alpha1", "lgps")
+    return {one["metadata"]["uid"]: one["metadata"]["resourceVersion"] for one in found}
+
+
+def test_a_takeover_without_a_restart_is_foretold_and_comes_true(listener: Listener, cluster: Cluster) -> None:
+    upstream = upstream_of(listener, cluster)
+    before, written = cluster.taken(upstream), versions(cluster)
+
+    told = takeover(listener)
+    (forecast,) = [json.loads(line) for line in takeover(listener, "--json").splitlines()]
+
+    assert versions(cluster) == written, "nothing is written"
+    assert f"{cluster.namespace}/{upstream.name}" in told
+    assert "stays as it is: it asks for revision" in told
+    assert forecast["replaced"] == {}
+    assert {key.split()[0] for key in forecast["stays"]} == {"Deployment", "StatefulSet"}
+    assert len(forecast["stays"]) == len(before.uids)
+    assert (forecast["database"], forecast["secret"]) == (upstream.database, upstream.secret)
+    with ours(cluster) as operator, listener:
+        taken_over(operator, upstream.name)
+        deployed(listener, upstream)
+        assert cluster.taken(upstream) == before
+
+        assert "stays as it is" in takeover(listener), "until there is a newer revision"
+
+
+def test_what_would_restart_is_foretold_with_the_reason(listener: Listener, cluster: Cluster) -> None:
+    upstream = upstream_of(listener, cluster)
+    cluster.merge(upstream.lgp(), {"spec": {"redis": {"resources": {"limits": {"memory": "3Gi"}}}}}, LISTENER_MANAGER)
+    body = {"source_revision_config": {"image_uri": NEXT}}
+    listener.http.patch(f"/v2/deployments/{upstream.deployment_id}", json=body).raise_for_status()
+
+    (forecast,) = [json.loads(line) for line in takeover(listener, "--json").splitlines()]
+
+    assert "written anew" in forecast["listener"]
+    assert "spec.serverSpec.image" in forecast["listener"]
+    names = {key.rpartition("/")[2]: why for key, why in forecast["replaced"].items()}
+    assert names == {
+        upstream.name: ["the LGP"],
+        f"{upstream.name}-queue": ["the LGP"],
+        f"{upstream.name}-redis": ["containers[redis].resources.limits.memory"],
+    }
+    assert [key.rpartition("/")[2] for key in forecast["stays"]] == [upstream.database]
+
+
+def test_what_would_be_refused_is_foretold(listener: Listener, cluster: Cluster) -> None:
+    upstream = upstream_of(listener, cluster)
+    cluster.http.delete(f"{path_of(upstream.password())}/{upstream.secret}").raise_for_status()
+
+    told = takeover(listener, code=1)
+
+    assert "refused" in told
+    assert f"Secret {upstream.secret[:11]}" in told
+
+
+def test_an_lgp_of_another_listener_is_left_alone(listener: Listener, cluster: Cluster) -> None:
+    upstream = Upstream(namespace=cluster.namespace)
+    cluster.upstream(upstream)
+
+    assert "is left alone: no deployment of this listener" in takeover(listener)
