@@ -21,13 +21,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -39,10 +41,10 @@ from uuid import uuid4
 import httpx
 import yaml
 
-from engine.event import Record
 from engine.log.redis import RedisLog
-from engine.names import LGP_LABEL, deployment_stream
+from engine.names import LGP_LABEL
 from engine.ports import Manifest
+from sandbox import envtest
 from sandbox.control_plane.server import ControlPlane
 from sandbox.kubelet.pod import local_port
 from sandbox.kubelet.volumes import SERVICE_ACCOUNT
@@ -57,12 +59,14 @@ from tests.integration.operator_stack import until
 
 APPS = ROOT / "sandbox" / "apps"
 IMAGES = Path(__file__).parent / "images"
+EXAMPLES = ROOT / "k8s" / "examples"
 
 HELM_SECONDS = 240
 """That Helm waits for the pods of a release."""
 PATIENCE = 120.0
 """Seconds that a test waits for what must come; the machine may be loaded."""
 
+CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/lgps.apps.langchain.ai"
 LGPS = "/apis/apps.langchain.ai/v1alpha1/namespaces/{ns}/lgps"
 PODS = "/api/v1/namespaces/{ns}/pods"
 WATCHED = (
@@ -76,18 +80,28 @@ WATCHED = (
 """Kinds that a data plane makes objects of, and the pods that come of them."""
 
 IN_POD = """
-import os, socket
+import importlib.machinery, os, socket, sys
+
 resolve = socket.getaddrinfo
 def getaddrinfo(host, *arguments, **named):
     service = isinstance(host, str) and host.endswith(".svc.cluster.local")
     return resolve("127.0.0.1" if service else host, *arguments, **named)
 socket.getaddrinfo = getaddrinfo
 
-account = os.environ.get("SERVICE_ACCOUNT", "")
-if os.path.exists(f"{account}/token"):
-    from kubernetes.config import incluster_config
-    incluster_config.SERVICE_TOKEN_FILENAME = f"{account}/token"
-    incluster_config.SERVICE_CERT_FILENAME = f"{account}/ca.crt"
+class Account:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name != "kubernetes.config.incluster_config":
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        run = spec.loader.exec_module
+        def exec_module(module):
+            run(module)
+            module.SERVICE_TOKEN_FILENAME = os.path.join(os.environ["SERVICE_ACCOUNT"], "token")
+            module.SERVICE_CERT_FILENAME = os.path.join(os.environ["SERVICE_ACCOUNT"], "ca.crt")
+        spec.loader.exec_module = exec_module
+        return spec
+sys.meta_path.insert(0, Account)
 """
 """What a pod's name server and mounts do elsewhere."""
 
@@ -197,6 +211,20 @@ class Workspace:
         found: str = self.http.get(path).raise_for_status().json()["status"]
         return found
 
+    def wait_until_deployed(self) -> None:
+        """Wait until the latest revision of every deployment is the active one."""
+        unfinished: dict[str, str] = {}
+
+        def none() -> bool:
+            nonlocal unfinished
+            unfinished = self.unfinished()
+            return not unfinished
+
+        try:
+            waiting(none, "every deployment is deployed")
+        except AssertionError as error:
+            raise AssertionError(f"{error}, but {unfinished}") from None
+
     def unfinished(self) -> dict[str, str]:
         """Deployments whose latest revision is not the active one, with its status."""
         waiting = [one for one in self.deployments() if one["latest_revision_id"] != one["active_revision_id"]]
@@ -218,6 +246,32 @@ class Cluster:
     def namespace(self) -> str:
         return make_namespace(self.api)
 
+    def serve(self, group: str, version: str, kind: str) -> None:
+        """Make the API server take objects of a kind, whatever is in them."""
+        plural = f"{kind.lower()}s"
+        schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+        approved = {"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/gateway-api/pull/2466"}
+        definition = {
+            "metadata": {"name": f"{plural}.{group}", "annotations": approved},
+            "spec": {
+                "group": group,
+                "scope": "Namespaced",
+                "names": {"kind": kind, "plural": plural, "singular": kind.lower(), "listKind": f"{kind}List"},
+                "versions": [{"name": version, "served": True, "storage": True, "schema": schema}],
+            },
+        }
+        answer = self.http.post(CRD.rpartition("/")[0], json=definition)
+        assert answer.status_code in (201, 409), answer.text
+        waiting(lambda: self.http.get(f"/apis/{group}/{version}/{plural}").is_success, f"{plural} are served")
+
+    def make(self, namespace: str, secrets: Mapping[str, Mapping[str, str]] | None = None) -> None:
+        """Make a namespace, unless it is there, with Secrets in it."""
+        answer = self.http.post("/api/v1/namespaces", json={"metadata": {"name": namespace}})
+        assert answer.status_code in (201, 409), answer.text
+        for name, content in (secrets or {}).items():
+            body = {"metadata": {"name": name}, "stringData": dict(content)}
+            self.http.post(f"/api/v1/namespaces/{namespace}/secrets", json=body).raise_for_status()
+
     def workspace(self, *namespaces: str) -> Workspace:
         """Make a workspace, and a listener of it for `namespaces`, as Deployments > Listeners does."""
         identity, key = str(uuid4()), f"lsv2_pt_{secrets.token_hex(16)}"
@@ -234,13 +288,13 @@ class Cluster:
         return {
             "images": {"agentplaneImage": {"repository": "sandbox.local/agentplane", "tag": "checkout"}},
             "config": {
+                "region": "",
                 "hostBackendUrl": self.control_plane.url,
                 "smithBackendUrl": f"{self.control_plane.url}/langsmith",
                 "settings": {
                     "health_check_address": self.ingress,
                     "poll_seconds": 1,
                     "sweep_seconds": 1,
-                    "lock_seconds": 5,
                 },
             },
             **{way: {"tlsEnabled": False} for way in ("ingress", "gateway", "istioGateway")},
@@ -273,6 +327,20 @@ class Cluster:
             for item in self.listed(path, namespace, LGP_LABEL if path != LGPS else "")
         }
 
+    def agents(self, namespace: str) -> dict[str, Manifest]:
+        """Pods of Agent Servers and of what belongs to them, by uid."""
+        return {pod["metadata"]["uid"]: pod for pod in self.pods(namespace, LGP_LABEL)}
+
+    def forget_lgps(self) -> None:
+        """Make the cluster one in which nobody has ever installed the definition of LGPs."""
+        merge = {"Content-Type": "application/merge-patch+json"}
+        found = self.http.get("/apis/apps.langchain.ai/v1alpha1/lgps")
+        for lgp in found.json()["items"] if found.is_success else ():
+            path = f"{LGPS.format(ns=lgp['metadata']['namespace'])}/{lgp['metadata']['name']}"
+            self.http.patch(path, json={"metadata": {"finalizers": None}}, headers=merge)
+        self.http.delete(CRD)
+        waiting(lambda: self.http.get(CRD).status_code == 404, "the definition of LGPs is gone")
+
     def said(self, namespace: str, pod: str = "") -> str:
         """What the containers of pods whose names start so wrote, gone ones included."""
         logs = sorted((self.folder / "node" / "logs").glob(f"{namespace}_{pod}*/*/*.log"))
@@ -280,33 +348,41 @@ class Cluster:
 
 
 @contextmanager
-def running(api: ApiServer, folder: Path) -> Iterator[Cluster]:
-    """A cluster with a node and a control plane, until the block ends."""
+def running(folder: Path) -> Iterator[Cluster]:
+    """A cluster with a node and a control plane outside, until the block ends."""
+    control_plane = ControlPlane({"nobody": str(uuid4())}, infer_listener=True)
+    with envtest.RealControlPlane() as server, node(server.kubeconfig, folder) as ingress, control_plane:
+        api = ApiServer(
+            name="real",
+            kubeconfig=server.kubeconfig,
+            url=server.url,
+            token=server.token,
+            verify=ssl.create_default_context(cafile=str(server.ca)),
+            restart=server.restart_api_server,
+        )
+        with api.http() as http:
+            yield Cluster(api, folder, ingress, control_plane, http)
+
+
+@contextmanager
+def node(kubeconfig: Path, folder: Path) -> Iterator[str]:
+    """Run pods until the block ends; gives host:port of the ingress."""
     port, log = free_port(), folder / "kubelet.log"
     (folder / "images").mkdir()
-    command = [sys.executable, "-m", "sandbox.kubelet", "--kubeconfig", str(api.kubeconfig)]
-    command += [
-        "--ingress-port",
-        str(port),
-        "--images",
-        str(images(folder / "images")),
-        "--state",
-        str(folder / "node"),
-    ]
+    command = [sys.executable, "-m", "sandbox.kubelet", "--kubeconfig", str(kubeconfig), "--ingress-port", str(port)]
+    command += ["--images", str(images(folder / "images")), "--state", str(folder / "node")]
     command += ["--backoff-seconds", "1", "--drain-seconds", "0.2"]
-    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
     kubelet = ServerProcess(
         "kubelet",
         command,
         log=log,
         ready=lambda: log.exists() and "ready: " in log.read_text(),
-        env=variables,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         cwd=folder,
     )
     try:
         kubelet.start()
-        with ControlPlane({"nobody": str(uuid4())}, infer_listener=True) as control_plane, api.http() as http:
-            yield Cluster(api, folder, f"{LOOPBACK}:{port}", control_plane, http)
+        yield f"{LOOPBACK}:{port}"
     finally:
         kubelet.stop()
         release(port)
@@ -320,9 +396,11 @@ class Installation:
     namespace: str
     values: Values
     name: str = RELEASE
+    notes: str = ""
+    """What Helm said last."""
 
-    def upgrade(self, *changes: Values) -> str:
-        """`helm upgrade -i --wait` with the values and `changes`, which stay; return the notes."""
+    def upgrade(self, *changes: Values) -> None:
+        """`helm upgrade -i --wait` with the values and `changes`, which stay."""
         self.values = layered(self.values, *changes)
         with self._helm() as config:
             present = self.name in [found["name"] for found in config.list(all_states=True)]
@@ -331,15 +409,13 @@ class Installation:
                 act(chart(), self.name, self.values, wait="watcher", timeout=HELM_SECONDS)
             except helm.HelmError as error:
                 raise AssertionError(f"{error}\n{self.told()}") from error
-            notes: str = config.get_all(self.name)["info"]["notes"]
-            return notes
+            self.notes = config.get_all(self.name)["info"]["notes"]
 
-    def uninstall(self) -> str:
-        """`helm uninstall --wait`; return what Helm says."""
+    def uninstall(self) -> None:
+        """`helm uninstall --wait`."""
         with self._helm() as config:
-            said: str = config.uninstall(self.name, wait="watcher", timeout=HELM_SECONDS)["info"]
+            config.uninstall(self.name, wait="watcher", timeout=HELM_SECONDS)
         until(lambda: not self.pods(), "the pods of the release are gone", PATIENCE)
-        return said
 
     def manifests(self) -> list[Manifest]:
         with self._helm() as config:
@@ -349,7 +425,9 @@ class Installation:
         """What every process of it is told."""
         found = self.manifests()
         beat = next(m for m in found if m["kind"] == "Deployment" and m["metadata"]["name"].endswith("-beat"))
-        return environment(beat["spec"]["template"]["spec"], own_secrets(found))
+        held = self.cluster.listed("/api/v1/namespaces/{ns}/secrets", self.namespace)
+        secrets = own_secrets({**secret, "kind": "Secret"} for secret in held if secret.get("data"))
+        return environment(beat["spec"]["template"]["spec"], secrets)
 
     @contextmanager
     def log(self) -> Iterator[RedisLog]:
@@ -378,8 +456,9 @@ class Witness:
     def __init__(self, cluster: Cluster, namespace: str, collections: Sequence[str] = WATCHED) -> None:
         self.added: Counter[str] = Counter()
         """How often an object of this collection and name came into being."""
+        self._last: dict[str, Manifest] = {}
         self.gone: dict[str, Manifest] = {}
-        """Objects as they were last seen before they went, by collection and name."""
+        """Objects as they were before they went, by collection and name."""
         self._cluster = cluster
         self._paths = [collection.format(ns=namespace) for collection in collections]
         self._done = threading.Event()
@@ -411,10 +490,11 @@ class Witness:
                         event = json.loads(line)
                         version = event["object"]["metadata"]["resourceVersion"]
                         name = f"{kind} {event['object']['metadata']['name']}"
-                        if event["type"] == "ADDED":
-                            self.added[name] += 1
-                        elif event["type"] == "DELETED":
-                            self.gone[name] = event["object"]
+                        if event["type"] == "DELETED":
+                            self.gone[name] = self._last.pop(name, event["object"])
+                            continue
+                        self._last[name] = event["object"]
+                        self.added[name] += event["type"] == "ADDED"
 
 
 @dataclass(frozen=True)
@@ -422,15 +502,37 @@ class Ending:
     """How a container of a pod that is gone ended."""
 
     code: int
-    seconds_left: float
-    """Of the time that the pod was given."""
+    seconds: float
+    """From the deletion to the end."""
+    granted: float
+    """Seconds that the pod was given."""
 
     @classmethod
     def of(cls, pod: Manifest) -> Ending:
         (status,) = pod["status"]["containerStatuses"]
-        over = status["state"]["terminated"]
-        given = datetime.fromisoformat(pod["metadata"]["deletionTimestamp"])
-        return cls(over["exitCode"], (given - datetime.fromisoformat(over["finishedAt"])).total_seconds())
+        over, meta = status["state"]["terminated"], pod["metadata"]
+        finished, deadline = (datetime.fromisoformat(at) for at in (over["finishedAt"], meta["deletionTimestamp"]))
+        # Who removes the pod from the API takes the rest of its time away; the deletion was when both say.
+        since = (finished - deadline).total_seconds() + meta["deletionGracePeriodSeconds"]
+        return cls(over["exitCode"], since, pod["spec"]["terminationGracePeriodSeconds"])
+
+
+def example(name: str) -> Values:
+    """The values of a file in k8s/examples."""
+    return dict(yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text(encoding="utf-8")))
+
+
+def placed(name: str) -> tuple[str, str]:
+    """The name and the namespace of the release that the head of that file says to install."""
+    command = rf"#   helm upgrade -i (\S+) k8s/chart -n (\S+) --values k8s/examples/{name}\.yaml --wait\n"
+    found = re.search(command, (EXAMPLES / f"{name}.yaml").read_text(encoding="utf-8"))
+    assert found, f"{name}.yaml does not say how to install it"
+    return found[1], found[2]
+
+
+def stub(version: int) -> str:
+    """An image that passes for an Agent Server and costs next to nothing; the digest stands for the version."""
+    return f"sandbox.local/stub@sha256:{version:064d}"
 
 
 def ready(pod: Manifest) -> bool:
@@ -441,10 +543,6 @@ def ready(pod: Manifest) -> bool:
 def directly(pod: Manifest, path: str) -> httpx.Response:
     """GET from an Agent Server's pod itself, past every route."""
     return httpx.get(f"http://{LOOPBACK}:{local_port(pod, 8000)}{path}", timeout=30)
-
-
-def story(log: RedisLog, deployment_id: str) -> Sequence[Record]:
-    return log.read(deployment_stream(deployment_id))
 
 
 def waiting(condition: Callable[[], Any], what: str) -> float:

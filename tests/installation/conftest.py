@@ -6,19 +6,18 @@ from collections.abc import Iterator
 
 import pytest
 
+from sandbox import envtest
 from sandbox.redis import RedisNotFoundError, find_server
-from tests.chart.conftest import own_real
-from tests.conftest import ApiServer
 from tests.installation.cluster import Cluster, running
-
-__all__ = ["own_real"]
 
 
 @pytest.fixture(scope="package")
-def cluster(own_real: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    if reason := envtest.available():
+        pytest.skip(f"real API server: {reason}")
     try:
         find_server()
     except RedisNotFoundError as problem:
         pytest.skip(str(problem))
-    with running(own_real, tmp_path_factory.mktemp("cluster")) as found:
+    with running(tmp_path_factory.mktemp("cluster")) as found:
         yield found

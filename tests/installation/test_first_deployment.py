@@ -6,13 +6,28 @@ Then what becomes of it: an upgrade under load, and removal. One installation fo
 from __future__ import annotations
 
 import re
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
 
-from tests.chart.rendering import UPSTREAM, Values, layered
-from tests.chart.test_installation import CRD
-from tests.installation.cluster import Cluster, Installation, Workspace, ready, waiting
+from engine.log.redis import RedisLog
+from tests.chart.rendering import UPSTREAM, Values, at, layered
+from tests.installation.cluster import (
+    LGPS,
+    Cluster,
+    Ending,
+    Installation,
+    Witness,
+    Workspace,
+    directly,
+    ready,
+    stub,
+    waiting,
+)
 
 HELLO = f"sandbox.local/hello@sha256:{'1' * 64}"
 HOSTNAME = "agents.example.com"
@@ -55,8 +70,7 @@ def workspace(cluster: Cluster, namespace: str) -> Workspace:
 @pytest.fixture(scope="module")
 def installed(cluster: Cluster, workspace: Workspace, namespace: str) -> Installation:
     """The chart in a cluster that has nothing of it, by the guide."""
-    cluster.http.delete(CRD)
-    waiting(lambda: cluster.http.get(CRD).status_code == 404, "nobody has the definition of LGPs")
+    cluster.forget_lgps()
     values = layered(upstream(), guide(workspace, namespace), cluster.local(), cluster.own_redis())
     release = Installation(cluster, namespace, values)
     release.upgrade()
@@ -83,3 +97,104 @@ def test_a_first_deployment(cluster: Cluster, installed: Installation, workspace
     assert hello.startswith(f"http://{HOSTNAME}/lgp/hello-")
     assert cluster.get(f"{hello}/ok").json()["ok"] is True
     assert cluster.get(f"{hello}/info").json()["host"]["revision_id"] == deployment["latest_revision_id"]
+
+
+def lay_load(workspace: Workspace, earlier: Sequence[str], upgraded: threading.Event) -> None:
+    """Create deployments and update earlier ones, a few each second, until the upgrade is through."""
+    for number in range(20):
+        if number % 4 == 0:
+            workspace.update(earlier[number // 4 % len(earlier)], stub(2 + number))
+        else:
+            workspace.create(f"under-load-{number}", stub(1))
+        upgraded.wait(0.5)
+
+
+ONCE = ("RevisionRequested", "SecretsApplied", "LgpApplied", "RevisionDeployed")
+"""Events of which each revision has one."""
+
+
+def doubled(log: RedisLog) -> list[str]:
+    """What the log holds twice although it can happen once."""
+    told: Counter[str] = Counter()
+    for stream, records in log.read_many(dict.fromkeys(log.streams(), 0)).items():
+        for record in records:
+            if record.type == "DeploymentRegistered":
+                told[f"{stream} {record.type}"] += 1
+            elif record.type in ONCE:
+                told[f"{stream} {record.type} {record.data['revision_id']}"] += 1
+            elif record.type == "StatusReported":
+                told[f"{stream} {record.data['id']} {record.data['status']}"] += 1
+            elif record.type == "ObjectsApplied":
+                told.update(f"{stream} {found['key']} {found['digest']}" for found in record.data["objects"])
+    return [what for what, times in told.items() if times > 1]
+
+
+def test_an_upgrade_under_load_loses_and_doubles_nothing(
+    cluster: Cluster, installed: Installation, workspace: Workspace, namespace: str, hello: str
+) -> None:
+    earlier = [workspace.create(f"earlier-{number}", stub(1)) for number in range(3)]
+    workspace.wait_until_deployed()
+    objects, running = cluster.uids(namespace), cluster.agents(namespace)
+    workers = [pod["metadata"]["name"] for pod in installed.pods() if "-redis-" not in pod["metadata"]["name"]]
+
+    upgraded = threading.Event()
+    with Witness(cluster, namespace) as witness, ThreadPoolExecutor(1) as aside:
+        load = aside.submit(lay_load, workspace, earlier, upgraded)
+        installed.upgrade(at("config.settings.request_timeout_seconds", 20))
+        upgraded.set()
+        load.result()
+        workspace.wait_until_deployed()
+        waiting(lambda: all(witness.ended(name) for name in workers), "the workers of before are gone")
+
+    # nothing lost
+    deployments = workspace.deployments()
+    assert len(deployments) == 1 + 3 + 15
+    assert len(cluster.listed(LGPS, namespace)) == len(deployments)
+    for deployment in deployments:
+        answer = cluster.get(f"{deployment['source_config']['custom_url']}/info").json()
+        assert answer["host"]["revision_id"] == deployment["latest_revision_id"], deployment["name"]
+
+    # nothing doubled: not in the log, not in the cluster
+    with installed.log() as log:
+        assert doubled(log) == []
+    assert [name for name, times in witness.added.items() if times > 1] == []
+    after = cluster.uids(namespace)
+    recreated = {name for name, uid in objects.items() if after.get(name) != uid}
+    assert {name for name in recreated if name.split()[0] not in ("pods", "secrets")} == set()
+    untouched = {uid for uid, pod in running.items() if not pod["metadata"]["name"].startswith("earlier-")}
+    left = cluster.agents(namespace)
+    assert untouched <= set(left)
+    assert {status["restartCount"] for pod in left.values() for status in pod["status"]["containerStatuses"]} == {0}
+
+    # each worker went by itself, in time
+    endings = {name: Ending.of(pod) for name in workers for pod in witness.ended(name)}
+    assert len(endings) == 4
+    assert {ending.code for ending in endings.values()} == {0}, endings
+    assert all(ending.seconds < ending.granted for ending in endings.values()), endings
+
+
+def test_removal_leaves_agent_servers_and_coming_back_does_not_touch_them(
+    cluster: Cluster, installed: Installation, workspace: Workspace, namespace: str, hello: str
+) -> None:
+    assert "leaves Agent Servers, their LGPs and Secrets running" in installed.notes
+    workspace.wait_until_deployed()
+    objects, running = cluster.uids(namespace), cluster.agents(namespace)
+    serving = next(pod for pod in running.values() if pod["metadata"]["labels"]["app"] in hello)
+    claims = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+    assert cluster.listed(claims, namespace) != []
+
+    installed.uninstall()
+
+    assert cluster.listed(claims, namespace) == []
+    assert cluster.uids(namespace) == objects
+    assert directly(serving, "/ok").json()["ok"] is True
+    assert cluster.get(f"{hello}/ok").status_code == 404  # the Ingress went with the release, as the notes say
+
+    installed.upgrade()
+
+    waiting(lambda: cluster.get(f"{hello}/ok").status_code == 200, "the Agent Server is reached again")
+    workspace.create("after-all", stub(1))
+    workspace.wait_until_deployed()
+    after = cluster.uids(namespace)
+    assert [name for name, uid in objects.items() if after.get(name) != uid] == []
+    assert set(running) <= set(cluster.agents(namespace))

@@ -1,0 +1,137 @@
+"""Several data planes in one cluster, on one Redis: the layouts of the guide, with the example values, end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import orjson
+import pytest
+import redis
+
+from engine.names import LISTENER_LABEL
+from sandbox.redis import RedisServer
+from tests.chart.rendering import layered
+from tests.installation.cluster import LGPS, Cluster, Installation, Workspace, example, placed, stub, waiting
+
+pytestmark = pytest.mark.timeout(400)
+
+CLAIMS = "/apis/coordination.k8s.io/v1/namespaces/{ns}/leases"
+
+
+@pytest.fixture(scope="module")
+def shared_redis() -> Iterator[RedisServer]:
+    """The one that all data planes here are on."""
+    with RedisServer() as server:
+        yield server
+
+
+@dataclass
+class DataPlane:
+    """One of the two of a layout."""
+
+    workspace: Workspace
+    release: Installation
+    namespaces: list[str]
+
+    def lgps(self) -> set[str]:
+        """Names of the LGPs that carry its listener's id."""
+        own = f"{LISTENER_LABEL}={self.workspace.listener}"
+        found = [lgp for namespace in self.namespaces for lgp in self.release.cluster.listed(LGPS, namespace, own)]
+        return {lgp["metadata"]["name"] for lgp in found}
+
+    def objects(self) -> dict[str, str]:
+        """Everything that belongs to those, by uid."""
+        lgps = self.lgps()
+        return {
+            f"{namespace} {name}": uid
+            for namespace in self.namespaces
+            for name, uid in self.release.cluster.uids(namespace).items()
+            if any(lgp in name for lgp in lgps)
+        }
+
+    def names(self) -> set[str]:
+        """What nobody but this one should ever speak of."""
+        deployments = {one["id"] for one in self.workspace.deployments()}
+        return {self.workspace.id, self.workspace.listener, self.workspace.key, *deployments, *self.lgps()}
+
+    def deploy(self) -> None:
+        """Ask for an Agent Server in each namespace."""
+        for number, namespace in enumerate(self.namespaces):
+            self.workspace.create(f"agent-{number}", stub(1), namespace)
+
+    def answers(self) -> bool:
+        """Whether all Agent Servers answer at their endpoints."""
+        endpoints = [one["source_config"]["custom_url"] for one in self.workspace.deployments()]
+        return all(self.release.cluster.get(f"{endpoint}/ok").is_success for endpoint in endpoints)
+
+    def delete(self) -> None:
+        """Delete all deployments, and wait until nothing is left."""
+        for deployment in self.workspace.deployments():
+            self.workspace.http.delete(f"/v2/deployments/{deployment['id']}").raise_for_status()
+        waiting(lambda: not self.workspace.deployments(), "the deployments are gone")
+
+    def wrote(self) -> str:
+        """Its whole event log, and all that its processes logged."""
+        with self.release.log() as log:
+            events = b"".join(orjson.dumps(record, default=str) for record in log.read_all(limit=100_000))
+        return events.decode() + self.release.cluster.said(self.release.namespace)
+
+
+def install(cluster: Cluster, redis_url: str, name: str) -> DataPlane:
+    """Do what the head of an example says, with the ids that the control plane gave."""
+    values, (release_name, own) = example(name), placed(name)
+    namespaces = values["config"]["watchNamespaces"].split(",")
+    workspace = cluster.workspace(*namespaces)
+    for namespace in namespaces:
+        cluster.make(namespace)
+    secrets = {"langsmith": {"langsmith_api_key": workspace.key}, "redis": {"connection_url": redis_url}}
+    cluster.make(own, secrets)
+    ids = {"langsmithWorkspaceId": workspace.id, "langgraphListenerId": workspace.listener}
+    release = Installation(cluster, own, layered(values, cluster.local(), {"config": ids}), release_name)
+    release.upgrade()
+    return DataPlane(workspace, release, namespaces)
+
+
+def strays(client: redis.Redis, planes: list[DataPlane]) -> list[str]:
+    """Keys and channels in Redis that are not of exactly one of the data planes."""
+    prefixes = [plane.release.environment()["AGENTPLANE_PREFIX"] for plane in planes]
+    names = [name.decode() for name in (*client.scan_iter(count=1000), *client.pubsub_channels())]
+    owners = {name: [p for p in prefixes if name.startswith((f"{p}:", f"{{{p}}}:"))] for name in names}
+    assert all(any(found == [prefix] for found in owners.values()) for prefix in prefixes)
+    return [name for name, found in owners.items() if len(found) != 1]
+
+
+@pytest.mark.parametrize("layout", ["shared-dev-cluster", "namespace-per-workspace", "shared-namespace"])
+def test_two_workspaces_share_a_cluster_and_a_redis_and_never_meet(
+    cluster: Cluster, shared_redis: RedisServer, layout: str
+) -> None:
+    cluster.forget_lgps()
+    cluster.serve("gateway.networking.k8s.io", "v1", "HTTPRoute")
+    cluster.serve("networking.istio.io", "v1", "VirtualService")
+    a, b = (install(cluster, shared_redis.url, f"{layout}-{who}") for who in "ab")
+
+    for plane in (a, b):
+        plane.deploy()
+    for plane in (a, b):
+        plane.workspace.wait_until_deployed()
+        assert plane.answers()
+        assert len(plane.lgps()) == len(plane.namespaces)
+        assert plane.release.cluster.listed(CLAIMS, plane.namespaces[0]) != []
+
+    kept, names = a.objects(), [a.names(), b.names()]
+    b.delete()
+    assert b.objects() == {}
+    assert a.objects() == kept
+    assert a.answers()
+
+    with redis.Redis.from_url(shared_redis.url) as client:
+        assert strays(client, [a, b]) == []
+    wrote = [a.wrote(), b.wrote()]
+    assert [name for name in names[1] if name in wrote[0]] == []
+    assert [name for name in names[0] if name in wrote[1]] == []
+    assert all(plane.workspace.listener in text for plane, text in zip((a, b), wrote, strict=True))
+
+    for plane in (a, b):
+        plane.release.uninstall()
+    assert a.objects() == kept
