@@ -496,6 +496,8 @@ def test_an_hpa_counts_cpu_and_memory_and_the_deployment_does_not_count() -> Non
     assert (spec["minReplicas"], spec["maxReplicas"]) == (2, 4)
     assert [metric["resource"]["name"] for metric in spec["metrics"]] == ["cpu"]
     assert "replicas" not in found[("Deployment", "listener")]["spec"]
+    instead = rendered(NEEDED, at("listener.autoscaling", {**scaling, "keda": {"enabled": True, "fallback": "hpa"}}))
+    assert instead[("HorizontalPodAutoscaler", "listener")]["spec"] == spec
     own = rendered(NEEDED, at("listener.autoscaling", {"enabled": True, "createHpa": False}))
     assert ("HorizontalPodAutoscaler", "listener") not in own
     assert "replicas" not in own[("Deployment", "listener")]["spec"]

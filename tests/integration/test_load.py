@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,10 @@ import redis
 from engine.settings import Settings
 from sandbox.kubernetes.server import write_kubeconfig
 from tests.integration.fleet import Fleet, eventually, restore
-from workers.__main__ import GRACE
+from workers.__main__ import GRACE, HAND_BACK_SECONDS
 from workers.app import OPERATOR, RECONCILE, build, in_flight_key, list_key
+
+pytestmark = pytest.mark.timeout(600)
 
 TRIGGER = """
 local sizes = {list = 'LLEN', hash = 'HLEN', set = 'SCARD', zset = 'ZCARD', none = 'LLEN'}
@@ -32,7 +34,9 @@ return redis.call(sizes[redis.call('TYPE', KEYS[1]).ok], KEYS[1])
 
 TASKS = 10_000
 THREADS = 4
-AT_ONCE = 20
+IN_TIME = GRACE - HAND_BACK_SECONDS
+"""Seconds after which a worker does not wait for its tasks any more."""
+AT_ONCE = 10
 """Streams that are asked for between two looks."""
 
 
@@ -59,9 +63,9 @@ def read(client: redis.Redis, settings: Settings, queue: str, worker: str) -> Nu
         return Numbers(*map(int, pipeline.execute()))
 
 
-@pytest.mark.timeout(300)
-def test_the_triggers_are_the_backlog_through_the_life_of_a_worker(fleet: Fleet) -> None:
+def test_the_triggers_are_the_backlog_through_the_life_of_a_worker(start: Callable[..., Fleet]) -> None:
     """The operator worker as the chart starts it; its streams hold nothing, so it looks at each and settles it."""
+    fleet = start()
     samples: list[Numbers] = []
 
     def look() -> Numbers:
@@ -73,16 +77,15 @@ def test_the_triggers_are_the_backlog_through_the_life_of_a_worker(fleet: Fleet)
             fleet.events.mark_dirty(f"lgp/default/agent-{number}")
             fleet.dispatcher.dispatch(f"lgp/default/agent-{number}")
 
-    ask(0, 500)
-    assert look() == Numbers(waiting=500, in_flight=0, backlog=500)
+    ask(0, 2000)
+    assert look() == Numbers(waiting=2000, in_flight=0, backlog=2000)
     worker = fleet.operator(THREADS)
-    for first in range(500, TASKS, AT_ONCE):
+    for first in range(2000, TASKS, AT_ONCE):
         ask(first, first + AT_ONCE)
         look()
-    eventually(lambda: look() == Numbers(0, 0, 0), "all are settled and acknowledged", 240)
+    eventually(lambda: look() == Numbers(0, 0, 0), "all are settled and acknowledged", 480)
 
-    assert len(samples) > 500
-    assert max(numbers.waiting for numbers in samples) >= 500
+    assert len(samples) > (TASKS - 2000) / AT_ONCE
     # What is missing is on its way from the list to the worker; what is too many is settled, and its
     # acknowledgement on its way back.
     assert {numbers for numbers in samples if not -THREADS <= numbers.missing <= 1} == set()
@@ -91,33 +94,34 @@ def test_the_triggers_are_the_backlog_through_the_life_of_a_worker(fleet: Fleet)
     assert stats["total"] == {"operator.advance": TASKS}
     assert stats["prefetch_count"] == THREADS
     worker.terminate()
-    eventually(lambda: not worker.running, "it ends in time", GRACE)
+    eventually(lambda: not worker.running, "it ends by itself", IN_TIME)
 
 
-def test_workers_that_are_told_to_end_at_any_moment_lose_and_double_nothing(fleet: Fleet) -> None:
+def test_workers_that_are_told_to_end_at_any_moment_lose_and_double_nothing(start: Callable[..., Fleet]) -> None:
     """Two workers at a time, each as KEDA takes one away; and no sweep that would make anything good."""
+    fleet = start(LOCK_SECONDS="15")
     chance, load = random.Random(1), Load(fleet, steps=3)
     with load.watched() as samples:
-        working = [fleet.worker(THREADS, step_seconds=0.02) for _ in range(2)]
+        working = [fleet.worker(THREADS, step_seconds=0.05) for _ in range(2)]
         for _ in range(8):
             load.keep(100)
             time.sleep(chance.uniform(0, 1))
             leaving = working.pop(chance.randrange(2))
             leaving.terminate()
-            working.append(fleet.worker(THREADS, step_seconds=0.02, wait=False))
-            eventually(lambda: not leaving.running, "it ends in time", GRACE)  # noqa: B023
+            working.append(fleet.worker(THREADS, step_seconds=0.05, wait=False))
+            eventually(lambda: not leaving.running, "it ends by itself", IN_TIME)  # noqa: B023
         load.keep(100)
         for worker in working:
             worker.terminate()
-        eventually(lambda: not any(worker.running for worker in working), "both end in time", GRACE)
+        eventually(lambda: not any(worker.running for worker in working), "both end by themselves", IN_TIME)
 
         # Nobody works: everything that is left is in the list, each stream once.
         numbers = load.numbers()
         assert (numbers.in_flight, numbers.missing) == (0, 0)
-        assert numbers.waiting >= 50
+        assert numbers.waiting > 0
 
         fleet.worker(THREADS)
-        eventually(lambda: load.numbers() == Numbers(0, 0, 0), "the rest is done", 60)
+        eventually(lambda: load.numbers() == Numbers(0, 0, 0), "the rest is done", 120)
 
     steps = Counter(f"{stream} {step}" for stream in load.streams for step in (1, 2, 3))
     assert Counter(fleet.effects("begun")) == steps
@@ -127,18 +131,18 @@ def test_workers_that_are_told_to_end_at_any_moment_lose_and_double_nothing(flee
     assert {numbers for numbers in samples if not -3 * THREADS <= numbers.missing <= 4} == set()
 
 
-def test_workers_that_are_killed_at_any_moment_lose_nothing_and_double_no_event(fleet: Fleet) -> None:
+def test_workers_that_are_killed_at_any_moment_lose_nothing_and_double_no_event(start: Callable[..., Fleet]) -> None:
     """As the loss of a node ends them. What they were in the middle of is done again, and nothing else."""
-    kills = 5
+    fleet, kills = start(), 5
     chance, load = random.Random(2), Load(fleet, steps=2)
     fleet.beat()
-    working = [fleet.worker(THREADS, step_seconds=0.02) for _ in range(2)]
+    working = [fleet.worker(THREADS, step_seconds=0.05) for _ in range(2)]
     for _ in range(kills):
         load.keep(60)
         time.sleep(chance.uniform(0, 1))
         working.pop(chance.randrange(2)).kill()
-        working.append(fleet.worker(THREADS, step_seconds=0.02, wait=False))
-    eventually(lambda: load.numbers().backlog == 0, "no stream is left", 90)
+        working.append(fleet.worker(THREADS, step_seconds=0.05, wait=False))
+    eventually(lambda: load.numbers().backlog == 0, "no stream is left", 150)
 
     assert all(fleet.steps(stream) == [1, 2] for stream in load.streams)
     begun, done = Counter(fleet.effects("begun")), Counter(fleet.effects("done"))
@@ -155,13 +159,19 @@ def test_workers_that_are_killed_at_any_moment_lose_nothing_and_double_no_event(
 
 
 @pytest.fixture
-def fleet(redis_url: str, prefix: str, tmp_path: Path) -> Iterator[Fleet]:
-    """An installation whose listener worker writes down every step, and whose operator finds no cluster."""
+def start(redis_url: str, prefix: str, tmp_path: Path) -> Iterator[Callable[..., Fleet]]:
+    """Make an installation whose listener worker writes down every step, and whose operator finds no cluster."""
+    fleets: list[Fleet] = []
     kubeconfig = tmp_path / "kubeconfig"
     write_kubeconfig(kubeconfig, "http://127.0.0.1:9", "nobody")
-    made = Fleet(redis_url, prefix, tmp_path / "fleet", {"KUBECONFIG": str(kubeconfig)})
-    yield made
-    made.stop()
+
+    def make(**more: str) -> Fleet:
+        fleets.append(Fleet(redis_url, prefix, tmp_path / "fleet", {"KUBECONFIG": str(kubeconfig), **more}))
+        return fleets[-1]
+
+    yield make
+    for fleet in fleets:
+        fleet.stop()
 
 
 class Load:
@@ -177,8 +187,8 @@ class Load:
         return read(self._own, self._fleet.settings, RECONCILE, "listener")
 
     def keep(self, backlog: int) -> None:
-        """Ask for more until there is so much to do."""
-        while self.numbers().backlog < backlog:
+        """Ask for what is missing from so much to do."""
+        for _ in range(backlog - self.numbers().backlog):
             self.streams.append(self._fleet.ask(f"n{len(self.streams)}", self._steps))
             self._fleet.dispatcher.dispatch(self.streams[-1])
 

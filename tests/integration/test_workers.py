@@ -209,34 +209,6 @@ def test_processes_wait_for_a_redis_that_comes_later(start: Callable[..., Fleet]
     assert beat.running
 
 
-def test_a_worker_never_reserves_more_than_its_pool(start: Callable[..., Fleet]) -> None:
-    """kombu's prefetch count drifts upwards over a worker's life; what a worker has reserved must not."""
-    fleet = start()
-    fleet.worker(threads=4, step_seconds=0.2)
-    for number in range(500):
-        fleet.dispatcher.dispatch(f"deployment/empty-{number}")
-    most = 0
-    while fleet.queued():
-        most = max(most, fleet.unacknowledged())
-    eventually(lambda: fleet.unacknowledged() == 0, "500 messages worked off")
-    assert most <= 4
-
-    streams = [fleet.ask(f"slow-{number}", steps=1) for number in range(40)]
-    for stream in streams:
-        fleet.dispatcher.dispatch(stream)
-    samples = []
-    while len(fleet.effects()) < len(streams):
-        done = len(fleet.effects())
-        samples.append((fleet.unacknowledged(), fleet.queued()))
-        reserved, queued = samples[-1]
-        # Tasks go on between the two looks at what is done: the backlog lies between them.
-        assert len(streams) - len(fleet.effects()) - 4 <= reserved + queued <= len(streams) - done + 4
-        time.sleep(0.02)
-
-    assert max(reserved for reserved, _ in samples) <= 4
-    assert max(queued for _, queued in samples) > 20  # whoever scales by the list's length sees the backlog
-
-
 def test_two_installations_on_one_redis_do_not_see_each_other(start: Callable[..., Fleet]) -> None:
     one, other = start("a"), start("ab")
     one.worker()
