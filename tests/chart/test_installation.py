@@ -62,6 +62,9 @@ spec:
       metadata:
         name: data
         labels:
+          {{- with $.Values.name }}
+          app.kubernetes.io/name: {{ . }}
+          {{- end }}
           app.kubernetes.io/instance: {{ $.Release.Name }}
           app.kubernetes.io/component: {{ $.Release.Name }}-redis
       spec:
@@ -71,11 +74,17 @@ spec:
   replicas: 1
   selector:
     matchLabels:
+      {{- with $.Values.name }}
+      app.kubernetes.io/name: {{ . }}
+      {{- end }}
       app.kubernetes.io/instance: {{ $.Release.Name }}
       app.kubernetes.io/component: {{ $.Release.Name }}-{{ $name }}
   template:
     metadata:
       labels:
+        {{- with $.Values.name }}
+        app.kubernetes.io/name: {{ . }}
+        {{- end }}
         app.kubernetes.io/instance: {{ $.Release.Name }}
         app.kubernetes.io/component: {{ $.Release.Name }}-{{ $name }}
     spec:
@@ -276,17 +285,20 @@ def test_workers_are_scaled_by_keda_where_it_is_and_by_a_number_where_not(
     assert "replicas" not in deployments[f"{RELEASE}-listener"]["spec"]
 
 
+@pytest.mark.parametrize("name", ["langgraph-dataplane", "renamed", ""], ids=["newer", "named otherwise", "older"])
 def test_an_installation_of_the_chart_that_people_come_from_is_upgraded_in_place(
-    server: ApiServer, namespaces: Callable[[], str], releases: Callable[[str], Any], tmp_path: Path
+    server: ApiServer, namespaces: Callable[[], str], releases: Callable[[str], Any], tmp_path: Path, name: str
 ) -> None:
-    """Names, selectors and claims of a Deployment and a StatefulSet cannot change."""
+    """Names, selectors and claims of a Deployment and a StatefulSet cannot change. Older versions of that chart leave
+    the name out of selectors.
+    """
     namespace, folder = namespaces(), tmp_path / "before"
     install_crd(server)
     (folder / "templates").mkdir(parents=True)
     (folder / "Chart.yaml").write_text("apiVersion: v2\nname: langgraph-dataplane\nversion: 0.1.0\n")
     (folder / "templates" / "all.yaml").write_text(BEFORE)
     config = releases(namespace)
-    config.install(folder, RELEASE, {})
+    config.install(folder, RELEASE, {"name": name})
     with server.http() as http:
         path = f"/apis/apps/v1/namespaces/{namespace}"
         listener = http.get(f"{path}/deployments/{RELEASE}-listener").json()
@@ -296,6 +308,7 @@ def test_an_installation_of_the_chart_that_people_come_from_is_upgraded_in_place
 
         after = http.get(f"{path}/deployments/{RELEASE}-listener").json()
         assert after["metadata"]["uid"] == listener["metadata"]["uid"]
+        assert after["spec"]["selector"] == listener["spec"]["selector"]
         (ours,) = after["spec"]["template"]["spec"]["containers"]
         assert ours["image"] == "agentplane:0.1.0"
         assert "LANGCHAIN_ENV" not in {variable["name"] for variable in ours["env"]}

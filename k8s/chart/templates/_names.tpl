@@ -18,10 +18,23 @@ have: both are fixed once a Deployment exists, and monitoring, network policies 
 {{- printf "%s-%s" (include "agentplane.fullname" .root) (get .root.Values .component).name -}}
 {{- end -}}
 
-{{/* What selects the pods of a component. Takes: root, component. */}}
+{{/*
+What selects the pods of a component: what selects them already, where there are some, for nobody can change it (older
+versions of the chart that people come from leave out the name). Takes: root, component.
+*/}}
 {{- define "agentplane.selector" -}}
-app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
-app.kubernetes.io/component: {{ include "agentplane.name" . | quote }}
+{{- $kind := ternary "StatefulSet" "Deployment" (eq .component "redis") -}}
+{{- $live := lookup "apps/v1" $kind (include "agentplane.namespace" .root) (include "agentplane.name" .) | default dict -}}
+{{- $ours := dict
+  "app.kubernetes.io/name" (.root.Values.nameOverride | default "langgraph-dataplane")
+  "app.kubernetes.io/instance" .root.Release.Name
+  "app.kubernetes.io/component" (include "agentplane.name" .) -}}
+{{- dig "spec" "selector" "matchLabels" $ours $live | toYaml -}}
+{{- end -}}
+
+{{/* Labels of the pods of a component: its selector's win. Takes what agentplane.labels takes. */}}
+{{- define "agentplane.podLabels" -}}
+{{- merge (include "agentplane.selector" . | fromYaml) (include "agentplane.labels" . | fromYaml) | toYaml -}}
 {{- end -}}
 
 {{/* Labels of an object. Takes: root, component (optional), labels (optional; ours win). */}}

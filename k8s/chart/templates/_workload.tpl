@@ -60,7 +60,7 @@ The pod template of a process. Takes: root, component, command, check, own (vari
 {{- end -}}
 metadata:
   labels:
-    {{- include "agentplane.labels" (dict "root" $root "component" .component "labels" $deployment.labels) | nindent 4 }}
+    {{- include "agentplane.podLabels" (dict "root" $root "component" .component "labels" $deployment.labels) | nindent 4 }}
   {{- with $annotations }}
   annotations:
     {{- toYaml . | nindent 4 }}
