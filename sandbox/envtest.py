@@ -91,7 +91,9 @@ class RealControlPlane:
         port: int | None = None,
         kubeconfig: Path | None = None,
         token: str | None = None,
+        admission_plugins: Sequence[str] = (),
     ) -> None:
+        """`admission_plugins` are those to run beside the usual ones."""
         if reason := available():
             raise BinariesNotFoundError(f"real API server: {reason}")
         self._cleanup = contextlib.ExitStack()
@@ -104,6 +106,7 @@ class RealControlPlane:
         self.token = token or secrets.token_urlsafe(24)
         self.kubeconfig = (kubeconfig or self.directory / "kubeconfig").absolute()
         self.ca = self.directory / "ca.crt"
+        self._admission_plugins = tuple(admission_plugins)
         self._client_port, self._peer_port, self._manager_port = (self._own_port() for _ in range(3))
         self._etcd_url = f"http://{LOOPBACK}:{self._client_port}"
         self.etcd = self._server("etcd", self._etcd_flags(), self._etcd_ready)
@@ -195,6 +198,7 @@ class RealControlPlane:
             "service-account-signing-key-file": key,
             "service-cluster-ip-range": "10.0.0.0/20",
             "disable-admission-plugins": ",".join(DISABLED_ADMISSION),
+            **({"enable-admission-plugins": ",".join(self._admission_plugins)} if self._admission_plugins else {}),
             "allow-privileged": "true",
             "profiling": "false",
         }

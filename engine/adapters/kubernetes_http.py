@@ -42,6 +42,14 @@ PASSING = frozenset({408, 429})
 NOT_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 """Characters that JSON takes as they are, but YAML for the end of a line, or not at all."""
 
+KIND_UNKNOWN_YET = "cannot find RESTMapping"
+"""What an API server that checks owner references says, with status 403, of an owner whose kind it learned of within
+the last half minute."""
+OWNER_CHECKED = "cannot set blockOwnerDeletion"
+"""What it says of an owner whose finalizers we may not set."""
+UNREASONED = re.compile(r" is forbidden:\s*$")
+"""What it says, and no more, of an apply that would create an object although we may only patch."""
+
 MALFORMED = "failed to create typed patch object"
 """What older API servers say, with status 500, of an apply whose fields do not fit the schema: no retry can help."""
 
@@ -245,9 +253,12 @@ class KubernetesHttp:
             case 401:
                 mend = f"{self.host} does not accept the credentials: renew the kubeconfig or service account in use"
                 raise ClusterUnavailable(f"{message}; {mend}", reason=reason, status=status)
-            case 403 if "cannot" in answer.message:
-                mend = "grant the account that permission with a Role and RoleBinding in the namespace"
-                raise ObjectRefused(f"{message}; {mend}", reason=reason, status=status)
+            case 403 if KIND_UNKNOWN_YET in answer.message:
+                raise ClusterUnavailable(
+                    f"{message}; the API server looks again by itself", reason=reason, status=status
+                )
+            case 403 if "cannot" in answer.message or UNREASONED.search(answer.message):
+                raise ObjectRefused(f"{message}{_mend_permission(answer)}", reason=reason, status=status)
             case 404:
                 raise ObjectRefused(f"{message}; {_mend_missing(answer)}", reason=reason, status=status)
             case 409:
@@ -307,6 +318,16 @@ class KubernetesHttp:
         raise ClusterUnavailable(
             f"{method} {path}: no answer from Kubernetes API {self.host}: {error}{mend}"
         ) from error
+
+
+def _mend_permission(answer: Answer) -> str:
+    said, right = "", "that permission"
+    if OWNER_CHECKED in answer.message:
+        right = "`update` of `finalizers` of the owner's kind"
+    elif UNREASONED.search(answer.message):
+        resource, group = answer.details.get("kind"), answer.details.get("group") or ""
+        said = f'cannot create resource "{resource}" in API group "{group}"'
+    return f"{said}; grant the account {right} with a Role and RoleBinding in the namespace"
 
 
 def _mend_missing(answer: Answer) -> str:
