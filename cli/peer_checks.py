@@ -10,12 +10,14 @@ from urllib.parse import urlsplit
 import httpx
 import redis
 
+from cli import sentinel_checks
 from cli.findings import Finding, fail, ok, warn
 from engine import bootstrap
 from engine.adapters.control_plane import HttpControlPlane
 from engine.adapters.health import HttpHealth
 from engine.listener.poll import misfit
 from engine.log.redis import connect
+from engine.log.sentinels import Sentinels
 from engine.settings import Settings, variable
 
 OLDEST_REDIS = (6, 2)
@@ -28,23 +30,34 @@ PATIENCE = 5.0
 
 
 def check_redis(settings: Settings) -> Iterator[Finding]:
-    """Version, persistence, and that it never forgets."""
-    name = variable("redis_url")
+    """The way to it, version, persistence, and that it never forgets."""
+    name, place = variable("redis_url"), settings.redis_display
+    mend = f"start it, or correct {name}"
+    where = settings.redis
+    if isinstance(where, Sentinels):
+        master, findings = sentinel_checks.judge(where, sentinel_checks.ask(where))
+        yield from findings
+        if not master:
+            return
+        place = f"{where.master} at {master}"
+        mend = f"make {master}, which the Sentinels name, lead there from here too; or correct the password in {name}"
     try:
-        client = connect(settings.redis_url.get_secret_value(), attempts=1)
+        client = connect(where, attempts=1)
         told: Any = client.info()
     except (redis.RedisError, OSError, ValueError) as error:
-        yield fail("redis", f"{settings.redis_display}: {error}", f"start it, or correct {name}")
+        yield fail("redis", f"{place}: {error}", mend)
         return
     version = str(told.get("valkey_version") or told["redis_version"])
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_REDIS:
         yield fail("redis", f"version {version}", f"use Redis or Valkey {'.'.join(map(str, OLDEST_REDIS))} or newer")
     elif told.get("role") in ("slave", "replica"):
-        yield fail("redis", f"{settings.redis_display} is a read-only replica", f"name the primary in {name}")
+        yield fail("redis", f"{place} is a read-only replica", f"name the primary in {name}")
     else:
-        yield ok("redis", f"{settings.redis_display}, version {version}")
+        yield ok("redis", f"{place}, version {version}")
     yield from _persistence(told)
     yield from _memory(told)
+    if isinstance(where, Sentinels):
+        yield from sentinel_checks.check_replicas(told)
 
 
 def _persistence(told: dict[str, Any]) -> Iterator[Finding]:

@@ -334,7 +334,7 @@ class RedisGroup:
         return False
 
     def _agreed(self) -> RedisServer | None:
-        ports = {state.get("port") for state in self._states()}
+        ports = {state["port"] for state in self._states() if state}
         return next((server for server in self.servers if ports == {server.port}), None)
 
     def _states(self) -> list[dict[str, Any]]:

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import socket
+import socketserver
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
+from kombu.exceptions import OperationalError
+from pydantic import SecretStr
 
+from cli.findings import Finding, Level
+from cli.peer_checks import check_redis
+from engine.bootstrap import open_log
 from engine.errors import ConcurrencyConflict, LockLost, LogUnavailable
 from engine.log.redis import RedisLog
 from engine.log.sentinels import Sentinels
+from engine.settings import Settings
+from sandbox.ports import free_port
 from sandbox.redis import RedisGroup, RedisServer
 from tests.contract.notes import NOON, notes
+from tests.integration.certificates import self_signed
 from tests.integration.fleet import Fleet, eventually
+from workers.app import build
+from workers.dispatch import CeleryDispatcher
 
 PASSWORD, OWN_PASSWORD = "of-the-servers", "of-the-sentinels"
 
@@ -237,6 +252,144 @@ def test_a_master_without_the_replicas_that_it_is_to_have_takes_no_events(redis_
         client.config_set("min-replicas-to-write", 0)
         assert taken(log, "one")
         log.close()
+
+
+# --- TLS
+
+
+class Relay(socketserver.ThreadingTCPServer):
+    """Ends TLS in front of a server of loopback, and names another port of five digits in what that one says."""
+
+    daemon_threads = True
+
+    def __init__(self, context: ssl.SSLContext, port: int, names: tuple[int, int] = (0, 0)) -> None:
+        self.context, self.behind = context, port
+        self.names = [str(name).encode() for name in names]
+        super().__init__(("127.0.0.1", 0), Relayed)
+        self.port = self.server_address[1]
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class Relayed(socketserver.BaseRequestHandler):
+    server: Relay
+
+    def handle(self) -> None:
+        with (
+            suppress(OSError),
+            self.server.context.wrap_socket(self.request, server_side=True) as client,
+            socket.create_connection(("127.0.0.1", self.server.behind)) as behind,
+        ):
+            ends = threading.Thread(target=self._back, args=(client, behind), daemon=True)
+            ends.start()
+            while asked := client.recv(65536):
+                behind.sendall(asked)
+
+    def _back(self, client: ssl.SSLSocket, behind: socket.socket) -> None:
+        with suppress(OSError):
+            while told := behind.recv(65536):
+                client.sendall(told.replace(*self.server.names))
+
+
+def test_tls_leads_to_the_sentinels_and_to_the_master(group: RedisGroup, prefix: str, tmp_path: Path) -> None:
+    """The Redis that tests have speaks no TLS itself, so a relay does in front of each."""
+    context, authority = self_signed(tmp_path)
+    behind = group.master.port
+    with Relay(context, behind) as master, Relay(context, group.sentinels[0].port, (behind, master.port)) as sentinel:
+        url = f"sentinel://:{PASSWORD}@127.0.0.1:{sentinel.port}/0?ssl_ca_certs={authority}"
+        settings = Settings.load(
+            listener_enabled=False,
+            operator_enabled=False,
+            prefix=prefix,
+            redis_url=url,
+            redis_sentinel_master=group.NAME,
+            redis_sentinel_password=OWN_PASSWORD,
+        )
+        log = open_log(settings)
+        assert log.append("work/a", 0, notes("one"), actor="poll") == 1
+        log.close()
+        dispatcher = CeleryDispatcher(settings)
+        dispatcher.dispatch("deployment/one")
+        assert dispatcher.backlog()["reconcile"] == 1
+
+        untrusting = settings.model_copy(
+            update={"redis_url": SecretStr(url.partition("?")[0] + "?ssl_cert_reqs=required")}
+        )
+        with pytest.raises(LogUnavailable, match="certificate verify failed"):
+            RedisLog.from_url(untrusting.redis, prefix, attempts=0).head()
+        with pytest.raises(OperationalError, match="No master found"):
+            build(untrusting).connection().ensure_connection(max_retries=1, interval_start=0)
+
+
+# --- the doctor
+
+
+def findings(group: RedisGroup, url: str = "", **more: Any) -> dict[str, Finding]:
+    """What the doctor says of Redis, by subject; the worst where there are several."""
+    given = {"redis_sentinel_master": group.NAME, "redis_sentinel_password": OWN_PASSWORD, **more}
+    settings = Settings.load(listener_enabled=False, operator_enabled=False, redis_url=url or group.url, **given)
+    found = sorted(check_redis(settings), key=lambda finding: list(Level).index(finding.level))
+    assert not {PASSWORD, OWN_PASSWORD} & set(repr(found).replace(":", " ").replace("@", " ").split())
+    return {finding.subject: finding for finding in found}
+
+
+def test_the_doctor_names_the_master(group: RedisGroup) -> None:
+    found = findings(group)
+
+    at = f"127.0.0.1:{group.master.port}"
+    assert found["redis sentinels"].detail == f"3 asked: {group.NAME} is at {at}, and can fail over"
+    assert found["redis"].detail.startswith(f"{group.NAME} at {at}, version ")
+    assert {finding.level for finding in found.values()} == {Level.OK, Level.WARN}
+    assert "min-replicas-to-write 1" in found["redis replicas"].mend
+
+
+def test_the_doctor_is_content_with_replicas_that_the_master_waits_for(group: RedisGroup) -> None:
+    with group.client(group.master) as master:
+        master.config_set("min-replicas-to-write", 1)
+        found = findings(group)
+        master.config_set("min-replicas-to-write", 0)
+
+    assert {finding.level for finding in found.values()} == {Level.OK}
+
+
+def test_the_doctor_knows_a_wrong_name_of_the_master(group: RedisGroup) -> None:
+    finding = findings(group, redis_sentinel_master="mymaster")["redis sentinels"]
+
+    assert finding.level is Level.FAIL
+    assert finding.detail == "they know no master 'mymaster'; known: main"
+    assert finding.mend == "correct AGENTPLANE_REDIS_SENTINEL_MASTER"
+
+
+@pytest.mark.parametrize("password", ["", "another"])
+def test_the_doctor_knows_a_wrong_password_of_the_sentinels(group: RedisGroup, password: str) -> None:
+    finding = findings(group, redis_sentinel_password=password or None)["redis sentinels"]
+
+    assert finding.level is Level.FAIL
+    assert finding.mend == "correct AGENTPLANE_REDIS_SENTINEL_PASSWORD, which is the Sentinels' own"
+
+
+def test_the_doctor_knows_a_wrong_password_of_the_master(group: RedisGroup) -> None:
+    found = findings(group, group.url.replace(PASSWORD, "another"))
+
+    assert found["redis sentinels"].level is Level.OK
+    assert found["redis"].level is Level.FAIL
+    assert "correct the password in AGENTPLANE_REDIS_URL" in found["redis"].mend
+
+
+def test_the_doctor_counts_sentinels_that_cannot_be_asked(group: RedisGroup) -> None:
+    nowhere = f"sentinel://127.0.0.1:{free_port()}"
+
+    some, none = findings(group, f"{group.url};{nowhere}"), findings(group, nowhere)
+
+    assert some["redis sentinels"].level is Level.WARN
+    assert some["redis sentinels"].detail.startswith("1 of 4 cannot be asked: 127.0.0.1:")
+    assert some["redis"].level is Level.OK
+    assert none["redis sentinels"].level is Level.FAIL
+    assert "Connection refused" in none["redis sentinels"].detail
+    assert none["redis sentinels"].mend == "start them, or correct AGENTPLANE_REDIS_URL"
 
 
 def taken(log: RedisLog, text: str) -> bool:
