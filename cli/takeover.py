@@ -68,20 +68,20 @@ def show(*, json: bool) -> int:
 def _print(forecast: Forecast) -> None:
     console.print(Text(f"{forecast.namespace}/{forecast.lgp}", style="bold"))
     if forecast.problem:
-        _line("refused", forecast.problem, "red")
+        _line("refused", forecast.problem, "red")  # its names are there to be copied
         return
     if forecast.listener:
-        _line("LGP", forecast.listener)
+        _line("LGP", shorten_ids(forecast.listener))
     for key in forecast.stays:
-        _line("stays", key, "green")
+        _line("stays", shorten_ids(key), "green")
     for key, why in forecast.replaced.items():
-        _line("replaced", f"{key}, for it differs in {', '.join(why)}", "yellow")
+        _line("replaced", f"{shorten_ids(key)}, for it differs in {', '.join(why)}", "yellow")
     if forecast.database:
         _line("database", f"StatefulSet {forecast.database}, password in Secret {forecast.secret}")
 
 
 def _line(what: str, told: str, style: str = "") -> None:
-    console.print(Text.assemble(f"    {what:<9} ", (shorten_ids(told), style)))
+    console.print(Text.assemble(f"    {what:<9} ", (told, style)))
 
 
 def _wanted(settings: Settings, control_plane: ControlPlane) -> dict[str, resource.DeploymentResource]:

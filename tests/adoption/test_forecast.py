@@ -98,7 +98,7 @@ def test_what_would_be_refused_is_foretold(listener: Listener, cluster: Cluster)
     told = takeover(listener, code=1)
 
     assert "refused" in told
-    assert f"Secret {upstream.secret[:11]}" in told
+    assert f"Secret {upstream.secret} has no key POSTGRES_PASSWORD; put it there" in told
 
 
 def test_an_lgp_of_another_listener_is_left_alone(listener: Listener, cluster: Cluster) -> None:

@@ -115,6 +115,19 @@ def test_a_lost_log_restarts_nothing(cluster: Cluster) -> None:
         assert kept.database.name == upstream.database
 
 
+def test_going_back_restarts_nothing_either(cluster: Cluster) -> None:
+    upstream, before = upstream_in(cluster)
+    with ours(cluster) as operator:
+        taken_over(operator, upstream.name)
+        owner = operator.lgp(upstream.name)["metadata"]["uid"]
+
+    for theirs in (upstream.server(owner), upstream.queue(owner), upstream.redis(owner)):
+        replace(cluster.http, theirs, OPERATOR_MANAGER)
+
+    until(cluster.rolled_out, "upstream's operator has its Deployments back")
+    assert cluster.taken(upstream) == before
+
+
 def test_what_was_taken_over_goes_with_its_lgp_claims_included(cluster: Cluster) -> None:
     upstream, _ = upstream_in(cluster)
     with ours(cluster) as operator:
