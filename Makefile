@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 CLUSTER ?= embedded
+# Processes that run tests side by side; most of a test's time is waiting for servers. Each starts servers of its own.
+TESTERS ?= 3
 
 .PHONY: demo test up lint bench lock clean
 
@@ -11,7 +13,7 @@ demo: $(STAMP)  ## the whole product, end to end, in under two minutes
 	@$(BIN)/agentplane demo --cluster $(CLUSTER)
 
 test: $(STAMP) lint  ## lint, types, unit, contract, replay, integration and end-to-end tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile
 
 up: $(STAMP)  ## the same stack as the demo, in the foreground
 	@$(BIN)/agentplane up --cluster $(CLUSTER)
