@@ -18,7 +18,6 @@ from tests.conftest import ApiServer
 from tests.integration.operator_stack import lgp_manifest, until
 from tests.integration.test_listener import KEY, WORKSPACE, Listener, at_work
 
-
 pytestmark = pytest.mark.parametrize("api_server", ["embedded"], indirect=True)
 """A real garbage collector takes half a minute to learn of a new kind; tests/installation waits for one."""
 
