@@ -194,7 +194,7 @@ class Core:
         suspected: Iterable[Event] = ()
         if not seen.suspected:
             self._suspected.pop(stream, None)
-        elif self._ripe(stream, now):
+        elif self._ripe(stream, now) and not seen.certain:  # a look that is refused must not hold up what is certain
             view.confirm(stream, fold.state, seen.suspected)
             fold = self._fold(stream, view, fresh=True)
             seen = view.observe(stream, fold.state)

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from engine.errors import ObjectRefused
 from engine.event import Event
 from engine.listener import events as e
 from engine.listener.config import ListenerConfig
 from engine.listener.machine import ListenerMachine
 from engine.log.memory import MemoryLog
 from engine.operator.watching import Observation
+from engine.retry import REFUSED_BASE
 from workers.watcher import Appended, Core
 
 STREAM = "deployment/a"
@@ -38,8 +40,8 @@ class Sees:
 
 
 class Watching:
-    def __init__(self) -> None:
-        self.events, self.view = MemoryLog(), Sees()
+    def __init__(self, view: Sees | None = None) -> None:
+        self.events, self.view = MemoryLog(), view or Sees()
         self.asked: list[str] = []
         self.core = Core([self.view], self.events, self)  # type: ignore[list-item]
         self.now = 0.0
@@ -94,3 +96,31 @@ def test_a_stream_that_is_settled_while_the_watcher_appends_is_asked_for(
     watching.see("two")
 
     assert watching.asked == [STREAM, STREAM]
+
+
+class MayNotLook(Sees):
+    """A view that suspects drift, and may not look whether it is so, until somebody lets it."""
+
+    allowed = False
+
+    def observe(self, stream: str, state: Any) -> Observation:
+        drift = e.DriftDetected(object="LGP agents/a", change="it was deleted")
+        return Observation(certain=super().observe(stream, state).certain, suspected=(drift,))
+
+    def confirm(self, stream: str, state: Any, suspected: Iterable[Event]) -> None:
+        if not self.allowed:
+            raise ObjectRefused("read LGP agents/a: forbidden", status=403)
+
+
+def test_a_look_that_is_refused_holds_up_nothing_else_and_is_tried_again() -> None:
+    watching = Watching(MayNotLook())
+    watching.see("one")
+    watching.see("two")
+    watching.core.judge_due(watching.now + 5)
+
+    assert [record.type for record in watching.events.read(STREAM)] == ["Paused", "Paused"]
+
+    watching.view.allowed = True  # type: ignore[attr-defined]
+    watching.core.judge_due(watching.now + 5 + REFUSED_BASE)
+
+    assert watching.events.read(STREAM)[-1].type == "DriftDetected"
