@@ -162,7 +162,7 @@ class HttpControlPlane:
             answer = self._send("GET", "/v2/deployments", query={"limit": PAGE, "offset": offset})
             if answer.status != 200:
                 self._refuse_list(answer)
-            body = answer.json()
+            body = self._decoded(answer)
             page = body.get("resources") if isinstance(body, dict) else None
             if not isinstance(page, list) or not all(isinstance(resource, dict) for resource in page):
                 raise ControlPlaneUnavailable(f"{answer}: not a list of deployments; {self._check_url()}")
@@ -225,7 +225,7 @@ class HttpControlPlane:
                 raise ControlPlaneUnavailable(f"{answer}: no answer of a control plane; {self._check_url()}")
             raise ControlPlaneNotFound(str(answer))
         self._expect(answer)
-        body = answer.json()
+        body = self._decoded(answer)
         if not isinstance(body, dict) or "id" not in body:
             raise ControlPlaneUnavailable(f"{answer}: not a resource with an id; {self._check_url()}")
         return body
@@ -256,6 +256,13 @@ class HttpControlPlane:
             raise ControlPlaneUnavailable(f"{answer}; there is no control plane at this URL: {self._check_url()}")
         self._expect(answer)
         raise ControlPlaneUnavailable(f"{answer}: not the list of deployments; {self._check_url()}")
+
+    def _decoded(self, answer: Answer) -> Json:
+        """Return the decoded body. What is no JSON may be another server's page."""
+        try:
+            return answer.json()
+        except ControlPlaneUnavailable as error:
+            raise ControlPlaneUnavailable(f"{error}; {self._check_url()}") from None
 
     def _check_url(self) -> str:
         return f"check {variable('host_backend_url')} (now {self._url}) or {variable('region')}"

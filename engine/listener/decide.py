@@ -281,7 +281,8 @@ def _health(state: DeploymentState, revision: Revision, now: datetime, config: L
             f"last: {health.detail}. "
             + (f"The LGP says: {wrong}. " if wrong else "")
             + "The pods are ready, so look at the route: hostname, path, TLS, and whether the "
-            "listener can reach the hostname from inside the cluster; the check can be switched off",
+            "listener can reach the hostname from inside the cluster: health_check_address says where else to connect, "
+            "and health_check_enabled=false (config.enableLGPDeploymentHealthCheck) goes without the check",
         )
         return
     interval = config.health_interval * HEALTH_INTERVAL_GROWTH ** min(health.attempts - 1, 20)

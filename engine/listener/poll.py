@@ -394,11 +394,16 @@ def _replaces_revision(state: DeploymentState, found: list[Event]) -> bool:
 
 
 def misfit(control_plane: ControlPlane, config: ListenerConfig) -> str | None:
-    """Return why the control plane's listener and our settings do not fit, if they do not."""
+    """Return why the control plane's listener and our settings do not fit, if they do not.
+
+    Raises ControlPlaneUnavailable where there is no control plane.
+    """
     listener_id = config.listener_id
     try:
         listener = control_plane.listener(listener_id)
     except ControlPlaneNotFound:
+        # A path that leads elsewhere answers 404 as well; but then there is no list either, and its error says so.
+        next(iter(control_plane.deployments()), None)
         return (
             f"the control plane knows no listener {listener_id} in workspace {config.workspace_id}; create it there, "
             "or correct AGENTPLANE_LISTENER_ID or AGENTPLANE_WORKSPACE_ID"

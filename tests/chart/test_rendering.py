@@ -176,11 +176,12 @@ def test_one_key_of_a_security_context_changes_that_key_alone() -> None:
     assert pod["securityContext"] == expected
 
 
-def test_the_token_of_an_account_is_mounted_or_not_as_its_values_say() -> None:
-    change = at("listener.serviceAccount.automountServiceAccountToken", False)
-    found = rendered(NEEDED, change)
-    assert dict(pods(found))["listener"]["automountServiceAccountToken"] is False
-    assert found[("ServiceAccount", "listener")]["automountServiceAccountToken"] is False
+@pytest.mark.parametrize("component", ["listener", "operator", "redis", "beat", "watcher"])
+@pytest.mark.parametrize("mounted", [True, False])
+def test_the_token_of_an_account_is_mounted_or_not_as_its_values_say(component: str, mounted: bool) -> None:
+    found = rendered(NEEDED, at(f"{component}.serviceAccount.automountServiceAccountToken", mounted))
+    assert dict(pods(found))[component]["automountServiceAccountToken"] is mounted
+    assert found[("ServiceAccount", component)]["automountServiceAccountToken"] is mounted
 
 
 def test_a_role_keeps_its_name_beside_an_account_that_exists() -> None:

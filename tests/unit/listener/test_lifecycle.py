@@ -203,6 +203,22 @@ def test_a_health_check_that_fails_for_want_of_a_route_says_what_the_operator_sa
     assert "The LGP says: pod p: why. The pods are ready" in world.state().revision.message
 
 
+def test_a_hostname_that_is_not_reached_from_inside_names_both_mends(world: World) -> None:
+    world.health.answers = [False] * 100
+    see(world, resource())
+    world.advance()
+    operator_says(world, available=True)
+    for _ in range(70):
+        world.advance()
+        world.clock.pass_seconds(1)
+
+    message = world.state().revision.message
+    assert f"GET {world.config.endpoint(world.state().lgp)}/ok" in message
+    assert "reach the hostname from inside the cluster" in message
+    assert "health_check_address" in message
+    assert "config.enableLGPDeploymentHealthCheck" in message
+
+
 def test_the_health_check_can_be_switched_off(world: World) -> None:
     world.config = world.config.model_copy(update={"health_check": False})
     deploy(world)
