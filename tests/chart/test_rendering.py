@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from engine.log.sentinels import Sentinels
 from engine.settings import Settings, unknown_variables
 from tests.chart.rendering import (
     API_KEY,
@@ -71,6 +72,15 @@ VARIANTS: dict[str, Values] = {
     "templates": {"operator": {"templates": {"service": "apiVersion: v1\nkind: Service\n"}}},
     "an external Redis": {
         "redis": {"external": {"enabled": True, "connectionUrl": "rediss://u:p@redis.example:6380/2"}}
+    },
+    "Sentinels": {
+        "redis": {
+            "external": {
+                "enabled": True,
+                "connectionUrl": "sentinel://:p@one.example/2;sentinel://two.example",
+                "sentinel": {"master": "main", "username": "me", "password": "own"},
+            }
+        }
     },
     "no operator": {"operator": {"enabled": False}},
     "no listener": {
@@ -248,6 +258,11 @@ def test_a_changed_secret_or_template_rolls_the_pods_that_restart_by_themselves(
     assert checksums() == before
     for change in (at("config.langsmithApiKey", "lsv2_other"), at("operator.templates.service", "kind: Service")):
         assert all(checksums(change)[name] != checksum for name, checksum in before.items())
+    for password in ("one", "other"):
+        url = {"enabled": True, "connectionUrl": f"redis://:{password}@redis.example:6379/0"}
+        after = checksums(at("redis.external", url))
+        assert all(after[name] != checksum for name, checksum in before.items())
+        before = after
     assert checksums(at("listener.deployment.autoRestart", False))["listener"] is None
     assert API_KEY not in "".join(text for name, text in files(NEEDED).items() if name != "secrets.yaml")
 
@@ -263,6 +278,85 @@ def test_tls_to_redis_is_verified_unless_told_otherwise() -> None:
     found = rendered(NEEDED, {"redis": {"external": {"enabled": True, "connectionUrl": url}}})
     assert secrets(found)[(f"{RELEASE}-redis", "connection_url")] == f"{url}?ssl_cert_reqs=required"
     assert ("StatefulSet", "redis") not in found
+
+
+SENTINELS: Values = {
+    "enabled": True,
+    "connectionUrl": "sentinel://me:secret@one.example:26380/2;sentinel://two.example;",
+    "sentinel": {"master": "main", "username": "watch", "password": "own-secret"},
+    "tls": True,
+}
+
+
+def test_sentinels_lead_to_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = rendered(NEEDED, {"redis": {"external": SENTINELS}})
+
+    assert ("StatefulSet", "redis") not in found
+    for name, value in environment(dict(pods(found))["watcher"], secrets(found)).items():
+        monkeypatch.setenv(name, value)
+    where = Settings.load().redis
+    assert where == Sentinels(
+        hosts=(("one.example", 26380), ("two.example", 26379)),
+        master="main",
+        database=2,
+        username="me",
+        password="secret",
+        sentinel_username="watch",
+        sentinel_password="own-secret",
+        tls={"ssl_cert_reqs": "required"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "keys"),
+    [
+        (SENTINELS, {"password": "password", "sentinelPassword": "sentinel_password"}),
+        (
+            {
+                "enabled": True,
+                "existingSecretName": "mine",
+                "passwordSecretKey": "redis-password",
+                "address": "one.example:26380, two.example:26379",
+                "username": "me",
+                "databaseIndex": 2,
+                "tls": True,
+                "sentinel": {"master": "main", "username": "watch", "passwordSecretKey": "own-password"},
+            },
+            {"password": "redis-password", "sentinelPassword": "own-password"},
+        ),
+        ({"enabled": True, "connectionUrl": "sentinel://one.example", "sentinel": {"master": "main"}}, {}),
+    ],
+    ids=["a URL", "a Secret", "no password"],
+)
+def test_keda_asks_the_sentinels(tmp_path: Path, given: Values, keys: dict[str, str]) -> None:
+    scaling = {"autoscaling": {"enabled": True, "keda": {"enabled": True}}}
+
+    found = where_keda_is(tmp_path, layered(NEEDED, {"listener": scaling, "redis": {"external": given}}))
+
+    triggers = found[("ScaledObject", "listener")]["spec"]["triggers"]
+    assert {trigger["type"] for trigger in triggers} == {"redis-sentinel"}
+    for trigger in triggers:
+        metadata = {key: value for key, value in trigger["metadata"].items() if not key.startswith("list")}
+        if not keys:
+            plain = {"addresses": "one.example:26379", "databaseIndex": "0", "enableTLS": "false"}
+            assert metadata == {**plain, "sentinelMaster": "main"}
+            assert "authenticationRef" not in trigger
+            continue
+        assert metadata == {
+            "addresses": "one.example:26380,two.example:26379",
+            "sentinelMaster": "main",
+            "sentinelUsername": "watch",
+            "username": "me",
+            "databaseIndex": "2",
+            "enableTLS": "true",
+        }
+        assert trigger["authenticationRef"] == {"name": f"{RELEASE}-redis"}
+    authentications = [m for (kind, _), m in found.items() if kind == "TriggerAuthentication"]
+    secret = given.get("existingSecretName", f"{RELEASE}-redis")
+    references = [one for m in authentications for one in m["spec"]["secretTargetRef"]]
+    assert references == [{"parameter": name, "name": secret, "key": key} for name, key in sorted(keys.items())]
+    if references and "connectionUrl" in given:
+        assert {(one["name"], one["key"]) for one in references} <= secrets(found).keys()
 
 
 def test_the_definition_is_the_one_of_the_project() -> None:
@@ -346,9 +440,71 @@ REFUSALS: dict[str, tuple[Values, list[str]]] = {
         ["listener.deployment.command", "not in the image"],
     ),
     "Flower without a password": (at("flower.enabled", True), ["flower.existingSecretName is not set", "basic auth"]),
-    "Sentinel": (
-        {"redis": {"external": {"enabled": True, "connectionUrl": "sentinel://:hunter2@redis.example:26379/mymaster"}}},
-        ["sentinel://", "redis:// or rediss://"],
+    "Sentinels without a master": (
+        at("redis.external", {"enabled": True, "connectionUrl": "sentinel://:hunter2@one.example:26379/0"}),
+        ["redis.external.sentinel.master is not set", "know the master"],
+    ),
+    "the master's name in the URL": (
+        at("redis.external", {"enabled": True, "connectionUrl": "sentinel://:hunter2@one.example/main"}),
+        ["the name of the master is redis.external.sentinel.master"],
+    ),
+    "Sentinels and a server": (
+        at(
+            "redis.external",
+            {
+                "enabled": True,
+                "connectionUrl": "sentinel://:hunter2@one.example;redis://two.example",
+                "sentinel": {"master": "main"},
+            },
+        ),
+        ["every address between the semicolons must be sentinel://"],
+    ),
+    "a master of no Sentinels": (
+        at(
+            "redis.external",
+            {"enabled": True, "connectionUrl": "redis://:hunter2@one.example", "sentinel": {"master": "main"}},
+        ),
+        ["redis.external.sentinel would do nothing", "does not start with sentinel://"],
+    ),
+    "a password of Sentinels beside a Secret": (
+        at(
+            "redis.external",
+            {"enabled": True, "existingSecretName": "redis", "sentinel": {"master": "main", "password": "hunter2"}},
+        ),
+        ["put the password into that Secret", "redis.external.sentinel.passwordSecretKey"],
+    ),
+    "a key of no Secret": (
+        at(
+            "redis.external",
+            {
+                "enabled": True,
+                "connectionUrl": "sentinel://one.example",
+                "sentinel": {"master": "main", "passwordSecretKey": "own"},
+            },
+        ),
+        ["redis.external.existingSecretName, which is not set", "set redis.external.sentinel.password"],
+    ),
+    "a password of nobody's Sentinels": (
+        at(
+            "redis.external",
+            {"enabled": True, "existingSecretName": "redis", "sentinel": {"passwordSecretKey": "own"}},
+        ),
+        ["redis.external.sentinel.master is not set"],
+    ),
+    "Sentinels of no external Redis": (
+        at("redis.external.sentinel.master", "main"),
+        ["redis.external.sentinel would do nothing while redis.external.enabled is false"],
+    ),
+    "a URL of Redis that is none": (
+        at("redis.external", {"enabled": True, "connectionUrl": "redis://:hunter2%zz@one.example:6379x"}),
+        ["redis.external.connectionUrl (its value is not shown)", "percent-encoded"],
+    ),
+    "KEDA and Sentinels in a Secret": (
+        {
+            "redis": {"external": {"enabled": True, "existingSecretName": "redis", "sentinel": {"master": "main"}}},
+            "operator": {"autoscaling": {"enabled": True, "keda": {"enabled": True}}},
+        },
+        ["operator.autoscaling.keda.enabled", "redis.external.address to host:port of every Sentinel, with commas"],
     ),
     "an external Redis nowhere": (
         at("redis.external.enabled", True),
@@ -515,6 +671,9 @@ def test_the_network_policy_lets_out_what_is_needed() -> None:
     spec = found[("NetworkPolicy", "processes")]["spec"]
     ports = {port["port"] for rule in spec["egress"] for port in rule["ports"]}
     assert ports == {53, 443, 6443, 6400, 3128}
+    sentinels = rendered(NEEDED, at("networkPolicy.enabled", True), {"redis": {"external": SENTINELS}})
+    ports = {p["port"] for rule in sentinels[("NetworkPolicy", "processes")]["spec"]["egress"] for p in rule["ports"]}
+    assert ports == {53, 443, 6443, 26380, 26379, 6379}  # and the usual one of the master
     assert "ingress" not in spec
     selected = spec["podSelector"]["matchExpressions"][0]["values"]
     labels = {

@@ -18,6 +18,21 @@ Settings as environment variables: the same for every process, since each record
     secretKeyRef:
       name: {{ include "agentplane.redisSecret" . }}
       key: {{ .Values.redis.external.connectionUrlSecretKey }}
+{{- with .Values.redis.external.sentinel.master }}
+- name: AGENTPLANE_REDIS_SENTINEL_MASTER
+  value: {{ . | quote }}
+{{- end }}
+{{- with .Values.redis.external.sentinel.username }}
+- name: AGENTPLANE_REDIS_SENTINEL_USERNAME
+  value: {{ . | quote }}
+{{- end }}
+{{- with include "agentplane.sentinelPassword" . }}
+- name: AGENTPLANE_REDIS_SENTINEL_PASSWORD
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "agentplane.redisSecret" $ }}
+      key: {{ . }}
+{{- end }}
 {{- else }}
   value: {{ printf "redis://%s/0" (include "agentplane.redisAddress" .) | quote }}
 {{- end }}

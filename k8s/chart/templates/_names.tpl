@@ -86,6 +86,52 @@ annotations:
 {{- .Values.redis.external.existingSecretName | default (printf "%s-redis" (include "agentplane.fullname" .)) -}}
 {{- end -}}
 
+{{/* Key of that Secret with the Sentinels' own password, if they have one. */}}
+{{- define "agentplane.sentinelPassword" -}}
+{{- $external := .Values.redis.external -}}
+{{- if $external.existingSecretName }}{{ $external.sentinel.passwordSecretKey }}{{ else if $external.sentinel.password }}sentinel_password{{ end -}}
+{{- end -}}
+
+{{/* Whether Sentinels lead to the external Redis: true or empty. */}}
+{{- define "agentplane.sentinels" -}}
+{{- $external := .Values.redis.external -}}
+{{- if and $external.enabled (or $external.sentinel.master (hasPrefix "sentinel://" ($external.connectionUrl | default ""))) -}}true{{- end -}}
+{{- end -}}
+
+{{/* What one address of Redis may look like. Whatever does not is never parsed: the error would quote its password. */}}
+{{- define "agentplane.redisPattern" -}}
+^[a-z]+://(([A-Za-z0-9._~!$&'()*+,;=:-]|%[0-9A-Fa-f]{2})*@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?(/[0-9]*)?([?][^#]*)?$
+{{- end -}}
+
+{{/*
+The external Redis as far as the values tell it, in JSON: addresses (host:port; of the Sentinels, if there are), user and
+password (as in a URL), database, tls. A URL in a Secret of somebody else is not read.
+*/}}
+{{- define "agentplane.externalRedis" -}}
+{{- $external := .Values.redis.external -}}
+{{- $sentinels := eq (include "agentplane.sentinels" .) "true" -}}
+{{- $port := ternary "26379" "6379" $sentinels -}}
+{{- $found := dict "addresses" list "user" "" "password" "" "database" "0" "tls" $external.tls -}}
+{{- $given := $external.connectionUrl | default "" -}}
+{{- range compact (ternary (splitList ";" $given) (list $given) $sentinels) -}}
+{{- if regexMatch (include "agentplane.redisPattern" $) (trim .) -}}
+{{- $url := urlParse (trim .) -}}
+{{- $host := ternary $url.host (printf "%s:%s" $url.host $port) (regexMatch ":[0-9]+$" $url.host) -}}
+{{- $_ := set $found "addresses" (append $found.addresses $host) -}}
+{{- with $url.userinfo -}}
+{{- $_ := set $found "user" (splitList ":" . | first) -}}
+{{- $_ := set $found "password" (splitList ":" . | rest | join ":") -}}
+{{- end -}}
+{{- with regexFind "[0-9]+" $url.path }}{{ $_ := set $found "database" . }}{{ end -}}
+{{- if or (eq $url.scheme "rediss") (and $sentinels (contains "ssl_" $url.query)) }}{{ $_ := set $found "tls" true }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- with $external.address }}{{ $_ := set $found "addresses" (include "agentplane.list" . | splitList ",") }}{{ end -}}
+{{- with $external.username }}{{ $_ := set $found "user" . }}{{ end -}}
+{{- with $external.databaseIndex }}{{ $_ := set $found "database" (toString .) }}{{ end -}}
+{{- toJson $found -}}
+{{- end -}}
+
 {{/* host:port of the chart's own Redis. */}}
 {{- define "agentplane.redisAddress" -}}
 {{- $name := include "agentplane.name" (dict "root" . "component" "redis") -}}

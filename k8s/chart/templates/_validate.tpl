@@ -147,15 +147,34 @@ message of `helm upgrade` comes before anything is changed.
 {{- if and $external.connectionUrl $external.existingSecretName }}
 - redis.external.connectionUrl and redis.external.existingSecretName are both set: put the URL into that Secret, or leave existingSecretName empty
 {{- end }}
+{{- $sentinel := $external.sentinel }}
 {{- with $external.connectionUrl }}
 {{- if hasPrefix "sentinel://" . }}
-- redis.external.connectionUrl starts with sentinel://, which the event log cannot follow: use the address of a proxy or Service that leads to the primary (redis:// or rediss://)
+{{- if not $sentinel.master }}
+- redis.external.sentinel.master is not set: the name by which the Sentinels of redis.external.connectionUrl know the master
+{{- end }}
+{{- range compact (splitList ";" .) }}
+{{- if not (and (hasPrefix "sentinel://" (trim .)) (regexMatch (include "agentplane.redisPattern" $) (trim .))) }}
+- redis.external.connectionUrl (its value is not shown): every address between the semicolons must be sentinel://[user:password@]host[:port][/database]; a password must be percent-encoded (%3B for a semicolon), and the name of the master is redis.external.sentinel.master
+{{- end }}
+{{- end }}
 {{- else if not (regexMatch "^rediss?://" .) }}
-- redis.external.connectionUrl must start with redis:// or, for TLS, rediss:// (its value is not shown)
+- redis.external.connectionUrl must start with redis:// or, for TLS, rediss://; or with sentinel:// (its value is not shown)
+{{- else if not (regexMatch (include "agentplane.redisPattern" $) .) }}
+- redis.external.connectionUrl (its value is not shown) must be redis://[user:password@]host[:port][/database]; a password must be percent-encoded
+{{- else if compact (list $sentinel.master $sentinel.username $sentinel.password) }}
+- redis.external.sentinel would do nothing, as redis.external.connectionUrl does not start with sentinel://: name the Sentinels there, or leave it out
 {{- end }}
 {{- end }}
-{{- else if or $external.connectionUrl $external.existingSecretName }}
-- redis.external.connectionUrl and redis.external.existingSecretName would do nothing while redis.external.enabled is false: set it to true, or leave them out
+{{- if and $sentinel.passwordSecretKey (not $external.existingSecretName) }}
+- redis.external.sentinel.passwordSecretKey is a key of redis.external.existingSecretName, which is not set: beside a connectionUrl, set redis.external.sentinel.password
+{{- else if and $sentinel.password $external.existingSecretName }}
+- redis.external.sentinel.password and redis.external.existingSecretName are both set: put the password into that Secret, and name its key in redis.external.sentinel.passwordSecretKey
+{{- else if and (or $sentinel.username $sentinel.password $sentinel.passwordSecretKey) (not $sentinel.master) (not $external.connectionUrl) }}
+- redis.external.sentinel.master is not set: the name by which the Sentinels know the master
+{{- end }}
+{{- else if or $external.connectionUrl $external.existingSecretName $external.sentinel.master }}
+- redis.external.connectionUrl, redis.external.existingSecretName and redis.external.sentinel would do nothing while redis.external.enabled is false: set it to true, or leave them out
 {{- end -}}
 {{- end -}}
 
@@ -167,10 +186,10 @@ message of `helm upgrade` comes before anything is changed.
 - {{ $component }}.autoscaling.minReplicas={{ $scaling.minReplicas }} is more than maxReplicas={{ $scaling.maxReplicas }}
 {{- end }}
 {{- if and $scaling.keda.enabled $.Values.redis.external.enabled (not $.Values.redis.external.address) (not $.Values.redis.external.connectionUrl) }}
-- {{ $component }}.autoscaling.keda.enabled: KEDA cannot read a URL from a Secret; set redis.external.address to host:port of Redis, and redis.external.passwordSecretKey to the key of {{ $.Values.redis.external.existingSecretName | default "the Secret" }} that has the password, if there is one
+- {{ $component }}.autoscaling.keda.enabled: KEDA cannot read a URL from a Secret; set redis.external.address to host:port of {{ ternary "every Sentinel, with commas between" "Redis" (eq (include "agentplane.sentinels" $) "true") }}, and redis.external.passwordSecretKey to the key of {{ $.Values.redis.external.existingSecretName | default "the Secret" }} that has the password, if there is one
 {{- end }}
-{{- if and $scaling.keda.enabled (contains "%" (dig "userinfo" "" (urlParse ($.Values.redis.external.connectionUrl | default "redis://none")))) }}
-- {{ $component }}.autoscaling.keda.enabled: the password in redis.external.connectionUrl is percent-encoded, which KEDA does not understand; use redis.external.existingSecretName with address and passwordSecretKey
+{{- if and $scaling.keda.enabled (contains "%" (pick (include "agentplane.externalRedis" $ | fromJson) "user" "password" | toJson)) }}
+- {{ $component }}.autoscaling.keda.enabled: the user or password in redis.external.connectionUrl is percent-encoded, which KEDA does not understand; use redis.external.existingSecretName with address and passwordSecretKey
 {{- end }}
 {{- end -}}
 {{- end -}}

@@ -21,6 +21,7 @@ unless it is that of the chart that users come from, whose programs and paths ar
 {{/* What changes when Secrets or templates do; environment variables roll pods by themselves. */}}
 {{- define "agentplane.checksum" -}}
 {{- $parts := list (include "agentplane.secretData" .) (toYaml .Values.operator.templates) -}}
+{{- if .Values.redis.external.connectionUrl }}{{ $parts = append $parts (include "agentplane.redisSecretData" .) }}{{ end -}}
 {{- range $name := compact (list .Values.config.existingSecretName .Values.redis.external.existingSecretName) -}}
 {{- $live := lookup "v1" "Secret" (include "agentplane.namespace" $) $name -}}
 {{- $parts = append $parts (dig "metadata" "resourceVersion" "" ($live | default dict)) -}}
