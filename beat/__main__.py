@@ -1,13 +1,15 @@
 """Beat: `python -m beat`. Settings come from the environment; a mistake in them is exit code 2.
 
-    python -m beat --check     exit code 1 when the last sign of life is too old (workers/heartbeat.py)
+python -m beat --check     exit code 1 when the last sign of life is too old (workers/heartbeat.py)
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from beat.schedule import LONGEST_SLEEP, scheduler
 from engine import telemetry
@@ -40,8 +42,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         scheduler_cls=scheduler(settings),
         max_interval=LONGEST_SLEEP,
     )
+    beat.install_sync_handler = stop_on_signals
     beat.run()
     return 0
+
+
+def stop_on_signals(service: Any) -> None:
+    """Let SIGTERM and SIGINT end `service` after the tick that it is in.
+
+    Celery's own handler raises SystemExit wherever the program is at that moment. A `finally` that fails or a `__del__`
+    swallows it, and then beat goes on for ever.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: service.stop())
 
 
 if __name__ == "__main__":
