@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -68,13 +68,15 @@ def workspace(cluster: Cluster, namespace: str) -> Workspace:
 
 
 @pytest.fixture(scope="module")
-def installed(cluster: Cluster, workspace: Workspace, namespace: str) -> Installation:
+def installed(cluster: Cluster, workspace: Workspace, namespace: str) -> Iterator[Installation]:
     """The chart in a cluster that has nothing of it, by the guide."""
     cluster.forget_lgps()
     values = layered(upstream(), guide(workspace, namespace), cluster.local(), cluster.own_redis())
     release = Installation(cluster, namespace, values)
     release.upgrade()
-    return release
+    yield release
+    release.uninstall()
+    cluster.forget_lgps()
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,9 @@ pytestmark = pytest.mark.timeout(400)
 CLAIMS = "/apis/coordination.k8s.io/v1/namespaces/{ns}/leases"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def shared_redis() -> Iterator[RedisServer]:
-    """The one that all data planes here are on."""
+    """The one that both data planes of a layout are on, and nobody else."""
     with RedisServer() as server:
         yield server
 
