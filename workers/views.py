@@ -364,11 +364,14 @@ class OperatorView:
                 known = state.objects.get(str(event.key))
                 at_home = event.key.namespace == namespace
                 watched = of_lgps(event.key.api_version, event.key.kind) if at_home else EXTERNAL_SERVICES
-                self._read(watched, event.key, known.applied.fingerprint.uid if known else "")
+                self._read(watched, event.key, known.applied.fingerprint.uid if known else "", _place(stream))
 
-    def _read(self, watched: Watched, key: ObjectKey, uid: str) -> None:
-        """See the object as it is this moment."""
+    def _read(self, watched: Watched, key: ObjectKey, uid: str, at: tuple[str, str] | None = None) -> None:
+        """See the object as it is this moment; `at` is its LGP, which it may not name any more."""
         manifest = self._cluster.get(key)
+        if manifest is not None and at is not None and watched.kind != "Secret" and owner_label(manifest) is None:
+            self._see_object(watched.kind, self._live.setdefault(at, Live()), manifest, there=True)
+            return
         if manifest is not None:
             self.see(watched, key.namespace, manifest, there=True)
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +15,12 @@ from engine.names import LGP_LABEL
 from engine.operator.config import Templates
 from engine.operator.events import Adopted
 from engine.operator.state import Life
+from engine.permissions import needed, together
 from engine.ports import Manifest
+from engine.settings import Settings
 from tests.adoption.conftest import Cluster, Taken
 from tests.adoption.objects import (
+    HOST,
     LISTENER_MANAGER,
     OPERATOR_MANAGER,
     PASSWORD,
@@ -28,14 +32,15 @@ from tests.adoption.objects import (
     replace,
 )
 from tests.integration.operator_stack import CONFIG, Operator, until
+from tests.integration.service_accounts import account, rules
 
 NEXT = "registry.example/support@sha256:" + "cd" * 32
 
 
 @contextlib.contextmanager
-def ours(cluster: Cluster, **options: Any) -> Iterator[Operator]:
-    """Our operator at work in the namespace."""
-    with Operator(cluster.api.kubeconfig, cluster.namespace, **options) as operator:
+def ours(cluster: Cluster, kubeconfig: Path | None = None, **options: Any) -> Iterator[Operator]:
+    """Our operator at work in the namespace, as the administrator unless told otherwise."""
+    with Operator(kubeconfig or cluster.api.kubeconfig, cluster.namespace, **options) as operator:
         yield operator
 
 
@@ -113,6 +118,23 @@ def test_a_lost_log_restarts_nothing(cluster: Cluster) -> None:
         assert cluster.taken(upstream) == before
         assert kept.database is not None
         assert kept.database.name == upstream.database
+
+
+def test_the_operators_own_permissions_are_enough(cluster: Cluster, tmp_path: Path) -> None:
+    settings = Settings.load(
+        listener_enabled=False, watch_namespaces=cluster.namespace, ingress_hostname=HOST, digest_key="any-long-text"
+    )
+    allowed = rules(together(needed(settings).values()))
+    upstream, before = upstream_in(cluster)
+    kubeconfig = account(cluster.api.kubeconfig, cluster.http, cluster.namespace, allowed, tmp_path)
+
+    with ours(cluster, kubeconfig) as operator:
+        taken_over(operator, upstream.name)
+        assert cluster.taken(upstream) == before
+
+        cluster.merge(upstream.lgp(), {"spec": {"serverSpec": {"image": NEXT}}}, LISTENER_MANAGER)
+        until(lambda: operator.available(upstream.name, 2), "the next revision is rolled out")
+        assert not [kind for kind in operator.types(upstream.name) if kind in ("ActRefused", "ObjectRejected")]
 
 
 def test_going_back_restarts_nothing_either(cluster: Cluster) -> None:
@@ -256,6 +278,25 @@ def test_what_was_taken_over_and_is_deleted_is_made_again_whole(cluster: Cluster
         assert after.password == before.password
         assert environment(cluster.get(upstream.postgres()))["POSTGRES_USER"] == "langgraph"
         assert operator.condition(upstream.name, "Available")["status"] == "True"
+
+
+def test_the_replicas_of_an_autoscaler_stay_its_own(cluster: Cluster) -> None:
+    upstream = Upstream(namespace=cluster.namespace)
+    bounds = {"enabled": True, "minReplicas": 1, "maxReplicas": 9, "queueMinReplicas": 1, "queueMaxReplicas": 9}
+    cluster.upstream(upstream, autoscaling=bounds)
+    cluster.merge(upstream.server(), {"spec": {"replicas": 4}}, "kube-controller-manager")
+    cluster.merge(upstream.queue(), {"spec": {"replicas": 3}}, OPERATOR_MANAGER)
+    until(cluster.rolled_out, "it is scaled")
+    before = cluster.taken(upstream)
+
+    with ours(cluster) as operator:
+        taken_over(operator, upstream.name)
+        assert cluster.taken(upstream) == before
+        cluster.merge(upstream.lgp(), {"spec": {"serverSpec": {"image": NEXT}}}, LISTENER_MANAGER)
+        until(lambda: operator.available(upstream.name, 2), "the next revision is rolled out")
+
+        scaled = [cluster.get(one)["spec"]["replicas"] for one in (upstream.server(), upstream.queue())]
+        assert scaled == [4, 3]
 
 
 # --- other shapes

@@ -26,7 +26,7 @@ from tests.unit.operator.world import (
     lgp_manifest,
     started,
 )
-from workers.views import LGPS, SECRETS, ListenerView
+from workers.views import LGPS, SECRETS, ListenerView, of_lgps
 from workers.watcher import Appended, Core, Seen
 
 DEPLOYMENT = "33333333-3333-4333-8333-333333333333"
@@ -220,3 +220,31 @@ def test_two_watchers_append_what_they_both_see_once() -> None:
 
     assert fold_first == 0
     assert world.types().count("LgpObserved") == 2
+
+
+def test_an_object_that_lost_its_label_and_its_owner_is_edited_not_deleted() -> None:
+    world = started()
+    key = world.cluster.find("Deployment")
+    gone = WatchEvent(type="DELETED", object=copy.deepcopy(world.cluster.objects[key]))  # a selector's watch says so
+    world.cluster.edit(key)
+    for field in ("labels", "ownerReferences"):
+        del world.cluster.objects[key]["metadata"][field]
+    world.core.take(Seen(of_lgps("apps/v1", "Deployment"), NAMESPACE, gone), world.clock.at.timestamp())
+
+    world.settle()
+
+    drifts = [record.data for record in world.events.read(STREAM) if record.type == "DriftDetected"]
+    assert [(drift["key"]["name"], drift["change"]) for drift in drifts] == [(NAME, "edited")]
+    assert world.cluster.objects[key]["metadata"]["labels"][names.LGP_LABEL] == NAME
+
+
+def test_an_lgp_that_lost_its_labels_is_drift_of_whose_it_was() -> None:
+    world = Listening()
+    assert world.judged() == []
+    bare = copy.deepcopy(world.lgp)
+    bare["metadata"] |= {"labels": {}, "generation": bare["metadata"]["generation"] + 1}
+    world.cluster.objects[lgp_key(NAMESPACE, NAME)] = bare
+
+    world.see("MODIFIED", bare)
+
+    assert world.judged() == ["DriftDetected"]
