@@ -331,6 +331,13 @@ class Cluster:
         """Pods of Agent Servers and of what belongs to them, by uid."""
         return {pod["metadata"]["uid"]: pod for pod in self.pods(namespace, LGP_LABEL)}
 
+    def rolled_out(self, namespace: str) -> bool:
+        """Whether no pod is on its way in or out."""
+        pods, deployments = self.pods(namespace), self.listed("/apis/apps/v1/namespaces/{ns}/deployments", namespace)
+        return not any("deletionTimestamp" in pod["metadata"] for pod in pods) and all(
+            found["status"].get("replicas") == found["status"].get("updatedReplicas") for found in deployments
+        )
+
     def forget_lgps(self) -> None:
         """Make the cluster one in which nobody has ever installed the definition of LGPs."""
         merge = {"Content-Type": "application/merge-patch+json"}
@@ -437,6 +444,11 @@ class Installation:
         log = RedisLog.from_url(f"redis://{LOOPBACK}:{parts.port}{parts.path}", told["AGENTPLANE_PREFIX"])
         yield log
         log.close()
+
+    def wait_until_idle(self, *namespaces: str) -> None:
+        """Wait until nothing is left to do, in the log and in these namespaces."""
+        with self.log() as log:
+            waiting(lambda: not log.dirty() and all(map(self.cluster.rolled_out, namespaces)), "nothing is left to do")
 
     def pods(self) -> list[Manifest]:
         return self.cluster.pods(self.namespace, f"app.kubernetes.io/instance={self.name}")

@@ -102,13 +102,13 @@ def test_a_first_deployment(cluster: Cluster, installed: Installation, workspace
 
 
 def lay_load(workspace: Workspace, earlier: Sequence[str], upgraded: threading.Event) -> None:
-    """Create deployments and update earlier ones, a few each second, until the upgrade is through."""
-    for number in range(20):
+    """Create deployments and update earlier ones, a few each second, all through the upgrade."""
+    for number in range(32):
         if number % 4 == 0:
             workspace.update(earlier[number // 4 % len(earlier)], stub(2 + number))
         else:
             workspace.create(f"under-load-{number}", stub(1))
-        upgraded.wait(0.5)
+        upgraded.wait(0.3)
 
 
 ONCE = ("RevisionRequested", "SecretsApplied", "LgpApplied", "RevisionDeployed")
@@ -136,6 +136,7 @@ def test_an_upgrade_under_load_loses_and_doubles_nothing(
 ) -> None:
     earlier = [workspace.create(f"earlier-{number}", stub(1)) for number in range(3)]
     workspace.wait_until_deployed()
+    installed.wait_until_idle(namespace)
     objects, running = cluster.uids(namespace), cluster.agents(namespace)
     workers = [pod["metadata"]["name"] for pod in installed.pods() if "-redis-" not in pod["metadata"]["name"]]
 
@@ -150,7 +151,7 @@ def test_an_upgrade_under_load_loses_and_doubles_nothing(
 
     # nothing lost
     deployments = workspace.deployments()
-    assert len(deployments) == 1 + 3 + 15
+    assert len(deployments) == 1 + 3 + 24
     assert len(cluster.listed(LGPS, namespace)) == len(deployments)
     for deployment in deployments:
         answer = cluster.get(f"{deployment['source_config']['custom_url']}/info").json()
@@ -168,11 +169,13 @@ def test_an_upgrade_under_load_loses_and_doubles_nothing(
     assert untouched <= set(left)
     assert {status["restartCount"] for pod in left.values() for status in pod["status"]["containerStatuses"]} == {0}
 
-    # each worker went by itself, in time
+    # each worker went by itself, in time, and its successor had work to do
     endings = {name: Ending.of(pod) for name in workers for pod in witness.ended(name)}
     assert len(endings) == 4
     assert {ending.code for ending in endings.values()} == {0}, endings
     assert all(ending.seconds < ending.granted for ending in endings.values()), endings
+    acting = {pod["metadata"]["name"]: cluster.said(namespace, pod["metadata"]["name"]) for pod in installed.pods()}
+    assert all('"acted"' in said for name, said in acting.items() if "-listener-" in name or "-operator-" in name)
 
 
 def test_removal_leaves_agent_servers_and_coming_back_does_not_touch_them(
@@ -180,6 +183,7 @@ def test_removal_leaves_agent_servers_and_coming_back_does_not_touch_them(
 ) -> None:
     assert "leaves Agent Servers, their LGPs and Secrets running" in installed.notes
     workspace.wait_until_deployed()
+    installed.wait_until_idle(namespace)
     objects, running = cluster.uids(namespace), cluster.agents(namespace)
     serving = next(pod for pod in running.values() if pod["metadata"]["labels"]["app"] in hello)
     claims = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"

@@ -16,8 +16,6 @@ from tests.installation.cluster import LGPS, Cluster, Installation, Workspace, e
 
 pytestmark = pytest.mark.timeout(400)
 
-CLAIMS = "/apis/coordination.k8s.io/v1/namespaces/{ns}/leases"
-
 
 @pytest.fixture
 def shared_redis() -> Iterator[RedisServer]:
@@ -40,9 +38,8 @@ class DataPlane:
         found = [lgp for namespace in self.namespaces for lgp in self.release.cluster.listed(LGPS, namespace, own)]
         return {lgp["metadata"]["name"] for lgp in found}
 
-    def objects(self) -> dict[str, str]:
-        """Everything that belongs to those, by uid."""
-        lgps = self.lgps()
+    def objects(self, lgps: set[str]) -> dict[str, str]:
+        """Everything that belongs to these LGPs, by uid."""
         return {
             f"{namespace} {name}": uid
             for namespace in self.namespaces
@@ -115,16 +112,21 @@ def test_two_workspaces_share_a_cluster_and_a_redis_and_never_meet(
         plane.deploy()
     for plane in (a, b):
         plane.workspace.wait_until_deployed()
+        plane.release.wait_until_idle(*plane.namespaces)
         assert plane.answers()
         assert len(plane.lgps()) == len(plane.namespaces)
-        assert plane.release.cluster.listed(CLAIMS, plane.namespaces[0]) != []
+    everything = {lgp["metadata"]["name"] for lgp in cluster.listed(LGPS.replace("namespaces/{ns}/", ""), "")}
+    assert everything == a.lgps() | b.lgps()
 
-    kept, names = a.objects(), [a.names(), b.names()]
+    # what one does is nothing to the other
+    own, others, names = a.lgps(), b.lgps(), [a.names(), b.names()]
+    kept = a.objects(own)
     b.delete()
-    assert b.objects() == {}
-    assert a.objects() == kept
+    waiting(lambda: not b.objects(others), "nothing of the deployments of B is left")
+    assert a.objects(own) == kept
     assert a.answers()
 
+    # keys, queues and channels in Redis; events, and what processes log
     with redis.Redis.from_url(shared_redis.url) as client:
         assert strays(client, [a, b]) == []
     wrote = [a.wrote(), b.wrote()]
@@ -134,4 +136,4 @@ def test_two_workspaces_share_a_cluster_and_a_redis_and_never_meet(
 
     for plane in (a, b):
         plane.release.uninstall()
-    assert a.objects() == kept
+    assert a.objects(own) == kept
