@@ -47,7 +47,7 @@ def ours(cluster: Cluster, kubeconfig: Path | None = None, **options: Any) -> It
 def taken_over(operator: Operator, name: str) -> Adopted:
     """Wait until our operator is done with an LGP; return what it kept."""
     until(lambda: operator.available(name, operator.lgp(name)["metadata"]["generation"]), f"{name} is available")
-    operator.quiet(name)
+    operator.quiet(name, seconds=1.5)  # longer than a suspicion of drift is held
     found = operator.state(name).adopted
     assert found is not None, operator.types(name)
     return found
