@@ -56,7 +56,7 @@ class Fold(Generic[S]):
         """Forget what was folded; start from `snapshot`, or from nothing."""
         self.state: S = self._machine.initial
         self.version = 0
-        self._last_id: str | None = None
+        self.last_id: str | None = None
         """Id of the event at `version`; None when a snapshot is all that we know of it."""
         self._snapshot_version = 0
         self._failed: dict[str, int] = {}
@@ -85,7 +85,7 @@ class Fold(Generic[S]):
         for record in self._unfolded():
             event = self._machine.events.decode(record)
             self.state = self._machine.evolve(self.state, event, record.at)
-            self.version, self._last_id = record.version, record.id
+            self.version, self.last_id = record.version, record.id
             self._count(event, record.cause)
 
     def _unfolded(self) -> list[Record]:
@@ -117,7 +117,10 @@ class Fold(Generic[S]):
             return None
         if records[0].version > self.version:
             return records  # ours was trimmed
-        return records[1:] if self._last_id in (None, records[0].id) else None
+        if self.last_id not in (None, records[0].id):
+            return None
+        self.last_id = records[0].id
+        return records[1:]
 
     def _count(self, event: Event, cause: str | None) -> None:
         if isinstance(event, ActDeferred):

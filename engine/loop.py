@@ -157,7 +157,7 @@ class _Round(Generic[S]):
                     outcome = "waiting"
                 case Done(reason):
                     until, outcome = None, "settled"
-            if self._settle(fold.version, mark, until):
+            if self._settle(fold.version, mark, until, fold.last_id):
                 fold.save()
                 log.debug(outcome, stream=self._stream, version=fold.version, until=until, reason=reason)
                 return self._advanced(outcome)
@@ -211,8 +211,8 @@ class _Round(Generic[S]):
         at = self._ports.clock.now() + timedelta(seconds=seconds)
         return ActDeferred(act=act.name, attempt=attempt, reason=reason, retry_at=at)
 
-    def _settle(self, version: int, mark: int, until: datetime | None) -> bool:
-        return self._events.settle(self._stream, version, mark=mark, until=until, lock=self._lock)
+    def _settle(self, version: int, mark: int, until: datetime | None, last: str | None = None) -> bool:
+        return self._events.settle(self._stream, version, mark=mark, last=last, until=until, lock=self._lock)
 
     def _stop(self, mark: int, reason: str) -> Advanced:
         """Leave this stream alone for the longest backoff; an upgrade, or new input, may mend it."""

@@ -73,6 +73,8 @@ AGAIN = 1.0
 """Seconds before a judgement that failed for want of a peer is tried again."""
 CLAIM_AGAIN = 2.0
 """Seconds before looking again whether another data plane still holds a namespace."""
+HISTORY = 1.0
+"""Seconds between two looks whether the log was taken back."""
 HEARTBEAT = 5.0
 """Seconds between two signs of life."""
 STALE = 60.0
@@ -244,7 +246,7 @@ class Core:
         return fold
 
     def judge_everything(self, now: float) -> None:
-        """Fold and judge every known stream anew: the log was away, and may have come back without its last second."""
+        """Fold and judge every known stream anew: the log may have come back without its last moment."""
         for stream in self._folds:
             self._ask(stream, now)
         self._folds.clear()
@@ -298,6 +300,8 @@ class Watcher:
         self._gap = threading.Event()
         """The tail was interrupted."""
         self._last_seen = 0.0
+        self._history = ""
+        self._history_at = 0.0
 
     def run(self) -> None:
         """Work until `stop`."""
@@ -329,7 +333,7 @@ class Watcher:
         """Take what came, then judge what is due. A message stays in the backlog until it was taken in whole."""
         backlog.extend(self._received())
         now = time.monotonic()
-        if self._gap.is_set():
+        if self._gap.is_set() or self._taken_back(now):
             self._gap.clear()
             self.core.judge_everything(now)
         while backlog:
@@ -339,6 +343,17 @@ class Watcher:
         for watched, namespace in self.core.calls_for:
             if namespace in self._namespaces:
                 self._watch(watched, namespace)
+
+    def _taken_back(self, now: float) -> bool:
+        """Whether the log is in another history than it was."""
+        if now - self._history_at < HISTORY:
+            return False
+        before, self._history = self._history, self._events.history()
+        self._history_at = now
+        if before in ("", self._history):
+            return False
+        log.warning("Redis was started again, or replaced: judging everything anew")
+        return True
 
     def _received(self) -> Iterator[Message]:
         """Yield what is in the queue; when there is nothing, wait until something comes or is due."""

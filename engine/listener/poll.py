@@ -81,6 +81,8 @@ class DeletionGuard:
 class PollMemory:
     """What this process remembers between polls."""
 
+    history: str = ""
+    """Of the log; in another one, an equal version is no proof of equal events."""
     digests: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Deployment → content digest, and the version at which its stream was found to need nothing for it."""
     missed: set[str] = field(default_factory=set)
@@ -167,6 +169,11 @@ class Poller:
         if engine.state.removing is not None:
             result.outcome = "removing"
             return result
+        history = self.events.history()
+        if history != self.memory.history:
+            self.memory.history = history
+            self.memory.digests.clear()
+            self.memory.gone.clear()
         versions = self.events.versions(ListenerMachine.stream_prefix)
         sight = Sight(engine=engine, keep=keep, versions=versions, result=result)
         try:

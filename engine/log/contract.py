@@ -13,14 +13,15 @@ leaves a *mark* with a number of its own on the stream. A worker reads the mark 
 `settle`, in one atomic step, cleans the stream only if neither events nor marks were added since, and sets the
 stream's one timer. So a stream is at any time dirty, or clean with exactly the timer that its last decision asked for.
 
-When Redis comes back without its last second (`appendfsync everysec` and a crash; a failover to a replica) the log is
-what it was a second earlier, as a whole: every operation is one transaction in the append-only file. Counters, marks,
-timers and locks go back together with the events. What happened in the lost second happens again: a stream that was
-dirty then is dirty again, its acts are idempotent, and polls and watches compare with the log rather than with their
-memory. A worker that lived through it may be *ahead* of the log: append answers with ConcurrencyConflict whose
-`actual` is the smaller one, `settle` answers False, `save_snapshot` ignores it; the worker folds anew. Positions and
-fences that were lost are used again for other events: what identifies an event is its `id`, and what identifies a lock
-is its token.
+When Redis comes back without its last second (`appendfsync everysec` and a crash), or a replica without the newest
+takes the place of its master, the log is what it was a moment earlier, as a whole: every operation is one transaction
+in the append-only file and on its way to replicas. Counters, marks, timers and locks go back together with the events.
+What happened in the lost moment happens again: a stream that was dirty then is dirty again, its acts are idempotent,
+and polls and watches compare with the log rather than with their memory, which they drop when `history` tells them
+that the log was taken back. A worker that lived through it may be *ahead* of the log: append answers with
+ConcurrencyConflict whose `actual` is the smaller one, `settle` answers False, `save_snapshot` ignores it; the worker
+folds anew. Positions, versions and fences that were lost are used again for other events: what identifies an event is
+its `id`, which a fold and `settle` compare, and what identifies a lock is its token.
 """
 
 from __future__ import annotations
@@ -118,6 +119,14 @@ class EventLog(Protocol):
         """Return the position of the last event of the log, 0 when it has none."""
         ...
 
+    def history(self) -> str:
+        """Name the history that the log is in.
+
+        Another name than before says that Redis was started again, or that another server took its place, so that
+        the newest of the log may be gone: whoever remembers what the log knows looks again.
+        """
+        ...
+
     def version(self, stream: str) -> int:
         """Return the version of the last event of `stream`, 0 when it has none."""
         ...
@@ -157,14 +166,15 @@ class EventLog(Protocol):
         version: int,
         *,
         mark: int | None = None,
+        last: str | None = None,
         until: datetime | None = None,
         lock: Lock | None = None,
     ) -> bool:
         """Clean `stream` and set its timer to `until` (None: no timer), atomically, if nothing came in between.
 
-        That is: if the stream is at `version` exactly, and (unless `mark` is None) its mark is still `mark`. Returns
-        whether it was so; False changes nothing, and the caller looks again. Raises LockLost when `lock` is given and
-        no longer held.
+        That is: if the stream is at `version` exactly, (unless `mark` is None) its mark is still `mark`, and (unless
+        `last` is None) its last event has that id. Returns whether it was so; False changes nothing, and the caller
+        looks again. Raises LockLost when `lock` is given and no longer held.
         """
         ...
 

@@ -102,12 +102,16 @@ renew(KEYS[2], KEYS[3], ARGV[1])
 """
 )
 
-# KEYS versions dirty marks due lock; ARGV stream version mark-or-'' until-or-'' lock-or-''
+# KEYS versions dirty marks due lock stream; ARGV stream version mark-or-'' until-or-'' lock-or-'' last-or-''
 # -> clean | changed | lost
 SETTLE = """
 if ARGV[5] ~= '' and redis.call('GET', KEYS[5]) ~= ARGV[5] then return 'lost' end
 if (redis.call('HGET', KEYS[1], ARGV[1]) or '0') ~= ARGV[2] then return 'changed' end
 if ARGV[3] ~= '' and (redis.call('HGET', KEYS[3], ARGV[1]) or '0') ~= ARGV[3] then return 'changed' end
+if ARGV[6] ~= '' then
+    local there = redis.call('XRANGE', KEYS[6], ARGV[2] .. '-0', ARGV[2] .. '-0')[1]
+    if not there or string.match(there[2][2], '^%S+') ~= ARGV[6] then return 'changed' end
+end
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('HDEL', KEYS[3], ARGV[1])
 if ARGV[4] == '' then

@@ -161,6 +161,9 @@ class MemoryLog:
         with self._mutex:
             return self._position
 
+    def history(self) -> str:
+        return "the only one"
+
     def version(self, stream: str) -> int:
         with self._mutex:
             return self._versions.get(stream, 0)
@@ -231,6 +234,7 @@ class MemoryLog:
         version: int,
         *,
         mark: int | None = None,
+        last: str | None = None,
         until: datetime | None = None,
         lock: Lock | None = None,
     ) -> bool:
@@ -238,6 +242,8 @@ class MemoryLog:
             if lock is not None:
                 self.prove(lock)
             if self._versions.get(stream, 0) != version or (mark is not None and self.mark(stream) != mark):
+                return False
+            if last is not None and [record.id for record in self.read(stream, version - 1)] != [last]:
                 return False
             self._dirty.pop(stream, None)
             self._marks.pop(stream, None)

@@ -317,6 +317,9 @@ class RedisLog:
     def head(self) -> int:
         return int(self._call("GET", self._key("position")) or 0)
 
+    def history(self) -> str:
+        return str(self._call("INFO", "replication").get("master_replid", ""))
+
     def version(self, stream: str) -> int:
         return int(self._call("HGET", self._key("versions"), stream) or 0)
 
@@ -365,17 +368,19 @@ class RedisLog:
         version: int,
         *,
         mark: int | None = None,
+        last: str | None = None,
         until: datetime | None = None,
         lock: Lock | None = None,
     ) -> bool:
         answer = self._run(
             "SETTLE",
-            [*self._keys("versions", "dirty", "marks", "due"), self._lock_key(stream)],
+            [*self._keys("versions", "dirty", "marks", "due"), self._lock_key(stream), self._stream_key(stream)],
             stream,
             version,
             "" if mark is None else mark,
             "" if until is None else to_micros(until),
             lock.token if lock else "",
+            last or "",
         )
         if answer == b"lost":
             raise _lost(stream)

@@ -43,6 +43,16 @@ def test_settling_ahead_of_the_last_version_leaves_the_stream_dirty(events: Even
     assert events.dirty() == ["work/a"]
 
 
+def test_settling_after_another_event_than_the_last_leaves_the_stream_dirty(events: EventLog) -> None:
+    """The one that a worker remembers was lost, and another has its version."""
+    events.append("work/a", 0, notes("one"), actor="poll")
+    [last] = events.read("work/a")
+
+    assert not events.settle("work/a", 1, last="another")
+    assert events.dirty() == ["work/a"]
+    assert events.settle("work/a", 1, last=last.id)
+
+
 def test_a_mark_that_came_while_a_worker_looked_survives_settling(events: EventLog) -> None:
     events.append("work/a", 0, notes("one"), actor="poll")
     mark = events.mark("work/a")

@@ -299,6 +299,47 @@ def test_a_stream_that_was_settled_in_the_lost_second_is_dirty_again(server: Red
     assert [record.position for record in events.read_all()] == [1, 2, 3]
 
 
+def test_an_event_that_took_the_place_of_the_one_that_was_decided_on_is_looked_at(server: RedisServer) -> None:
+    """Same version, same mark: when the worker settles, nothing but the id of the last event tells."""
+    crash = LastSecond(server)
+
+    class Unlucky(RedisLog):
+        lost = False
+
+        def settle(self, stream: str, version: int, **named: Any) -> bool:
+            if not self.lost:
+                self.lost = True
+                crash.lose_what_came_since()
+                assert self.append(stream, 1, [Asked(steps=1)], actor="poll") == version
+            return super().settle(stream, version, **named)
+
+    events = Unlucky.from_url(server.url, "mine", timeout=2)
+    events.append("work/a", 0, [Asked(steps=1)], actor="poll")
+    machine = Worker(lambda step, _: crash.remember() if len(machine.steps) == 1 else None)
+
+    advance("work/a", machine, events, ports(MovableClock()), lock_term=60, backoff=Backoff())
+
+    assert [(record.type, record.data.get("number")) for record in events.read("work/a")] == [
+        ("Asked", None),
+        ("Asked", None),
+        ("Stepped", 1),
+        ("Stepped", 2),
+    ]
+    assert events.dirty() == []
+    events.close()
+
+
+def test_the_history_has_another_name_after_a_crash(server: RedisServer, events: RedisLog) -> None:
+    before = events.history()
+    events.append("work/a", 0, notes("one"), actor="poll")
+    assert events.history() == before
+
+    server.kill()
+    server.start()
+
+    assert events.history() not in ("", before)
+
+
 def test_a_tail_yields_the_events_that_took_the_place_of_lost_ones(server: RedisServer, events: RedisLog) -> None:
     crash = LastSecond(server)
     events.append("work/a", 0, notes("kept"), actor="poll")

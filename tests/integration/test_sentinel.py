@@ -135,6 +135,7 @@ def test_what_the_replica_did_not_have_is_gone_as_a_whole(group: RedisGroup, eve
     with events.lock("work/a", term=60) as kept:
         group.replicated()
         then = (events.head(), events.versions(), events.dirty(), events.mark("work/a"))
+        history = events.history()
 
         with group.cut_off():
             events.append("work/a", 2, notes("lost"), actor="worker", lock=kept)
@@ -144,6 +145,7 @@ def test_what_the_replica_did_not_have_is_gone_as_a_whole(group: RedisGroup, eve
                 pass
 
         assert (events.head(), events.versions(), events.dirty(), events.mark("work/a")) == then
+        assert events.history() not in ("", history)
         assert events.settle("work/a", 3) is False
         with pytest.raises(ConcurrencyConflict) as conflict:
             events.append("work/a", 3, notes("x"), actor="worker", lock=kept)

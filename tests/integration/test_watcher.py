@@ -6,19 +6,26 @@ import base64
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine.adapters.cluster import KubernetesCluster
+from engine.listener.config import ListenerConfig
+from engine.listener.events import Paused, Resumed
+from engine.listener.machine import ListenerMachine
 from engine.log.redis import RedisLog
 from engine.operator.state import Life
+from engine.operator.watching import Observation
 from sandbox.redis import RedisServer
 from tests.conftest import ApiServer
+from tests.contract.test_redis_log import LastSecond
 from tests.integration.operator_stack import Operator, at_work, install_crd, lgp_manifest, until
-from workers.watcher import STALE, check
+from workers.watcher import STALE, Appended, Watcher, check
 
 NAME = "hello-0123456789abcdef0123456789abcdef"
 LGP = "apps.langchain.ai/v1alpha1"
@@ -159,6 +166,59 @@ def test_a_redis_that_crashes_and_comes_back_is_survived(api_server: ApiServer, 
         until(lambda: (operator.cluster.get(service) or {})["spec"]["selector"]["app"] == NAME, "its selector is back")
         operator.put(lgp_manifest(namespace, NAME, "r2"))
         until(lambda: operator.available(NAME, 2), "r2 is available")
+
+
+class Forgotten:
+    """A view of a cluster in which a deployment is paused; Redis will know nothing later than the first look at it."""
+
+    machine = ListenerMachine(
+        ListenerConfig(listener_id="l", workspace_id="w", namespaces=("agents",), smith_url="http://smith")
+    )
+
+    def __init__(self, crash: LastSecond) -> None:
+        self._crash: LastSecond | None = crash
+
+    def watches(self) -> tuple[()]:
+        return ()
+
+    def elsewhere(self) -> tuple[()]:
+        return ()
+
+    def more_watches(self, state: Any) -> Iterator[Any]:
+        return iter(())
+
+    def observe(self, stream: str, state: Any) -> Observation:
+        if self._crash is not None:
+            self._crash.remember()
+            self._crash = None
+        return Observation(certain=() if state.paused else (Paused(by="the cluster"),))
+
+    def confirm(self, stream: str, state: Any, suspected: Any) -> None: ...
+
+
+class Nobody:
+    def dispatch(self, stream: str) -> None: ...
+
+
+def test_what_a_redis_forgot_is_told_again_though_nothing_happens() -> None:
+    """It comes back so soon that nobody is refused, and nothing wakes the watcher."""
+    with RedisServer() as server:
+        events, crash = RedisLog.from_url(server.url, "test"), LastSecond(server)
+        nothing: Any = None
+        watcher = Watcher([Forgotten(crash)], [], events, nothing, Nobody())
+        at_work = threading.Thread(target=watcher.run, daemon=True)
+        events.append("deployment/a", 0, [Resumed(by="somebody")], actor="test")
+        watcher._queue.put(Appended("deployment/a"))
+        at_work.start()
+        until(lambda: events.version("deployment/a") == 2, "it is told")
+        time.sleep(1.5)  # whatever the watcher looks at after its own event, it has looked at
+
+        crash.lose_what_came_since()
+
+        until(lambda: events.version("deployment/a") == 2, "it is told again")
+        watcher.stop()
+        at_work.join(10)
+        events.close()
 
 
 def test_the_process_watches_and_ends_when_told(

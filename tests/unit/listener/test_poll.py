@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from engine import engine_events as ee
 from engine.errors import ControlPlaneDenied, ControlPlaneThrottled, ControlPlaneUnavailable
 from engine.listener.poll import Poller, PollMemory
+from engine.log.memory import MemoryLog
 from engine.names import deployment_stream, engine_stream
 from tests.unit.listener.conftest import DEPLOYMENT, LISTENER, WORKSPACE, World, resource
 
@@ -51,6 +53,23 @@ def test_an_unchanged_list_adds_nothing_even_to_a_process_without_memory(world: 
     poller.memory = PollMemory(introduced=True)
     assert poller.poll().changed == []
     assert world.events.head() == head
+
+
+def test_what_a_process_remembers_is_forgotten_with_the_history_of_the_log(
+    world: World, poller: Poller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request for a revision was lost, and another event has its version: the version alone would not tell."""
+    world.control_plane.resources[DEPLOYMENT] = resource()
+    poller.poll()
+    registered, requested = world.events.read(deployment_stream(DEPLOYMENT))
+    taken_back = MemoryLog(world.clock)
+    taken_back.restore([registered, dataclasses.replace(requested, type="Paused", schema_version=1, data={"by": "x"})])
+    poller.events = taken_back
+    monkeypatch.setattr(taken_back, "history", lambda: "another")
+
+    assert poller.poll().changed == [deployment_stream(DEPLOYMENT)]
+    assert [r.type for r in taken_back.read(deployment_stream(DEPLOYMENT))][2:] == ["RevisionRequested"]
+    assert poller.poll().changed == []
 
 
 @pytest.mark.parametrize(
