@@ -4,7 +4,8 @@ Celery and kombu 5.7 reconnect by themselves, but not when a message is being wo
 tries to put that message back into its queue through the very connection that is gone, which fails with an
 AttributeError that nobody expects ("'NoneType' object has no attribute 'hostname'"), and the worker ends. If it came
 further, the acknowledgement of the task, through the same channel, would end it in the same way. (Seen with celery
-5.7.0 and kombu 5.7.0; `tests/integration/test_workers.py` restarts Redis under a task and fails without this.)
+5.7.0 and kombu 5.7.0; `tests/integration/test_workers.py` restarts Redis under a task, and `test_sentinel.py` fails it
+over: both fail without this.)
 
 So the channel of a lost connection puts nothing back, and what is acknowledged through it is acknowledged through its
 successor. Without one, the message is handed out again after the visibility timeout, to somebody who finds nothing to
