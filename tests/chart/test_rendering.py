@@ -583,7 +583,7 @@ def test_the_shared_ingress_is_where_the_agents_are() -> None:
 def test_an_operator_alone_has_nothing_of_a_listener() -> None:
     kinds = {kind for kind, name in rendered(NEEDED, OPERATOR_ALONE) if name == "listener"}
     assert kinds == set()
-    assert files(NEEDED, OPERATOR_ALONE)["NOTES.txt"].count("deploy/langgraph-dataplane-operator") == 2
+    assert files(NEEDED, OPERATOR_ALONE)["NOTES.txt"].count("deploy/langgraph-dataplane-operator") == 3
 
 
 @pytest.mark.parametrize(
