@@ -96,6 +96,7 @@ def test_claims_are_shown_taken_and_released(
         monkeypatch.setenv(variable("lock_seconds"), "2")
         monkeypatch.setenv(variable("kubeconfig"), str(api_server.kubeconfig))
 
+    monkeypatch.setenv("COLUMNS", "200")  # so that no line is folded
     i_am("ours")
     assert "nobody's: the first data plane that writes there claims it" in run("claims")[1]
     assert run("claims", "take", namespace) == (0, f"namespace {namespace} is ours\n")
