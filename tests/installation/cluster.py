@@ -436,14 +436,25 @@ class Installation:
         secrets = own_secrets({**secret, "kind": "Secret"} for secret in held if secret.get("data"))
         return environment(beat["spec"]["template"]["spec"], secrets)
 
+    def _redis(self) -> tuple[str, str]:
+        """Return the URL of its Redis as this machine reaches it, and its prefix there."""
+        told = self.environment()
+        parts = urlsplit(told["AGENTPLANE_REDIS_URL"])
+        return f"redis://{LOOPBACK}:{parts.port}{parts.path}", told["AGENTPLANE_PREFIX"]
+
     @contextmanager
     def log(self) -> Iterator[RedisLog]:
         """Its event log."""
-        told = self.environment()
-        parts = urlsplit(told["AGENTPLANE_REDIS_URL"])
-        log = RedisLog.from_url(f"redis://{LOOPBACK}:{parts.port}{parts.path}", told["AGENTPLANE_PREFIX"])
+        log = RedisLog.from_url(*self._redis())
         yield log
         log.close()
+
+    def agentplane(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command that needs the event log alone, as in one of its pods."""
+        url, prefix = self._redis()
+        environment = {**os.environ, "AGENTPLANE_REDIS_URL": url, "AGENTPLANE_PREFIX": prefix, "COLUMNS": "200"}
+        command = [sys.executable, "-m", "cli.main", *arguments]
+        return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
 
     def wait_until_idle(self, *namespaces: str) -> None:
         """Wait until nothing is left to do, in the log and in these namespaces."""

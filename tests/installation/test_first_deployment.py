@@ -204,3 +204,18 @@ def test_removal_leaves_agent_servers_and_coming_back_does_not_touch_them(
     after = cluster.uids(namespace)
     assert [name for name, uid in objects.items() if after.get(name) != uid] == []
     assert set(running) <= set(cluster.agents(namespace))
+
+
+def test_agent_servers_are_removed_before_the_data_plane(
+    cluster: Cluster, installed: Installation, workspace: Workspace, namespace: str
+) -> None:
+    names = {deployment["name"] for deployment in workspace.deployments()}
+
+    done = installed.agentplane("uninstall", "--delete-agents", "--yes", "--wait", "200")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(names)} Agent Servers gone, nothing is polled" in done.stdout
+    assert cluster.listed(LGPS, namespace) == []
+    waiting(lambda: not cluster.agents(namespace), "the pods of Agent Servers are gone")
+    assert {deployment["name"] for deployment in workspace.deployments()} == names  # the control plane still lists them
+    installed.uninstall()

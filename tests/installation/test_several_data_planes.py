@@ -133,6 +133,7 @@ def test_two_workspaces_share_a_cluster_and_a_redis_and_never_meet(
     assert [name for name in names[1] if name in wrote[0]] == []
     assert [name for name in names[0] if name in wrote[1]] == []
     assert all(plane.workspace.listener in text for plane, text in zip((a, b), wrote, strict=True))
+    assert not any(plane.workspace.key in text for plane in (a, b) for text in wrote)
 
     for plane in (a, b):
         plane.release.uninstall()
