@@ -218,4 +218,3 @@ def test_agent_servers_are_removed_before_the_data_plane(
     assert cluster.listed(LGPS, namespace) == []
     waiting(lambda: not cluster.agents(namespace), "the pods of Agent Servers are gone")
     assert {deployment["name"] for deployment in workspace.deployments()} == names  # the control plane still lists them
-    installed.uninstall()
