@@ -419,9 +419,9 @@ class Installation:
             self.notes = config.get_all(self.name)["info"]["notes"]
 
     def uninstall(self) -> None:
-        """`helm uninstall --wait`."""
+        """`helm uninstall --wait --ignore-not-found`."""
         with self._helm() as config:
-            config.uninstall(self.name, wait="watcher", timeout=HELM_SECONDS)
+            config.uninstall(self.name, wait="watcher", timeout=HELM_SECONDS, ignore_not_found=True)
         until(lambda: not self.pods(), "the pods of the release are gone", PATIENCE)
 
     def manifests(self) -> list[Manifest]:
