@@ -1,4 +1,5 @@
-"""Draws the state machines from their tables into `docs/architecture.md`: `python docs/draw.py`.
+"""Draws the state machines from their tables into `docs/architecture.md`, and the settings into `docs/settings.md`:
+`python docs/draw.py`.
 
 A test calls `drawn()` and compares, so that the pictures cannot say anything else than the code.
 """
@@ -12,8 +13,10 @@ from pathlib import Path
 
 from engine.listener import state as listener
 from engine.operator import state as operator
+from engine.settings import Settings, variable
 
-PAGE = Path(__file__).with_name("architecture.md")
+DOCS = Path(__file__).parent
+PAGES = ("architecture.md", "settings.md")
 
 TABLES: Mapping[str, Mapping[tuple[StrEnum, str], StrEnum]] = {
     "revision": listener.TRANSITIONS,
@@ -33,13 +36,26 @@ def diagram(table: Mapping[tuple[StrEnum, str], StrEnum]) -> str:
     return "\n".join(lines)
 
 
+def settings() -> str:
+    """Return a table of every setting: its variable, its default, what it is."""
+    lines = ["| variable | default | what it is |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = field.get_default()
+        secret = "SecretStr" in str(field.annotation)
+        shown = "" if default in (None, "", ()) or secret else f"`{str(default).lower()}`"
+        lines.append(f"| `{variable(name)}` | {shown} | {(field.description or '').replace('|', chr(92) + '|')} |")
+    return "\n".join(lines)
+
+
 def drawn(page: str) -> str:
     """Return the page with every block drawn anew."""
-    for name, table in TABLES.items():
-        block = f"<!-- drawn: {name} -->\n```mermaid\n{diagram(table)}\n```\n<!-- end -->"
+    blocks = {name: f"```mermaid\n{diagram(table)}\n```" for name, table in TABLES.items()}
+    for name, inner in {**blocks, "settings": settings()}.items():
+        block = f"<!-- drawn: {name} -->\n{inner}\n<!-- end -->"
         page = re.sub(rf"<!-- drawn: {name} -->.*?<!-- end -->", lambda _, b=block: b, page, flags=re.S)
     return page
 
 
 if __name__ == "__main__":
-    PAGE.write_text(drawn(PAGE.read_text()))
+    for name in PAGES:
+        (DOCS / name).write_text(drawn((DOCS / name).read_text()))

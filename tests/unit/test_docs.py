@@ -1,4 +1,4 @@
-"""The pictures in the documentation are the code's tables."""
+"""The pictures and tables in the documentation are the code's."""
 
 from __future__ import annotations
 
@@ -13,4 +13,12 @@ def test_the_state_machines_are_drawn_from_their_tables() -> None:
     drawn = runpy.run_path(str(DOCS / "draw.py"))["drawn"](page)
 
     assert "QUEUED --> AWAITING_DEPLOY: SecretsApplied" in drawn
+    assert page == drawn, "run `python docs/draw.py`"
+
+
+def test_every_setting_is_in_its_table() -> None:
+    page = (DOCS / "settings.md").read_text()
+    drawn = runpy.run_path(str(DOCS / "draw.py"))["drawn"](page)
+
+    assert "| `AGENTPLANE_POLL_SECONDS` | `10.0` | seconds between two polls of the control plane |" in drawn
     assert page == drawn, "run `python docs/draw.py`"
