@@ -9,7 +9,7 @@ from rich.text import Text
 from cli.log import settings as log_settings
 from cli.output import FAILED, age, console, json_line, table
 from engine import bootstrap
-from engine.claims import Claim, ClaimRefused, Claims
+from engine.claims import SHARED, Claim, ClaimRefused, Claims
 
 HEADINGS = ("NAMESPACE", "HOLDER", "RENEWED", "")
 
@@ -61,8 +61,9 @@ def release(namespace: str | None) -> None:
     claims = _claims()
     if namespace is not None:
         _watched(claims, namespace)
+    kept = "is shared: its claim ends when nobody renews it" if claims.holder == SHARED else "was not ours"
     for each in claims.namespaces if namespace is None else (namespace,):
-        told = "is nobody's now" if claims.release(each) else "was not ours"
+        told = "is nobody's now" if claims.release(each) else kept
         console.print(f"namespace {each} {told}")
 
 

@@ -39,6 +39,9 @@ def data_plane(
         yield listener
 
 
+LISTENER = "22222222-2222-4222-8222-222222222222"
+
+
 def run(*arguments: str) -> tuple[int, str]:
     result = CliRunner().invoke(app, arguments)
     return result.exit_code, result.output
@@ -116,3 +119,8 @@ def test_claims_are_shown_taken_and_released(
     code, said = run("claims", "take", namespace)
     assert (code, said) == (0, f"namespace {namespace} is ours now; it was held by 'ours/operator'\n")
     assert run("claims", "release") == (0, f"namespace {namespace} is nobody's now\n")
+
+    monkeypatch.setenv(variable("share_namespaces"), "true")
+    monkeypatch.setenv(variable("listener_id"), LISTENER)
+    said = f"namespace {namespace} is shared: its claim ends when nobody renews it\n"
+    assert run("claims", "release") == (0, said)
