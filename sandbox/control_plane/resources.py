@@ -33,8 +33,9 @@ def _one_of(statuses: frozenset[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
-Cores = Annotated[float, Field(ge=0.1, le=8), AfterValidator(_one_decimal)]
-CoresLimit = Annotated[float, Field(ge=0.1, le=16), AfterValidator(_one_decimal)]
+Cores = Annotated[float, Field(ge=0.1), AfterValidator(_one_decimal)]
+"""The public document allows 8 cores, and 16 as a limit. Those are the hosted service's own nodes: a data plane runs on
+nodes of its owner, where the cluster alone decides what is too much."""
 
 
 class Form(BaseModel):
@@ -117,13 +118,13 @@ class ResourceSpec(Form):
     min_scale: int | None = None
     max_scale: int | None = None
     cpu: Cores | None = None
-    cpu_limit: CoresLimit | None = None
+    cpu_limit: Cores | None = None
     memory_mb: int | None = None
     memory_limit_mb: int | None = None
     queue_min_scale: int | None = None
     queue_max_scale: int | None = None
     queue_cpu: Cores | None = None
-    queue_cpu_limit: CoresLimit | None = None
+    queue_cpu_limit: Cores | None = None
     queue_memory_mb: int | None = None
     queue_memory_limit_mb: int | None = None
     orchestrator_cpu: float | None = None
@@ -137,7 +138,7 @@ class ResourceSpec(Form):
     executor_memory_mb: int | None = None
     executor_memory_limit_mb: int | None = None
     redis_cpu: Cores | None = None
-    redis_cpu_limit: CoresLimit | None = None
+    redis_cpu_limit: Cores | None = None
     redis_memory_mb: int | None = None
     redis_memory_limit_mb: int | None = None
     labels: dict[str, str] | None = None

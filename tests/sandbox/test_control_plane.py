@@ -190,6 +190,12 @@ def test_resource_spec_keeps_kubernetes_names_and_rounds_cores(http: httpx.Clien
     assert stored == {**spec, "cpu": 0.2, "queue_cpu_limit": 16.0}
 
 
+def test_cores_have_no_upper_bound_on_nodes_of_ones_own(http: httpx.Client) -> None:
+    spec = {"cpu": 96.0, "cpu_limit": 192.0, "queue_cpu": 48.0, "queue_cpu_limit": 64.0, "redis_cpu": 32.0}
+
+    assert create(http, source_config={"resource_spec": spec})["source_config"]["resource_spec"] == spec
+
+
 def test_names_are_unique_in_a_workspace_until_the_holder_is_gone(http: httpx.Client) -> None:
     first = create(http)
     taken = http.post("/v2/deployments", json=body())
