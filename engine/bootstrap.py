@@ -386,6 +386,8 @@ def operator_config(settings: Settings) -> OperatorConfig:
         ),
         keda_enabled=settings.keda_enabled,
         cluster_domain=settings.cluster_domain,
+        revision_history_limit=settings.revision_history_limit,
+        redis_key_prefix=settings.agent_redis_key_prefix,
     )
 
 

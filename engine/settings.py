@@ -241,6 +241,14 @@ class Settings(BaseSettings):
     template_redis: Path | None = Field(None, description="YAML file with the base of Redis Deployments")
     keda_enabled: bool = Field(False, description="autoscale with KEDA, which must be installed in the cluster")
     cluster_domain: str = Field("cluster.local", description="DNS domain of the cluster")
+    revision_history_limit: Annotated[int, Field(ge=0, le=1000)] = Field(
+        3, description="empty ReplicaSets that a Deployment keeps, where its template has no revisionHistoryLimit"
+    )
+    agent_redis_key_prefix: bool = Field(
+        True,
+        description="give every Agent Server with a Redis of its own (REDIS_URI_CUSTOM) a REDIS_KEY_PREFIX, unless the "
+        "deployment has one",
+    )
 
     # --- Kubernetes
 

@@ -79,6 +79,10 @@ class OperatorConfig(_Frozen):
     """CPU request of a database whose LGP names none; the limit is twice that."""
     database_memory_mb: int = Field(default=2048, ge=1)
     """Memory request in MiB of a database whose LGP names none; the limit is twice that."""
+    revision_history_limit: int | None = Field(default=None, ge=0)
+    """Empty ReplicaSets that a Deployment keeps, where its template does not say; None: as many as Kubernetes does."""
+    redis_key_prefix: bool = False
+    """Whether an Agent Server that brings a Redis of its own gets a prefix of its own for its keys there."""
 
     @model_validator(mode="after")
     def _one_route(self) -> Self:

@@ -66,7 +66,6 @@ metadata:
   namespace: ${namespace}
 spec:
   replicas: ${replicas}
-  revisionHistoryLimit: 10
   selector:
     matchLabels: {app: "${name}"}
   template:

@@ -155,7 +155,7 @@ def test_pods_under_another_prefix_than_their_route_are_replaced() -> None:
 def test_other_templates_of_the_configuration_end_it() -> None:
     adopted = kept(lgp(), redacted(), server())
     beside = redacted().model_copy(update={"adopted": adopted})
-    changed = CONFIG.templates.deployment.replace("revisionHistoryLimit: 10", "revisionHistoryLimit: 2")
+    changed = CONFIG.templates.deployment.replace("  selector:", "  revisionHistoryLimit: 2\n  selector:")
     more = changed.replace("enableServiceLinks: false", "enableServiceLinks: false\n      hostNetwork: false")
 
     assert key(server()) in of(beside, CONFIG).held

@@ -138,7 +138,9 @@ SPECS: dict[str, dict[str, Any]] = {
 }
 GATEWAY = Gateway(enabled=True, name="public", namespace="edge", hostname="agents.example.com:443", base_path="/x")
 CONFIGS = {
-    "ingress": OperatorConfig(ingress=SharedIngress(hostname="agents.example.com")),
+    "ingress": OperatorConfig(
+        ingress=SharedIngress(hostname="agents.example.com"), revision_history_limit=3, redis_key_prefix=True
+    ),
     "gateway": OperatorConfig(ingress=SharedIngress(enabled=False), gateway=GATEWAY, keda_enabled=True),
     "istio": OperatorConfig(ingress=SharedIngress(enabled=False), istio_gateway=GATEWAY, keda_enabled=True),
 }

@@ -10,6 +10,9 @@ are hexadecimal.
 `POSTGRES_URI_CUSTOM` (or `REDIS_URI_CUSTOM`) in the LGP, as a value or by reference, means: no database (or Redis) is
 made, and the URIs point there. Without it, and with `enabled: false`, an LGP's own `POSTGRES_URI` stays as it is. An
 empty value counts as unset.
+
+Several Agent Servers may share one such Redis. They tell their keys apart by `REDIS_KEY_PREFIX`, which the platform
+sets unless the template or the LGP does, be it to nothing.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ POSTGRES_PORT = 5432
 PASSWORD = "POSTGRES_PASSWORD"
 """Key in the Secret, and variable in the containers."""
 REDIS_PORT = 6379
+KEY_PREFIX = "REDIS_KEY_PREFIX"
+"""Variable that goes before every key and channel of an Agent Server in Redis."""
 JOBS_PER_WORKER = 10
 """Runs that one process works at, where nobody says otherwise."""
 
@@ -85,7 +90,7 @@ def environment(
         {"name": "PORT", "value": str(port)},
         *_jobs(given, jobs),
         *([{"name": "MOUNT_PREFIX", "value": mount_prefix}] if mount_prefix else []),
-        *_redis(lgp, config),
+        *_redis(lgp, config, given),
         *_postgres(lgp, config),
     ]
     # References look back: `$(POSTGRES_URI_CUSTOM)` is among the given ones, so the platform's come last.
@@ -94,19 +99,29 @@ def environment(
 
 def _jobs(given: Sequence[Json], jobs: int | None) -> list[Json]:
     if jobs is None:
-        if any(entry.get("name") == "N_JOBS_PER_WORKER" for entry in given):
+        if _names(given, "N_JOBS_PER_WORKER"):
             return []
         jobs = JOBS_PER_WORKER
     return [{"name": "N_JOBS_PER_WORKER", "value": str(jobs)}]
 
 
-def _redis(lgp: Lgp, config: OperatorConfig) -> list[Json]:
+def _redis(lgp: Lgp, config: OperatorConfig, given: Sequence[Json]) -> list[Json]:
     if _set(lgp, "REDIS_URI_CUSTOM"):
-        return [{"name": "REDIS_URI", "value": "$(REDIS_URI_CUSTOM)"}]
+        prefix = [] if not config.redis_key_prefix or _names(given, KEY_PREFIX) else [_key_prefix(lgp)]
+        return [{"name": "REDIS_URI", "value": "$(REDIS_URI_CUSTOM)"}, *prefix]
     if not makes_redis(lgp):
         return []
     host = service_host(object_names(lgp, config).redis, lgp, config)
     return [{"name": "REDIS_URI", "value": f"redis://{host}:{REDIS_PORT}"}]
+
+
+def _key_prefix(lgp: Lgp) -> Json:
+    """Return the variable by which keys of `lgp` differ from those of every other LGP of the cluster, for its life."""
+    return {"name": KEY_PREFIX, "value": f"{lgp.namespace}:{lgp.name}:"}
+
+
+def _names(entries: Sequence[Json], variable: str) -> bool:
+    return any(entry.get("name") == variable for entry in entries)
 
 
 def _postgres(lgp: Lgp, config: OperatorConfig) -> list[Json]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from engine import names
+from engine.operator.config import OperatorConfig
 from engine.operator.lgp import Lgp, Resources
 from engine.operator.manifests import canonical
 from engine.operator.manifests.naming import label_value
@@ -85,6 +86,12 @@ def workload(
     _placement(lgp, template["spec"])
     _last_words(template["spec"])
     canonical.pod_spec(template["spec"])
+
+
+def history(config: OperatorConfig, deployment: Manifest) -> None:
+    """Limit how many empty ReplicaSets a Deployment keeps, in place. A template's own limit stands."""
+    if config.revision_history_limit is not None:
+        deployment["spec"].setdefault("revisionHistoryLimit", config.revision_history_limit)
 
 
 def resources(base: dict[str, Json] | None, asked: Resources) -> dict[str, Json] | None:

@@ -111,6 +111,7 @@ def _deployment(lgp: Lgp, config: OperatorConfig, role: Role, *, selected_by: tu
     elif role.replicas is not None:
         manifest["spec"]["replicas"] = role.replicas
     manifest["spec"].setdefault("strategy", deepcopy(ROLLING_UPDATE))
+    overlay.history(config, manifest)
     _container(lgp, config, role, main_container(manifest))
     _pod(lgp, manifest)
     adopted.keep_selector(lgp, manifest, role.name)

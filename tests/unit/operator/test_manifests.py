@@ -9,7 +9,7 @@ import pytest
 
 from engine.errors import InvalidResource
 from engine.operator import lgp as lgps
-from engine.operator import manifests
+from engine.operator import manifests, templates
 from engine.operator.config import Gateway, OperatorConfig, SharedIngress, Templates
 from engine.operator.lgp import Lgp
 from engine.ports import Manifest, ObjectKey
@@ -228,6 +228,43 @@ def test_a_redis_of_its_own_means_none_is_made() -> None:
     assert env(made(one)["Deployment/"])["REDIS_URI"] == "$(REDIS_URI_CUSTOM)"
 
 
+def own_redis(*more: dict[str, Any], name: str = NAME) -> Lgp:
+    return lgp({"env": [{"name": "REDIS_URI_CUSTOM", "value": "redis://shared"}, *more]}, name)
+
+
+PREFIXED = CONFIG.model_copy(update={"redis_key_prefix": True})
+
+
+def test_agent_servers_on_one_redis_of_their_own_tell_their_keys_apart() -> None:
+    other = "bye-0123456789abcdef0123456789abcdef"
+    for deployment in ("Deployment/", "Deployment/-queue"):
+        assert env(made(own_redis(), PREFIXED)[deployment])["REDIS_KEY_PREFIX"] == f"team:{NAME}:"
+        assert env(made(own_redis(name=other), PREFIXED)[deployment])["REDIS_KEY_PREFIX"] == f"team:{other}:"
+
+
+@pytest.mark.parametrize("prefix", [{"value": "mine"}, {"value": ""}, {"valueFrom": {"secretKeyRef": {"name": "s"}}}])
+def test_a_key_prefix_of_the_deployment_stands_be_it_empty(prefix: dict[str, Any]) -> None:
+    mine = {"name": "REDIS_KEY_PREFIX", **prefix}
+    variables = container(made(own_redis(mine), PREFIXED)["Deployment/"])["env"]
+    assert [one for one in variables if one["name"] == "REDIS_KEY_PREFIX"] == [
+        {name: value for name, value in mine.items() if value}
+    ]
+
+
+def test_a_key_prefix_of_the_template_stands() -> None:
+    template = templates.DEPLOYMENT.replace(
+        "image: ${image}", "image: ${image}\n          env: [{name: REDIS_KEY_PREFIX, value: ours}]"
+    )
+    config = PREFIXED.model_copy(update={"templates": Templates(deployment=template)})
+    assert env(made(own_redis(), config)["Deployment/"])["REDIS_KEY_PREFIX"] == "ours"
+
+
+def test_who_has_a_redis_alone_needs_no_key_prefix() -> None:
+    alone = lgp(redis={"enabled": True})
+    assert "REDIS_KEY_PREFIX" not in env(made(alone, PREFIXED)["Deployment/"])
+    assert "REDIS_KEY_PREFIX" not in env(made(own_redis(), CONFIG)["Deployment/"]), "and it can be switched off"
+
+
 def test_an_empty_custom_uri_counts_as_unset() -> None:
     one = lgp({"env": [{"name": "REDIS_URI_CUSTOM", "value": ""}]}, redis={"enabled": True})
     assert "Deployment/-redis" in made(one)
@@ -409,6 +446,20 @@ def test_a_users_template_wins_in_what_the_lgp_does_not_say() -> None:
     path = manifests.ingress_path(one, config)
     assert path is not None
     assert path.port == 80
+
+
+def test_few_empty_replica_sets_are_kept_unless_a_template_says_how_many() -> None:
+    config = OperatorConfig(
+        revision_history_limit=3,
+        templates=Templates(redis=templates.REDIS.replace("replicas: 1", "replicas: 1\n  revisionHistoryLimit: 7")),
+    )
+    deployments = {key: it for key, it in made(lgp(redis={"enabled": True}), config).items() if "Deployment" in key}
+    assert {key: it["spec"]["revisionHistoryLimit"] for key, it in deployments.items()} == {
+        "Deployment/": 3,
+        "Deployment/-queue": 3,
+        "Deployment/-redis": 7,
+    }
+    assert "revisionHistoryLimit" not in made(lgp())["Deployment/"]["spec"], "as before, where no limit was recorded"
 
 
 def test_manifests_do_not_share_parts_with_the_lgp() -> None:

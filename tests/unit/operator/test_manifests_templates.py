@@ -53,7 +53,7 @@ def test_variables(text: str, expected: Any) -> None:
 
 @pytest.mark.parametrize(("text", "expected"), [("${replicas}", 3), ('"${replicas}"', "3"), ("a=${replicas}", "a=3")])
 def test_a_plain_variable_keeps_its_type(text: str, expected: Any) -> None:
-    template = templates.DEPLOYMENT.replace("revisionHistoryLimit: 10", f"extra: {text}")
+    template = templates.DEPLOYMENT.replace("replicas: ${replicas}", f"extra: {text}")
     values = {"name": "n", "namespace": "ns", "replicas": 3, "image": "i"}
     assert templates.fill("deployment", template, values)["spec"]["extra"] == expected
 
@@ -78,7 +78,7 @@ def test_an_unknown_variable_is_named_with_its_template() -> None:
         ("[]", "must be one Kubernetes object"),
         ("{apiVersion: v1, kind: Pod}", "must be apps/v1 Deployment, it is v1 Pod"),
         ("{apiVersion: apps/v1, kind: Deployment}", r"spec\.selector\.matchLabels is missing"),
-        (templates.DEPLOYMENT.replace("revisionHistoryLimit: 10", "extra: !!binary aGk="), "no JSON value"),
+        (templates.DEPLOYMENT.replace("replicas: ${replicas}", "extra: !!binary aGk="), "no JSON value"),
     ],
 )
 def test_templates_that_do_not_fit_are_refused_at_start(template: str, problem: str) -> None:
