@@ -27,7 +27,7 @@ from typing import Any
 import orjson
 
 from sandbox.kubernetes import apply as ownership
-from sandbox.kubernetes import crds, defaults, patches, schema, status, validation
+from sandbox.kubernetes import crds, defaults, patches, rules, schema, status, validation
 from sandbox.kubernetes.addresses import assign_addresses
 from sandbox.kubernetes.kinds import Kind, Kinds
 from sandbox.kubernetes.selectors import field_selector, label_selector
@@ -148,7 +148,7 @@ class Registry:
         if not applied:
             zero = {"metadata": {}} if kind.custom else _ZERO
             self._own(kind, zero, obj, request, "")
-        self._finish(kind, None, obj)
+        self._finish(kind, None, obj, request)
         if self.store.get(kind.resource, metadata.get("namespace", ""), metadata["name"]) is not None:
             raise status.already_exists(kind.group, kind.plural, metadata["name"])
         if request.dry_run:
@@ -208,7 +208,7 @@ class Registry:
         self._default(kind, obj)
         if not applied:
             self._own(kind, before, obj, request, subresource)
-        self._finish(kind, before, obj)
+        self._finish(kind, before, obj, request, subresource)
         if subresource != "status" and _generation_changed(kind, before, obj):
             obj["metadata"]["generation"] = before["metadata"].get("generation", 0) + 1
         if obj == before:
@@ -216,7 +216,6 @@ class Registry:
         if request.dry_run:
             return obj
         if _may_go(obj["metadata"]):
-            self._check_rules(kind, before, obj)
             return self._remove(kind, old, obj)
         updated = self.store.update(kind.resource, obj)
         self._definition_changed(kind, updated)
@@ -437,31 +436,46 @@ class Registry:
         hidden = "f:status" if kind.status and not subresource else ""
         ownership.record_update(kind.schema, before, obj, who, now(), hidden)
 
-    def _finish(self, kind: Kind, before: Object | None, obj: Object) -> None:
+    def _finish(self, kind: Kind, before: Object | None, obj: Object, request: Request, subresource: str = "") -> None:
         """Assign what only the server assigns, then validate. Raises ApiError 422."""
         if kind.resource == "services":
             assign_addresses(self.store.list("services"), obj)
+        causes: list[Cause] = []
+        if kind.custom:
+            self._check_custom(kind, before, obj, request, subresource, causes)
+        else:
+            self._check_built_in(kind, before, obj, causes)
+        if causes:
+            raise status.invalid(kind.group, kind.kind, obj["metadata"]["name"], causes)
         if kind.resource == crds.RESOURCE:
-            self._check_rules(kind, before, obj)
             if before is None:
                 obj["metadata"].setdefault("finalizers", []).append(crds.CLEANUP)
             obj["status"] = crds.established(obj, now())
-        else:
-            self._check_rules(kind, before, obj)
 
-    def _check_rules(self, kind: Kind, before: Object | None, obj: Object) -> None:
-        causes: list[Cause] = []
+    def _check_custom(
+        self, kind: Kind, before: Object | None, obj: Object, request: Request, subresource: str, causes: list[Cause]
+    ) -> None:
+        """The schema, of a status update for the status only, and the rules, always for the whole object."""
+        earlier = rules.NO_BEFORE if before is None else before
+        if subresource != "status":
+            schema.validate(kind.schema, obj, "", causes, earlier)
+        elif "status" in obj and "status" in kind.schema.properties:
+            was = rules.NO_BEFORE if before is None else before.get("status", rules.NO_BEFORE)
+            schema.validate(kind.schema.properties["status"], obj["status"], "status", causes, was)
+        validation.check_metadata(kind.resource, obj["metadata"], causes, custom=True)
+        rules.check_rules(kind.schema, obj, before, causes, request.warnings)
+
+    def _check_built_in(self, kind: Kind, before: Object | None, obj: Object, causes: list[Cause]) -> None:
         schema.validate(kind.schema, obj, "", causes)
-        validation.check_metadata(kind.resource, obj["metadata"], causes, kind.custom)
-        if not kind.custom and not any(reason == "FieldValueTypeInvalid" for reason, _, _ in causes):
-            known = {cause[2] for cause in causes}
-            found: list[Cause] = []
-            validation.check_built_in(kind.resource, obj, found)
-            if before is not None and "deletionTimestamp" not in before["metadata"]:
-                validation.check_change(kind.resource, before, obj, found)
-            causes += [cause for cause in found if cause[2] not in known]
-        if causes:
-            raise status.invalid(kind.group, kind.kind, obj["metadata"]["name"], causes)
+        validation.check_metadata(kind.resource, obj["metadata"], causes)
+        if any(reason == "FieldValueTypeInvalid" for reason, _, _ in causes):
+            return
+        known = {cause[2] for cause in causes}
+        found: list[Cause] = []
+        validation.check_built_in(kind.resource, obj, found)
+        if before is not None and "deletionTimestamp" not in before["metadata"]:
+            validation.check_change(kind.resource, before, obj, found)
+        causes += [cause for cause in found if cause[2] not in known]
 
     def _definition_changed(self, kind: Kind, stored: Stored) -> None:
         if kind.resource == crds.RESOURCE:

@@ -2,8 +2,8 @@
 
 Built-in kinds are compiled from the typed models of the kubernetes client with the tables in `kinds`; custom
 resources from the OpenAPI schema of their CRD. Everything that needs structure walks a compiled `Schema`: pruning,
-defaulting and validation (here), field ownership (`apply`), strategic merge (`patches`), the published OpenAPI.
-`x-kubernetes-validations` (CEL) is not evaluated.
+defaulting and validation (here), CEL rules (`rules`), field ownership (`apply`), strategic merge (`patches`), the
+published OpenAPI.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 import orjson
 
+from sandbox.kubernetes.rules import NO_BEFORE, Rule, counterpart
 from sandbox.kubernetes.status import Cause, required, show, unsupported, wrong
 
 QUANTITY = "quantity"
@@ -66,6 +67,10 @@ class Schema:
     """The OpenAPI keywords this came from, to publish again."""
     has_defaults: bool = True
     """Whether anything below has a default; lets `fill` skip whole subtrees."""
+    rules: tuple[Rule, ...] = ()
+    """CEL rules of this node's value."""
+    has_rules: bool = False
+    """Whether there are rules here or below."""
 
     def child(self, name: str) -> Schema | None:
         """The schema of a field or map value; None when nothing is declared for it."""
@@ -194,6 +199,25 @@ def _unique(wanted: bool) -> Check:
     return check
 
 
+def _too_long(limit: int) -> Check:
+    words = f"Too long: may not be more than {limit} bytes"
+    return lambda value, path: (
+        ("FieldValueTooLong", words, path) if isinstance(value, str) and len(value) > limit else None
+    )
+
+
+def _too_many(applies: type) -> Callable[[int], Check]:
+    def compile_check(limit: int) -> Check:
+        def check(value: Any, path: str) -> Cause | None:
+            if not isinstance(value, applies) or len(value) <= limit:
+                return None
+            return ("FieldValueTooMany", f"Too many: {len(value)}: must have at most {limit} items", path)
+
+        return check
+
+    return compile_check
+
+
 _NUMBER = (int, float)
 _KEYWORDS: dict[str, Callable[[Any], Check | None]] = {
     "format": format_check,
@@ -203,11 +227,11 @@ _KEYWORDS: dict[str, Callable[[Any], Check | None]] = {
     "minimum": _limit(_NUMBER, lambda v, low: v < low, "should be greater than or equal to {}"),
     "maximum": _limit(_NUMBER, lambda v, high: v > high, "should be less than or equal to {}"),
     "minLength": _limit(str, lambda v, low: len(v) < low, "should be at least {} chars long"),
-    "maxLength": _limit(str, lambda v, high: len(v) > high, "should be at most {} chars long"),
+    "maxLength": _too_long,
     "minItems": _limit(list, lambda v, low: len(v) < low, "should have at least {} items"),
-    "maxItems": _limit(list, lambda v, high: len(v) > high, "should have at most {} items"),
+    "maxItems": _too_many(list),
     "minProperties": _limit(dict, lambda v, low: len(v) < low, "should have at least {} properties"),
-    "maxProperties": _limit(dict, lambda v, high: len(v) > high, "should have at most {} properties"),
+    "maxProperties": _too_many(dict),
     "multipleOf": _limit(_NUMBER, lambda v, unit: v % unit != 0, "should be a multiple of {}"),
 }
 
@@ -253,6 +277,8 @@ def compile_openapi(spec: dict[str, Any], metadata: Schema | None = None) -> Sch
     schema.checks = tuple(checks)
     below = [*schema.properties.values(), *filter(None, (schema.values, schema.items))]
     schema.has_defaults = schema.default is not NOTHING or any(child.has_defaults for child in below)
+    schema.rules = tuple(Rule.read(spec, rule) for rule in spec.get("x-kubernetes-validations") or ())
+    schema.has_rules = bool(schema.rules) or any(child.has_rules for child in below)
     return schema
 
 
@@ -350,8 +376,18 @@ def drop_empty(schema: Schema, value: Any) -> None:
             drop_empty(schema.items, item)
 
 
-def validate(schema: Schema, value: Any, path: str, causes: list[Cause]) -> None:
-    """Add a cause for every violation of types, required fields, keywords and list keys."""
+def validate(schema: Schema, value: Any, path: str, causes: list[Cause], before: Any = NO_BEFORE) -> None:
+    """Add a cause for every violation of types, required fields, keywords and list keys.
+
+    `before` is the value that a write replaces: what was invalid and stays as it is gives no cause ("ratcheting").
+    """
+    known = len(causes)
+    _validate(schema, value, path, causes, before)
+    if before is not NO_BEFORE and len(causes) > known and value == before:
+        del causes[known:]
+
+
+def _validate(schema: Schema, value: Any, path: str, causes: list[Cause], before: Any) -> None:
     if value is None:
         if not schema.nullable and schema.type and not schema.built_in:
             causes.append(_type_cause(schema, value, path))
@@ -378,10 +414,11 @@ def validate(schema: Schema, value: Any, path: str, causes: list[Cause]) -> None
                 continue
             if not below.checks and type(item) is _EXACT.get(below.type):
                 continue  # most fields are scalars of the right type with nothing else to check
-            validate(below, item, f"{path}.{key}" if path else key, causes)
+            earlier = before.get(key, NO_BEFORE) if isinstance(before, dict) else NO_BEFORE
+            validate(below, item, f"{path}.{key}" if path else key, causes, earlier)
     elif isinstance(value, list) and schema.items is not None:
         for index, item in enumerate(value):
-            validate(schema.items, item, f"{path}[{index}]", causes)
+            validate(schema.items, item, f"{path}[{index}]", causes, counterpart(schema, item, before))
         if schema.keys or schema.is_set:
             _unique_items(schema, value, path, causes)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from sandbox.kubernetes.defaults import canonical_quantity
+from sandbox.kubernetes.rules import check_specs
 from sandbox.kubernetes.schema import QUANTITY, Schema
 from sandbox.kubernetes.selectors import object_selector
 from sandbox.kubernetes.status import Cause, disallowed, duplicate, required, unsupported, wrong
@@ -369,18 +370,23 @@ def _definition(definition: Object) -> Iterator[Cause]:
         yield wrong("spec.names.kind", names.get("kind", ""), _LABEL_1035)
 
 
-def _structural(spec: Object, path: str) -> Iterator[Cause]:
-    """Every field has a type, every array its items: what makes a schema structural."""
+def _structural(spec: Object, path: str, lost: str = "") -> Iterator[Cause]:
+    """Every field has a type, every array its items: what makes a schema structural. Rules must compile.
+
+    `lost` is the path of the list above whose items have no counterpart before a write.
+    """
+    yield from check_specs(spec, path, lost)
     free = spec.get("x-kubernetes-int-or-string") or spec.get("x-kubernetes-preserve-unknown-fields")
     if not spec.get("type") and not free:
         yield required(f"{path}.type", "must not be empty for specified object fields")
     if spec.get("type") == "array" and not isinstance(spec.get("items"), dict):
         yield required(f"{path}.items", "must be specified")
     for name, below in (spec.get("properties") or {}).items():
-        yield from _structural(below, f"{path}.properties[{name}]")
+        yield from _structural(below, f"{path}.properties[{name}]", lost)
     for name in ("items", "additionalProperties"):
         if isinstance(spec.get(name), dict):
-            yield from _structural(spec[name], f"{path}.{name}")
+            forgets = name == "items" and spec.get("x-kubernetes-list-type") != "map"
+            yield from _structural(spec[name], f"{path}.{name}", lost or (path if forgets else ""))
 
 
 _RULES: dict[str, Callable[[Object], Iterator[Cause]]] = {

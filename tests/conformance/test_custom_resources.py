@@ -243,3 +243,13 @@ def test_the_definition_itself_is_discovered(api: Api, widgets: Object) -> None:
     assert found["names"]["shortNames"] == spec["names"]["shortNames"]
     groups = {group["name"] for group in succeeded(api.http.get("/apis"))["groups"]}
     assert "example.dev" in groups
+
+
+def test_the_wording_of_limits(api: Api, widgets: Object) -> None:
+    spec = {"size": 1, "code": "abcdef", "tags": ["a", "b", "c"]}
+    status = refused(api.send("POST", "widgets", body=widget("a", spec)), 422, "Invalid")
+    found = {cause["field"]: (cause["reason"], cause["message"]) for cause in status["details"]["causes"]}
+    assert found == {
+        "spec.code": ("FieldValueTooLong", "Too long: may not be more than 5 bytes"),
+        "spec.tags": ("FieldValueTooMany", "Too many: 3: must have at most 2 items"),
+    }
