@@ -106,7 +106,7 @@ class Plane:
     # --- running
 
     def start(self) -> None:
-        self.listener.record_configuration()
+        self.listener.configurations.record()
         self._start(self._poll)
         self._start(self._sweep)
         self._watch(self.watcher)

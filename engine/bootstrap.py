@@ -1,12 +1,8 @@
 """Wiring: from settings to an engine that can work. Nobody else knows which adapter is behind which port.
 
-    engine = bootstrap.build(Settings.load(), dispatcher)     # opens no connection yet
-    engine.record_configuration()                             # once per process, before it works
-    engine.advance("deployment/…")                            # as often as anybody asks
-
-Configuration is an event: `record_configuration` appends ConfigurationRecorded to the data plane's own stream when a
-half's configuration is not the one recorded last, marks every stream of that half dirty, and appends
-ConfigurationSpread. A crash in between leaves the second event out, and whoever starts next makes it good.
+engine = bootstrap.build(Settings.load(), dispatcher)     # opens no connection yet
+engine.configurations.record("listener")                  # once per worker, before it works
+engine.advance("deployment/…")                            # as often as anybody asks
 """
 
 from __future__ import annotations
@@ -29,19 +25,14 @@ from engine.adapters.control_plane import HttpControlPlane
 from engine.adapters.digest import keyed_digest
 from engine.adapters.health import HttpHealth
 from engine.claims import SHARED, Claims
+from engine.configuration import Configurations
 from engine.engine_events import (
-    ENGINE_EVENTS,
-    ConfigurationRecorded,
-    ConfigurationSpread,
-    EngineState,
     NamespaceClaimed,
     NamespaceLeft,
     NamespaceRefused,
-    evolve,
 )
-from engine.errors import AgentplaneError, ClusterError, ConcurrencyConflict, LockLost
+from engine.errors import AgentplaneError, ClusterError, LockLost
 from engine.event import Event
-from engine.folding import digest
 from engine.listener.config import ListenerConfig
 from engine.listener.machine import ListenerMachine
 from engine.listener.poll import DeletionGuard, Poller, PollResult
@@ -52,6 +43,7 @@ from engine.machine import Machine
 from engine.names import engine_stream
 from engine.operator.config import Gateway, OperatorConfig, SharedIngress, Templates
 from engine.operator.machine import OperatorMachine
+from engine.own_stream import OwnStream
 from engine.ports import Cluster, ControlPlane, Dispatcher, HealthProbe, Ports
 from engine.retry import Backoff
 from engine.settings import Settings
@@ -59,8 +51,6 @@ from engine.settings import Settings
 log = structlog.get_logger(__name__)
 
 PROGRAM_VERSION = version("agentplane")
-
-ACTOR = "engine"
 
 
 class UnknownStream(AgentplaneError):
@@ -134,12 +124,19 @@ class Engine:
             lock_term=self.settings.lock_seconds,
             backoff=self.backoff,
             stopping=self.stopping.is_set,
+            outdated=lambda: self.configurations.outdated(machine.name),
         )
         telemetry.ADVANCES.labels(machine.name, advanced.outcome).inc()
         return advanced
 
     def poll(self) -> PollResult:
-        """Poll the control plane once. Raises UnknownStream where the listener does not run, LogUnavailable."""
+        """Poll the control plane once. Raises UnknownStream where the listener does not run, LogUnavailable.
+
+        A listener that is outdated leaves it to one with the configuration in force.
+        """
+        if self.configurations.outdated(ListenerMachine.name):
+            telemetry.POLLS.labels("outdated").inc()
+            return PollResult(outcome="outdated")
         seconds: list[float] = []
         with telemetry.bound(listener=self.settings.stream_name), telemetry.timed(seconds.append):
             result = self.poller.poll()
@@ -151,6 +148,16 @@ class Engine:
     @property
     def own_stream(self) -> str:
         return engine_stream(self.settings.stream_name)
+
+    @cached_property
+    def own(self) -> OwnStream:
+        """The stream of this data plane itself."""
+        return OwnStream(self.events, self.own_stream)
+
+    @cached_property
+    def configurations(self) -> Configurations:
+        """Which configurations are in force, and which are ours."""
+        return Configurations(self.events, self.own, self.machines)
 
     @cached_property
     def poller(self) -> Poller:
@@ -169,28 +176,6 @@ class Engine:
             lock_term=self.settings.lock_seconds,
         )
 
-    # --- configuration
-
-    def record_configuration(self) -> list[str]:
-        """Record each half's configuration where it changed; return the halves whose streams were marked dirty.
-
-        Two processes may do this at once: marking twice costs one look at each stream.
-        """
-        return [machine.name for machine in self.machines.values() if self._record(machine)]
-
-    def _record(self, machine: Machine[Any]) -> bool:
-        config = machine.config.model_dump(mode="json")
-        wanted = digest(config)
-        if self._own_state()[0].config_digests.get(machine.name) != wanted:
-            self._append(ConfigurationRecorded(half=machine.name, digest=wanted, config=config))
-            log.info("configuration recorded", stream=self.own_stream, half=machine.name, digest=wanted)
-        if self._own_state()[0].spread_digests.get(machine.name) == wanted:
-            return False
-        for stream in self.events.streams(machine.stream_prefix):
-            self.events.mark_dirty(stream)
-        self._append(ConfigurationSpread(half=machine.name, digest=wanted))
-        return True
-
     # --- namespaces
 
     def keep_claims(self) -> None:
@@ -200,7 +185,7 @@ class Engine:
         LogUnavailable; what Kubernetes refuses is logged, and met again by the acts. A data plane that is being
         removed claims nothing any more.
         """
-        state = self._own_state()[0]
+        state = self.own.state()
         if state.removing:
             return
         known = state.claims
@@ -214,13 +199,13 @@ class Engine:
                 continue
             if other is None:
                 self._mark_namespace(namespace)
-                self._append(NamespaceClaimed(namespace=namespace))
+                self.own.append(NamespaceClaimed(namespace=namespace))
                 log.info("namespace claimed", namespace=namespace, holder=self.claims.holder)
             else:
-                self._append(NamespaceRefused(namespace=namespace, holder=other))
+                self.own.append(NamespaceRefused(namespace=namespace, holder=other))
                 log.error("namespace refused", namespace=namespace, holder=other)
         for namespace in sorted(known.keys() - set(self.claims.namespaces)):
-            self._append(NamespaceLeft(namespace=namespace))
+            self.own.append(NamespaceLeft(namespace=namespace))
 
     def _mark_namespace(self, namespace: str) -> None:
         """Have every stream looked at that may write to `namespace`."""
@@ -229,28 +214,9 @@ class Engine:
             for stream in self.events.streams(at):
                 self.events.mark_dirty(stream)
 
-    def _append(self, event: Event) -> None:
-        """Append a fact to the own stream, after whatever came meanwhile."""
-        while True:
-            _, at = self._own_state()
-            try:
-                at = self.events.append(self.own_stream, at, [event], actor=ACTOR)
-            except ConcurrencyConflict:
-                continue
-            self.events.settle(self.own_stream, at)
-            return
-
-    def _own_state(self) -> tuple[EngineState, int]:
-        state, at = EngineState(), 0
-        for record in self.events.read(self.own_stream):
-            state, at = evolve(state, ENGINE_EVENTS.decode(record), record.at), record.version
-        return state, at
-
     def _settle_own(self) -> Advanced:
         """The own stream asks for nothing: what it holds is acted on by those who append to it."""
-        at = self.events.version(self.own_stream)
-        self.events.settle(self.own_stream, at)
-        return Advanced(stream=self.own_stream, version=at, acts=0, outcome="settled")
+        return Advanced(stream=self.own_stream, version=self.own.settle(), acts=0, outcome="settled")
 
     def close(self) -> None:
         """Close every connection."""

@@ -18,7 +18,10 @@ class ConfigurationRecorded(Event):
     half: str
     """`listener` or `operator`."""
     digest: str
+    """Of `config`."""
     config: dict[str, Any]
+    program: str = ""
+    """Digest of the program that decides with it; empty in logs from before it was recorded."""
 
 
 class ConfigurationSpread(Event):
@@ -26,6 +29,12 @@ class ConfigurationSpread(Event):
 
     half: str
     digest: str
+    program: str = ""
+
+
+def identity(digest: str, program: str) -> str:
+    """Return what tells one configuration, as decided with by one program, from another."""
+    return f"{digest}:{program}"
 
 
 class ListenerPublished(Event):
@@ -131,10 +140,10 @@ ENGINE_EVENTS = Registry(
 class EngineState(State):
     """What the engine's stream adds up to."""
 
-    config_digests: dict[str, str] = {}
-    """Half → the configuration recorded last."""
-    spread_digests: dict[str, str] = {}
-    """Half → the configuration recorded last, once its streams were marked dirty for it."""
+    configurations: dict[str, str] = {}
+    """Half → identity of the configuration recorded last, the one in force."""
+    spread: dict[str, str] = {}
+    """Half → the same, once its streams were marked dirty for it."""
     published: str = ""
     """Version that the control plane was told last."""
     poll_failure: str | None = None
@@ -154,12 +163,12 @@ class EngineState(State):
 def evolve(state: EngineState, event: Event, at: datetime) -> EngineState:
     """Fold one event."""
     match event:
-        case ConfigurationRecorded(half=half, digest=digest):
-            spread = {name: known for name, known in state.spread_digests.items() if name != half}
-            configs = {**state.config_digests, half: digest}
-            return state.model_copy(update={"config_digests": configs, "spread_digests": spread})
-        case ConfigurationSpread(half=half, digest=digest):
-            return state.model_copy(update={"spread_digests": {**state.spread_digests, half: digest}})
+        case ConfigurationRecorded(half=half, digest=digest, program=program):
+            spread = {name: known for name, known in state.spread.items() if name != half}
+            recorded = {**state.configurations, half: identity(digest, program)}
+            return state.model_copy(update={"configurations": recorded, "spread": spread})
+        case ConfigurationSpread(half=half, digest=digest, program=program):
+            return state.model_copy(update={"spread": {**state.spread, half: identity(digest, program)}})
         case ListenerPublished(version=version):
             return state.model_copy(update={"refusal": None, "published": version})
         case ListenerRefused(reason=reason):

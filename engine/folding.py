@@ -14,16 +14,17 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import orjson
 from pydantic import ValidationError
 
 from engine.errors import SnapshotUnreadable
-from engine.event import Event, Record
+from engine.event import Event, Record, Registry
 from engine.log.contract import EventLog, Snapshot
-from engine.machine import Machine, State
+from engine.machine import State
 from engine.retry import ActDeferred
 
 S = TypeVar("S", bound=State)
@@ -42,10 +43,25 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value)).hexdigest()[:16]
 
 
+class Folding(Protocol[S]):
+    """What a fold needs of a machine."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def events(self) -> Registry: ...
+
+    @property
+    def initial(self) -> S: ...
+
+    def evolve(self, state: S, event: Event, at: datetime) -> S: ...
+
+
 class Fold(Generic[S]):
     """The state of one stream, kept up with its log."""
 
-    def __init__(self, machine: Machine[S], events: EventLog, stream: str) -> None:
+    def __init__(self, machine: Folding[S], events: EventLog, stream: str) -> None:
         self.stream = stream
         self._machine = machine
         self._events = events
@@ -145,7 +161,7 @@ class Fold(Generic[S]):
 _fingerprints: dict[tuple[str, type[State]], str] = {}
 
 
-def fingerprint(machine: Machine[Any]) -> str:
+def fingerprint(machine: Folding[Any]) -> str:
     """Return what a snapshot depends on: the machine, its code and the schema of its state."""
     file, state = inspect.getfile(machine.evolve), type(machine.initial)
     known = _fingerprints.get((file, state))

@@ -60,7 +60,7 @@ class Advanced:
     outcome: str
     """`settled`, `waiting`, `held` (another data plane has the namespace: whoever claims it later marks the stream
     dirty), `busy` (another worker has it), `lost` (the lock), `interrupted` (the worker is to end; the stream stays
-    dirty) or `stopped` (cannot be folded or decided by this program, or never ends; looked at again after
+    dirty), `outdated` (another configuration is in force than this worker's; the stream stays dirty) or `stopped` (cannot be folded or decided by this program, or never ends; looked at again after
     the longest backoff)."""
 
 
@@ -77,10 +77,13 @@ def advance(
     lock_term: float,
     backoff: Backoff,
     stopping: Callable[[], bool] = never,
+    outdated: Callable[[], bool] = never,
 ) -> Advanced:
     """Bring `stream` as far as it goes now. `lock_term` is seconds: how long the lock of a worker outlives it.
 
-    `stopping` is asked between acts: True ends the call there, and leaves the rest to another worker.
+    `stopping` is asked between acts: True ends the call there, and leaves the rest to another worker. `outdated` is
+    asked before anything is read and before each decision: True leaves the stream to a worker of the configuration in
+    force.
 
     Raises LogUnavailable when Redis is away; every other failure becomes an event or a retry.
     """
@@ -88,7 +91,7 @@ def advance(
     for _ in range(MOST_ROUNDS):
         try:
             with held(events, stream, lock_term) as lock:
-                advanced = _Round(stream, machine, events, ports, lock, backoff, stopping).run()
+                advanced = _Round(stream, machine, events, ports, lock, backoff, stopping, outdated).run()
         except LockHeld:
             return Advanced(stream=stream, version=0, acts=acts, outcome="busy")
         except LockLost:
@@ -97,7 +100,7 @@ def advance(
             log.warning("lock lost", stream=stream)
             return Advanced(stream=stream, version=0, acts=acts, outcome="lost")
         acts += advanced.acts
-        if advanced.outcome in ("interrupted", "stopped") or not events.mark(stream):
+        if advanced.outcome in ("interrupted", "outdated", "stopped") or not events.mark(stream):
             break
     return replace(advanced, acts=acts)
 
@@ -114,6 +117,7 @@ class _Round(Generic[S]):
         lock: Lock,
         backoff: Backoff,
         stopping: Callable[[], bool],
+        outdated: Callable[[], bool],
     ) -> None:
         self._stream = stream
         self._machine = machine
@@ -122,11 +126,15 @@ class _Round(Generic[S]):
         self._lock = lock
         self._backoff = backoff
         self._stopping = stopping
+        self._outdated = outdated
         self._acts = 0
         self._version = 0
 
     def run(self) -> Advanced:
+        # The mark first: a configuration that is put in force after the question leaves another mark.
         mark = self._events.mark(self._stream)
+        if self._outdated():
+            return self._advanced("outdated")
         try:
             return self._decide_and_act(mark)
         except (LockLost, LogUnavailable):
@@ -144,6 +152,8 @@ class _Round(Generic[S]):
             self._version = fold.version
             if self._stopping():
                 return self._advanced("interrupted")
+            if self._outdated():
+                return self._advanced("outdated")
             match self._machine.decide(fold.state, self._ports.clock.now()):
                 case Act() as act:
                     try:

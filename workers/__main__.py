@@ -2,10 +2,10 @@
 
 Settings come from the environment (`engine.settings`); a mistake in them is said in one line each, with exit code 2.
 
-A worker takes no message before its configuration is recorded in the event log, and waits for a Redis that is away. On
-SIGTERM it takes no more messages, lets each running task finish the act it is in, hands back what is left to do, and
-ends. A task that takes longer than the grace period allows is handed back in the middle of its act: acts may run twice,
-and another worker goes on once the lock has run out.
+A worker takes no message before its configuration is in force (`engine/configuration.py`), and waits for a Redis that
+is away. On SIGTERM it takes no more messages, lets each running task finish the act it is in, hands back what is left
+to do, and ends. A task that takes longer than the grace period allows is handed back in the middle of its act: acts may
+run twice, and another worker goes on once the lock has run out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -25,7 +25,9 @@ from celery.utils.nodenames import default_nodename, host_format  # type: ignore
 from celery.worker import state  # type: ignore[import-untyped]
 
 from engine import bootstrap, telemetry
-from engine.errors import LogUnavailable, SettingsError
+from engine.configuration import PRESENCE_EVERY
+from engine.errors import AgentplaneError, LogUnavailable, SettingsError
+from engine.loop import described
 from engine.settings import Settings
 from workers import heartbeat, tasks
 from workers.app import build, queue_name, served_queues
@@ -91,22 +93,34 @@ def work(
     signals.worker_shutting_down.connect(lambda **_: engine.stopping.set(), weak=False)
     if settings.metrics_port is not None:
         telemetry.serve_metrics(settings.metrics_port, engine.events, dispatcher.waiting)
-    record_configuration(engine)
+    wait_for_redis(lambda: engine.configurations.record(process))
+    threading.Thread(target=keep_configuration, args=(engine, process), name="configuration", daemon=True).start()
     try:
         return run_worker(app, settings, process, threads, engine.stopping, grace)
     finally:
         engine.close()
 
 
-def record_configuration(engine: bootstrap.Engine) -> None:
-    """Record the configuration, however long Redis is away."""
+def wait_for_redis(work: Callable[[], object]) -> None:
+    """Do `work`, again and again while it raises LogUnavailable."""
     while True:
         try:
-            engine.record_configuration()
+            work()
             return
         except LogUnavailable as error:
             log.warning("waiting for Redis", reason=str(error))
             time.sleep(REDIS_AGAIN_SECONDS)
+
+
+def keep_configuration(engine: bootstrap.Engine, half: str) -> None:
+    """Say that a worker of `half` with this configuration is there, until the worker is to end."""
+    while not engine.stopping.wait(PRESENCE_EVERY):
+        try:
+            engine.configurations.keep(half, time.monotonic())
+        except AgentplaneError as error:
+            log.warning("configuration not kept", half=half, reason=str(error))
+        except Exception as defect:
+            log.error("configuration not kept", half=half, reason=described(defect))
 
 
 def run_worker(

@@ -57,7 +57,7 @@ from engine.ports import Cluster, Dispatcher, WatchEvent
 from engine.retry import REFUSED_BASE, Backoff
 from engine.settings import Settings
 from workers import heartbeat
-from workers.__main__ import record_configuration
+from workers.__main__ import wait_for_redis
 from workers.dispatch import CeleryDispatcher
 from workers.views import SOON, ListenerView, OperatorView, View, Watched
 
@@ -491,7 +491,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1 if problem else 0
     telemetry.configure(settings, "watcher")
     engine = bootstrap.build(settings, CeleryDispatcher(settings))
-    record_configuration(engine)
+    wait_for_redis(engine.configurations.record_first)  # what we append can be replayed from the first event on
     watcher = watch(engine, heartbeat_file(settings))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: watcher.stop())

@@ -102,8 +102,9 @@ class PollResult:
     """What one poll saw."""
 
     outcome: str = "polled"
-    """`polled`, `busy` (another worker polls), `resting` (after a failure), `failed`, `refused` (a misfit), or
-    `removing` (the data plane is on its way out)."""
+    """`polled`, `busy` (another worker polls), `resting` (after a failure), `failed`, `refused` (a misfit),
+    `removing` (the data plane is on its way out), or `outdated` (another configuration than this worker's is in force).
+    """
     listed: int = 0
     """Deployments for this listener."""
     changed: list[str] = field(default_factory=list)

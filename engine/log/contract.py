@@ -150,6 +150,16 @@ class EventLog(Protocol):
         """Whether any worker holds the lock of `stream` now."""
         ...
 
+    # --- presence
+
+    def attend(self, name: str, term: float) -> None:
+        """Say that somebody who goes by `name` is there, for `term` seconds from now. Not an event: it may be lost."""
+        ...
+
+    def attended(self, name: str) -> bool:
+        """Whether anybody has said so, and the term has not run out."""
+        ...
+
     # --- outbox and timers
 
     def mark_dirty(self, stream: str) -> None:

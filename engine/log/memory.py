@@ -68,6 +68,8 @@ class MemoryLog:
         self._position = 0
         self._locks: dict[str, _Held] = {}
         self._fence = 0
+        self._present: dict[str, int] = {}
+        """Until when somebody of that name is there, in microseconds."""
         self._dirty: dict[str, int] = {}
         """Microseconds of the mark, or of the last `take_dirty` that returned the stream."""
         self._marks: dict[str, int] = {}
@@ -206,6 +208,16 @@ class MemoryLog:
                 raise LockLost(f"the lock of {lock.stream} (fence {lock.fence}) ran out or went to another worker")
             if extend_by is not None:
                 self._locks[lock.stream] = replace(held, until=self._now() + round(extend_by * 1e6))
+
+    # --- presence
+
+    def attend(self, name: str, term: float) -> None:
+        with self._mutex:
+            self._present[name] = self._now() + round(term * 1e6)
+
+    def attended(self, name: str) -> bool:
+        with self._mutex:
+            return self._present.get(name, 0) > self._now()
 
     # --- outbox and timers
 

@@ -13,6 +13,7 @@ cluster and several installations share one Redis:
     {prefix}:due             sorted set: stream by microseconds of its timer
     {prefix}:lock:<name>     `<fence>:<token>`, with an expiry
     {prefix}:fence           counter
+    {prefix}:present:<name>  empty, with an expiry: somebody of that name is there
     {prefix}:snapshots       hash: stream → snapshot (JSON); `:snapshot-heads`: stream → its version and fingerprint
     {prefix}:trimmed         hash: stream → version of the last event that was trimmed
 
@@ -353,6 +354,14 @@ class RedisLog:
 
     def locked(self, stream: str) -> bool:
         return bool(self._call("EXISTS", self._lock_key(stream)))
+
+    # --- presence
+
+    def attend(self, name: str, term: float) -> None:
+        self._call("SET", self._key("present", name), "", "PX", _milliseconds(term))
+
+    def attended(self, name: str) -> bool:
+        return bool(self._call("EXISTS", self._key("present", name)))
 
     # --- outbox and timers
 

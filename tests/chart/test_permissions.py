@@ -225,7 +225,7 @@ class DataPlane:
 
     def __enter__(self) -> DataPlane:
         for name in COMPONENTS:
-            self.engines[name].record_configuration()
+            self.engines[name].configurations.record()
         for thread in self._threads:
             thread.start()
         return self

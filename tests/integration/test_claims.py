@@ -47,7 +47,7 @@ class DataPlane:
         )
         self.events = MemoryLog()
         self.engine = bootstrap.build(self.settings, self, events=self.events)
-        self.engine.record_configuration()
+        self.engine.configurations.record()
         self.watcher = watch(self.engine)
         self._queue: queue.Queue[str | None] = queue.Queue()
         self._done = threading.Event()

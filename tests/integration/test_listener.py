@@ -70,7 +70,7 @@ class Listener:
         )
         self.events = MemoryLog()
         self.engine = bootstrap.build(self.settings, self, events=self.events, health=Healthy())
-        self.engine.record_configuration()
+        self.engine.configurations.record()
         self.http = httpx.Client(base_url=plane.url, headers=plane.headers(), timeout=30)
         self.watcher = watch(self.engine)
         self._queue: queue.Queue[str | None] = queue.Queue()

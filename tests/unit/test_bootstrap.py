@@ -24,6 +24,7 @@ from engine.errors import ClusterUnavailable, LockLost
 from engine.event import Event, Registry
 from engine.log.memory import MemoryLog
 from engine.machine import Act, Done, State
+from engine.own_stream import OwnStream
 from engine.settings import Settings
 
 WORKSPACE = "11111111-2222-4333-8444-555555555555"
@@ -81,21 +82,21 @@ def test_a_half_that_is_off_owns_nothing() -> None:
 def test_configuration_is_recorded_once_and_reaches_every_stream_of_its_half() -> None:
     events = with_streams(MemoryLog(), "deployment/1", "deployment/2", "lgp/agents/app")
 
-    assert wired(events).record_configuration() == ["listener", "operator"]
+    assert wired(events).configurations.record() == ["listener", "operator"]
     assert sorted(events.dirty()) == ["deployment/1", "deployment/2", "lgp/agents/app"]
 
     before = events.version(f"engine/{LISTENER}")
-    assert wired(events).record_configuration() == []
+    assert wired(events).configurations.record() == []
     assert events.version(f"engine/{LISTENER}") == before
 
 
 def test_a_change_marks_the_streams_of_the_half_that_it_concerns() -> None:
     events = with_streams(MemoryLog(), "deployment/1", "lgp/agents/app")
-    wired(events).record_configuration()
+    wired(events).configurations.record()
     for stream in events.dirty():
         events.settle(stream, 1)
 
-    assert wired(events, rollout_deadline_seconds=60).record_configuration() == ["listener"]
+    assert wired(events, rollout_deadline_seconds=60).configurations.record() == ["listener"]
     assert events.dirty() == ["deployment/1"]
 
 
@@ -111,24 +112,24 @@ def test_a_crash_between_recording_and_marking_is_made_good(crash_at: str, monke
 
     monkeypatch.setattr(events, crash_at, crash)
     with pytest.raises(SystemError):
-        wired(events).record_configuration()
+        wired(events).configurations.record()
     monkeypatch.undo()
     for stream in events.dirty():
         events.settle(stream, events.version(stream))  # a worker of the old program took them
 
-    assert "listener" in wired(events).record_configuration()
+    assert "listener" in wired(events).configurations.record()
     assert sorted(events.dirty()) == ["deployment/1", "deployment/2"]
 
 
 def test_other_events_of_the_own_stream_change_nothing_and_do_not_stay_dirty() -> None:
     events = with_streams(MemoryLog(), "deployment/1")
     engine = wired(events)
-    engine.record_configuration()
+    engine.configurations.record()
     events.settle("deployment/1", 1)
     own = engine.own_stream
     events.append(own, events.version(own), [PollFailed(reason="away")], actor="poll")
 
-    assert engine.record_configuration() == []
+    assert engine.configurations.record() == []
     assert engine.advance(own).outcome == "settled"
     assert events.dirty() == []
 
@@ -136,7 +137,7 @@ def test_other_events_of_the_own_stream_change_nothing_and_do_not_stay_dirty() -
 def test_recorded_configuration_holds_no_secret() -> None:
     events = MemoryLog()
     engine = wired(events, redis_url="redis://:sesame-sesame@localhost/0")
-    engine.record_configuration()
+    engine.configurations.record()
 
     records = events.read(engine.own_stream)
     assert {ENGINE_EVENTS.decode(record).type for record in records} == {"ConfigurationRecorded", "ConfigurationSpread"}
@@ -251,7 +252,7 @@ def test_a_crash_before_a_claim_is_noted_marks_the_streams_again() -> None:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap.Engine, "_append", crash)
+        patch.setattr(OwnStream, "append", crash)
         with pytest.raises(KeyboardInterrupt):
             with_claims(events, agents=None).keep_claims()
     events.settle("lgp/agents/app", 1, mark=events.mark("lgp/agents/app"))
@@ -274,13 +275,13 @@ def test_a_namespace_that_is_watched_no_longer_is_left() -> None:
     with_claims(events, more=None).keep_claims()
 
     assert told(events)[-1] == NamespaceLeft(namespace="agents")
-    assert with_claims(events, more=None)._own_state()[0].claims == {"more": ""}
+    assert with_claims(events, more=None).own.state().claims == {"more": ""}
 
 
 def test_a_data_plane_that_is_being_removed_claims_nothing() -> None:
     events = MemoryLog()
     engine = with_claims(events, agents=None)
-    engine._append(RemovalStarted(by="ana"))
+    engine.own.append(RemovalStarted(by="ana"))
 
     engine.keep_claims()
 

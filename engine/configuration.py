@@ -1,0 +1,134 @@
+"""Which configuration of each half is in force, and who may work under it.
+
+Theory of operation. What decisions depend on besides events is the *configuration* of a half and the program that
+decides. Both are recorded as ConfigurationRecorded in the data plane's own stream, by a worker of that half when it
+starts; every stream of the half is marked dirty, and ConfigurationSpread says so. A crash in between leaves the second
+event out, and the next worker makes it good.
+
+While pods are replaced, workers of two configurations run side by side. The one recorded last is in force. A worker
+that has another one is *outdated*: it neither acts on a stream nor settles it, so that a stream which was marked for
+the new configuration stays dirty until a worker of the new configuration has looked at it. The mark is read before the
+recorded configuration, and the recorded configuration before the decision: if the configuration changes after that,
+the mark changes too, and the log refuses to settle.
+
+Only a worker of the half records, never the watcher or beat: a configuration in force has, or had, a worker that can
+work under it. Each such worker says every PRESENCE_EVERY seconds that it is there. When nobody has said so for
+ABSENCE seconds (the new pod crashed; an old container restarted, recorded its configuration once more and then ended),
+an outdated worker records its own configuration. So there is always a configuration in force with a worker for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from engine.engine_events import ConfigurationRecorded, ConfigurationSpread, identity
+from engine.errors import FutureEvent
+from engine.folding import digest
+from engine.log.contract import EventLog
+from engine.machine import Machine
+from engine.own_stream import OwnStream
+
+log = structlog.get_logger(__name__)
+
+PRESENCE_EVERY = 10.0
+"""Seconds between two signs that a worker of a configuration is there."""
+PRESENCE_TERM = 30.0
+"""Seconds for which a sign holds."""
+ABSENCE = 60.0
+"""Seconds without any sign after which an outdated worker puts its own configuration in force."""
+
+
+@cache
+def program() -> str:
+    """Return the digest of this program's engine: another one may decide otherwise about the same events."""
+    folder = Path(__file__).parent
+    return digest([(path.relative_to(folder).as_posix(), path.read_text()) for path in sorted(folder.rglob("*.py"))])
+
+
+class Configurations:
+    """The configurations of the halves that run here, held against those in force."""
+
+    def __init__(self, events: EventLog, own: OwnStream, machines: Mapping[str, Machine[Any]]) -> None:
+        """`machines` are the halves by stream prefix."""
+        self._events = events
+        self._own = own
+        self._machines = {machine.name: machine for machine in machines.values()}
+        self._recordings: dict[str, ConfigurationRecorded] = {}
+        self._absent_since: dict[str, float] = {}
+        """Half → since when nobody of the configuration in force was seen (monotonic seconds)."""
+
+    def record(self, *halves: str) -> list[str]:
+        """Put our configuration of `halves` (none: all that run here) in force; return those that this changed.
+
+        Two workers may do this at once: marking twice costs one look at each stream. Raises LogUnavailable.
+        """
+        return [half for half in halves or tuple(self._machines) if self._record(half)]
+
+    def record_first(self) -> list[str]:
+        """Put our configuration of each half in force that has none yet, for whoever appends to streams of both."""
+        in_force = self._own.state().configurations
+        return self.record(*missing) if (missing := [half for half in self._machines if half not in in_force]) else []
+
+    def outdated(self, half: str) -> bool:
+        """Whether another configuration of `half` than ours is in force; False while none is.
+
+        An event of a newer program in the own stream means the same. Raises LogUnavailable.
+        """
+        try:
+            in_force = self._own.state().configurations.get(half)
+        except FutureEvent:
+            return True
+        return in_force is not None and in_force != self._identity(half)
+
+    def keep(self, half: str, now: float) -> None:
+        """Say that a worker of `half` with our configuration is there, or take the place of one that is gone.
+
+        To be called every PRESENCE_EVERY seconds by each worker; `now` is monotonic seconds. Raises LogUnavailable.
+        """
+        in_force = self._own.state().configurations.get(half)
+        if in_force is None or in_force == self._identity(half):
+            self._absent_since.pop(half, None)
+            self._record(half)
+        elif self._events.attended(_presence(half, in_force)):
+            self._absent_since.pop(half, None)
+        elif now - self._absent_since.setdefault(half, now) >= ABSENCE:
+            log.warning("no worker of the configuration in force is left: recording ours", half=half)
+            self._record(half)
+
+    def _ours(self, half: str) -> ConfigurationRecorded:
+        if half not in self._recordings:
+            self._recordings[half] = _recording(self._machines[half])
+        return self._recordings[half]
+
+    def _identity(self, half: str) -> str:
+        ours = self._ours(half)
+        return identity(ours.digest, ours.program)
+
+    def _record(self, half: str) -> bool:
+        ours, mine = self._ours(half), self._identity(half)
+        # Present first, so that nobody finds the configuration in force without a worker.
+        self._events.attend(_presence(half, mine), PRESENCE_TERM)
+        state = self._own.state()
+        if state.configurations.get(half) != mine:
+            self._own.append(ours)
+            log.info("configuration recorded", stream=self._own.name, half=half, digest=ours.digest)
+        elif state.spread.get(half) == mine:
+            return False
+        for stream in self._events.streams(self._machines[half].stream_prefix):
+            self._events.mark_dirty(stream)
+        self._own.append(ConfigurationSpread(half=half, digest=ours.digest, program=ours.program))
+        return True
+
+
+def _recording(machine: Machine[Any]) -> ConfigurationRecorded:
+    config = machine.config.model_dump(mode="json")
+    return ConfigurationRecorded(half=machine.name, digest=digest(config), config=config, program=program())
+
+
+def _presence(half: str, configuration: str) -> str:
+    return f"{half}/{configuration}"

@@ -1,0 +1,66 @@
+"""The data plane's own stream, `engine/<listener id>`: read as a state, and appended to.
+
+It has no worker that advances it: whoever appends to it acts on what it says. So an append settles it at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime
+
+from engine.engine_events import ENGINE_EVENTS, EngineState, evolve
+from engine.errors import ConcurrencyConflict
+from engine.event import Event
+from engine.folding import Fold
+from engine.log.contract import EventLog
+
+ACTOR = "engine"
+
+
+class _EngineFolding:
+    """How the events of the own stream are folded."""
+
+    name = ACTOR
+    events = ENGINE_EVENTS
+    initial = EngineState()
+
+    def evolve(self, state: EngineState, event: Event, at: datetime) -> EngineState:
+        return evolve(state, event, at)
+
+
+class OwnStream:
+    """The own stream `name` in `events`; safe to share between threads."""
+
+    def __init__(self, events: EventLog, name: str) -> None:
+        self.name = name
+        self._events = events
+        self._mutex = threading.Lock()
+        self._fold: Fold[EngineState] | None = None
+
+    def state(self) -> EngineState:
+        """Return what the stream adds up to now; costs one read of the log. Raises FutureEvent, LogUnavailable."""
+        return self._read()[0]
+
+    def append(self, event: Event) -> None:
+        """Append a fact, after whatever came meanwhile. Raises FutureEvent, LogUnavailable."""
+        while True:
+            _, at = self._read()
+            try:
+                at = self._events.append(self.name, at, [event], actor=ACTOR)
+            except ConcurrencyConflict:
+                continue
+            self._events.settle(self.name, at)
+            return
+
+    def settle(self) -> int:
+        """Clean the stream; return its version. Raises LogUnavailable."""
+        at = self._events.version(self.name)
+        self._events.settle(self.name, at)
+        return at
+
+    def _read(self) -> tuple[EngineState, int]:
+        with self._mutex:
+            if self._fold is None:
+                self._fold = Fold(_EngineFolding(), self._events, self.name)
+            self._fold.catch_up()
+            return self._fold.state, self._fold.version
