@@ -60,8 +60,8 @@ class Advanced:
     outcome: str
     """`settled`, `waiting`, `held` (another data plane has the namespace: whoever claims it later marks the stream
     dirty), `busy` (another worker has it), `lost` (the lock), `interrupted` (the worker is to end; the stream stays
-    dirty), `outdated` (another configuration is in force than this worker's; the stream stays dirty) or `stopped` (cannot be folded or decided by this program, or never ends; looked at again after
-    the longest backoff)."""
+    dirty), `outdated` (another configuration is in force than this worker's; the stream stays dirty) or `stopped`
+    (cannot be folded or decided by this program, or never ends; looked at again after the longest backoff)."""
 
 
 def never() -> bool:

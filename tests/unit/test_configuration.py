@@ -244,9 +244,10 @@ def test_a_worker_makes_good_what_a_crash_left_between_recording_and_marking(mon
     site = Site(APP)
     Worker(site, "red").start().advance(APP)
     new = Worker(site, "blue")
-    with monkeypatch.context() as patch, pytest.raises(SystemError):
+    with monkeypatch.context() as patch:
         patch.setattr(site.events, "mark_dirty", _power_cut)
-        new.start()
+        with pytest.raises(SystemError):
+            new.start()
     assert site.events.dirty() == []
 
     new.keep()
