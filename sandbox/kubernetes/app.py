@@ -23,6 +23,7 @@ from sandbox.kubernetes.registry import Registry, Request
 from sandbox.kubernetes.status import ApiError
 from sandbox.kubernetes.store import Object
 from sandbox.kubernetes.streaming import stream_log, stream_watch
+from sandbox.kubernetes.strictness import repeated_in_json, repeated_in_yaml
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,8 @@ class Call:
         self.send = send
         self.started = False
         self.warnings: list[str] = []
+        self.repeated: list[str] = []
+        """What the body names twice."""
 
     def flag(self, name: str) -> bool:
         return self.query.get(name, "") in ("true", "1", "") if name in self.query else False
@@ -105,9 +108,13 @@ class Call:
             return protobuf.decode(raw)
         try:
             if media.endswith("json"):
-                return orjson.loads(raw)
+                document = orjson.loads(raw)
+                self.repeated = repeated_in_json(raw) if self.query.get("fieldValidation") != "Ignore" else []
+                return document
             if media.endswith("yaml"):
-                return _yaml(raw)
+                document = _yaml(raw)
+                self.repeated = repeated_in_yaml(raw) if self.query.get("fieldValidation") != "Ignore" else []
+                return document
         except (orjson.JSONDecodeError, yaml.YAMLError) as error:
             raise status.bad_request(f"couldn't get version/kind; json parse error: {error}") from error
         raise status.unsupported_media_type(media, _BODY_TYPES)
@@ -178,6 +185,8 @@ class App:
         kind = self.registry.kinds.served(group, version, plural)
         if kind is None or (namespace and not kind.namespaced) or subresource is None:
             raise status.no_such_path()
+        if kind.deprecation:
+            call.warnings.append(kind.deprecation)
         if subresource:
             await self._subresource(call, kind, namespace, name, subresource)
         elif name:
@@ -253,7 +262,7 @@ class App:
             metadata["namespace"] = namespace
         request = _request(call)
         created = self.registry.create(kind, obj, request=request)
-        call.warnings = request.warnings
+        call.warnings += request.warnings
         await self._show(call, kind, created, 201)
 
     async def _one(self, call: Call, kind: Kind, namespace: str, name: str) -> None:
@@ -295,7 +304,7 @@ class App:
         metadata.update({"name": name, **({"namespace": namespace} if kind.namespaced else {})})
         request = _request(call)
         updated = self.registry.update(kind, obj, subresource=subresource, request=request)
-        call.warnings = request.warnings
+        call.warnings += request.warnings
         await self._show(call, kind, updated)
 
     async def _patch(self, call: Call, kind: Kind, namespace: str, name: str, subresource: str) -> None:
@@ -311,10 +320,14 @@ class App:
             words = 'PatchOptions.meta.k8s.io "" is invalid: force: Forbidden: may not be specified for non-apply patch'
             raise ApiError(422, "Invalid", words)
         patch = await call.document()
+        request.repeated = call.repeated
+        if form == "apply" and call.repeated and request.field_validation == "Strict":
+            lines = "\n  ".join(["yaml: unmarshal errors:", *call.repeated])
+            raise status.bad_request(f"error strict decoding YAML: error converting YAML to JSON: {lines}")
         changed, created = self.registry.patch(
             kind, namespace, name, patch, form, subresource=subresource, request=request
         )
-        call.warnings = request.warnings
+        call.warnings += request.warnings
         await self._show(call, kind, changed, 201 if created else 200)
 
     async def _show(self, call: Call, kind: Kind, obj: Object, code: int = 200) -> None:
@@ -386,10 +399,15 @@ def _request(call: Call) -> Request:
             else "should only contain printable characters"
         )
         raise ApiError(422, "Invalid", f'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Invalid value: {why}')
+    strict = query.get("fieldValidation") or "Warn"
+    if strict not in ("Ignore", "Strict", "Warn"):
+        options = {"POST": "CreateOptions", "PUT": "UpdateOptions"}.get(call.method, "PatchOptions")
+        raise status.unsupported_option(options, "fieldValidation", strict, ("", "Ignore", "Strict", "Warn"))
     return Request(
         manager=manager or agent or "unknown",
         dry_run="dryRun" in query,
-        field_validation=query.get("fieldValidation") or "Warn",
+        field_validation=strict,
+        repeated=call.repeated,
         force=call.flag("force"),
     )
 

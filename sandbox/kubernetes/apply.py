@@ -11,7 +11,7 @@ set algebra:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -169,9 +169,26 @@ def dotted(path: Path) -> str:
             words.append(f".{rest}")
         elif sort == "k":
             words.append("[" + ",".join(f"{name}={_encode(value)}" for name, value in orjson.loads(rest).items()) + "]")
+        elif sort == "i":
+            words.append(f"[{rest}]")
         else:
             words.append(f"[={rest}]")
     return "".join(words)
+
+
+def undeclared(schema: Schema, value: Any, path: Path = ()) -> Iterator[str]:
+    """The fields of a configuration that its kind does not have, as paths for people."""
+    if isinstance(value, dict) and schema.type in ("object", ""):
+        for name, found in sorted(value.items()):
+            below, at = schema.child(name), (*path, f"f:{name}")
+            if below is not None:
+                yield from undeclared(below, found, at)
+            elif not schema.preserve:
+                yield dotted(at)
+    elif isinstance(value, list) and schema.items is not None:
+        for index, item in enumerate(value):
+            element = item_key(schema, item) if schema.keys and isinstance(item, dict) else f"i:{index}"
+            yield from undeclared(schema.items, item, (*path, element))
 
 
 # managers

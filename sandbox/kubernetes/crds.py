@@ -56,10 +56,17 @@ def kinds_of(definition: Object) -> list[Kind]:
                 custom=True,
                 storage_version=storage,
                 columns=tuple(version.get("additionalPrinterColumns") or ()),
+                deprecation=_deprecation(spec["group"], names["kind"], version),
                 list_kind=names.get("listKind") or names["kind"] + "List",
             )
         )
     return kinds
+
+
+def _deprecation(group: str, kind: str, version: Object) -> str:
+    if not version.get("deprecated"):
+        return ""
+    return version.get("deprecationWarning") or f"{group}/{version['name']} {kind} is deprecated"
 
 
 def established(definition: Object, time: str) -> Object:

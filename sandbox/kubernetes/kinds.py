@@ -275,6 +275,8 @@ class Kind:
     columns: tuple[dict[str, Any], ...] = ()
     """additionalPrinterColumns of a CRD."""
     list_kind: str = ""
+    deprecation: str = ""
+    """What every answer warns of; nothing for a version that is to stay."""
 
     @property
     def resource(self) -> str:
@@ -290,6 +292,7 @@ class Kind:
         return f"{self.group}/{version}" if self.group else version
 
 
+_DEPRECATED = {"endpoints": "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"}
 _SCALE = {
     "specReplicasPath": ".spec.replicas",
     "statusReplicasPath": ".status.replicas",
@@ -316,6 +319,7 @@ def _built_in() -> Iterator[Kind]:
             status="s" in flags,
             scale=_SCALE if "c" in flags else None,
             counts_generation="g" in flags,
+            deprecation=_DEPRECATED.get(plural, ""),
         )
 
 

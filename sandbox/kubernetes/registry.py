@@ -29,6 +29,7 @@ import orjson
 from sandbox.kubernetes import apply as ownership
 from sandbox.kubernetes import crds, defaults, patches, rules, schema, status, validation
 from sandbox.kubernetes.addresses import assign_addresses
+from sandbox.kubernetes.advice import advice
 from sandbox.kubernetes.kinds import Kind, Kinds
 from sandbox.kubernetes.selectors import field_selector, label_selector
 from sandbox.kubernetes.status import ApiError, Cause
@@ -64,7 +65,9 @@ class Request:
     manager: str = "unknown"
     dry_run: bool = False
     field_validation: str = "Ignore"
-    """Ignore, Warn or Strict: what to do about unknown fields."""
+    """Ignore, Warn or Strict: what to do about unknown and repeated fields."""
+    repeated: list[str] = field(default_factory=list)
+    """What the body names twice, as warnings say it."""
     force: bool = False
     """Server-side apply takes contested fields."""
     warnings: list[str] = field(default_factory=list)
@@ -306,9 +309,11 @@ class Registry:
         try:
             self._decode(kind, changed, request, lenient=True)
         except ApiError as error:
-            if error.code != 400 or request.field_validation == "Strict":
+            if error.code != 400:
                 raise
-            cause = ("FieldValueInvalid", f"Invalid value: {error.message}", "patch")
+            shown = f"{status.show(orjson.dumps(patch).decode())}: " if isinstance(error, status.NotStrict) else ""
+            words = error.words if isinstance(error, status.NotStrict) else error.message
+            cause = ("FieldValueInvalid", f"Invalid value: {shown}{words}", "patch")
             raise status.invalid("", "", "", [cause]) from error
         return self._update(kind, old, changed, subresource, request, applied=False), False
 
@@ -344,7 +349,7 @@ class Registry:
         """A checked, private copy of an apply configuration, without nulls and with canonical quantities."""
         if not isinstance(config, dict) or not isinstance(config.get("metadata", {}), dict):
             raise status.bad_request("the body of an apply request must be one object")
-        where = f"{namespace}/{name}; {kind.api_version}, Kind={kind.kind}"
+        where = f"{namespace}/{name}; {kind.group}/{kind.version}, Kind={kind.kind}"
         given = (config.get("apiVersion"), config.get("kind"))
         if given != (kind.api_version, kind.kind):
             raise status.bad_request(f"apply configuration {given} does not match the request ({where})")
@@ -359,15 +364,16 @@ class Registry:
                 "the namespace of the provided object does not match the namespace sent on the request"
             )
         checked: Object = {**_without_nulls(config), "metadata": _without_nulls(metadata)}
-        unknown: list[str] = []
-        schema.prune(kind.schema, checked, unknown)
-        causes: list[Cause] = []
-        if not unknown and not kind.custom:  # custom resources are validated as a whole, after merging: 422
+        faults = [f"{path}: field not declared in schema" for path in ownership.undeclared(kind.schema, checked)]
+        if not faults and not kind.custom:  # custom resources are validated as a whole, after merging: 422
+            causes: list[Cause] = []
             schema.validate(kind.schema, checked, "", causes)
-        broken = [cause for cause in causes if cause[0] == "FieldValueTypeInvalid"]
-        if unknown or broken:
-            what = f".{unknown[0]}: field not declared in schema" if unknown else f".{broken[0][2]}: {broken[0][1]}"
+            faults = [f".{path}: {words}" for reason, words, path in causes if reason == "FieldValueTypeInvalid"][:1]
+        if faults:
+            where = f"{metadata.get('namespace', '')}/{name}; {kind.group}/{kind.version}, Kind={kind.kind}"
+            what = faults[0] if len(faults) == 1 else "\n  ".join(["errors:", *faults])
             raise ApiError(500, "", f"failed to create typed patch object ({where}): {what}")
+        schema.prune(kind.schema, checked, [])
         if not kind.custom:
             self._check_texts(kind, checked)
             defaults.canonicalise(kind.schema, checked)
@@ -393,11 +399,13 @@ class Registry:
         managed = metadata.pop("managedFields", None) if isinstance(metadata, dict) else None
         unknown: list[str] = []
         schema.prune(kind.schema, obj, unknown)
-        if unknown and request.field_validation != "Ignore":
-            named = [f'unknown field "{path}"' for path in unknown]
-            if request.field_validation == "Strict":
-                raise status.bad_request(_cannot_decode(kind, f"strict decoding error: {', '.join(named)}"))
-            request.warnings += named
+        faults = [*request.repeated, *(f'unknown field "{path}"' for path in unknown)]
+        if faults and request.field_validation == "Strict":
+            lines = [fault for fault in faults if fault.startswith("line ")]
+            joined = ["\n  ".join(["yaml: unmarshal errors:", *lines])] if lines else []
+            raise status.NotStrict(_cannot_decode(kind, ""), [*joined, *faults[len(lines) :]])
+        if request.field_validation == "Warn":
+            request.warnings += faults
         if kind.custom:
             schema.drop_empty(kind.schema.properties["metadata"], metadata)
         else:
@@ -447,6 +455,8 @@ class Registry:
             self._check_built_in(kind, before, obj, causes)
         if causes:
             raise status.invalid(kind.group, kind.kind, obj["metadata"]["name"], causes)
+        if not subresource:
+            request.warnings += advice(kind.resource, obj, before, kind.custom)
         if kind.resource == crds.RESOURCE:
             if before is None:
                 obj["metadata"].setdefault("finalizers", []).append(crds.CLEANUP)
@@ -563,8 +573,6 @@ def _patched(kind: Kind, live: Object, patch: Any, form: str) -> Any:
 
 
 def _cannot_decode(kind: Kind, why: str) -> str:
-    if kind.custom:
-        return why
     return f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {why}'
 
 

@@ -46,6 +46,14 @@ class ApiError(Exception):
         return {**status, "code": self.code}
 
 
+class NotStrict(ApiError):
+    """A body with unknown or repeated fields where strictness was asked for."""
+
+    def __init__(self, prefix: str, faults: Sequence[str]) -> None:
+        self.words = f"strict decoding error: {', '.join(faults)}"
+        super().__init__(400, "BadRequest", prefix + self.words)
+
+
 def _named(group: str, plural: str, name: str) -> dict[str, Any]:
     details = {"name": name, "group": group, "kind": plural}
     return {key: value for key, value in details.items() if value}
@@ -119,6 +127,11 @@ def unsupported_media_type(offered: str, accepted: Sequence[str]) -> ApiError:
     message = f"the body of the request was in an unknown format - accepted media types include: {', '.join(accepted)}"
     del offered
     return ApiError(415, "UnsupportedMediaType", message)
+
+
+def unsupported_option(options: str, name: str, value: str, choices: Sequence[str]) -> ApiError:
+    """422 for a query parameter of a write; `options` is CreateOptions, UpdateOptions or PatchOptions."""
+    return invalid("meta.k8s.io", options, "", [unsupported(name, value, choices)])
 
 
 def required(field: str, detail: str = "") -> Cause:

@@ -26,7 +26,7 @@ _SUBDOMAIN = "must be a DNS subdomain: labels as [a-z0-9]([-a-z0-9]*[a-z0-9])? j
 _LABEL_1035 = "must be a DNS label that starts with a letter, as [a-z]([-a-z0-9]*[a-z0-9])?"
 _QUALIFIED = "must be a name of letters, digits, '-', '_' and '.', optionally behind a DNS subdomain and '/'"
 _LABEL_VALUE = "must be empty, or letters, digits, '-', '_' and '.' between a letter or digit at each end"
-_ENV_NAME = "must be letters, digits, '-', '_' and '.', and not start with a digit"
+_ENV_NAME = "a valid environment variable name must consist only of printable ASCII characters other than '='"
 _DATA_KEY = "must be a file name of letters, digits, '-', '_' and '.', at most 253 characters"
 _IS_LABEL_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?$").match
 _IS_LABEL_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?$").match
@@ -34,7 +34,7 @@ _IS_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*
 _IS_PATH_NAME = re.compile(r"(?!\.\.?$)[^/%]+$").match
 _IS_LABEL_NAME = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]$").match
 _IS_LABEL_VALUE = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9])?$").match
-_IS_ENV_NAME = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*$").match
+_IS_ENV_NAME = re.compile(r"[ -<>-~]+\Z").match
 _IS_DATA_KEY = re.compile(r"(?!\.\.)[-._a-zA-Z0-9]{1,253}$").match
 _IS_KIND = re.compile(r"(?i)[a-z]([-a-z0-9]*[a-z0-9])?$").match
 
@@ -174,17 +174,18 @@ def _container(container: Object, at: str, volumes: set[Any]) -> Iterator[Cause]
             yield wrong(f"{at}.volumeMounts[{index}].mountPath", mount["mountPath"], "must be unique")
         mounts.append(mount.get("mountPath", ""))
     resources = container.get("resources") or {}
-    for name, amount in (resources.get("requests") or {}).items():
+    for name, asked in (resources.get("requests") or {}).items():
         limit = (resources.get("limits") or {}).get(name)
-        if limit is not None and _amount(amount) > _amount(limit):
-            yield wrong(f"{at}.resources.requests", amount, f"must be less than or equal to {name} limit")
+        if limit is not None and amount(asked) > amount(limit):
+            yield wrong(f"{at}.resources.requests", asked, f"must be less than or equal to {name} limit")
 
 
 _SCALES = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18, "Ki": 2**10,
            "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60}  # fmt: skip
 
 
-def _amount(quantity: Any) -> float:
+def amount(quantity: Any) -> float:
+    """The number that a quantity means."""
     text = str(quantity)
     number = text.rstrip("".join("numkKMGTPEi"))
     return float(number) * _SCALES.get(text[len(number) :], 1)

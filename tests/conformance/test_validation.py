@@ -107,7 +107,8 @@ MISTAKES: list[tuple[str, str, Object, str, str]] = [
         f"{MAIN}.imagePullPolicy",
         "NotSupported",
     ),
-    ("env name", "deployments", with_main(env=[{"name": "1 A"}]), f"{MAIN}.env[0].name", "Invalid"),
+    ("env name", "deployments", with_main(env=[{"name": "A=B"}]), f"{MAIN}.env[0].name", "Invalid"),
+    ("env name not ASCII", "deployments", with_main(env=[{"name": "Ä"}]), f"{MAIN}.env[0].name", "Invalid"),
     ("env without name", "deployments", with_main(env=[{"value": "x"}]), f"{MAIN}.env[0].name", "Required"),
     (
         "env of two sources",
@@ -265,6 +266,13 @@ def test_the_image_of_a_pod_may_change(api: Api) -> None:
     patch = {"spec": {"containers": [{"name": "main", "image": "other:1"}]}}
     patched = api.patch("pods", "p", patch, "strategic")
     assert patched["spec"]["containers"][0]["image"] == "other:1"
+
+
+def test_environment_names_are_free(api: Api) -> None:
+    names = ["1 A", "a.b-c", "#!", "A"]
+    body = with_main(env=[{"name": name, "value": "x"} for name in names])
+    made = api.create("deployments", body, dryRun="All")
+    assert [item["name"] for item in made["spec"]["template"]["spec"]["containers"][0]["env"]] == names
 
 
 def test_messages_join_several_mistakes(api: Api) -> None:
