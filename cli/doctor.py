@@ -18,6 +18,7 @@ from cli.output import FAILED, columns, console, fold, json_line
 from cli.peer_checks import check_control_plane, check_hostname, check_redis, check_smith
 from cli.worker_checks import check_workers
 from engine import bootstrap
+from engine.adapters.network_policy import may_forbid
 from engine.errors import AgentplaneError, SettingsError
 from engine.settings import Settings, unknown_variables
 
@@ -69,11 +70,14 @@ def examine() -> Iterator[Finding]:
     given = sum(described.given for described in settings.describe())
     halves = [name for name in ("listener", "operator") if getattr(settings, f"{name}_enabled")]
     yield ok("settings", f"{given} given, the rest at their defaults; runs here: {' and '.join(halves) or 'no half'}")
+    if settings.network_policy:
+        yield ok("network policy", f"{settings.network_policy} limits where this process connects")
     for subject, check in CHECKS:
         try:
             yield from check(settings)
         except AgentplaneError as error:
-            yield fail(subject, str(error))
+            opened = "networkPolicy.apiServerPorts" if subject == "cluster" else ""
+            yield fail(subject, f"{error}{may_forbid(error, settings.network_policy, opened) if opened else ''}")
         except (redis.RedisError, OSError) as error:
             yield fail(subject, f"{type(error).__name__}: {error}")
 

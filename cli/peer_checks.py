@@ -15,6 +15,7 @@ from cli.findings import Finding, fail, ok, warn
 from engine import bootstrap
 from engine.adapters.control_plane import HttpControlPlane
 from engine.adapters.health import HttpHealth
+from engine.adapters.network_policy import may_forbid
 from engine.listener.poll import misfit
 from engine.log.redis import connect
 from engine.log.sentinels import Sentinels
@@ -45,7 +46,8 @@ def check_redis(settings: Settings) -> Iterator[Finding]:
         client = connect(where, attempts=1)
         told: Any = client.info()
     except (redis.RedisError, OSError, ValueError) as error:
-        yield fail("redis", f"{place}: {error}", mend)
+        forbidden = may_forbid(error, settings.network_policy, "networkPolicy.extraPorts")
+        yield fail("redis", f"{place}: {error}{forbidden}", mend)
         return
     version = str(told.get("valkey_version") or told["redis_version"])
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_REDIS:
@@ -135,7 +137,8 @@ def _not_langsmith(url: str, settings: Settings) -> str:
         answer = httpx.get(url, verify=verify, timeout=PATIENCE)
         known = answer.status_code == 200 and isinstance(answer.json(), dict)
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        return f"no answer: {error or type(error).__name__}"
+        forbidden = may_forbid(error, settings.network_policy, "networkPolicy.extraPorts")
+        return f"no answer: {str(error) or type(error).__name__}{forbidden}"
     except ValueError:
         known = False
     return "" if known else f"{answer.status_code}, not the answer of a LangSmith API"

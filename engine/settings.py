@@ -261,6 +261,12 @@ class Settings(BaseSettings):
         60.0, description="seconds of the longest watch: how long a dead connection goes unnoticed"
     )
 
+    network_policy: str = Field(
+        "",
+        description="name of the NetworkPolicy that limits where the processes connect, which messages about failed "
+        "connections then name; the chart sets it (networkPolicy.enabled)",
+    )
+
     # --- telemetry
 
     log_format: Literal["json", "console"] = Field("json", description="json for machines, console for people")

@@ -33,6 +33,7 @@ from urllib.parse import quote
 import httpx
 import orjson
 
+from engine.adapters.network_policy import may_forbid
 from engine.errors import (
     ControlPlaneDenied,
     ControlPlaneError,
@@ -121,8 +122,12 @@ class HttpControlPlane:
         report_revision_route: str = "",
         report_deployment_route: str = "",
         ca_file: Path | None = None,
+        network_policy: str = "",
     ) -> None:
-        """`read_seconds` bounds a silence; a route is `METHOD /path`, empty for none."""
+        """`read_seconds` bounds a silence; a route is `METHOD /path`, empty for none.
+
+        `network_policy` is the name of the policy that limits where this process connects, if there is one.
+        """
         self._url = url.rstrip("/")
         self._headers = {"X-Api-Key": api_key, "X-Tenant-Id": workspace_id, "Accept": "application/json"}
         self._timeout = httpx.Timeout(read_seconds, connect=connect_seconds)
@@ -132,6 +137,7 @@ class HttpControlPlane:
             "report_deployment_route": report_deployment_route,
         }
         self._verify = _verification(ca_file)
+        self._network_policy = network_policy
         self._client: tuple[int, httpx.Client] | None = None
         """The process that made it, and the client."""
 
@@ -147,6 +153,7 @@ class HttpControlPlane:
             report_revision_route=settings.report_revision_route,
             report_deployment_route=settings.report_deployment_route,
             ca_file=settings.control_plane_ca_file,
+            network_policy=settings.network_policy,
         )
 
     def close(self) -> None:
@@ -307,9 +314,10 @@ class HttpControlPlane:
                     key=self._headers["X-Api-Key"],
                 )
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, UnicodeError) as error:
-            what = self._said(error)
+            what = f"{self._said(error)}{_hint(error)}"
+            forbidden = may_forbid(error, self._network_policy, "networkPolicy.extraPorts")
             raise ControlPlaneUnavailable(
-                f"{method} {url}: no answer: {what}{_hint(error)}; {self._check_url()}"
+                f"{method} {url}: no answer: {what}{forbidden}; {self._check_url()}"
             ) from None
 
     def _read(self, response: httpx.Response) -> bytes:

@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 import orjson
 
+from engine.adapters.network_policy import may_forbid
 from engine.ports import Health
 from engine.settings import Settings, variable
 
@@ -25,7 +26,7 @@ MOST_REDIRECTS = 3
 LONGEST_BODY = 4096
 """Bytes of the answer that are read."""
 LONGEST_DETAIL = 200
-"""Characters of the detail."""
+"""Characters of what was answered, or went wrong."""
 
 
 class HttpHealth:
@@ -39,13 +40,18 @@ class HttpHealth:
         ca_file: Path | None = None,
         address: str = "",
         secrets: tuple[str, ...] = (),
+        network_policy: str = "",
     ) -> None:
-        """`timeout_seconds` bounds a whole check; `secrets` are never shown in a detail."""
+        """`timeout_seconds` bounds a whole check; `secrets` are never shown in a detail.
+
+        `network_policy` is the name of the policy that limits where this process connects, if there is one.
+        """
         self._seconds = timeout_seconds
         self._verify_tls = verify_tls
         self._ca_file = ca_file
         self._address = address
         self._secrets = secrets
+        self._network_policy = network_policy
 
     @classmethod
     def from_settings(cls, settings: Settings) -> HttpHealth:
@@ -55,6 +61,7 @@ class HttpHealth:
             ca_file=settings.health_check_ca_file,
             address=settings.health_check_address,
             secrets=settings.secrets(),
+            network_policy=settings.network_policy,
         )
 
     @cached_property
@@ -70,10 +77,11 @@ class HttpHealth:
         return context
 
     def check(self, url: str) -> Health:
-        deadline = time.monotonic() + self._seconds
         try:
+            tls = self._tls
+            deadline = time.monotonic() + self._seconds
             target = httpx.URL(url)
-            with httpx.Client(verify=self._tls, follow_redirects=False) as client:
+            with httpx.Client(verify=tls, follow_redirects=False) as client:
                 for _ in range(MOST_REDIRECTS + 1):
                     status, location, body = self._get(client, target, deadline)
                     if not location:
@@ -84,7 +92,8 @@ class HttpHealth:
                     target = following
             return self._health(False, f"more than {MOST_REDIRECTS} redirects")
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as error:
-            return self._health(False, f"no answer: {type(error).__name__}: {error}{_hint(error)}")
+            forbidden = may_forbid(error, self._network_policy, "networkPolicy.gatewayTo and gatewayPorts")
+            return self._health(False, f"no answer: {type(error).__name__}: {error}{_hint(error)}", forbidden)
 
     def _get(self, client: httpx.Client, target: httpx.URL, deadline: float) -> tuple[int, str, bytes]:
         """Return status, where a redirect leads, and the start of the body."""
@@ -122,11 +131,12 @@ class HttpHealth:
             return self._health(False, f'200, but not the {{"ok": true}} of an Agent Server: {said}')
         return self._health(True, f"200 {said}")
 
-    def _health(self, ok: bool, detail: str) -> Health:
+    def _health(self, ok: bool, detail: str, hint: str = "") -> Health:
+        """`hint` follows the detail, and is never shortened."""
         for secret in self._secrets:
             detail = detail.replace(secret, "***")
         line = " ".join("".join(char if char.isprintable() else " " for char in detail).split())
-        return Health(ok=ok, detail=line[:LONGEST_DETAIL])
+        return Health(ok=ok, detail=line[:LONGEST_DETAIL] + hint)
 
 
 def _hint(error: Exception) -> str:

@@ -660,31 +660,6 @@ def test_an_hpa_counts_cpu_and_memory_and_the_deployment_does_not_count() -> Non
     assert "replicas" not in own[("Deployment", "listener")]["spec"]
 
 
-def test_the_network_policy_lets_out_what_is_needed() -> None:
-    external = {"enabled": True, "connectionUrl": "redis://redis.example:6400/0"}
-    values = {
-        "networkPolicy": {"enabled": True},
-        "redis": {"external": external},
-        "proxy": {"httpsProxy": "http://p.example:3128"},
-    }
-    found = rendered(NEEDED, values)
-    spec = found[("NetworkPolicy", "processes")]["spec"]
-    ports = {port["port"] for rule in spec["egress"] for port in rule["ports"]}
-    assert ports == {53, 443, 6443, 6400, 3128}
-    sentinels = rendered(NEEDED, at("networkPolicy.enabled", True), {"redis": {"external": SENTINELS}})
-    ports = {p["port"] for rule in sentinels[("NetworkPolicy", "processes")]["spec"]["egress"] for p in rule["ports"]}
-    assert ports == {53, 443, 6443, 26380, 26379, 6379}  # and the usual one of the master
-    assert "ingress" not in spec
-    selected = spec["podSelector"]["matchExpressions"][0]["values"]
-    labels = {
-        m["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"]
-        for (kind, _), m in found.items()
-        if kind == "Deployment"
-    }
-    assert labels <= set(selected)
-    assert ("NetworkPolicy", "redis") in rendered(NEEDED, at("networkPolicy.enabled", True))
-
-
 def test_the_values_in_the_installation_guide_are_taken() -> None:
     guide = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
     blocks = [textwrap.dedent(block) for block in re.findall(r"(?:^    .*\n|^\n(?=    ))+", guide, re.MULTILINE)]

@@ -102,6 +102,10 @@ Settings as environment variables: the same for every process, since each record
   value: {{ .Values.operator.kedaEnabled | quote }}
 - name: AGENTPLANE_CLUSTER_DOMAIN
   value: {{ .Values.clusterDomain | quote }}
+{{- with include "agentplane.networkPolicy" . }}
+- name: AGENTPLANE_NETWORK_POLICY
+  value: {{ . | quote }}
+{{- end }}
 {{- range $name := list "deployment" "service" "db" "redis" }}
 {{- with get $templates $name }}
 - name: AGENTPLANE_TEMPLATE_{{ upper $name }}
