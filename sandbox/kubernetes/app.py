@@ -10,16 +10,17 @@ import asyncio
 import hmac
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 import orjson
 import yaml
 
-from sandbox.kubernetes import discovery, protobuf, status, subresources
+from sandbox.kubernetes import discovery, negotiation, protobuf, status, subresources
 from sandbox.kubernetes.kinds import Kind
 from sandbox.kubernetes.listing import Listing, as_stored
-from sandbox.kubernetes.registry import Registry, Request
+from sandbox.kubernetes.registry import Registry, Request, may_go
 from sandbox.kubernetes.status import ApiError
 from sandbox.kubernetes.store import Object
 from sandbox.kubernetes.streaming import stream_log, stream_watch
@@ -78,13 +79,18 @@ class Call:
     def flag(self, name: str) -> bool:
         return self.query.get(name, "") in ("true", "1", "") if name in self.query else False
 
+    @cached_property
+    def form(self) -> str:
+        """The form of the answer, a word of `negotiation`. Raises ApiError 406."""
+        return negotiation.answer_form(self.accept)
+
     @property
     def as_table(self) -> bool:
-        return "as=Table" in self.accept.partition(",")[0]
+        return self.form == negotiation.TABLE
 
     @property
     def as_metadata(self) -> bool:
-        return "as=PartialObjectMetadata" in self.accept.partition(",")[0]
+        return self.form in (negotiation.PARTIAL, negotiation.PARTIAL_LIST)
 
     async def body(self) -> bytes:
         chunks: list[bytes] = []
@@ -232,9 +238,11 @@ class App:
 
     async def _many(self, call: Call, kind: Kind, namespace: str) -> None:
         if call.method == "GET":
+            negotiation.check_list_options(call.query)
             if call.flag("watch"):
                 await stream_watch(call, self.registry, kind, namespace, self.stopping)
             else:
+                negotiation.check_form(call.form, kind.kind, of_list=True)
                 await call.reply(self._listing.page(kind, namespace, call.query, call.as_table, call.as_metadata))
         elif call.method == "POST":
             await self._create(call, kind, namespace)
@@ -282,7 +290,9 @@ class App:
         elif call.method == "DELETE":
             options = _delete_options(call, await call.document(optional=True))
             last = registry.delete(kind, namespace, name, **options)
-            gone = registry.store.get(kind.resource, namespace, name) is None
+            gone = registry.store.get(kind.resource, namespace, name) is None or (
+                options["dry_run"] and may_go(last["metadata"])
+            )
             if gone and kind.resource not in ("pods", "services", "serviceaccounts", "persistentvolumeclaims"):
                 await call.json(_deleted(kind, last))
             else:
@@ -331,6 +341,7 @@ class App:
         await self._show(call, kind, changed, 201 if created else 200)
 
     async def _show(self, call: Call, kind: Kind, obj: Object, code: int = 200) -> None:
+        negotiation.check_form(call.form, kind.kind, of_list=False)
         await call.reply(self._listing.one(kind, obj, call.query, call.as_table, call.as_metadata), code)
 
     # subresources

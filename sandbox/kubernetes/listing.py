@@ -13,7 +13,8 @@ import orjson
 
 from sandbox.kubernetes import status, tables
 from sandbox.kubernetes.kinds import Kind
-from sandbox.kubernetes.registry import Registry
+from sandbox.kubernetes.negotiation import EXACT
+from sandbox.kubernetes.registry import Registry, matcher
 from sandbox.kubernetes.status import ApiError
 from sandbox.kubernetes.store import Object, Stored
 
@@ -32,8 +33,10 @@ class Listing:
         limit = _number(query.get("limit", ""), "limit")
         if token := query.get("continue", ""):
             version, found = self._continued(token)
+        elif query.get("resourceVersionMatch") == EXACT:
+            version, found = self._exactly(kind, namespace, labels, fields, query.get("resourceVersion", ""))
         else:
-            _check_version(query.get("resourceVersion", ""), self._registry.store.version)
+            check_version(query.get("resourceVersion", ""), self._registry.store.version)
             version, found = self._registry.store.version, self._registry.select(kind, namespace, labels, fields)
         metadata: Object = {"resourceVersion": str(version)}
         if limit and len(found) > limit:
@@ -42,6 +45,16 @@ class Listing:
             if not labels and not fields:
                 metadata["remainingItemCount"] = len(rest)
         return self._encode(kind, found, metadata, query.get("includeObject", "Metadata"), table, metadata_only)
+
+    def _exactly(self, kind: Kind, namespace: str, labels: str, fields: str, text: str) -> tuple[int, list[Stored]]:
+        store = self._registry.store
+        check_version(text, store.version)
+        matches = matcher(kind.resource, labels, fields)
+        try:
+            found = store.list_at(int(text), kind.resource, namespace)
+        except ApiError as error:
+            raise status.expired("The resourceVersion for the provided list is too old.") from error
+        return int(text), [stored for stored in found if matches(stored.object)]
 
     def _remember(self, version: int, rest: list[Stored]) -> str:
         key = uuid.uuid4().hex
@@ -103,7 +116,7 @@ def _number(text: str, name: str) -> int:
     return int(text or 0)
 
 
-def _check_version(text: str, current: int) -> None:
+def check_version(text: str, current: int) -> None:
     if not text:
         return
     if not text.isdigit():

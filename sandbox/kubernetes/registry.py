@@ -218,7 +218,7 @@ class Registry:
             return old.copy()
         if request.dry_run:
             return obj
-        if _may_go(obj["metadata"]):
+        if may_go(obj["metadata"]):
             return self._remove(kind, old, obj)
         updated = self.store.update(kind.resource, obj)
         self._definition_changed(kind, updated)
@@ -536,7 +536,7 @@ class Registry:
             obj["status"] = {**obj.get("status", {}), "phase": "Terminating"}
         if dry_run:
             return obj
-        if _may_go(obj["metadata"]) and not (kind.resource == "namespaces" and obj["spec"].get("finalizers")):
+        if may_go(obj["metadata"]) and not (kind.resource == "namespaces" and obj["spec"].get("finalizers")):
             return self._remove(kind, old, old.copy())
         return old.copy() if obj == old.object else self.store.update(kind.resource, obj).copy()
 
@@ -594,7 +594,7 @@ def _generation_changed(kind: Kind, before: Object, obj: Object) -> bool:
     return any(before.get(name) != obj.get(name) for name in (before.keys() | obj.keys()) - ignored)
 
 
-def _may_go(metadata: Object) -> bool:
+def may_go(metadata: Object) -> bool:
     """Whether nothing keeps a deleted object any longer."""
     return (
         "deletionTimestamp" in metadata

@@ -152,6 +152,18 @@ class Store:
             keys = sorted(key for key in found if not namespace or key[0] == namespace)
             return [found[key] for key in keys]
 
+    def list_at(self, version: int, resource: str, namespace: str = "") -> list[Stored]:
+        """What `list` gave at an earlier version. Raises ApiError 410 when it is older than what is remembered."""
+        with self._lock:
+            found = dict(self._objects[resource])
+            for event in reversed(self._since(resource, version)):
+                key = (event.stored.namespace, event.stored.name)
+                if event.previous is None:
+                    found.pop(key, None)
+                else:
+                    found[key] = event.previous
+            return [found[key] for key in sorted(found) if not namespace or key[0] == namespace]
+
     def everything(self) -> Iterator[Stored]:
         with self._lock:
             return iter([stored for found in self._objects.values() for stored in found.values()])

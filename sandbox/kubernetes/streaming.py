@@ -15,7 +15,7 @@ import orjson
 
 from sandbox.kubernetes import status, tables
 from sandbox.kubernetes.kinds import Kind
-from sandbox.kubernetes.listing import as_stored, served
+from sandbox.kubernetes.listing import as_stored, check_version, served
 from sandbox.kubernetes.registry import Registry, matcher
 from sandbox.kubernetes.status import ApiError
 from sandbox.kubernetes.store import Event, Object, Stored, Watch
@@ -83,16 +83,16 @@ class _Encoder:
 
     def line(self, kind: str, obj: Object) -> bytes:
         shown: Any = obj
-        if self._table and kind not in ("BOOKMARK", "ERROR"):
+        if self._table and kind != "ERROR":
             metadata = {"resourceVersion": obj["metadata"]["resourceVersion"]}
             shown = tables.table(self._kind, [obj], metadata, self._include, self._headed)
             self._headed = False
-        elif self._partial and kind not in ("BOOKMARK", "ERROR"):
+        elif self._partial and kind != "ERROR":
             shown = tables.partial(obj)
         return orjson.dumps({"type": kind, "object": shown}) + b"\n"
 
     def bookmark(self, version: int, initial_done: bool = False) -> bytes:
-        metadata: Object = {"resourceVersion": str(version), "creationTimestamp": None}
+        metadata: Object = {"resourceVersion": str(version)}
         if initial_done:
             metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
         bookmark = {"kind": self._kind.kind, "apiVersion": self._kind.api_version, "metadata": metadata}
@@ -108,10 +108,14 @@ async def stream_watch(call: Call, registry: Registry, kind: Kind, namespace: st
         raise status.bad_request(
             f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
         )
-    initial = query.get("sendInitialEvents") in ("true", "1")
+    initial = call.flag("sendInitialEvents") if "sendInitialEvents" in query else None
     since = None if initial or text in ("", "0") else int(text)
+    if initial is False and since is None:
+        since = registry.store.version
     timeout = float(query.get("timeoutSeconds") or random.uniform(1800, 3600))
     try:
+        if initial:
+            check_version(text, registry.store.version)
         watch = registry.watch(kind.resource, since=since)
     except ApiError as error:
         await call.start(content_type="application/json;stream=watch" if call.as_table else "application/json")
@@ -125,7 +129,7 @@ async def stream_watch(call: Call, registry: Registry, kind: Kind, namespace: st
         await call.start()
         await call.chunk(b"")
         bookmarks = query.get("allowWatchBookmarks") in ("true", "1")
-        async for chunk in _lines(watch, encoder, registry, timeout, bookmarks, initial):
+        async for chunk in _lines(watch, encoder, registry, timeout, bookmarks, bool(initial) and bookmarks):
             await call.chunk(chunk)
         if not gone.done():
             await call.chunk(b"", more=False)
@@ -138,6 +142,7 @@ async def stream_watch(call: Call, registry: Registry, kind: Kind, namespace: st
 async def _lines(
     watch: Watch, encoder: _Encoder, registry: Registry, timeout: float, bookmarks: bool, initial: bool
 ) -> AsyncIterator[bytes]:
+    """`initial`: a bookmark says where the present objects end and the changes begin."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
     if initial:

@@ -167,3 +167,17 @@ def test_list_at_any_version(api: Api) -> None:
 def test_delete_collection(shelf: Api) -> None:
     succeeded(shelf.send("DELETE", "configmaps", labelSelector="color=red"))
     assert set(shelf.names("configmaps")) - {"kube-root-ca.crt"} == {"plain", "green"}
+
+
+def test_a_list_of_exactly_one_version(api: Api) -> None:
+    made = api.create("configmaps", config_map("a", {"x": "1"}))
+    second = api.create("configmaps", config_map("b"))
+    api.patch("configmaps", "a", {"data": {"x": "2"}})
+    api.delete("configmaps", "b")
+    options = {"resourceVersionMatch": "Exact", "resourceVersion": second["metadata"]["resourceVersion"]}
+    found = api.list("configmaps", **options)
+    assert found["metadata"]["resourceVersion"] == options["resourceVersion"]
+    assert [item["metadata"]["name"] for item in found["items"]] == ["a", "b"]
+    assert found["items"][0]["data"] == made["data"]
+    not_older = api.list("configmaps", **{**options, "resourceVersionMatch": "NotOlderThan"})
+    assert [item["data"] for item in not_older["items"]] == [{"x": "2"}]

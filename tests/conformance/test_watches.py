@@ -155,6 +155,116 @@ def test_bookmarks(api: Api) -> None:
     assert "name" not in bookmark["object"]["metadata"]
 
 
+# lists as a watch
+
+INITIAL: dict[str, Any] = {"sendInitialEvents": True, "resourceVersionMatch": "NotOlderThan"}
+LISTING: dict[str, Any] = {**INITIAL, "allowWatchBookmarks": True}
+
+
+@pytest.mark.parametrize("since", [None, "0", "1"])
+def test_initial_events_end_with_a_bookmark(api: Api, since: str | None) -> None:
+    api.create("configmaps", config_map("a"))
+    last = api.create("configmaps", config_map("b"))
+    with api.watch("configmaps", resourceVersion=since, **LISTING) as events:
+        present = [next(events), next(events)]
+        bookmark = next(events)
+        api.create("configmaps", config_map("c"))
+        change = next(event for event in events if event["type"] != "BOOKMARK")
+    assert [seen(event) for event in present] == [("ADDED", "a"), ("ADDED", "b")]
+    assert bookmark["type"] == "BOOKMARK"
+    assert bookmark["object"]["kind"] == "ConfigMap"
+    metadata = bookmark["object"]["metadata"]
+    assert metadata["annotations"] == {"k8s.io/initial-events-end": "true"}
+    assert set(metadata) == {"annotations", "resourceVersion"}
+    assert int(metadata["resourceVersion"]) >= int(version(last))
+    assert seen(change) == ("ADDED", "c")
+
+
+def test_the_end_of_nothing_is_marked_too(api: Api, widgets: Object) -> None:
+    with api.watch("widgets", **LISTING) as events:
+        bookmark = next(events)
+    assert bookmark["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+
+
+def test_a_watch_resumes_from_the_end_of_the_initial_events(api: Api) -> None:
+    api.create("configmaps", config_map("a"))
+    with api.watch("configmaps", **LISTING) as events:
+        bookmark = next(event for event in events if event["type"] == "BOOKMARK")
+    api.create("configmaps", config_map("b"))
+    with api.watch("configmaps", resourceVersion=version(bookmark["object"])) as events:
+        assert seen(next(events)) == ("ADDED", "b")
+
+
+def test_initial_events_are_selected(api: Api) -> None:
+    api.create("configmaps", config_map("a", labels={"x": "1"}))
+    api.create("configmaps", config_map("b"))
+    with api.watch("configmaps", labelSelector="x=1", **LISTING) as events:
+        assert seen(next(events)) == ("ADDED", "a")
+        assert next(events)["type"] == "BOOKMARK"
+
+
+def test_without_bookmarks_nothing_marks_the_end(api: Api) -> None:
+    api.create("configmaps", config_map("a"))
+    with api.watch("configmaps", timeoutSeconds=1, **INITIAL) as events:
+        assert [seen(event) for event in events] == [("ADDED", "a")]
+
+
+def test_initial_events_may_be_left_out(api: Api) -> None:
+    api.create("configmaps", config_map("a"))
+    with api.watch("configmaps", **{**INITIAL, "sendInitialEvents": False}) as events:
+        api.create("configmaps", config_map("b"))
+        assert seen(next(events)) == ("ADDED", "b")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"watch": True, "sendInitialEvents": True},
+            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        ),
+        (
+            {"watch": True, "sendInitialEvents": False},
+            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        ),
+        (
+            {"watch": True, "resourceVersionMatch": "NotOlderThan"},
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        ),
+        (
+            {"watch": True, "sendInitialEvents": True, "resourceVersionMatch": "Exact"},
+            'resourceVersionMatch: Unsupported value: "Exact": supported values: "NotOlderThan"',
+        ),
+        ({"watch": True, **LISTING, "continue": "x"}, "resourceVersionMatch is forbidden when continue is provided"),
+        ({"sendInitialEvents": True}, "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list"),
+        (
+            {"resourceVersionMatch": "NotOlderThan"},
+            "resourceVersionMatch is forbidden unless resourceVersion is provided",
+        ),
+        (
+            {"resourceVersionMatch": "Exact", "resourceVersion": "0"},
+            'resourceVersionMatch "exact" is forbidden for resourceVersion "0"',
+        ),
+        (
+            {"resourceVersionMatch": "About", "resourceVersion": "1"},
+            'Unsupported value: "About": supported values: "Exact", "NotOlderThan", ""',
+        ),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else "-".join(value),
+)
+def test_options_that_do_not_go_together(api: Api, options: dict[str, Any], words: str) -> None:
+    status = refused(api.send("GET", "configmaps", timeoutSeconds=1, **options), 422, "Invalid")
+    assert status["message"].startswith('ListOptions.meta.k8s.io "" is invalid: ')
+    assert words in status["message"]
+
+
+def test_initial_events_of_a_version_that_is_still_to_come(api: Api) -> None:
+    with api.watch("configmaps", resourceVersion="99999999", **LISTING) as events:
+        event = next(events)
+    assert (event["type"], event["object"]["code"]) == ("ERROR", 504)
+    assert "Too large resource version: 99999999" in event["object"]["message"]
+
+
 def test_versions_that_are_gone(api: Api, widgets: Object) -> None:
     """From a version older than what the server remembers a watch cannot resume: one ERROR event, 410 inside."""
     api.create("widgets", widget("a"))
