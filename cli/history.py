@@ -33,6 +33,7 @@ LOUD = {
     "ActRefused": "red",
     "PollFailed": "red",
     "ListenerRefused": "red",
+    "AutoscalerUnhealthy": "red",
     "ResourceRejected": "red",
     "DeletionGuardTripped": "red",
     "DriftDetected": "yellow",

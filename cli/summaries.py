@@ -197,6 +197,13 @@ def _workload(data: Data, lgp: str) -> str:
     return _joined(counts, pods, behind, failed, seen.get("unschedulable"), seen.get("deadline_exceeded"))
 
 
+def _autoscaler(data: Data, lgp: str) -> str:
+    seen = data["autoscaler"]
+    which = _object(seen["key"], lgp)
+    why = _joined(seen.get("reason"), seen.get("message"), by=": ")
+    return f"{which} does not work at the moment: {why}" if why else f"{which} works"
+
+
 def _conditions(data: Data, lgp: str) -> str:
     """Conditions that hold, and those that should and do not, with their reasons: the events before tell the rest."""
     conditions = {condition["type"]: condition for condition in data["status"].get("conditions", ())}
@@ -270,6 +277,10 @@ TOLD: Mapping[str, Tell] = {
     "ObjectsPruned": _pruned,
     "DriftDetected": _drift,
     "WorkloadObserved": _workload,
+    "AutoscalerObserved": _autoscaler,
+    "AutoscalerUnhealthy": lambda data, lgp: (
+        f"{_object(data['key'], lgp)} does not work: {_joined(data['reason'], data['message'], by=': ')}"
+    ),
     "LgpStatusApplied": _conditions,
     "ConfigurationRecorded": _text("{half}, digest {digest}"),
     "ConfigurationSpread": _spread,

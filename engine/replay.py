@@ -82,6 +82,7 @@ CLAIMS: dict[str, Callable[[Any, Any], bool]] = {
     "ObjectsApplied": lambda event, act: {str(applied.key) for applied in event.objects} <= set(act.keys),
     "ObjectRejected": lambda event, act: str(event.key) in act.keys,
     "ObjectsPruned": lambda event, act: event.everything or event.objects == act.keys,
+    "AutoscalerUnhealthy": lambda event, act: str(event.key) in act.keys,
     "LgpStatusApplied": _same("digest"),
     "ActDeferred": lambda event, act: event.act == act.name,
     "ActRefused": lambda event, act: event.act == act.name,

@@ -17,7 +17,7 @@ from engine.listener import watching as listener_watching
 from engine.listener.machine import ListenerMachine
 from engine.listener.state import DeploymentState
 from engine.machine import Machine
-from engine.operator import manifests
+from engine.operator import autoscalers, manifests
 from engine.operator import watching as operator_watching
 from engine.operator.desired import INGRESS_API_VERSION, ROUTE_KIND
 from engine.operator.events import DriftDetected, LgpObserved, LgpRemoved
@@ -232,10 +232,13 @@ class OperatorView:
                 live.writers[key] = last_writer(manifest, names.OPERATOR_MANAGER)
                 if kind in WORKLOADS:
                     live.workloads[key] = sight_workload(manifest)
+                if autoscalers.is_watched(kind):
+                    live.autoscalers[key] = autoscalers.sight_autoscaler(manifest)
             case _:
                 live.objects.pop(key, None)
                 live.writers.pop(key, None)
                 live.workloads.pop(key, None)
+                live.autoscalers.pop(key, None)
 
     def _see_external(self, manifest: Manifest, there: bool) -> Streams:
         labels = manifest["metadata"].get("labels") or {}
@@ -301,6 +304,8 @@ class OperatorView:
             key = entry.applied.key
             if key.kind not in (ROUTE_KIND, "Secret"):
                 yield of_lgps(key.api_version, key.kind), key.namespace
+            if key.kind == autoscalers.SCALED_OBJECT:
+                yield of_lgps(autoscalers.HORIZONTAL_API_VERSION, autoscalers.HORIZONTAL), key.namespace
         plan = self.machine.desired(state)
         for held in plan.held:
             yield from ((strays, plan.objects[held].key.namespace) for strays in STRAYS)
@@ -382,6 +387,7 @@ class OperatorView:
         for live in self._live.values():
             live.objects.pop(str(key), None)
             live.workloads.pop(str(key), None)
+            live.autoscalers.pop(str(key), None)
 
 
 class _Scrubber:

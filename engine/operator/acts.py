@@ -28,7 +28,7 @@ from engine.operator import lgp as lgps
 from engine.operator import manifests, scaling, takeover
 from engine.operator.adoption import hold
 from engine.operator.config import OperatorConfig
-from engine.operator.decide import ApplyObjects, ApplyStatus, PruneEverything, PruneObjects
+from engine.operator.decide import ApplyObjects, ApplyStatus, JudgeAutoscalers, PruneEverything, PruneObjects
 from engine.operator.desired import (
     INGRESS_API_VERSION,
     PATH_TAKEN,
@@ -83,6 +83,8 @@ def perform(act: Act, state: OperatorState, plan: Desired, ports: Ports, config:
             return prune_objects(keys, state, state.lgp, ports, config)
         case PruneEverything():
             return prune_everything(state, state.lgp, plan, ports, config)
+        case JudgeAutoscalers(keys=keys):
+            return [_unhealthy(state, key) for key in keys]
         case ApplyStatus():
             return apply_status(state, state.lgp, plan, ports)
         case _:
@@ -484,7 +486,12 @@ def _claims(state: OperatorState, plan: Desired, namespace: str) -> list[ObjectK
     ]
 
 
-# --- status
+# --- autoscalers and status
+
+
+def _unhealthy(state: OperatorState, key: str) -> e.AutoscalerUnhealthy:
+    seen = state.autoscalers[key].observed
+    return e.AutoscalerUnhealthy(key=seen.key, reason=seen.reason, message=seen.message)
 
 
 def apply_status(state: OperatorState, view: LgpView, plan: Desired, ports: Ports) -> list[Event]:

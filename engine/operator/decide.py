@@ -2,7 +2,8 @@
 
 In order: nothing for an LGP that is unknown or being deleted; for one that is gone, what Kubernetes does not collect;
 otherwise autoscalers that are no longer asked for (two of them, or one of them and we, would fight over the replicas),
-objects that differ or drifted, other objects that are no longer asked for, then the LGP's status.
+objects that differ or drifted, other objects that are no longer asked for, autoscalers that have not worked for too
+long, then the LGP's status.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 
 from engine.folding import digest
 from engine.machine import Act, Decision, Done, Wait
+from engine.operator.autoscalers import GRACE
 from engine.operator.desired import Desired, Wanted
 from engine.operator.scaling import is_autoscaler
 from engine.operator.state import Life, ObjectState, OperatorState
@@ -32,6 +34,12 @@ class PruneObjects(Act):
 
 class PruneEverything(Act):
     """Delete whatever is left of an LGP that is gone: volume claims, its route, what Kubernetes did not collect."""
+
+
+class JudgeAutoscalers(Act):
+    """Note that these autoscalers have not worked for too long."""
+
+    keys: tuple[str, ...]
 
 
 class ApplyStatus(Act):
@@ -81,6 +89,10 @@ def _acts(state: OperatorState, plan: Desired, now: datetime) -> Iterator[Act]:
         yield ApplyObjects(keys=keys)
     if unwanted:
         yield PruneObjects(keys=unwanted)
+    judged = {key: judged_at(state, plan, key) for key in state.autoscalers}
+    overdue = tuple(key for key, at in judged.items() if at is not None and at <= now)
+    if overdue:
+        yield JudgeAutoscalers(keys=overdue)
     status = digest(verdict(state, plan).status)
     if status != state.status_digest:
         yield ApplyStatus(digest=status)
@@ -123,9 +135,26 @@ def prunable(entry: ObjectState, key: str, plan: Desired) -> bool:
     return not (database or applied.credential)
 
 
+def judged_at(state: OperatorState, plan: Desired, key: str) -> datetime | None:
+    """Return when an autoscaler that does not work is no longer waited for; None: not, or not yet, to be judged.
+
+    While anything rolls out, there may be no pods to have metrics of, nor the table that a trigger reads.
+    """
+    entry, rolled_out = state.autoscalers[key], state.rolled_out
+    if key not in plan.objects or entry.since is None or entry.unhealthy or state.lgp is None:
+        return None
+    if rolled_out is None or rolled_out.generation != state.lgp.generation:
+        return None
+    return max(entry.since, datetime.fromisoformat(rolled_out.at)) + GRACE
+
+
 def _timers(state: OperatorState, plan: Desired, now: datetime) -> Iterator[Wait]:
     for key, wanted in plan.objects.items():
         at = due_at(state, wanted)
         if at is not None and at > now:
             rejection = state.rejected.get(key)
             yield Wait(at, f"{key}: {rejection.message if rejection else 'somebody keeps changing it'}")
+    for key, entry in state.autoscalers.items():
+        at = judged_at(state, plan, key)
+        if at is not None and at > now:
+            yield Wait(at, f"{key} does not work yet ({entry.observed.reason})")

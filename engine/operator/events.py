@@ -85,6 +85,16 @@ class WorkloadStatus(Value):
         return current and self.updated == self.replicas == self.available == self.desired
 
 
+class AutoscalerStatus(Value):
+    """What matters of what an autoscaler says of itself. Texts are scrubbed of secret values."""
+
+    key: ObjectKey
+    uid: str
+    reason: str = ""
+    """Why it does not work; empty when it does."""
+    message: str = ""
+
+
 class RolledOut(Value):
     """The generation of the LGP that was available last."""
 
@@ -212,6 +222,20 @@ class WorkloadObserved(Event):
     workload: WorkloadStatus
 
 
+class AutoscalerObserved(Event):
+    """An autoscaler works, or it does not (yet): that, or why, is news."""
+
+    autoscaler: AutoscalerStatus
+
+
+class AutoscalerUnhealthy(Event):
+    """An autoscaler has not worked for so long that somebody should look at it. The next observation may end it."""
+
+    key: ObjectKey
+    reason: str
+    message: str
+
+
 class LgpStatusApplied(Event):
     """The LGP's status says what the state said."""
 
@@ -229,6 +253,8 @@ LGP_EVENTS = Registry(
     ObjectsPruned,
     DriftDetected,
     WorkloadObserved,
+    AutoscalerObserved,
+    AutoscalerUnhealthy,
     LgpStatusApplied,
     ActDeferred,
     ActRefused,

@@ -27,7 +27,7 @@ from engine.drift import CALM, repair_delay
 from engine.event import Event
 from engine.machine import State
 from engine.operator import events as e
-from engine.operator.events import Adopted, AppliedObject, RolledOut, Value, WorkloadStatus
+from engine.operator.events import Adopted, AppliedObject, AutoscalerStatus, RolledOut, Value, WorkloadStatus
 from engine.retry import ActDeferred, ActRefused, refused_delay
 
 
@@ -66,6 +66,7 @@ SUCCESS_OF = {
     "ObjectsApplied": "ApplyObjects",
     "ObjectRejected": "ApplyObjects",
     "ObjectsPruned": "PruneObjects",
+    "AutoscalerUnhealthy": "JudgeAutoscalers",
     "LgpStatusApplied": "ApplyStatus",
 }
 """Which act an event shows to have come through, so that its hold ends."""
@@ -133,6 +134,18 @@ class WorkloadState(Value):
     """When its present failure was first seen, for this template of pods."""
 
 
+class AutoscalerState(Value):
+    """An autoscaler as it was observed last."""
+
+    observed: AutoscalerStatus
+    since: datetime | None = None
+    """When it stopped working, or was first seen not to work yet; None: it works."""
+    worked: bool = False
+    """It has worked before."""
+    unhealthy: bool = False
+    """It has not worked for too long."""
+
+
 class Hold(Value):
     """An act that failed."""
 
@@ -154,6 +167,8 @@ class OperatorState(State):
     """By `str(key)`."""
     rejected: dict[str, Rejection] = {}
     workloads: dict[str, WorkloadState] = {}
+    autoscalers: dict[str, AutoscalerState] = {}
+    """Those that told something of themselves."""
     status: dict[str, Any] = {}
     """What the LGP's status says by our doing."""
     status_digest: str = ""
@@ -273,6 +288,7 @@ def _pruned(state: OperatorState, event: e.ObjectsPruned, at: datetime) -> Opera
         update={
             "objects": kept(state.objects),
             "workloads": kept(state.workloads),
+            "autoscalers": kept(state.autoscalers),
             "rejected": kept(state.rejected),
         }
     )
@@ -311,6 +327,29 @@ def _workload(state: OperatorState, event: e.WorkloadObserved, at: datetime) -> 
         since = before.failing_since if before is not None and same else at
     observed = WorkloadState(observed=event.workload, failing_since=since)
     return state.model_copy(update={"workloads": {**state.workloads, key: observed}})
+
+
+def _autoscaler(state: OperatorState, event: e.AutoscalerObserved, at: datetime) -> OperatorState:
+    seen = event.autoscaler
+    before = state.autoscalers.get(str(seen.key))
+    if before is not None and before.observed.uid != seen.uid:
+        before = None
+    works = not seen.reason
+    now = AutoscalerState(
+        observed=seen,
+        since=None if works else before.since or at if before is not None else at,
+        worked=works or (before is not None and before.worked),
+        unhealthy=not works and before is not None and before.unhealthy,
+    )
+    return state.model_copy(update={"autoscalers": {**state.autoscalers, str(seen.key): now}})
+
+
+def _unhealthy(state: OperatorState, event: e.AutoscalerUnhealthy, at: datetime) -> OperatorState:
+    before = state.autoscalers.get(str(event.key))
+    if before is None or before.since is None:
+        return state  # it works again
+    now = before.model_copy(update={"unhealthy": True})
+    return state.model_copy(update={"autoscalers": {**state.autoscalers, str(event.key): now}})
 
 
 def _status_applied(state: OperatorState, event: e.LgpStatusApplied, at: datetime) -> OperatorState:
@@ -355,6 +394,8 @@ HANDLERS: dict[str, Handler] = {
     "ObjectsPruned": _pruned,
     "DriftDetected": _drifted,
     "WorkloadObserved": _workload,
+    "AutoscalerObserved": _autoscaler,
+    "AutoscalerUnhealthy": _unhealthy,
     "LgpStatusApplied": _status_applied,
     "ActDeferred": _deferred,
     "ActRefused": _refused,

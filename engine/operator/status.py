@@ -11,9 +11,9 @@ Conditions:
   problem is there, so whoever reads it can give it time: an image pull may recover by itself. A pod that crashes
   before the database is ready is no problem yet.
 - DatabaseReady: also True when none is made.
-- Autoscaling: True when the autoscalers that the LGP asks for are made, False when one cannot be, with what to do
-  about it. Said only of an LGP that asks for them. A missing autoscaler is no degradation: what is asked for rolls out
-  and serves, with the replicas that it has.
+- Autoscaling: True when the autoscalers that the LGP asks for are made and work, Unknown while one that is new does not
+  work yet, False when one cannot be made or has not worked for minutes, with what to do about it. Said only of an LGP
+  that asks for them. That is no degradation: what is asked for rolls out and serves, with the replicas that it has.
 
 Times come from the events: from the state's last change where a condition changes, else from the status before.
 """
@@ -26,10 +26,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from engine.drift import FREE_REPAIRS
+from engine.operator import autoscalers
 from engine.operator.desired import Desired, Wanted
 from engine.operator.events import RolledOut, WorkloadStatus
 from engine.operator.scaling import KIND_NOT_SERVED, is_autoscaler
-from engine.operator.state import LgpView, OperatorState, Rejection, WorkloadState
+from engine.operator.state import AutoscalerState, LgpView, OperatorState, Rejection, WorkloadState
 
 CURED_BY_DATABASE = frozenset({"CrashLoopBackOff", "ProgressDeadlineExceeded"})
 """Reasons of failure that a database that is not ready yet explains."""
@@ -174,8 +175,11 @@ class _Judgement:
 
     # --- conditions
 
-    def _condition(self, kind: str, value: bool, reason: str, message: str, at: str | None = None) -> dict[str, Any]:
-        status = "True" if value else "False"
+    def _condition(
+        self, kind: str, value: bool | None, reason: str, message: str, at: str | None = None
+    ) -> dict[str, Any]:
+        """Return a condition; None as its value is Unknown."""
+        status = "Unknown" if value is None else str(value)
         before = self.before.get(kind)
         if at is None:
             at = before["lastTransitionTime"] if before is not None and before["status"] == status else self.now
@@ -262,11 +266,23 @@ class _Judgement:
             message = "\n".join(_told(key, rejection) for key, rejection in rejected)
             yield self._condition("Autoscaling", False, _reason(rejected[0][1]), message)
         elif asked and all(key in self.state.objects for key in asked):
-            yield self._condition("Autoscaling", True, "Applied", f"{', '.join(asked)} decide on the replicas")
+            yield self._autoscalers_at_work(list(asked))
         elif asked:
             yield self._condition("Autoscaling", False, "Pending", f"{', '.join(asked)} are not all made yet")
         elif self.plan.problem is not None and "Autoscaling" in self.before:
             yield self.before["Autoscaling"]  # what is in the cluster stays
+
+    def _autoscalers_at_work(self, keys: list[str]) -> dict[str, Any]:
+        """Return what the autoscalers that are made say of themselves."""
+        known = [self.state.autoscalers[key] for key in keys if key in self.state.autoscalers]
+        unhealthy = [one.observed for one in known if one.unhealthy]
+        if unhealthy:
+            message = "\n".join(autoscalers.told(one.key, one.reason, one.message) for one in unhealthy)
+            return self._condition("Autoscaling", False, unhealthy[0].reason, message)
+        waiting = [_waited_for(one) for one in known if one.since is not None and not one.worked]
+        if waiting:
+            return self._condition("Autoscaling", None, "Waiting", "\n".join(waiting))
+        return self._condition("Autoscaling", True, "Applied", f"{', '.join(keys)} decide on the replicas")
 
     # --- the rest
 
@@ -318,6 +334,11 @@ def _failures(seen: WorkloadStatus, since: datetime | None) -> Iterator[Problem]
         yield Problem(reason=failure.reason, message=message, since=since)
     if seen.deadline_exceeded:
         yield Problem(reason="ProgressDeadlineExceeded", message=f"{seen.key}: {seen.deadline_exceeded}")
+
+
+def _waited_for(autoscaler: AutoscalerState) -> str:
+    seen = autoscaler.observed
+    return f"{seen.key} does not work yet, as is usual for the first minutes ({seen.reason}: {seen.message})"
 
 
 def _reason(rejection: Rejection) -> str:

@@ -17,13 +17,22 @@ watch that lags behind the log, and are to be confirmed: later, while nobody adv
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engine.drift import Fingerprint, difference
 from engine.event import Event
+from engine.operator.autoscalers import (
+    HORIZONTAL,
+    HORIZONTAL_API_VERSION,
+    AutoscalerSight,
+    same_problem,
+    told_by_both,
+)
 from engine.operator.decide import at_rest
 from engine.operator.desired import PATH_TAKEN, SHARED_INGRESS_MISSING, Desired, Wanted
 from engine.operator.events import (
+    AutoscalerObserved,
+    AutoscalerStatus,
     DriftDetected,
     LgpObserved,
     LgpRemoved,
@@ -64,6 +73,8 @@ class Live:
     replica_sets: dict[str, ReplicaSetSight] = field(default_factory=dict)
     """By uid, like pods."""
     pods: dict[str, PodSight] = field(default_factory=dict)
+    autoscalers: dict[str, AutoscalerSight] = field(default_factory=dict)
+    """By `str(key)`, those that KEDA makes of ScaledObjects too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +112,7 @@ def observe(
     if not isinstance(lgp, LgpRemoved) and state.life is Life.PRESENT:
         if around.complete.issuperset(TELL_OF_WORKLOADS):
             certain += _workloads(state, live, scrub)
+        certain += _autoscalers(state, live, scrub)
         suspected += _drift(state, plan, live, around)
     return Observation(certain=tuple(certain), suspected=tuple(suspected))
 
@@ -200,6 +212,28 @@ def _failure(sight: WorkloadSight, pods: list[PodSight], known: PodFailure | Non
     if sight.cannot_create:
         return PodFailure(pod="", container="", reason="FailedCreate", message=scrub(None, sight.cannot_create, False))
     return None
+
+
+# --- autoscalers
+
+
+def _autoscalers(state: OperatorState, live: Live, scrub: Scrub) -> Iterator[AutoscalerObserved]:
+    for key, entry in state.objects.items():
+        applied, sight = entry.applied, live.autoscalers.get(key)
+        if sight is None or sight.uid != applied.fingerprint.uid:
+            continue  # no autoscaler, or not (any more) the one that we made
+        made = str(replace(applied.key, api_version=HORIZONTAL_API_VERSION, kind=HORIZONTAL, name=sight.horizontal))
+        reason, message = told_by_both(applied.key, sight, live.autoscalers.get(made))
+        seen = AutoscalerStatus(key=applied.key, uid=sight.uid, reason=reason, message=scrub(None, message, False))
+        known = state.autoscalers.get(key)
+        if known is None or not _is_known(known.observed, seen, sight.target):
+            yield AutoscalerObserved(autoscaler=seen)
+
+
+def _is_known(known: AutoscalerStatus, seen: AutoscalerStatus, target: str) -> bool:
+    if known.uid != seen.uid:
+        return False
+    return same_problem((known.reason, known.message), (seen.reason, seen.message), target)
 
 
 # --- drift

@@ -231,6 +231,29 @@ SUMMARIES: dict[str, list[tuple[dict[str, Any], str]]] = {
             "(containers[api-server].image); database lg-1 with the password in Secret postgres-credentials",
         )
     ],
+    "AutoscalerObserved": [
+        (
+            {
+                "autoscaler": {
+                    "key": key("ScaledObject", "-queue"),
+                    "uid": "u",
+                    "reason": "TriggerError",
+                    "message": "no",
+                }
+            },
+            "ScaledObject queue does not work at the moment: TriggerError: no",
+        ),
+        (
+            {"autoscaler": {"key": key("HorizontalPodAutoscaler"), "uid": "u", "reason": "", "message": ""}},
+            "HorizontalPodAutoscaler works",
+        ),
+    ],
+    "AutoscalerUnhealthy": [
+        (
+            {"key": key("HorizontalPodAutoscaler"), "reason": "FailedGetResourceMetric", "message": "no metrics"},
+            "HorizontalPodAutoscaler does not work: FailedGetResourceMetric: no metrics",
+        )
+    ],
     "LgpStatusApplied": [
         (
             {

@@ -73,7 +73,7 @@ def test_a_resync_of_what_did_not_change_writes_nothing() -> None:
     made = len(world.cluster.calls)
     world.view._external_services = False
     world._shown.clear()
-    world._synced = False
+    world._synced.clear()
     world.settle()
 
     assert [call for call in world.cluster.calls[made:] if call[0] in ("apply", "patch", "create", "delete")] == []
@@ -186,5 +186,5 @@ def configured(world: World, config: OperatorConfig) -> None:
     again = World(config=config, clock=world.clock, cluster=world.cluster)
     again.core._events = again.events = world.events
     world.machine, world.view, world.core = OperatorMachine(config), again.view, again.core
-    world._shown, world._synced, world._position = {}, False, 0
+    world._shown, world._synced, world._position = {}, set(), 0
     world.events.mark_dirty(names.lgp_stream(NAMESPACE, NAME))

@@ -17,6 +17,7 @@ from engine.loop import Advanced, advance
 from engine.operator.config import OperatorConfig, SharedIngress
 from engine.operator.machine import OperatorMachine
 from engine.operator.observing import lgp_key
+from engine.operator.scaling import is_autoscaler
 from engine.operator.sighting import key_of
 from engine.operator.state import OperatorState
 from engine.ports import Applied, Manifest, ObjectKey, Ports, WatchEvent
@@ -70,6 +71,8 @@ class FakeCluster:
         self.forbids: Callable[[ObjectKey], ObjectRefused | None] = lambda key: None
         """Of everything else."""
         self.down = False
+        self.autoscales = True
+        """Whether anybody looks at autoscalers."""
         self.calls: list[tuple[str, str]] = []
         self._numbers = itertools.count(1)
 
@@ -167,8 +170,11 @@ class FakeCluster:
         self.objects[key]["metadata"]["managedFields"] = [{"manager": "kubectl-edit", "operation": "Update"}]
 
     def roll_out(self) -> None:
-        """Be the controllers: every workload is as it should be."""
+        """Be the controllers: every workload is as it should be, and every autoscaler works."""
         for key, manifest in self.objects.items():
+            if is_autoscaler(key) and self.autoscales:
+                kinds = ("AbleToScale", "ScalingActive", "Ready")
+                manifest["status"] = {"conditions": [{"type": kind, "status": "True"} for kind in kinds]}
             if key.kind in ("Deployment", "StatefulSet"):
                 count = manifest["spec"].get("replicas", 1)
                 manifest["status"] = {
@@ -237,7 +243,7 @@ class World:
         )
         self._shown: dict[ObjectKey, Manifest] = {}
         self._position = 0
-        self._synced = False
+        self._synced: set[tuple[Any, str]] = set()
 
     def advance(self, stream: str = STREAM) -> Advanced:
         return advance(stream, self.machine, self.events, self.ports, lock_term=60.0, backoff=Backoff())
@@ -263,6 +269,7 @@ class World:
 
     def _changes(self) -> Iterator[Seen]:
         places = [*((watched, NAMESPACE) for watched in self.view.watches()), *self.view.elsewhere()]
+        places += [place for place in self.core.calls_for if place not in places and place[1] == NAMESPACE]
         watches = {(namespace, watched.api_version, watched.kind): watched for watched, namespace in places}
         for key, manifest in list(self._shown.items()):
             there = self.cluster.objects.get(key)
@@ -275,9 +282,9 @@ class World:
             if watching is not None and self._shown.get(key) != manifest and _matches(manifest, watching.labels):
                 self._shown[key] = copy.deepcopy(manifest)
                 yield Seen(watching, key.namespace, WatchEvent(type="MODIFIED", object=copy.deepcopy(manifest)))
-        if not self._synced:
-            self._synced = True
-            for watched, namespace in places:
+        for watched, namespace in places:
+            if (watched, namespace) not in self._synced:
+                self._synced.add((watched, namespace))
                 yield Seen(watched, namespace, WatchEvent(type="SYNCED", object={}))
 
     def _appended(self) -> Iterator[Appended]:

@@ -1,0 +1,149 @@
+"""Autoscalers that do not work, on an embedded and a real API server: told with what to do, and so is their recovery.
+
+No autoscaler runs here: what its controller says, a test says in its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from engine.listener.state import Phase
+from engine.operator import decide
+from engine.ports import ObjectKey
+from engine.views import find
+from sandbox.control_plane.server import ControlPlane
+from tests.conftest import ApiServer
+from tests.integration import test_listener
+from tests.integration.operator_stack import Kubelet, Operator, at_work, lgp_manifest, shared_ingress, until
+from tests.integration.test_autoscaling import KEDA, NAME, QUIET, keda_installed
+
+BOUNDS = {"enabled": True, "minReplicas": 1, "maxReplicas": 8}
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for minutes here."""
+    monkeypatch.setattr(decide, "GRACE", timedelta(seconds=2))
+
+
+@pytest.fixture(scope="module")
+def http(own_api_server: ApiServer) -> Iterator[httpx.Client]:
+    with own_api_server.http() as client:
+        yield client
+
+
+@pytest.fixture
+def plane() -> Iterator[ControlPlane]:
+    with ControlPlane({test_listener.KEY: test_listener.WORKSPACE}) as plane:
+        yield plane
+
+
+def write_status(http: httpx.Client, namespace: str, plural: str, name: str, *conditions: tuple[str, str, str]) -> None:
+    """Write the status of an autoscaler as its controller does."""
+    group = "autoscaling/v2" if plural.startswith("horizontal") else "keda.sh/v1alpha1"
+    at = "2026-01-01T00:00:00Z"
+    told = [
+        {"type": kind, "status": status, "reason": reason, "message": f"says {reason}", "lastTransitionTime": at}
+        for kind, status, reason in conditions
+    ]
+    status: dict[str, Any] = {"conditions": told}
+    if group.startswith("autoscaling"):
+        status |= {"desiredReplicas": 1, "currentMetrics": []}
+    path = f"/apis/{group}/namespaces/{namespace}/{plural}/{name}/status"
+    merge = {"Content-Type": "application/merge-patch+json"}
+    http.patch(path, json={"status": status}, headers=merge).raise_for_status()
+
+
+def test_a_cluster_without_metrics_is_told_in_the_conditions_and_in_status(
+    plane: ControlPlane, own_api_server: ApiServer, http: httpx.Client, namespace: str
+) -> None:
+    """From the control plane: DEPLOYED all the same, and the reason in `agentplane status`."""
+    with (
+        test_listener.at_work(plane, own_api_server, namespace, operator_enabled=True) as both,
+        Kubelet(own_api_server, namespace),
+    ):
+        both.engine.ports.cluster.create(shared_ingress(namespace))
+        source = {
+            "listener_id": both.engine.settings.stream_name,
+            "listener_config": {"k8s_namespace": namespace},
+            "resource_spec": {"cpu": 0.5, "memory_mb": 512, "min_scale": 1, "max_scale": 3},
+        }
+        deployment_id = both.deploy(source_config=source)
+        until(lambda: both.phase(deployment_id) is Phase.DEPLOYED, "it is deployed")
+        name = both.key(deployment_id).name
+        for target in (name, f"{name}-queue"):
+            failed = ("ScalingActive", "False", "FailedGetResourceMetric")
+            write_status(http, namespace, "horizontalpodautoscalers", target, failed)
+
+        def condition() -> dict[str, Any]:
+            return next(c for c in both.lgp(deployment_id)["status"]["conditions"] if c["type"] == "Autoscaling")
+
+        until(lambda: condition()["reason"] == "FailedGetResourceMetric", "the LGP tells")
+        assert condition()["status"] == "False"
+        assert "metrics-server" in condition()["message"]
+        until(lambda: find(both.events, deployment_id).reason.startswith("FailedGetResourceMetric"), "so does status")
+        view = find(both.events, deployment_id)
+        assert (view.phase, view.failed) == ("DEPLOYED", False)
+
+
+def test_a_trigger_error_of_keda_is_told_and_so_is_its_end(
+    own_api_server: ApiServer, http: httpx.Client, namespace: str
+) -> None:
+    with keda_installed(http), at_work(own_api_server, namespace, config=KEDA) as operator:
+        server = {"queueEnabled": False}
+        operator.put(lgp_manifest(namespace, NAME, serverSpec=server, autoscaling=BOUNDS, **QUIET))
+        until(lambda: operator.available(NAME), "it is available")
+        write_status(http, namespace, "scaledobjects", NAME, ("Ready", "False", "TriggerError"))
+        made_by_keda(operator, http)
+
+        until(lambda: told(operator)[1] == "TriggerError", "the condition tells")
+        assert told(operator)[0] == "False"
+        message = operator.condition(NAME, "Autoscaling")["message"]
+        assert "log of keda-operator" in message
+        until(lambda: f"keda-hpa-{NAME}" in operator.condition(NAME, "Autoscaling")["message"], "and what its HPA says")
+        assert operator.available(NAME), "it serves"
+
+        write_status(http, namespace, "scaledobjects", NAME, ("Ready", "True", "ScaledObjectReady"))
+        operator.watching.delete(horizontal(operator))
+        until(lambda: told(operator) == ("True", "Applied"), "its end is told")
+        assert operator.types(NAME).count("AutoscalerUnhealthy") == 1
+
+
+def told(operator: Operator) -> tuple[str, str]:
+    condition = operator.condition(NAME, "Autoscaling")
+    return condition.get("status", ""), condition.get("reason", "")
+
+
+def horizontal(operator: Operator) -> ObjectKey:
+    return operator.key("HorizontalPodAutoscaler", f"keda-hpa-{NAME}", "autoscaling/v2")
+
+
+def made_by_keda(operator: Operator, http: httpx.Client) -> None:
+    """Do what KEDA does: make a HorizontalPodAutoscaler with the labels of the ScaledObject."""
+    scaled = operator.cluster.get(operator.key("ScaledObject", NAME, "keda.sh/v1alpha1")) or {}
+    owner = {"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": NAME, "uid": scaled["metadata"]["uid"]}
+    external = {"metric": {"name": "s0-postgresql"}, "target": {"type": "AverageValue", "averageValue": "10"}}
+    operator.put(
+        {
+            "apiVersion": "autoscaling/v2",
+            "kind": "HorizontalPodAutoscaler",
+            "metadata": {
+                "name": f"keda-hpa-{NAME}",
+                "namespace": operator.namespace,
+                "labels": scaled["metadata"]["labels"],
+                "ownerReferences": [owner],
+            },
+            "spec": {
+                "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": NAME},
+                "maxReplicas": 8,
+                "metrics": [{"type": "External", "external": external}],
+            },
+        }
+    )
+    failed = ("ScalingActive", "False", "FailedGetExternalMetric")
+    write_status(http, operator.namespace, "horizontalpodautoscalers", f"keda-hpa-{NAME}", failed)
