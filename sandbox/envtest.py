@@ -30,7 +30,6 @@ import os
 import re
 import secrets
 import ssl
-import subprocess
 import sys
 import tempfile
 import urllib.request
@@ -92,8 +91,9 @@ class RealControlPlane:
         kubeconfig: Path | None = None,
         token: str | None = None,
         admission_plugins: Sequence[str] = (),
+        controllers: Sequence[str] = CONTROLLERS,
     ) -> None:
-        """`admission_plugins` are those to run beside the usual ones."""
+        """`admission_plugins` are those to run beside the usual ones, `controllers` all that the manager runs."""
         if reason := available():
             raise BinariesNotFoundError(f"real API server: {reason}")
         self._cleanup = contextlib.ExitStack()
@@ -107,6 +107,7 @@ class RealControlPlane:
         self.kubeconfig = (kubeconfig or self.directory / "kubeconfig").absolute()
         self.ca = self.directory / "ca.crt"
         self._admission_plugins = tuple(admission_plugins)
+        self._controllers = tuple(controllers)
         self._client_port, self._peer_port, self._manager_port = (self._own_port() for _ in range(3))
         self._etcd_url = f"http://{LOOPBACK}:{self._client_port}"
         self.etcd = self._server("etcd", self._etcd_flags(), self._etcd_ready)
@@ -206,22 +207,16 @@ class RealControlPlane:
     def _manager_flags(self) -> dict[str, object]:
         return {
             "kubeconfig": self.kubeconfig,
-            "controllers": ",".join(CONTROLLERS),
+            "controllers": ",".join(self._controllers),
             "service-account-private-key-file": self.directory / "service-account.key",
             "cert-dir": self.directory / "certificates-manager",
             "bind-address": LOOPBACK,
             "secure-port": self._manager_port,
-            **({"port": 0} if self._flag_exists("kube-controller-manager", "port") else {}),
             "leader-elect": "false",
             "kube-api-qps": 500,
             "kube-api-burst": 1000,
             "profiling": "false",
         }
-
-    @staticmethod
-    def _flag_exists(binary: str, flag: str) -> bool:
-        # `--port` (an unencrypted second port on every address) existed up to Kubernetes 1.23.
-        return f"\n      --{flag} ".encode() in _help(assets() / binary)
 
     def _etcd_ready(self) -> bool:
         return _answers(f"{self._etcd_url}/health")
@@ -269,39 +264,11 @@ def service_account_key() -> str:
 
 
 def load_crds(*paths: Path) -> list[dict[str, Any]]:
-    """CustomResourceDefinitions from YAML files or folders of them, as Kubernetes 1.20 accepts them.
-
-    Left out: `x-kubernetes-validations` (unknown there) and `default: ""` (refused there), the status, and
-    annotations that exceed what a client-side apply may add to.
-    """
+    """Return the CustomResourceDefinitions in YAML files, or in folders of them, without their status."""
     files = [file for path in paths for file in (sorted(path.glob("*.yaml")) if path.is_dir() else [path])]
     documents = [item for file in files for item in yaml.safe_load_all(file.read_text()) if item]
-    return [_for_old_kubernetes(item) for item in documents if item["kind"] == "CustomResourceDefinition"]
-
-
-def _for_old_kubernetes(crd: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "apiVersion": crd["apiVersion"],
-        "kind": crd["kind"],
-        "metadata": crd["metadata"],
-        "spec": _strip_schema(crd["spec"]),
-    }
-
-
-def _strip_schema(node: Any) -> Any:
-    if isinstance(node, list):
-        return [_strip_schema(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    return {
-        key: _strip_schema(value)
-        for key, value in node.items()
-        if key != "x-kubernetes-validations" and not (key == "default" and value == "")
-    }
-
-
-def _help(binary: Path) -> bytes:
-    return subprocess.run([binary, "--help"], capture_output=True, timeout=30).stdout
+    definitions = [item for item in documents if item["kind"] == "CustomResourceDefinition"]
+    return [{key: value for key, value in item.items() if key != "status"} for item in definitions]
 
 
 def _write_private(path: Path, text: str) -> None:

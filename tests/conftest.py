@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -77,11 +78,14 @@ def prefix() -> str:
 
 
 @contextmanager
-def _real(folder: Path) -> Iterator[ApiServer]:
-    """etcd, kube-apiserver and kube-controller-manager; skips, with the reason, where they are missing."""
+def running_real(folder: Path, **options: Any) -> Iterator[ApiServer]:
+    """etcd, kube-apiserver and kube-controller-manager; skips, with the reason, where they are missing.
+
+    `options` are those of RealControlPlane.
+    """
     if reason := envtest.available():
         pytest.skip(f"real API server: {reason}")
-    with envtest.RealControlPlane(folder) as cluster:
+    with envtest.RealControlPlane(folder, **options) as cluster:
         yield ApiServer(
             name="real",
             kubeconfig=cluster.kubeconfig,
@@ -93,7 +97,7 @@ def _real(folder: Path) -> Iterator[ApiServer]:
 
 
 @contextmanager
-def _embedded(folder: Path) -> Iterator[ApiServer]:
+def running_embedded(folder: Path) -> Iterator[ApiServer]:
     """The sandbox's own API server with its controllers, in a process of its own as in the stack."""
     with KubernetesServer(folder) as cluster:
         yield ApiServer(
@@ -108,20 +112,20 @@ def _embedded(folder: Path) -> Iterator[ApiServer]:
 
 @pytest.fixture(scope="session")
 def real_api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    with _real(tmp_path_factory.mktemp("real")) as server:
+    with running_real(tmp_path_factory.mktemp("real")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def embedded_api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    with _embedded(tmp_path_factory.mktemp("embedded")) as server:
+    with running_embedded(tmp_path_factory.mktemp("embedded")) as server:
         yield server
 
 
 @pytest.fixture(scope="module", params=CLUSTERS)
 def own_api_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """As `api_server`, but no other module's objects are in it: for tests that look at all namespaces."""
-    start = {"real": _real, "embedded": _embedded}[request.param]
+    start = {"real": running_real, "embedded": running_embedded}[request.param]
     with start(tmp_path_factory.mktemp(request.param)) as server:
         yield server
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import ssl
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,43 +11,20 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox import envtest
-from sandbox.kubernetes.server import KubernetesServer
 from tests.chart.rendering import RELEASE, helm
-from tests.conftest import CLUSTERS, ApiServer
+from tests.conftest import CLUSTERS, ApiServer, running_embedded, running_real
 
 
 @pytest.fixture(scope="package")
-def own_real() -> Iterator[ApiServer]:
-    if reason := envtest.available():
-        pytest.skip(f"real API server: {reason}")
-    with envtest.RealControlPlane() as cluster:
-        verify = ssl.create_default_context(cafile=str(cluster.ca))
-        server = ApiServer(
-            name="real",
-            kubeconfig=cluster.kubeconfig,
-            url=cluster.url,
-            token=cluster.token,
-            verify=verify,
-            restart=cluster.restart_api_server,
-        )
-        with jobs_done(server):
-            yield server
+def own_real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    with running_real(tmp_path_factory.mktemp("real")) as server, jobs_done(server):
+        yield server
 
 
 @pytest.fixture(scope="package")
 def own_embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    with KubernetesServer(tmp_path_factory.mktemp("kubernetes")) as cluster:
-        server = ApiServer(
-            name="embedded",
-            kubeconfig=cluster.kubeconfig,
-            url=cluster.url,
-            token=cluster.token,
-            verify=cluster.verify(),
-            restart=lambda: cluster.restart(kill=True),
-        )
-        with jobs_done(server):
-            yield server
+    with running_embedded(tmp_path_factory.mktemp("kubernetes")) as server, jobs_done(server):
+        yield server
 
 
 @pytest.fixture(scope="package", params=CLUSTERS)
@@ -60,9 +36,10 @@ def server(request: pytest.FixtureRequest) -> ApiServer:
 
 @contextlib.contextmanager
 def jobs_done(server: ApiServer) -> Iterator[None]:
-    """Say of every Job that it is done, as long as the block lasts: no kubelet is here to run the hooks of a release.
+    """Let every Job succeed as long as the block lasts: no kubelet is here to run the hooks of a release.
 
-    tests/installation has one.
+    On the real server its Job controller finishes a Job whose pods succeeded. The embedded server has no Job
+    controller, so there the Job's status is written. tests/installation runs the hooks' containers.
     """
     done = threading.Event()
     thread = threading.Thread(target=_finish_jobs, args=(server, done), daemon=True)
@@ -74,18 +51,37 @@ def jobs_done(server: ApiServer) -> Iterator[None]:
         thread.join(30)
 
 
+POD_SUCCEEDED = {"phase": "Succeeded"}
+JOB_COMPLETED = {
+    "succeeded": 1,
+    "startTime": "2026-01-01T00:00:00Z",
+    "completionTime": "2026-01-01T00:00:01Z",
+    "conditions": [
+        {"type": kind, "status": "True", "lastTransitionTime": "2026-01-01T00:00:01Z"}
+        for kind in ("SuccessCriteriaMet", "Complete")
+    ],
+}
+
+
 def _finish_jobs(server: ApiServer, done: threading.Event) -> None:
-    condition = {"type": "Complete", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
-    status = {"status": {"succeeded": 1, "conditions": [condition]}}
-    merge = {"Content-Type": "application/merge-patch+json"}
     with server.http() as http:
         while not done.wait(0.2):
-            with contextlib.suppress(httpx.HTTPError, KeyError):  # an API server that restarts under it
-                for job in http.get("/apis/batch/v1/jobs").json()["items"]:
-                    if not job.get("status", {}).get("conditions"):
-                        metadata = job["metadata"]
-                        path = f"/apis/batch/v1/namespaces/{metadata['namespace']}/jobs/{metadata['name']}/status"
-                        http.patch(path, json=status, headers=merge)
+            with contextlib.suppress(httpx.TransportError, KeyError):  # the API server restarts under the test
+                if server.name == "real":
+                    for pod in http.get("/api/v1/pods", params={"labelSelector": "job-name"}).json()["items"]:
+                        if pod["status"]["phase"] == "Pending":
+                            _put_status(http, "/api/v1", "pods", pod, POD_SUCCEEDED)
+                else:
+                    for job in http.get("/apis/batch/v1/jobs").json()["items"]:
+                        if not job.get("status", {}).get("conditions"):
+                            _put_status(http, "/apis/batch/v1", "jobs", job, JOB_COMPLETED)
+
+
+def _put_status(http: httpx.Client, group: str, plural: str, found: Any, status: Any) -> None:
+    metadata = found["metadata"]
+    path = f"{group}/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}/status"
+    answer = http.patch(path, json={"status": status}, headers={"Content-Type": "application/merge-patch+json"})
+    assert answer.status_code != 422, f"the API server refuses this status: {answer.text}"
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ This API server also checks who may be named as an owner, as OpenShift's does: `
 from __future__ import annotations
 
 import re
-import ssl
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import httpx
@@ -43,11 +43,11 @@ from engine.operator.observing import observe_lgp
 from engine.permissions import APPLIED, AUTOSCALER, HTTP_ROUTE, INGRESS_API_VERSION, SCALED_OBJECT, VIRTUAL_SERVICE
 from engine.ports import Manifest, WatchEvent
 from engine.views import deployments
-from sandbox import envtest
 from tests.chart.conftest import make_namespace
 from tests.chart.rendering import NEEDED, RELEASE, Values, at, chart, helm, layered, objects, settings_of
 from tests.chart.test_permissions import Account, ControlPlane, Healthy, granted
-from tests.conftest import ApiServer
+from tests.conftest import ApiServer, running_real
+from tests.integration import service_accounts
 from tests.integration.operator_stack import Kubelet, install_crd, lgp_manifest, shared_ingress, until
 from workers.views import EXTERNAL_SERVICES, INGRESSES, LGPS, SECRETS, Watched, of_lgps
 from workers.watcher import Appended, Seen, watch
@@ -146,18 +146,8 @@ def define(http: httpx.Client, api_version: str, kind: str) -> None:
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """A real API server that checks owner references, with every definition that a layout may need."""
-    if reason := envtest.available():
-        pytest.skip(f"real API server: {reason}")
-    folder = tmp_path_factory.mktemp("strict")
-    with envtest.RealControlPlane(folder, admission_plugins=["OwnerReferencesPermissionEnforcement"]) as cluster:
-        server = ApiServer(
-            name="real",
-            kubeconfig=cluster.kubeconfig,
-            url=cluster.url,
-            token=cluster.token,
-            verify=ssl.create_default_context(cafile=str(cluster.ca)),
-            restart=cluster.restart_api_server,
-        )
+    plugins = ["OwnerReferencesPermissionEnforcement"]
+    with running_real(tmp_path_factory.mktemp("strict"), admission_plugins=plugins) as server:
         install_crd(server)  # before anything has an owner: the check learns of new kinds twice a minute only
         with server.http() as http:
             for api_version, kind in (HTTP_ROUTE, VIRTUAL_SERVICE, SCALED_OBJECT):
@@ -201,9 +191,6 @@ class Stage:
                 self.make(manifest)  # of a hook, which would only run when the release goes
         self.kubelet = Kubelet(server, self.namespace)  # not started: it reports what it is told to
         self.accounts = {name: Account(server, self.namespace, f"{RELEASE}-{name}") for name in COMPONENTS}
-        for account in self.accounts.values():
-            if not account.served(*AUTOSCALER):
-                speak_older(account)
 
     def close(self) -> None:
         for account in self.accounts.values():
@@ -342,32 +329,6 @@ def soon(holds: Callable[[], bool], what: str) -> None:
     while not holds():
         assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}"
         time.sleep(0.005)
-
-
-def speak_older(account: Account) -> None:
-    """Let an account ask for autoscaling/v2beta2, of the same shape, where v2 is meant.
-
-    API servers before 1.23 have no other; rights are for a group, whatever its versions.
-    """
-    new, old = b"autoscaling/v2", b"autoscaling/v2beta2"
-    call, stream = account._http.call, account._http.stream
-
-    def older(path: str) -> str:
-        return path.replace(f"/apis/{new.decode()}", f"/apis/{old.decode()}")
-
-    def called(method: str, path: str, query: Any = None, body: Any = None, *rest: Any, **named: Any) -> Any:
-        if older(path) == path:
-            return call(method, path, query, body, *rest, **named)
-        meant = orjson.loads(orjson.dumps(body).replace(b'"%b"' % new, b'"%b"' % old))
-        answer = call(method, older(path), query, meant, *rest, **named)
-        return replace(answer, body=orjson.loads(orjson.dumps(answer.body).replace(b'"%b"' % old, b'"%b"' % new)))
-
-    @contextmanager
-    def streamed(path: str, *rest: Any, **named: Any) -> Iterator[Iterator[bytes]]:
-        with stream(older(path), *rest, **named) as lines:
-            yield (line.replace(b'"%b"' % old, b'"%b"' % new) for line in lines)
-
-    account._http.call, account._http.stream = called, streamed  # type: ignore[method-assign]
 
 
 # --- the pieces of the engine
@@ -1126,9 +1087,14 @@ def test_every_right_of_every_layout_is_in_the_table() -> None:
     assert {right: group_of(API_VERSIONS[right.plural]) for right in found} == found
 
 
-def test_a_kind_that_the_api_server_does_not_know_as_owner_yet_is_waited_for(strict: ApiServer) -> None:
+def test_a_kind_that_the_api_server_does_not_know_as_owner_yet_is_waited_for(strict: ApiServer, tmp_path: Path) -> None:
+    """An account that may set the finalizers of every kind, as administrators may, is not asked for the kind."""
     namespace = make_namespace(strict)
-    cluster = KubernetesCluster.load(strict.kubeconfig)
+    services = {"apiGroups": [""], "resources": ["services"], "verbs": ["get", "create", "patch"]}
+    with strict.http() as http:
+        cluster = KubernetesCluster.load(
+            service_accounts.account(strict.kubeconfig, http, namespace, [services], tmp_path)
+        )
     owner = {"apiVersion": "example.com/v1", "kind": "New", "name": "x", "uid": str(uuid.uuid4())}
     service = {
         "apiVersion": "v1",

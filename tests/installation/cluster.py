@@ -516,6 +516,8 @@ class Witness:
                         if event["type"] == "DELETED":
                             self.gone[name] = self._last.pop(name, event["object"])
                             continue
+                        if kind == "pods" and event["object"]["metadata"].get("deletionGracePeriodSeconds") == 0:
+                            continue  # the kubelet removes the pod: what it was given is in the event before
                         self._last[name] = event["object"]
                         self.added[name] += event["type"] == "ADDED"
 
@@ -535,7 +537,6 @@ class Ending:
         (status,) = pod["status"]["containerStatuses"]
         over, meta = status["state"]["terminated"], pod["metadata"]
         finished, deadline = (datetime.fromisoformat(at) for at in (over["finishedAt"], meta["deletionTimestamp"]))
-        # Who removes the pod from the API takes the rest of its time away; the deletion was when both say.
         since = (finished - deadline).total_seconds() + meta["deletionGracePeriodSeconds"]
         return cls(over["exitCode"], since, pod["spec"]["terminationGracePeriodSeconds"])
 

@@ -5,7 +5,6 @@ Then what becomes of it: an upgrade under load, and removal. One installation fo
 
 from __future__ import annotations
 
-import re
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -32,9 +31,6 @@ from tests.installation.cluster import (
 HELLO = f"sandbox.local/hello@sha256:{'1' * 64}"
 HOSTNAME = "agents.example.com"
 
-RETENTION = re.compile(r"\n *persistentVolumeClaimRetentionPolicy:(\n *when\w+: \w+)+")
-"""In upstream's template of databases; the API server of these tests (Kubernetes 1.20) does not know the field yet."""
-
 pytestmark = pytest.mark.timeout(400)
 
 
@@ -54,7 +50,7 @@ def upstream() -> Values:
     """All values of the chart that people come from, where they are here."""
     if not UPSTREAM.exists():
         return {}
-    return dict(yaml.safe_load(RETENTION.sub("", UPSTREAM.read_text(encoding="utf-8"))))
+    return dict(yaml.safe_load(UPSTREAM.read_text(encoding="utf-8")))
 
 
 @pytest.fixture(scope="module")
