@@ -14,6 +14,7 @@ from engine.permissions import (
     HTTP_ROUTE,
     INGRESS,
     SCALED_OBJECT,
+    SECRET_PROVIDER_CLASS,
     VIRTUAL_SERVICE,
     Permission,
     needed,
@@ -69,6 +70,12 @@ def _kinds(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
     if settings.keda_enabled:
         mend = f"install KEDA, or set {variable('keda_enabled')}=false"
         wanted.append((SCALED_OBJECT, Level.FAIL, mend))
+    if settings.managed_secret_provider_classes:
+        mend = (
+            "install the Secrets Store CSI driver with its Azure provider, or set "
+            f"{variable('managed_secret_provider_classes')}=false"
+        )
+        wanted.append((SECRET_PROVIDER_CLASS, Level.FAIL, mend))
     if settings.routing.kind == "gateway":
         wanted.append((HTTP_ROUTE, Level.FAIL, "install the Gateway API, or choose another route"))
     if settings.routing.kind == "istio":

@@ -213,7 +213,7 @@ def _conditions(data: Data, lgp: str) -> str:
 
 
 def _missed(kind: str, status: str) -> bool:
-    return status != "True" and kind in ("Available", "DatabaseReady", "Autoscaling")
+    return status != "True" and kind in ("Available", "DatabaseReady", "Autoscaling", "DisruptionBudgets")
 
 
 # --- the streams engine/<name>

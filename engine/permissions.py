@@ -83,6 +83,9 @@ HTTP_ROUTE = ("gateway.networking.k8s.io/v1", "HTTPRoute")
 VIRTUAL_SERVICE = ("networking.istio.io/v1", "VirtualService")
 SCALED_OBJECT = ("keda.sh/v1alpha1", "ScaledObject")
 AUTOSCALER = ("autoscaling/v2", "HorizontalPodAutoscaler")
+BUDGET = ("policy/v1", "PodDisruptionBudget")
+SERVICE_ACCOUNT = ("v1", "ServiceAccount")
+SECRET_PROVIDER_CLASS = ("secrets-store.csi.x-k8s.io/v1", "SecretProviderClass")
 """Kinds, with their API versions, that are used where they are switched on, or asked for."""
 
 OPERATOR_AT_INGRESS = (_of("v1", "Service", APPLIED), _of(*INGRESS, "list patch"))
@@ -99,11 +102,15 @@ def needed(settings: Settings) -> dict[str, list[Permission]]:
     if settings.listener_enabled:
         found["listener"] = list(LISTENER)
     if settings.operator_enabled:
-        found["operator"] = [*OPERATOR, *_routed(settings, "list patch"), *_extra(settings, APPLIED)]
+        # Budgets that were made before they were switched off go.
+        budgets = _of(*BUDGET, APPLIED if settings.pod_disruption_budgets else "delete")
+        found["operator"] = [*OPERATOR, *_routed(settings, "list patch"), *_extra(settings, APPLIED), budgets]
     if found:
         found["watcher"] = list(WATCHER)
     if settings.operator_enabled:
+        budgets_watched = [_of(*BUDGET, WATCHED)] if settings.pod_disruption_budgets else []
         found["watcher"] += [*OPERATOR_WATCHER, *_routed(settings, "list watch"), *_extra(settings, WATCHED)]
+        found["watcher"] += budgets_watched
     return found
 
 
@@ -132,5 +139,9 @@ def _extra(settings: Settings, verbs: str) -> Iterator[Permission]:
     yield _of(*AUTOSCALER, verbs)
     if settings.keda_enabled:
         yield _of(*SCALED_OBJECT, verbs)
+    if settings.managed_service_accounts:
+        yield _of(*SERVICE_ACCOUNT, verbs)
+    if settings.managed_secret_provider_classes:
+        yield _of(*SECRET_PROVIDER_CLASS, verbs)
     if settings.routing.kind in ROUTES:
         yield _of(*ROUTES[settings.routing.kind], verbs)

@@ -240,6 +240,17 @@ class Settings(BaseSettings):
     template_db: Path | None = Field(None, description="YAML file with the base of Postgres StatefulSets")
     template_redis: Path | None = Field(None, description="YAML file with the base of Redis Deployments")
     keda_enabled: bool = Field(False, description="autoscale with KEDA, which must be installed in the cluster")
+    managed_service_accounts: bool = Field(
+        False, description="make the ServiceAccounts that LGPs ask for (spec.managedResources.serviceAccount)"
+    )
+    managed_secret_provider_classes: bool = Field(
+        False,
+        description="make the SecretProviderClasses that LGPs ask for (spec.managedResources.secretProviderClass), "
+        "which the Secrets Store CSI driver must be installed for",
+    )
+    pod_disruption_budgets: bool = Field(
+        True, description="a PodDisruptionBudget for each Agent Server workload with at least two replicas"
+    )
     cluster_domain: str = Field("cluster.local", description="DNS domain of the cluster")
     revision_history_limit: Annotated[int, Field(ge=0, le=1000)] = Field(
         3, description="empty ReplicaSets that a Deployment keeps, where its template has no revisionHistoryLimit"

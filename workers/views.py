@@ -300,13 +300,15 @@ class OperatorView:
         return [(stream, SOON) for stream in self._streams_in(namespace)]
 
     def more_watches(self, state: OperatorState) -> Iterator[tuple[Watched, str]]:
-        for entry in state.objects.values():
+        plan = self.machine.desired(state)
+        for name, entry in state.objects.items():
             key = entry.applied.key
-            if key.kind not in (ROUTE_KIND, "Secret"):
-                yield of_lgps(key.api_version, key.kind), key.namespace
+            # What is no longer asked for cannot drift, and the right to watch its kind may be gone.
+            if key.kind in (ROUTE_KIND, "Secret") or name not in plan.objects:
+                continue
+            yield of_lgps(key.api_version, key.kind), key.namespace
             if key.kind == autoscalers.SCALED_OBJECT:
                 yield of_lgps(autoscalers.HORIZONTAL_API_VERSION, autoscalers.HORIZONTAL), key.namespace
-        plan = self.machine.desired(state)
         for held in plan.held:
             yield from ((strays, plan.objects[held].key.namespace) for strays in STRAYS)
         for name, rejection in state.rejected.items():

@@ -33,6 +33,7 @@ PLURALS = {
     "RoleBinding": "rolebindings",
     "ScaledObject": "scaledobjects",
     "Secret": "secrets",
+    "SecretProviderClass": "secretproviderclasses",
     "SelfSubjectAccessReview": "selfsubjectaccessreviews",
     "Service": "services",
     "ServiceAccount": "serviceaccounts",

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from types import EllipsisType
 
 import structlog
@@ -25,7 +26,7 @@ from engine.folding import digest
 from engine.machine import Act
 from engine.operator import events as e
 from engine.operator import lgp as lgps
-from engine.operator import manifests, scaling, takeover
+from engine.operator import manifests, namesakes, scaling, takeover
 from engine.operator.adoption import hold
 from engine.operator.config import OperatorConfig
 from engine.operator.decide import ApplyObjects, ApplyStatus, JudgeAutoscalers, PruneEverything, PruneObjects
@@ -45,7 +46,7 @@ from engine.operator.scrubbing import hidden_values, scrub
 from engine.operator.sighting import own_fingerprint, sight_routes
 from engine.operator.state import LgpView, OperatorState
 from engine.operator.status import verdict
-from engine.ports import Manifest, ObjectKey, Ports
+from engine.ports import Applied, Manifest, ObjectKey, Ports
 
 log = structlog.get_logger(__name__)
 
@@ -125,7 +126,7 @@ def apply_objects(
                 if looked:
                     break  # what was kept is no longer so: the rest is decided anew
             read = server if key == whole.server else ...
-            put = _put(wanted, view, _first_replicas(wanted, whole, state), ports, read)
+            put = _put(wanted, whole, state, view, ports, read)
         except ObjectRefused as error:
             message = scrub(str(error), hidden)
             rejected.append(
@@ -208,39 +209,54 @@ def _first_replicas(wanted: Wanted, whole: Desired, state: OperatorState) -> int
 
 
 def _put(
-    wanted: Wanted, view: LgpView, first_replicas: int, ports: Ports, read: Manifest | EllipsisType | None
+    wanted: Wanted,
+    whole: Desired,
+    state: OperatorState,
+    view: LgpView,
+    ports: Ports,
+    read: Manifest | EllipsisType | None,
 ) -> _Put:
-    """Bring one object into the cluster; one whose replicas are an autoscaler's starts with `first_replicas`.
-
-    `read` is what was read of it just now, if it was.
-    """
+    """Bring one object of `whole` into the cluster. `read` is what was read of it just now, if it was."""
     if wanted.credential is not None:
         return _create_credential(wanted.credential, ports)
     if wanted.route is not None:
         return _put_path(wanted.key.namespace, wanted.route, view, ports)
     if wanted.manifest is None:
         raise ValueError(f"{wanted.key} is neither a manifest, a credential nor a route")
+    if manifests.may_be_somebody_elses(wanted.key):
+        return _optional(wanted.key, ports, lambda: _put_of(namesakes.apply(wanted, whole, state, view, ports)))
     if scaling.is_autoscaler(wanted.key) or manifests.is_route(wanted.key):
-        return _apply_optional(wanted.key, wanted.manifest, ports)
+        return _optional(wanted.key, ports, partial(_apply, wanted.manifest, ports))
     if scaling.is_left_to_an_autoscaler(wanted.manifest):
-        return _apply_autoscaled(wanted.key, wanted.manifest, first_replicas, ports)
+        return _apply_autoscaled(wanted.key, wanted.manifest, _first_replicas(wanted, whole, state), ports)
     return _apply(wanted.manifest, ports, read)
 
 
 def _apply(manifest: Manifest, ports: Ports, read: Manifest | EllipsisType | None = ...) -> _Put:
-    applied = ports.cluster.apply(manifest, manager=names.OPERATOR_MANAGER, before_write=ports.keep_lock, seen=read)
+    return _put_of(
+        ports.cluster.apply(manifest, manager=names.OPERATOR_MANAGER, before_write=ports.keep_lock, seen=read)
+    )
+
+
+def _put_of(applied: Applied) -> _Put:
     return _Put(fingerprint=own_fingerprint(applied.manifest), created=applied.created)
 
 
-def _apply_optional(key: ObjectKey, manifest: Manifest, ports: Ports) -> _Put:
+def _optional(key: ObjectKey, ports: Ports, apply: Callable[[], _Put]) -> _Put:
     """Apply an object of a kind that a cluster need not serve; say what to do where it does not."""
     try:
-        return _apply(manifest, ports)
+        return apply()
     except ObjectRefused as error:
         if error.status != 404 or ports.cluster.served(key.api_version, key.kind):
             raise
-        told = scaling.not_served(key) if scaling.is_autoscaler(key) else manifests.route_not_served(key)
-        raise ObjectRefused(told, reason=scaling.KIND_NOT_SERVED, status=404) from error
+        raise ObjectRefused(_not_served(key), reason=scaling.KIND_NOT_SERVED, status=404) from error
+
+
+def _not_served(key: ObjectKey) -> str:
+    """Return what to say of an object whose kind the API server does not serve."""
+    if scaling.is_autoscaler(key):
+        return scaling.not_served(key)
+    return manifests.route_not_served(key) if manifests.is_route(key) else manifests.managed_not_served(key)
 
 
 def _apply_autoscaled(key: ObjectKey, manifest: Manifest, first: int, ports: Ports) -> _Put:
@@ -377,7 +393,8 @@ def prune_objects(
 ) -> list[Event]:
     """Delete objects that went out and are no longer asked for; never a namesake that somebody else made.
 
-    What belongs to a way in that the configuration gave up is left where it is if we may no longer touch it.
+    What belongs to a way in that the configuration gave up, or is of a kind that it switched off, is left where it is
+    if we may no longer touch it.
     """
     left: list[str] = []
     for key in keys:
@@ -400,7 +417,8 @@ def _prune(applied: AppliedObject, view: LgpView, ports: Ports) -> None:
 
 
 def _is_given_up(error: ObjectRefused, key: ObjectKey, view: LgpView, config: OperatorConfig) -> bool:
-    given_up = error.status == 403 and manifests.is_of_former_way(key, view.namespace, config)
+    former = manifests.is_of_former_way(key, view.namespace, config) or manifests.is_switched_off(key, config)
+    given_up = error.status == 403 and former
     if given_up:
         log.warning("left behind", object=str(key), reason=str(error))
     return given_up

@@ -124,12 +124,17 @@ def adopt(lgp: Lgp, redacted: Lgp, config: OperatorConfig, config_digest: str, f
 def hold(adopted: Adopted, keys: Iterable[str], redacted: Lgp, config: OperatorConfig) -> Adopted:
     """Return `adopted` with the pods of these workloads left alone while we would make them as now."""
     beside = _beside(redacted, adopted)
-    templates = {str(key_of(one)): template_digest(one) for one in objects(beside, config) if "template" in one["spec"]}
+    templates = {str(key_of(one)): template_digest(one) for one in objects(beside, config) if makes_pods(one)}
     kept = {
         key: one.model_copy(update={"template": templates.get(key, ""), "differences": ()}) if key in set(keys) else one
         for key, one in adopted.objects.items()
     }
     return adopted.model_copy(update={"objects": kept})
+
+
+def makes_pods(manifest: Manifest) -> bool:
+    """Whether a manifest of ours makes pods."""
+    return "template" in manifest.get("spec", {})
 
 
 def still_asked(lgp: Lgp, config: OperatorConfig, key: str, live: Manifest) -> bool:

@@ -72,6 +72,13 @@ class OperatorConfig(_Frozen):
     istio_gateway: Gateway = Gateway()
     keda_enabled: bool = False
     """Whether KEDA is installed; without it autoscaling uses HorizontalPodAutoscalers."""
+    managed_service_accounts: bool = False
+    """Whether the operator may make the ServiceAccounts that LGPs ask for (`spec.managedResources`)."""
+    managed_secret_provider_classes: bool = False
+    """Whether it may make SecretProviderClasses."""
+    pod_disruption_budgets: bool = False
+    """Whether workloads of Agent Servers with at least two replicas get a PodDisruptionBudget. The setting's default is
+    true; a configuration that was recorded before there was one made none."""
     cluster_domain: str = "cluster.local"
     legacy_database_suffix: str = "postgres"
     """Objects of a database with `legacyName` are called `<LGP>-<this>`."""

@@ -131,7 +131,8 @@ def prunable(entry: ObjectState, key: str, plan: Desired) -> bool:
     if plan.problem is not None or key in plan.objects:
         return False
     applied = entry.applied
-    database = applied.key.kind == "StatefulSet" or applied.key.name == plan.database_name
+    of_database = applied.key.kind == "Service" and applied.key.name == plan.database_name
+    database = applied.key.kind == "StatefulSet" or of_database
     return not (database or applied.credential)
 
 

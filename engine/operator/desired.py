@@ -26,6 +26,8 @@ ROUTE_KIND = "IngressPath"
 """What an entry of the shared Ingress is called in events: it is no object of its own. Named by its path."""
 SHARED_INGRESS_MISSING = "SharedIngressMissing"
 """Reason of a rejected path: there is no shared Ingress."""
+MANAGED_RESOURCES_OFF = "ManagedResourcesOff"
+"""Reason of a refused LGP: it asks for objects that the operator may not make here."""
 PATH_TAKEN = "PathTaken"
 """Reason of a rejected path: it is that of an LGP of the same name in another namespace."""
 
@@ -61,6 +63,8 @@ class Desired:
     """Reason and message, when the LGP cannot be understood."""
     route_problem: str | None = None
     """Why it cannot be reached although it asks to be."""
+    overridden: tuple[str, ...] = ()
+    """What the LGP says and another field of it overrides, each with which."""
 
     @property
     def held(self) -> frozenset[str]:
@@ -71,7 +75,10 @@ class Desired:
 def desired(view: LgpView, config: OperatorConfig, adopted: Adopted | None = None) -> Desired:
     """Return what the LGP asks for, beside what was `adopted`, without secret values. Never raises."""
     try:
-        return of(lgps.parse(view.namespace, view.name, view.uid, view.spec, adopted), config)
+        lgp = lgps.parse(view.namespace, view.name, view.uid, view.spec, adopted)
+        if (off := manifests.switched_off(lgp, config)) is not None:
+            return Desired(problem=(MANAGED_RESOURCES_OFF, off))
+        return of(lgp, config)
     except InvalidResource as error:
         return Desired(problem=("InvalidSpec", str(error)))
     except SettingsError as error:
@@ -94,7 +101,14 @@ def of(lgp: Lgp, config: OperatorConfig, held: Container[str] | None = None) -> 
         database_name=names.database,
         endpoint=manifests.endpoint(lgp, config),
         route_problem=manifests.route_problem(lgp, config),
+        overridden=tuple(_overridden(lgp)),
     )
+
+
+def _overridden(lgp: Lgp) -> Iterator[str]:
+    named, managed = lgp.spec.server_spec.service_account_name, manifests.service_account_name(lgp)
+    if lgp.spec.managed_resources.service_account is not None and named not in (None, "", managed):
+        yield f"spec.serverSpec.serviceAccountName={named}, since spec.managedResources.serviceAccount gives {managed}"
 
 
 def _all(lgp: Lgp, config: OperatorConfig, held: Container[str] | None) -> Iterator[Wanted]:
@@ -112,7 +126,7 @@ def _all(lgp: Lgp, config: OperatorConfig, held: Container[str] | None) -> Itera
 def _object(manifest: Manifest, lgp: Lgp, held: Container[str] | None) -> Wanted:
     key = manifests.key_of(manifest)
     there = lgp.adopted.objects.get(str(key))
-    adopted = there is not None and "template" in manifest["spec"]
+    adopted = there is not None and "template" in manifest.get("spec", {})
     holds = False
     if there is not None and adopted:
         holds = (there.template == template_digest(manifest)) if held is None else str(key) in held

@@ -164,6 +164,8 @@ class LgpObserved(Event):
     spec: dict[str, Any]
     digest: str
     """Keyed, of the spec with its secret values, and the above."""
+    unknown: tuple[str, ...] = ()
+    """Paths of the fields of its spec that this program does not know."""
 
 
 class LgpRemoved(Event):
@@ -205,7 +207,7 @@ class ObjectsPruned(Event):
     everything: bool = False
     """The LGP is gone, and nothing of it is left."""
     left: tuple[str, ...] = ()
-    """Those of `objects` that are still there: of a way in that was given up, and our permissions with it."""
+    """Those of `objects` that are still there: of a way in or a kind that was given up, and our permissions with it."""
 
 
 class DriftDetected(Event):

@@ -11,11 +11,12 @@ Redaction. Anybody may write an LGP, and may write secrets into it as literals. 
 - every element of `command` and `args` of init containers and sidecars, and of the commands in their probes and
   lifecycle hooks: a flag may carry a token;
 - the `value` of HTTP headers in their probes and hooks;
+- the values of the parameters of a SecretProviderClass;
 - whatever has not the shape that the resource definition gives it.
 
-It drops fields that the operator does not read. It keeps names, images, resources, volumes, labels and annotations:
-everybody who may read pods may read those. Metadata of the LGP, with kubectl's copy of the last applied manifest, is
-no part of the spec and must not be logged either.
+It drops fields that the operator does not read; `unknown_fields` names them. It keeps names, images, resources,
+volumes, labels and annotations: everybody who may read pods may read those. Metadata of the LGP, with kubectl's copy of
+the last applied manifest, is no part of the spec and must not be logged either.
 
 A redacted spec has the same shape as the one it came from, so manifests made from it have the same objects, names
 and fields: replay compares those. Digests of manifests must be taken of these too, for an unkeyed digest of a short
@@ -24,8 +25,10 @@ secret can be guessed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from itertools import islice
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
@@ -178,6 +181,29 @@ class Autoscaling(Part):
     queue_max_replicas: int | None = Field(default=None, ge=0)
 
 
+class ManagedServiceAccount(Part):
+    """The ServiceAccount that the operator makes for the pods of the LGP."""
+
+    annotations: dict[str, str] = {}
+    automount_service_account_token: bool | None = None
+    """Whether pods get its token; None: Kubernetes' default, which is that they do."""
+
+
+class ManagedSecretProviderClass(Part):
+    """The SecretProviderClass that the operator makes for volumes of the LGP's pods."""
+
+    name: str = Field(min_length=1, max_length=253)
+    provider: Literal["azure"]
+    parameters: dict[str, str] = Field(min_length=1)
+
+
+class ManagedResources(Part):
+    """Objects beside the Agent Server's own that the operator makes."""
+
+    service_account: ManagedServiceAccount | None = None
+    secret_provider_class: ManagedSecretProviderClass | None = None
+
+
 class LgpSpec(Part):
     """What an LGP asks for."""
 
@@ -186,6 +212,7 @@ class LgpSpec(Part):
     redis: Redis = Redis()
     ingress: IngressSwitch = IngressSwitch()
     autoscaling: Autoscaling = Autoscaling()
+    managed_resources: ManagedResources = ManagedResources()
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     node_selector: dict[str, str] = {}
@@ -231,10 +258,48 @@ def read(manifest: Mapping[str, Json], adopted: Adopted | None = None) -> Lgp:
 def redact(spec: Mapping[str, Json], digest: Callable[[bytes], str]) -> Mapped:
     """Return `spec` as the log may hold it; `digest` is keyed (`Ports.digest`). Never raises on odd shapes."""
     redaction = _Redaction(digest)
-    kept = _known(LgpSpec, spec)
+    kept: Mapped = _without_unknown(LgpSpec, spec)
     if "serverSpec" in kept:
         kept["serverSpec"] = redaction.server(kept["serverSpec"])
+    if "managedResources" in kept:
+        kept["managedResources"] = redaction.managed(kept["managedResources"])
     return kept
+
+
+MOST_UNKNOWN = 20
+"""Fields that are named; one more says that there are others."""
+LONGEST_PATH = 120
+
+
+def unknown_fields(spec: Json) -> tuple[str, ...]:
+    """Return the paths of the fields of `spec` that the operator does not know, without their values.
+
+    A newer listener may have written them. What Kubernetes validates itself (containers, volumes) is not looked at.
+    Never raises on odd shapes.
+    """
+    found = dict.fromkeys(path[:LONGEST_PATH] for path in _unknown(LgpSpec, spec, "spec"))
+    return tuple(islice(found, MOST_UNKNOWN)) + (("…",) if len(found) > MOST_UNKNOWN else ())
+
+
+def _unknown(part: type[Part], value: Json, path: str) -> Iterator[str]:
+    if isinstance(value, list):
+        for item in value:
+            yield from _unknown(part, item, f"{path}[]")
+    if not isinstance(value, Mapping):
+        return
+    known = _fields(part)
+    for name, item in value.items():
+        if name not in known:
+            yield f"{path}.{name}"
+        elif (below := known[name]) is not None:
+            yield from _unknown(below, item, f"{path}.{name}")
+
+
+def _part_of(annotation: Json) -> type[Part] | None:
+    """Return the part that a field holds: itself, a list of it, or it or nothing; None for any other value."""
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _part_of(inner)) is not None), None)
 
 
 class _Redaction:
@@ -246,13 +311,33 @@ class _Redaction:
     def server(self, server: Json) -> Json:
         if not isinstance(server, Mapping):
             return self.hide(server)
-        kept = _known(ServerSpec, server)
+        kept = dict(server)
         if "env" in kept:
             kept["env"] = self._each(kept["env"], self.variable)
         for field in ("initContainers", "sidecars"):
             if field in kept:
                 kept[field] = self._each(kept[field], self.container)
         return kept
+
+    def managed(self, managed: Json) -> Json:
+        if not isinstance(managed, Mapping):
+            return self.hide(managed)
+        kept = dict(managed)
+        for field in ("serviceAccount", "secretProviderClass"):
+            value = kept.get(field)
+            if isinstance(value, Mapping):
+                kept[field] = self.parameters(value)
+            elif value is not None:
+                kept[field] = self.hide(value)
+        return kept
+
+    def parameters(self, part: Mapping[str, Json]) -> Mapped:
+        """Redact the values of the parameters of a SecretProviderClass."""
+        given = part.get("parameters")
+        if given is None:
+            return dict(part)
+        each = {name: self.hide(value) for name, value in given.items()} if isinstance(given, Mapping) else None
+        return {**part, "parameters": self.hide(given) if each is None else each}
 
     def container(self, container: Json) -> Json:
         if not isinstance(container, Mapping):
@@ -295,10 +380,23 @@ class _Redaction:
         return [redact_one(item) for item in items] if isinstance(items, list) else self.hide(items)
 
 
-def _known(part: type[Part], value: Mapping[str, Json]) -> Mapped:
-    """Return a copy of `value` without fields that the operator does not read."""
-    known = {field.alias or name for name, field in part.model_fields.items()}
-    return {name: item for name, item in value.items() if name in known}
+def _without_unknown(part: type[Part], value: Json) -> Json:
+    """Return a copy of `value` without fields that the operator does not read, at any depth."""
+    if isinstance(value, list):
+        return [_without_unknown(part, item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    known = _fields(part)
+    kept = {name: item for name, item in value.items() if name in known}
+    return {
+        name: item if (below := known[name]) is None else _without_unknown(below, item) for name, item in kept.items()
+    }
+
+
+@cache
+def _fields(part: type[Part]) -> Mapping[str, type[Part] | None]:
+    """Return the fields of a part by their names in JSON, with the part that each holds, None for any other value."""
+    return {field.alias or name: _part_of(field.annotation) for name, field in part.model_fields.items()}
 
 
 def _harmless(value: Json) -> bool:

@@ -35,6 +35,7 @@ def observe_lgp(manifest: Manifest, digest: Callable[[bytes], str]) -> LgpObserv
         deployment_id=deployment,
         spec=lgps.redact(spec, digest),
         digest=digest(canonical([spec, revision, deployment])),
+        unknown=lgps.unknown_fields(spec),
     )
 
 

@@ -1,9 +1,9 @@
 """Keeping secret values out of texts that others wrote: crash logs, the API server's error messages.
 
 Every known value is replaced by `***`. Values shorter than SHORTEST characters are not: replacing each "1" or "no"
-would leave nothing to read, and so short a value is no secret. Of a value that is a URL its password is replaced too,
-since a database's error message may name it alone; of a value with several lines each line is, since a log is cut into
-lines.
+would leave nothing to read, and so short a value is no secret; nor is a switch (WORDS). Of a value that is a URL its
+password is replaced too, since a database's error message may name it alone; of a value with several lines each line
+is, since a log is cut into lines.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from engine.ports import Manifest
 
 SHORTEST = 4
 """Characters that a value must have to be replaced."""
+WORDS = frozenset({"true", "false", "null", "none"})
+"""Values, in lower case, that say nothing by themselves."""
 MASK = "***"
 
 
@@ -37,7 +39,7 @@ def _parts(value: str) -> Iterator[str]:
         password = None
     if password:
         candidates += [password, unquote(password)]
-    return (candidate for candidate in candidates if len(candidate) >= SHORTEST)
+    return (one for one in candidates if len(one) >= SHORTEST and one.lower() not in WORDS)
 
 
 def hidden_values(original: Any, redacted: Any) -> Iterator[str]:

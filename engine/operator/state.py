@@ -88,6 +88,8 @@ class LgpView(Value):
     deployment_id: str
     spec: dict[str, Any]
     digest: str
+    unknown: tuple[str, ...] = ()
+    """Paths of the fields of the spec that the operator does not know."""
 
 
 class ObjectState(Value):
@@ -181,7 +183,7 @@ class OperatorState(State):
     @property
     def last_reason(self) -> str:
         """Why things are as they are, for a person; empty when all is well."""
-        told = {"Degraded": "True", "Autoscaling": "False"}
+        told = {"Degraded": "True", "Autoscaling": "False", "DisruptionBudgets": "False", "IgnoredFields": "True"}
         for kind, status in told.items():
             for condition in self.status.get("conditions", []):
                 if (condition["type"], condition["status"]) == (kind, status):

@@ -14,6 +14,8 @@ Conditions:
 - Autoscaling: True when the autoscalers that the LGP asks for are made and work, Unknown while one that is new does not
   work yet, False when one cannot be made or has not worked for minutes, with what to do about it. Said only of an LGP
   that asks for them. That is no degradation: what is asked for rolls out and serves, with the replicas that it has.
+- DisruptionBudgets: False when a PodDisruptionBudget cannot be made, with what to do about it; else it is not there.
+- IgnoredFields: True when the spec has fields that mean nothing here, and which; else it is not there.
 
 Times come from the events: from the state's last change where a condition changes, else from the status before.
 """
@@ -29,6 +31,7 @@ from engine.drift import FREE_REPAIRS
 from engine.operator import autoscalers
 from engine.operator.desired import Desired, Wanted
 from engine.operator.events import RolledOut, WorkloadStatus
+from engine.operator.manifests import is_budget
 from engine.operator.scaling import KIND_NOT_SERVED, is_autoscaler
 from engine.operator.state import AutoscalerState, LgpView, OperatorState, Rejection, WorkloadState
 
@@ -101,6 +104,8 @@ class _Judgement:
             self._degraded(problems),
             database,
             *self._autoscaling(),
+            *self._budgets(),
+            *self._ignored(),
         ]
         endpoint = self.plan.endpoint or self.state.status.get("endpoint")
         status: dict[str, Any] = {
@@ -140,7 +145,7 @@ class _Judgement:
             yield Problem(reason=reason, message=message)
         yield from self._workload_problems(database_since)
         for key, rejection in self._rejections():
-            if not is_autoscaler(self.plan.objects[key].key):
+            if not (is_autoscaler(self.plan.objects[key].key) or is_budget(self.plan.objects[key].key)):
                 yield Problem(reason=_reason(rejection), message=_told(key, rejection), since=rejection.since)
         for key, entry in self.state.objects.items():
             if entry.drift and entry.repairs > FREE_REPAIRS and key in self.plan.objects:
@@ -283,6 +288,26 @@ class _Judgement:
         if waiting:
             return self._condition("Autoscaling", None, "Waiting", "\n".join(waiting))
         return self._condition("Autoscaling", True, "Applied", f"{', '.join(keys)} decide on the replicas")
+
+    def _budgets(self) -> Iterator[dict[str, Any]]:
+        rejected = [one for one in self._rejections() if is_budget(self.plan.objects[one[0]].key)]
+        if rejected:
+            message = "\n".join(rejection.message for _, rejection in rejected)
+            yield self._condition("DisruptionBudgets", False, _reason(rejected[0][1]), message)
+        elif self.plan.problem is not None and "DisruptionBudgets" in self.before:
+            yield self.before["DisruptionBudgets"]  # what is in the cluster stays
+
+    def _ignored(self) -> Iterator[dict[str, Any]]:
+        told = []
+        if unknown := self.lgp.unknown:
+            told.append(
+                f"unknown to this version, and left as they are in the LGP: {', '.join(unknown)}; upgrade agentplane "
+                "if a newer listener wrote them, correct them if they are misspelt"
+            )
+        told += [f"overridden: {field}" for field in self.plan.overridden]
+        if told:
+            reason = "UnknownFields" if unknown else "OverriddenFields"
+            yield self._condition("IgnoredFields", True, reason, "\n".join(told))
 
     # --- the rest
 

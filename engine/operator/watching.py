@@ -299,7 +299,7 @@ def _rejected_paths(state: OperatorState, plan: Desired, around: Surroundings) -
 
 def _replicas_drift(wanted: Wanted, live: Live) -> Iterator[DriftDetected]:
     """Whoever scales through the scale subresource leaves no other trace before Kubernetes 1.22."""
-    asked = wanted.manifest["spec"].get("replicas") if wanted.manifest is not None else None
+    asked = wanted.manifest.get("spec", {}).get("replicas") if wanted.manifest is not None else None
     seen = live.workloads.get(str(wanted.key))
     if asked is not None and seen is not None and seen.desired != asked:
         yield DriftDetected(key=wanted.key, change="edited", detail=f"it was scaled to {seen.desired}, not {asked}")

@@ -128,6 +128,7 @@ class ControlPlane:
 
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
+        self.resource_spec: dict[str, Any] = {}
         self.reports: list[tuple[str, str]] = []
         self.resource: dict[str, Any] | None = None
 
@@ -144,7 +145,7 @@ class ControlPlane:
             "source_config": {
                 "listener_id": LISTENER,
                 "listener_config": {"k8s_namespace": self.namespace},
-                "resource_spec": {},
+                "resource_spec": self.resource_spec,
             },
             "source_revision_config": {"image_uri": f"registry.example/hello:{image}"},
             "secrets": [{"name": "OPENAI_API_KEY", "value": secret}],
@@ -310,6 +311,7 @@ def drift(http: httpx.Client, plane: DataPlane, namespace: str, name: str) -> No
         f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}",
         f"/apis/apps/v1/namespaces/{namespace}/statefulsets/{name}-db",
         f"/api/v1/namespaces/{namespace}/services/{name}",
+        f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets/{name}",
         *(f"/apis/{path}" for path in routed if plane.settings.gateway_enabled),
     ]
     uids = {path: http.get(path).raise_for_status().json()["metadata"]["uid"] for path in objects}
@@ -390,6 +392,7 @@ def test_the_life_of_a_deployment_needs_what_is_granted_and_no_more(uncollected:
         LAYOUTS[layout],
     )
     control_plane = ControlPlane(others[-1] if others else home)
+    control_plane.resource_spec = {"min_scale": 2}  # so that there are budgets
     with helm.Config(kubeconfig_path=server.kubeconfig, namespace=home) as config:
         release = config.install(chart(), RELEASE, values)
         try:
@@ -419,6 +422,9 @@ def test_the_life_of_a_deployment_needs_what_is_granted_and_no_more(uncollected:
         {"ingress": {"enabled": False}, "istioGateway": {"enabled": True, "name": "f", "hostname": "a.example.com"}},
         {"ingress": {"enabled": False}, "config": {"enableLGPDeploymentHealthCheck": False}},
         at("operator.enabled", False),
+        at("operator.podDisruptionBudgets", False),
+        at("operator.managedResources.serviceAccounts", True),
+        at("operator.managedResources.secretProviderClasses", True),
         {"listener": {"enabled": False}, "config": {"digestKey": "a-long-random-word"}},
     ],
 )

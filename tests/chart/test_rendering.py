@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from engine.log.sentinels import Sentinels
+from engine.ports import Manifest
 from engine.settings import Settings, unknown_variables
 from tests.chart.rendering import (
     API_KEY,
@@ -145,6 +146,30 @@ def test_values_become_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.routing.kind, settings.routing.hostname) == ("ingress", "agents.example.com")
     assert settings.health_check_enabled is False
     assert settings.metrics_port == 8081
+    assert settings.pod_disruption_budgets is True
+    assert (settings.managed_service_accounts, settings.managed_secret_provider_classes) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("value", "setting", "resource"),
+    [
+        ("operator.managedResources.serviceAccounts", "managed_service_accounts", "serviceaccounts"),
+        (
+            "operator.managedResources.secretProviderClasses",
+            "managed_secret_provider_classes",
+            "secretproviderclasses",
+        ),
+    ],
+)
+def test_managed_resources_are_a_right_only_where_they_are_switched_on(value: str, setting: str, resource: str) -> None:
+    def granted_to(found: list[Manifest]) -> set[str]:
+        roles = [m for m in found if m["kind"] == "Role"]
+        return {m["metadata"]["name"] for m in roles for rule in m["rules"] if resource in rule["resources"]}
+
+    off, on = objects(NEEDED), objects(NEEDED, at(value, True))
+    assert granted_to(off) == set()
+    assert granted_to(on) == {f"{RELEASE}-operator", f"{RELEASE}-watcher"}
+    assert (getattr(settings_of(off), setting), getattr(settings_of(on), setting)) == (False, True)
 
 
 @pytest.mark.parametrize(
@@ -192,6 +217,17 @@ def test_the_token_of_an_account_is_mounted_or_not_as_its_values_say(component: 
     found = rendered(NEEDED, at(f"{component}.serviceAccount.automountServiceAccountToken", mounted))
     assert dict(pods(found))[component]["automountServiceAccountToken"] is mounted
     assert found[("ServiceAccount", component)]["automountServiceAccountToken"] is mounted
+
+
+@pytest.mark.parametrize("component", ["listener", "operator", "redis", "beat", "watcher"])
+@pytest.mark.parametrize("mounted", [True, False])
+def test_pods_say_whether_they_get_the_token_of_somebody_elses_account_too(component: str, mounted: bool) -> None:
+    account = {"create": False, "name": "mine", "automountServiceAccountToken": mounted}
+    found = rendered(NEEDED, at(f"{component}.serviceAccount", account))
+    pod = dict(pods(found))[component]
+
+    assert (pod["serviceAccountName"], pod["automountServiceAccountToken"]) == ("mine", mounted)
+    assert ("ServiceAccount", component) not in found
 
 
 def test_a_role_keeps_its_name_beside_an_account_that_exists() -> None:

@@ -40,7 +40,17 @@ from engine.names import LGP_API_VERSION, deployment_stream, lgp_name, lgp_strea
 from engine.operator.events import DriftDetected, LgpObserved, LgpRemoved, WorkloadObserved, WorkloadStatus
 from engine.operator.manifests import is_shared_ingress, without_path
 from engine.operator.observing import observe_lgp
-from engine.permissions import APPLIED, AUTOSCALER, HTTP_ROUTE, INGRESS_API_VERSION, SCALED_OBJECT, VIRTUAL_SERVICE
+from engine.permissions import (
+    APPLIED,
+    AUTOSCALER,
+    BUDGET,
+    HTTP_ROUTE,
+    INGRESS_API_VERSION,
+    SCALED_OBJECT,
+    SECRET_PROVIDER_CLASS,
+    SERVICE_ACCOUNT,
+    VIRTUAL_SERVICE,
+)
 from engine.ports import Manifest, WatchEvent
 from engine.views import deployments
 from tests.chart.conftest import make_namespace
@@ -63,10 +73,13 @@ API_VERSIONS = {
     "leases": LEASE_API_VERSION,
     "lgps": LGP_API_VERSION,
     "persistentvolumeclaims": "v1",
+    "poddisruptionbudgets": BUDGET[0],
     "pods": "v1",
     "replicasets": "apps/v1",
     "scaledobjects": SCALED_OBJECT[0],
+    "secretproviderclasses": SECRET_PROVIDER_CLASS[0],
     "secrets": "v1",
+    "serviceaccounts": SERVICE_ACCOUNT[0],
     "services": "v1",
     "statefulsets": "apps/v1",
     "virtualservices": VIRTUAL_SERVICE[0],
@@ -79,12 +92,15 @@ LAYOUTS: dict[str, Values] = {
     "gateway and KEDA": {
         "ingress": {"enabled": False},
         "gateway": {"enabled": True, "name": "front", "namespace": "gateways", "hostname": "agents.example.com"},
-        "operator": {"kedaEnabled": True},
+        "operator": {
+            "kedaEnabled": True,
+            "managedResources": {"serviceAccounts": True, "secretProviderClasses": True},
+        },
     },
     "istio": {
         "ingress": {"enabled": False},
         "istioGateway": {"enabled": True, "name": "front", "hostname": "agents.example.com"},
-        "operator": {"kedaEnabled": False},
+        "operator": {"kedaEnabled": False, "podDisruptionBudgets": False},
     },
     "ingress elsewhere": {"ingress": {"create": False}, "operator": {"kedaEnabled": False}},
 }
@@ -150,7 +166,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     with running_real(tmp_path_factory.mktemp("strict"), admission_plugins=plugins) as server:
         install_crd(server)  # before anything has an owner: the check learns of new kinds twice a minute only
         with server.http() as http:
-            for api_version, kind in (HTTP_ROUTE, VIRTUAL_SERVICE, SCALED_OBJECT):
+            for api_version, kind in (HTTP_ROUTE, VIRTUAL_SERVICE, SCALED_OBJECT, SECRET_PROVIDER_CLASS):
                 define(http, api_version, kind)
         yield server
 
@@ -464,12 +480,19 @@ def deletion(stage: Stage) -> Piece:
 
 LIGHT: Manifest = {"database": {"enabled": False}, "redis": {"enabled": False}}
 WITH_DATABASE: Manifest = {"redis": {"enabled": False}}
+DOUBLED: Manifest = {**LIGHT, "serverSpec": {"replicas": 2}}
+OWN_NAME = "NAME-OF-THE-LGP"
+"""Stands for the name of the LGP in its spec."""
+OWN_PROVIDER: Manifest = {"name": OWN_NAME, "provider": "azure", "parameters": {"keyvaultName": "vault"}}
+OWN_ACCOUNT: Manifest = {**LIGHT, "managedResources": {"serviceAccount": {}}}
+OWN_CLASS: Manifest = {**LIGHT, "managedResources": {"secretProviderClass": OWN_PROVIDER}}
 SCALED: Manifest = {**LIGHT, "autoscaling": {"enabled": True, "minReplicas": 1, "maxReplicas": 2}}
 
 
 def posted(stage: Stage, spec: Manifest) -> tuple[Work, str]:
     """An LGP that somebody wrote, which the watcher has just seen; with its name."""
     name = f"by-hand-{uuid.uuid4().hex[:8]}"
+    spec = orjson.loads(orjson.dumps(spec).replace(OWN_NAME.encode(), name.encode()))
     stage.make(lgp_manifest(stage.namespace, name, **spec))
     live = stage.get("lgps", name)
     assert live is not None
@@ -534,6 +557,7 @@ def spec_of(resource: str, labels: Manifest) -> Manifest:
             "resources": {"requests": {"storage": "1Gi"}},
         },
         "horizontalpodautoscalers": {"scaleTargetRef": target, "maxReplicas": 2},
+        "poddisruptionbudgets": {"maxUnavailable": 1, "selector": {"matchLabels": labels}},
     }
     return specs.get(resource, {})
 
@@ -961,6 +985,9 @@ TABLE: dict[Right, Line] = {
     },
     **made("horizontalpodautoscalers", "autoscaler", spec=SCALED),
     **made("scaledobjects", "autoscaler", spec=SCALED, layout="gateway and KEDA"),
+    **made("poddisruptionbudgets", "budget of evictions", spec=DOUBLED),
+    **made("serviceaccounts", "account of its own", "-sa", OWN_ACCOUNT, "gateway and KEDA"),
+    **made("secretproviderclasses", "class of secrets", spec=OWN_CLASS, layout="gateway and KEDA"),
     **{Right("operator", verb, "ingresses"): NO_PATH for verb in ("list", "patch")},
     **{
         Right("operator", verb, "ingresses", FRONT): replace(NO_PATH, layout="ingress elsewhere")
@@ -990,6 +1017,9 @@ TABLE: dict[Right, Line] = {
     **seen("services", "Service"),
     **seen("horizontalpodautoscalers", "autoscaler", spec=SCALED),
     **seen("scaledobjects", "autoscaler", spec=SCALED, layout="gateway and KEDA"),
+    **seen("poddisruptionbudgets", "budget of evictions", spec=DOUBLED),
+    **seen("serviceaccounts", "account", "-sa", OWN_ACCOUNT, "gateway and KEDA"),
+    **seen("secretproviderclasses", "class of secrets", spec=OWN_CLASS, layout="gateway and KEDA"),
     **seen("httproutes", "route", layout="gateway and KEDA"),
     **seen("virtualservices", "route", layout="istio"),
     **watched(

@@ -15,6 +15,8 @@ import httpx
 import pytest
 import yaml
 
+from engine.adapters.cluster import KubernetesCluster
+from engine.names import LISTENER_MANAGER
 from tests.conftest import ApiServer
 from tests.integration.operator_stack import install_crd, until
 
@@ -52,6 +54,10 @@ DEFAULTS_OF_KUBERNETES = (
 """Defaults of upstream inside what ours leaves open: Kubernetes gives the same ones to containers and volumes."""
 OURS_ALONE = {("spec.serverSpec.replicas", "minimum", 0), ("spec.serverSpec.numJobsPerWorker", "minimum", 0)}
 """What ours refuses and upstream's does not: numbers that no Deployment could have."""
+
+
+PROPOSED = "spec.managedResources"
+"""A field that upstream proposes (langchain-ai/helm, pull request 927) and its definition does not have yet."""
 
 
 def schema(file: Path) -> Schema:
@@ -139,7 +145,36 @@ def test_ours_says_nothing_of_fields_that_upstream_does_not_have(compared: list[
     """A field of our own would be pruned by upstream's definition where that one is installed."""
     theirs = {field.path for field in compared}
     ours = {field.path for field in fields(schema(OURS), None)}
-    assert ours - theirs == set()
+    assert {path for path in ours - theirs if not path.startswith(PROPOSED)} == set()
+    assert PROPOSED in ours - theirs
+
+
+def test_what_upstream_proposes_is_taken_as_it_proposes_it() -> None:
+    managed = schema(OURS)["properties"]["spec"]["properties"]["managedResources"]
+    account, provider = (managed["properties"][name] for name in ("serviceAccount", "secretProviderClass"))
+
+    assert managed["minProperties"] == 1
+    assert {name: field["type"] for name, field in account["properties"].items()} == {
+        "annotations": "object",
+        "automountServiceAccountToken": "boolean",
+    }
+    assert sorted(provider["required"]) == ["name", "parameters", "provider"]
+    assert (provider["properties"]["name"]["minLength"], provider["properties"]["name"]["maxLength"]) == (1, 253)
+    assert provider["properties"]["provider"]["enum"] == ["azure"]
+    assert provider["properties"]["parameters"]["minProperties"] == 1
+
+
+def test_every_part_that_newer_versions_may_extend_keeps_what_it_does_not_know() -> None:
+    """Of every object with fields of its own; containers and volumes are left open as a whole."""
+    whole = schema(OURS)["properties"]
+
+    def pruning(part: Schema, path: str) -> Iterator[str]:
+        if "properties" in part and not part.get(PRESERVE):
+            yield path
+        for name, below in part.get("properties", {}).items():
+            yield from pruning(below, f"{path}.{name}")
+
+    assert [path for name in ("spec", "status") for path in pruning(whole[name], name)] == []
 
 
 def test_every_field_of_ours_is_described() -> None:
@@ -182,7 +217,7 @@ def kubectl(api_server: ApiServer, namespace: str, tmp_path_factory: pytest.Temp
     return run
 
 
-LGP = {
+LGP: dict[str, Any] = {
     "apiVersion": "apps.langchain.ai/v1alpha1",
     "kind": "LGP",
     "metadata": {"name": "hello"},
@@ -286,3 +321,88 @@ def test_kubectl_explains_it(kubectl: Kubectl) -> None:
         assert f"{field}\t<" in told, told
     assert "Whether processes of their own, the queue workers, work on runs." in deeper
     assert "<no description>" not in told + deeper
+
+
+# --- what newer versions write
+
+
+def create(http: httpx.Client, namespace: str, spec: Any, name: str = "newer") -> httpx.Response:
+    manifest = {**LGP, "metadata": {"name": name}, "spec": {**LGP["spec"], **spec}}
+    return http.post(f"/apis/apps.langchain.ai/v1alpha1/namespaces/{namespace}/lgps", json=manifest)
+
+
+PROVIDER = {"name": "vault", "provider": "azure", "parameters": {"keyvaultName": "v"}}
+
+
+@pytest.fixture
+def defined(api_server: ApiServer) -> None:
+    install_crd(api_server)
+
+
+@pytest.mark.usefixtures("defined")
+@pytest.mark.parametrize(
+    ("managed", "refused"),
+    [
+        ({"serviceAccount": {}}, ""),
+        ({"serviceAccount": {"annotations": {"a": "b"}, "automountServiceAccountToken": False}}, ""),
+        ({"secretProviderClass": PROVIDER}, ""),
+        ({"ofTomorrow": {"x": 1}}, ""),
+        ({}, "managedResources"),
+        ({"secretProviderClass": {**PROVIDER, "provider": "aws"}}, "provider"),
+        ({"secretProviderClass": {**PROVIDER, "name": "v" * 254}}, "name"),
+        ({"secretProviderClass": {**PROVIDER, "name": ""}}, "name"),
+        ({"secretProviderClass": {**PROVIDER, "parameters": {}}}, "parameters"),
+        ({"secretProviderClass": {"name": "v", "provider": "azure"}}, "parameters"),
+        ({"serviceAccount": {"automountServiceAccountToken": "no"}}, "automountServiceAccountToken"),
+    ],
+)
+def test_which_managed_resources_are_taken(http: httpx.Client, namespace: str, managed: Any, refused: str) -> None:
+    answer = create(http, namespace, {"managedResources": managed})
+
+    assert answer.status_code == (422 if refused else 201), answer.text
+    if refused:
+        assert refused in answer.json()["message"]
+    else:
+        assert answer.json()["spec"]["managedResources"] == managed
+
+
+NEWER: dict[str, Any] = {
+    "serverSpec": {"image": "registry.example/hello:1", "warmPool": {"size": 3}},
+    "database": {"enabled": True, "backups": {"daily": True}},
+    "redis": {"enabled": True, "cluster": [1, 2]},
+    "ingress": {"enabled": True, "paths": ["/x"]},
+    "autoscaling": {"enabled": True, "scaleToZero": True},
+    "managedResources": {"serviceAccount": {"imagePullSecrets": [{"name": "r"}]}, "bucket": {"name": "b"}},
+    "sandbox": {"image": "s"},
+}
+
+
+@pytest.mark.usefixtures("defined")
+def test_fields_of_newer_listeners_are_kept_and_outlive_what_our_listener_applies(
+    http: httpx.Client, api_server: ApiServer, namespace: str
+) -> None:
+    made = create(http, namespace, NEWER)
+    assert made.status_code == 201, made.text
+    ours = {**LGP, "metadata": {"name": "newer", "namespace": namespace}}
+    ours["spec"] = {
+        "serverSpec": {"image": "registry.example/hello:2", "replicas": 2},
+        "database": {"enabled": True, "maxConnections": 50},
+        "redis": {"enabled": True},
+        "ingress": {"enabled": True},
+    }
+    cluster = KubernetesCluster.load(api_server.kubeconfig)
+    for _ in range(2):
+        applied = cluster.apply(ours, manager=LISTENER_MANAGER).manifest["spec"]
+    cluster.close()
+
+    def lost(before: Any, after: Any, path: str) -> Iterator[str]:
+        for key, value in before.items():
+            if isinstance(value, dict):
+                yield from lost(value, after.get(key, {}), f"{path}.{key}")
+            elif value != after.get(key) and (path, key) != ("spec.serverSpec", "image"):
+                yield f"{path}.{key}"
+
+    assert list(lost(NEWER, made.json()["spec"], "spec")) == []
+    assert list(lost(NEWER, applied, "spec")) == []
+    assert applied["serverSpec"]["image"] == "registry.example/hello:2"
+    assert applied["database"]["maxConnections"] == 50

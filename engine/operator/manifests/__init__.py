@@ -5,6 +5,8 @@ redacted spec gives the same objects, save for the redacted values in them; dige
 server gets the others.
 
     database, cache, server, routes, autoscaling     one part of an Agent Server each
+    managed                                          an account and a class of secrets of its own
+    budgets                                          how many pods may be evicted at a time
     templates (beside this package)                  base objects, from YAML with variables
     overlay                                          the LGP over a base object
     environment                                      what the platform sets in a container
@@ -16,9 +18,12 @@ from __future__ import annotations
 
 from engine.operator.config import OperatorConfig
 from engine.operator.lgp import Lgp
-from engine.operator.manifests import autoscaling, cache, database, routes, server
+from engine.operator.manifests import autoscaling, budgets, cache, database, managed, routes, server
+from engine.operator.manifests.budgets import covers, is_budget
 from engine.operator.manifests.database import Credential, Generated, credentials
 from engine.operator.manifests.environment import makes_postgres, makes_redis
+from engine.operator.manifests.managed import is_switched_off, may_be_somebody_elses, switched_off
+from engine.operator.manifests.managed import not_served as managed_not_served
 from engine.operator.manifests.naming import (
     ObjectNames,
     away_selector,
@@ -26,6 +31,7 @@ from engine.operator.manifests.naming import (
     label_value,
     object_names,
     object_selector,
+    service_account_name,
 )
 from engine.operator.manifests.routes import (
     IngressPath,
@@ -46,26 +52,35 @@ __all__ = [
     "IngressPath",
     "ObjectNames",
     "away_selector",
+    "covers",
     "credentials",
     "endpoint",
     "ingress_path",
+    "is_budget",
     "is_of_former_way",
     "is_route",
     "is_shared_ingress",
+    "is_switched_off",
     "key_of",
     "label_value",
     "makes_postgres",
     "makes_redis",
+    "managed_not_served",
+    "may_be_somebody_elses",
     "object_names",
     "object_selector",
     "objects",
     "route_not_served",
     "route_problem",
+    "service_account_name",
+    "switched_off",
     "with_path",
     "without_path",
 ]
 
 OBJECT_KINDS: tuple[tuple[str, str], ...] = (
+    managed.SERVICE_ACCOUNT,
+    managed.SECRET_PROVIDER_CLASS,
     ("v1", "Service"),
     ("apps/v1", "StatefulSet"),
     ("apps/v1", "Deployment"),
@@ -73,8 +88,9 @@ OBJECT_KINDS: tuple[tuple[str, str], ...] = (
     ("networking.istio.io/v1", "VirtualService"),
     ("autoscaling/v2", "HorizontalPodAutoscaler"),
     ("keda.sh/v1alpha1", "ScaledObject"),
+    managed.BUDGET,
 )
-"""Every kind that `objects` may return; a cluster need not serve the last four."""
+"""Every kind that `objects` may return; a cluster need not serve those that are not Kubernetes' own."""
 
 
 def objects(lgp: Lgp, config: OperatorConfig) -> list[Manifest]:
@@ -84,14 +100,17 @@ def objects(lgp: Lgp, config: OperatorConfig) -> list[Manifest]:
     """
     queue = server.queue(lgp, config)
     service = server.service(lgp, config)
+    workloads = [server.server(lgp, config), *([queue] if queue else [])]
+    scalers = autoscaling.objects(lgp, config, queue)
     return [
+        *managed.objects(lgp),
         *database.objects(lgp, config),
         *cache.objects(lgp, config),
-        server.server(lgp, config),
-        *([queue] if queue else []),
+        *workloads,
         service,
         *routes.objects(lgp, config, _port(service)),
-        *autoscaling.objects(lgp, config, queue),
+        *scalers,
+        *budgets.objects(lgp, config, workloads, scalers),
     ]
 
 

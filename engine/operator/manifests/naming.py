@@ -18,6 +18,8 @@ from engine.ports import Manifest, ObjectKey
 _LONGEST_LABEL_VALUE = 63
 _HASH = 8
 _LONGER_HASH = 12
+_LONGEST_OBJECT_NAME = 253
+_ACCOUNT_SUFFIX = "-sa"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,12 @@ def base_name(lgp_name: str) -> str:
     stem = re.sub(r"[^a-z0-9]+", "-", lgp_name.lower()).strip("-")
     stem = stem if stem[:1].isalpha() else f"lgp-{stem}"
     return f"{stem[: names.LONGEST_LGP_NAME - _HASH - 1].strip('-')}-{digest}"
+
+
+def service_account_name(lgp: Lgp) -> str:
+    """Return what the managed ServiceAccount of `lgp` is called, as the resource definition says: `<LGP>-sa`."""
+    fits = len(lgp.name) + len(_ACCOUNT_SUFFIX) <= _LONGEST_OBJECT_NAME
+    return f"{lgp.name if fits else base_name(lgp.name)}{_ACCOUNT_SUFFIX}"
 
 
 def label_value(lgp_name: str) -> str:

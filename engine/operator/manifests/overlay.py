@@ -13,7 +13,7 @@ from engine import names
 from engine.operator.config import OperatorConfig
 from engine.operator.lgp import Lgp, Resources
 from engine.operator.manifests import canonical
-from engine.operator.manifests.naming import label_value
+from engine.operator.manifests.naming import label_value, service_account_name
 from engine.ports import Manifest
 
 Json = Any
@@ -84,6 +84,7 @@ def workload(
         **({"annotations": noted} if noted else {}),
     }
     _placement(lgp, template["spec"])
+    _account(lgp, template["spec"])
     _last_words(template["spec"])
     canonical.pod_spec(template["spec"])
 
@@ -134,6 +135,13 @@ def _placement(lgp: Lgp, pod: dict[str, Json]) -> None:
         pod["tolerations"] = [*base, *(one for one in spec.tolerations if one not in base)]
     if spec.affinity:
         pod["affinity"] = {**(pod.get("affinity") or {}), **spec.affinity}
+
+
+def _account(lgp: Lgp, pod: dict[str, Json]) -> None:
+    """Let the pods of an LGP that asks for an account of its own use that one, whatever else names one."""
+    if lgp.spec.managed_resources.service_account is not None:
+        pod.pop("serviceAccount", None)  # the older name of the same field, which a template may have
+        pod["serviceAccountName"] = service_account_name(lgp)
 
 
 def _last_words(pod: dict[str, Json]) -> None:

@@ -100,6 +100,12 @@ Settings as environment variables: the same for every process, since each record
 {{- end }}
 - name: AGENTPLANE_KEDA_ENABLED
   value: {{ .Values.operator.kedaEnabled | quote }}
+- name: AGENTPLANE_MANAGED_SERVICE_ACCOUNTS
+  value: {{ .Values.operator.managedResources.serviceAccounts | quote }}
+- name: AGENTPLANE_MANAGED_SECRET_PROVIDER_CLASSES
+  value: {{ .Values.operator.managedResources.secretProviderClasses | quote }}
+- name: AGENTPLANE_POD_DISRUPTION_BUDGETS
+  value: {{ .Values.operator.podDisruptionBudgets | quote }}
 - name: AGENTPLANE_CLUSTER_DOMAIN
   value: {{ .Values.clusterDomain | quote }}
 {{- with include "agentplane.networkPolicy" . }}

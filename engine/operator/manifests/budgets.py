@@ -1,0 +1,78 @@
+"""A PodDisruptionBudget for each Agent Server workload that has at least two replicas: API servers, queue workers.
+
+At most one pod of a workload is evicted at a time, so a node can always be drained: one pod moves, then the next. A
+pod that is not ready may be evicted at any time, for it serves nobody; otherwise a crashing revision would hold up
+every drain. A workload of one replica has no budget, as a budget could only forbid its eviction or do nothing.
+
+Where an autoscaler decides on the replicas, the fewest that it may choose count.
+
+Kubernetes evicts no pod that two budgets select. So where somebody has a budget over the same pods, ours is not made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engine.operator import scaling
+from engine.operator.config import OperatorConfig
+from engine.operator.lgp import Lgp
+from engine.operator.manifests import overlay
+from engine.operator.manifests.managed import BUDGET
+from engine.ports import Manifest, ObjectKey
+
+FEWEST_REPLICAS = 2
+
+
+def objects(
+    lgp: Lgp, config: OperatorConfig, workloads: Sequence[Manifest], scalers: Sequence[Manifest]
+) -> list[Manifest]:
+    """Return the budgets of the Deployments `workloads`, whose replicas the autoscalers `scalers` decide on, if any."""
+    if not config.pod_disruption_budgets:
+        return []
+    return [_budget(lgp, one) for one in workloads if _fewest(one, scalers) >= FEWEST_REPLICAS]
+
+
+def is_budget(key: ObjectKey) -> bool:
+    """Whether an object is a PodDisruptionBudget."""
+    return (key.api_version, key.kind) == BUDGET
+
+
+def covers(budget: Manifest, labels: Mapping[str, str]) -> bool:
+    """Whether a live budget selects pods with these `labels`. A selector that says nothing selects every pod."""
+    selector = (budget.get("spec") or {}).get("selector")
+    if selector is None:
+        return False
+    same = all(labels.get(name) == value for name, value in (selector.get("matchLabels") or {}).items())
+    return same and all(_holds(one, labels) for one in selector.get("matchExpressions") or [])
+
+
+def _holds(expression: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    name, values = expression["key"], expression.get("values") or []
+    match expression["operator"]:
+        case "In":
+            return labels.get(name) in values
+        case "NotIn":
+            return labels.get(name) not in values
+        case "Exists":
+            return name in labels
+        case _:  # DoesNotExist
+            return name not in labels
+
+
+def _fewest(workload: Manifest, scalers: Sequence[Manifest]) -> int:
+    asked: int | None = workload["spec"].get("replicas")
+    return scaling.first_replicas(workload["metadata"]["name"], scalers) if asked is None else asked
+
+
+def _budget(lgp: Lgp, workload: Manifest) -> Manifest:
+    return {
+        "apiVersion": BUDGET[0],
+        "kind": BUDGET[1],
+        "metadata": overlay.metadata(lgp, workload["metadata"]["name"]),
+        "spec": {
+            "maxUnavailable": 1,
+            "selector": {"matchLabels": dict(workload["spec"]["selector"]["matchLabels"])},
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        },
+    }

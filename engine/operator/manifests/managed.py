@@ -1,0 +1,109 @@
+"""What an LGP's `spec.managedResources` asks for: a ServiceAccount that all its pods use, and one SecretProviderClass,
+an object that the Secrets Store CSI driver reads when a pod mounts a volume of it.
+
+Both come before the workloads, whose pods cannot start without them. The operator may make either kind only where the
+configuration says so: a right to write ServiceAccounts is not for every cluster. An LGP that asks for a kind that is
+switched off is refused as a whole, since pods without the identity or the volumes that they are written for would do
+something else than what was asked for; what is in the cluster stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from engine.operator.config import OperatorConfig
+from engine.operator.lgp import Lgp
+from engine.operator.manifests import overlay
+from engine.operator.manifests.naming import service_account_name
+from engine.ports import Manifest, ObjectKey
+
+SERVICE_ACCOUNT = ("v1", "ServiceAccount")
+SECRET_PROVIDER_CLASS = ("secrets-store.csi.x-k8s.io/v1", "SecretProviderClass")
+BUDGET = ("policy/v1", "PodDisruptionBudget")
+"""apiVersion and kind."""
+
+NOT_SERVED = (
+    "install the Secrets Store CSI driver with its Azure provider, or take managedResources.secretProviderClass out of "
+    "the LGP; until then pods that mount a volume of it cannot start"
+)
+"""What to do where the API server does not serve SecretProviderClasses."""
+
+
+def objects(lgp: Lgp) -> list[Manifest]:
+    """Return the ServiceAccount and the SecretProviderClass that `lgp` asks for, in this order; or nothing."""
+    return [*_service_account(lgp), *_secret_provider_class(lgp)]
+
+
+def switched_off(lgp: Lgp, config: OperatorConfig) -> str | None:
+    """Return why `config` does not allow what `lgp` asks for, with the value to set; None when nothing is amiss."""
+    asked = lgp.spec.managed_resources
+    kinds = (
+        (asked.service_account, config.managed_service_accounts, "serviceAccount", "service_accounts"),
+        (
+            asked.secret_provider_class,
+            config.managed_secret_provider_classes,
+            "secretProviderClass",
+            "secret_provider_classes",
+        ),
+    )
+    off = [(field, setting) for part, enabled, field, setting in kinds if part is not None and not enabled]
+    if not off:
+        return None
+    fields = " and ".join(f"spec.managedResources.{field}" for field, _ in off)
+    values = " and ".join(f"{_value(setting)}=true (AGENTPLANE_MANAGED_{setting.upper()})" for _, setting in off)
+    return (
+        f"LGP {lgp.namespace}/{lgp.name} has {fields}, which this operator is not allowed to make: set {values} in the "
+        "values of the chart, or take it out of the LGP; nothing is changed until then"
+    )
+
+
+def _value(setting: str) -> str:
+    """Return the value of the chart behind a setting: service_accounts → operator.managedResources.serviceAccounts."""
+    first, *rest = setting.split("_")
+    return "operator.managedResources." + first + "".join(word.capitalize() for word in rest)
+
+
+def is_switched_off(key: ObjectKey, config: OperatorConfig) -> bool:
+    """Whether `config` does not let the operator make objects of this kind (any more), so its Role may not either."""
+    kinds = {
+        SERVICE_ACCOUNT: config.managed_service_accounts,
+        SECRET_PROVIDER_CLASS: config.managed_secret_provider_classes,
+        BUDGET: config.pod_disruption_budgets,
+    }
+    return not kinds.get((key.api_version, key.kind), True)
+
+
+def may_be_somebody_elses(key: ObjectKey) -> bool:
+    """Whether an object of this kind may be there under the name that ours would have, made by somebody else for a
+    purpose of their own: then only the LGP's uid among its owners makes it ours."""
+    return (key.api_version, key.kind) in (SERVICE_ACCOUNT, SECRET_PROVIDER_CLASS, BUDGET)
+
+
+def not_served(key: ObjectKey) -> str:
+    """Return what to say of an object of a kind here that the API server does not serve: a SecretProviderClass."""
+    return f"{key} cannot be made, for this cluster does not serve {key.kind} {key.api_version}: {NOT_SERVED}"
+
+
+def _service_account(lgp: Lgp) -> Iterator[Manifest]:
+    asked = lgp.spec.managed_resources.service_account
+    if asked is None:
+        return
+    mounted = asked.automount_service_account_token
+    yield {
+        "apiVersion": SERVICE_ACCOUNT[0],
+        "kind": SERVICE_ACCOUNT[1],
+        "metadata": overlay.metadata(lgp, service_account_name(lgp), annotations=asked.annotations),
+        **({} if mounted is None else {"automountServiceAccountToken": mounted}),
+    }
+
+
+def _secret_provider_class(lgp: Lgp) -> Iterator[Manifest]:
+    asked = lgp.spec.managed_resources.secret_provider_class
+    if asked is None:
+        return
+    yield {
+        "apiVersion": SECRET_PROVIDER_CLASS[0],
+        "kind": SECRET_PROVIDER_CLASS[1],
+        "metadata": overlay.metadata(lgp, asked.name),
+        "spec": {"provider": asked.provider, "parameters": dict(asked.parameters)},
+    }

@@ -1,0 +1,88 @@
+"""Fields of an LGP that this program does not know: named, never refused, never with their values."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from engine.operator import lgp as lgps
+from tests.unit.operator.world import NAME, STREAM, World, lgp_manifest, shared_ingress, started
+
+NEWER = {
+    "serverSpec": {"warmPool": {"size": 3}, "env": [{"name": "A", "value": "1", "shown": "sk-secret"}]},
+    "managedResources": {"bucket": {"name": "b"}},
+    "autoscaling": {"enabled": False, "scaleToZero": "sk-secret"},
+    "sandbox": {"token": "sk-secret"},
+}
+NAMED = (
+    "spec.serverSpec.env[].shown",
+    "spec.serverSpec.warmPool",
+    "spec.managedResources.bucket",
+    "spec.autoscaling.scaleToZero",
+    "spec.sandbox",
+)
+
+
+def test_an_lgp_of_a_newer_listener_is_served_and_its_unknown_fields_are_named_once() -> None:
+    world = started(**NEWER)
+
+    ignored = world.condition("IgnoredFields")
+    assert (ignored["status"], ignored["reason"]) == ("True", "UnknownFields")
+    assert all(path in ignored["message"] for path in NAMED)
+    assert world.condition("Available")["status"] == "True"
+    assert "UnknownFields" in world.state().last_reason
+    (observed,) = [r.data for r in world.events.read(STREAM) if r.type == "LgpObserved"]
+    assert sorted(observed["unknown"]) == sorted(NAMED)
+    assert "sk-secret" not in str([record.data for record in world.events.read(STREAM)])
+
+
+def test_an_lgp_without_them_is_told_nothing() -> None:
+    world = started()
+
+    assert "IgnoredFields" not in str(world.cluster.objects)
+
+
+def test_the_condition_goes_with_the_fields() -> None:
+    world = started(**NEWER)
+    world.cluster.put(lgp_manifest("r2"))
+    world.settle()
+
+    assert "IgnoredFields" not in [c["type"] for c in world.state().status["conditions"]]
+
+
+def test_what_kubernetes_validates_itself_is_not_looked_at() -> None:
+    containers = [{"name": "c", "image": "i", "aFieldOfTomorrow": 1}]
+    spec = lgp_manifest(serverSpec={"sidecars": containers, "volumes": [{"name": "v", "new": {}}]}, affinity={"new": 1})
+
+    assert lgps.unknown_fields(spec["spec"]) == ()
+
+
+@pytest.mark.parametrize("odd", [None, 1, "x", [1], {"serverSpec": 1}, {"serverSpec": {"env": {"a": 1}}}])
+def test_odd_shapes_are_survived(odd: Any) -> None:
+    assert lgps.unknown_fields(odd) == (
+        ("spec.serverSpec.env.a",) if isinstance(odd, dict) and odd["serverSpec"] != 1 else ()
+    )
+
+
+def test_a_flood_is_cut() -> None:
+    found = lgps.unknown_fields({f"field{number}": "x" for number in range(100)} | {"f" * 500: 1})
+
+    assert len(found) == lgps.MOST_UNKNOWN + 1
+    assert found[-1] == "…"
+    assert max(len(path) for path in lgps.unknown_fields({"f" * 500: 1})) == lgps.LONGEST_PATH
+
+
+def test_an_lgp_that_was_observed_before_they_were_named_still_folds() -> None:
+    world = World()
+    world.cluster.put(shared_ingress())
+    world.cluster.put(lgp_manifest())
+    world.settle()
+    (record,) = [r for r in world.events.read(STREAM) if r.type == "LgpObserved"]
+    old = {key: value for key, value in record.data.items() if key != "unknown"}
+
+    event = world.machine.events.decode(dataclasses.replace(record, data=old))
+
+    assert event.unknown == ()  # type: ignore[attr-defined]
+    assert NAME in str(event)
