@@ -1,11 +1,15 @@
-"""Checks of the cluster: the kinds that are used, and per namespace permissions and the route."""
+"""Checks of the cluster: the kinds that are used, and per namespace permissions and the route.
+
+Where the settings say which process they are of, only its rights are asked for, and what the operator needs beyond them
+(kinds, the shared Ingress, the Gateway) is left to the operator's own doctor.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from cli.findings import Finding, Level, fail, ok, warn
+from cli.findings import Finding, Level, fail, ok, skip, warn
 from engine import bootstrap
 from engine.errors import ObjectRefused
 from engine.names import LGP_API_VERSION, LGP_KIND, SHARED_INGRESS_ANNOTATION
@@ -42,17 +46,22 @@ def check_cluster(settings: Settings) -> Iterator[Finding]:
         if not _exists(cluster, namespace):
             yield _no_namespace(cluster.host, namespace, "watch_namespaces")
             continue
-        yield from _permissions(cluster, needed(settings), namespace)
+        yield from _permissions(cluster, _of_this(settings, needed(settings)), namespace)
         yield from _claim(cluster, settings, namespace)
         yield from _ingress(cluster, settings, namespace)
-    if (elsewhere := settings.ingress_elsewhere) and settings.operator_enabled:
+    elsewhere, there = settings.ingress_elsewhere, needed_at_ingress(settings)
+    needs = _of_this(settings, {process: there.get(process, []) for process in needed(settings)})
+    if elsewhere and any(needs.values()):
         if _exists(cluster, elsewhere):
-            there = needed_at_ingress(settings)
-            needs = {process: there.get(process, []) for process in needed(settings)}
             yield from _permissions(cluster, needs, elsewhere)
         else:
             yield _no_namespace(cluster.host, elsewhere, "ingress_namespace")
     yield from _gateway(cluster, settings)
+
+
+def _of_this(settings: Settings, needs: dict[str, list[Permission]]) -> dict[str, list[Permission]]:
+    """Return what this process needs; where nobody says which it is, what each of them does."""
+    return {process: permissions for process, permissions in needs.items() if settings.may_be(process)}
 
 
 def _no_namespace(host: str, namespace: str, setting: str) -> Finding:
@@ -62,7 +71,7 @@ def _no_namespace(host: str, namespace: str, setting: str) -> Finding:
 
 def _kinds(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
     """Kinds that only some installations have."""
-    if not settings.operator_enabled:
+    if not settings.operator_enabled or not settings.may_be("operator"):
         return
     wanted: list[tuple[tuple[str, str], Level, str]] = [
         (AUTOSCALER, Level.WARN, "Agent Servers are not scaled: use Kubernetes 1.23 or newer"),
@@ -173,7 +182,7 @@ def _claim(cluster: Cluster, settings: Settings, namespace: str) -> Iterator[Fin
 
 
 def _ingress(cluster: Cluster, settings: Settings, namespace: str) -> Iterator[Finding]:
-    if settings.routing.kind != "ingress" or not settings.operator_enabled:
+    if settings.routing.kind != "ingress" or not settings.operator_enabled or not settings.may_be("operator"):
         return
     home = settings.ingress_namespace or namespace
     annotation = f'{SHARED_INGRESS_ANNOTATION}: "true"'
@@ -211,10 +220,10 @@ def _name(manifest: Manifest) -> str:
 
 
 def _gateway(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
-    """The Gateway that routes refer to."""
+    """The Gateway that routes refer to, for an account that may read it: the processes' own need not, and may not."""
     api_versions = {"gateway": HTTP_ROUTE[0], "istio": VIRTUAL_SERVICE[0]}
     kind = settings.routing.kind
-    if kind not in api_versions or not settings.operator_enabled:
+    if kind not in api_versions or not settings.operator_enabled or not settings.may_be("operator"):
         return
     setting = "gateway" if kind == "gateway" else "istio_gateway"
     name, namespace = getattr(settings, f"{setting}_name"), getattr(settings, f"{setting}_namespace")
@@ -222,8 +231,9 @@ def _gateway(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
         key = ObjectKey(api_version=api_versions[kind], kind="Gateway", namespace=home, name=name)
         try:
             there = cluster.get(key) is not None
-        except ObjectRefused as error:
-            yield warn("gateway", f"cannot tell whether {home}/{name} exists: {error}", "see that it does")
+        except ObjectRefused:
+            look = f"kubectl -n {home} get gateways"
+            yield skip("gateway", f"this account may not read {home}/{name}, and need not; to see it: {look}")
             continue
         if there:
             yield ok("gateway", f"{home}/{name}")

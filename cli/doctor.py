@@ -2,6 +2,9 @@
 
 A check is a function from the settings to findings. What it raises as an engine error is its failure: those messages
 name the thing and the mend already. Nothing is written anywhere.
+
+Where the settings say which process they are of, as in the chart's pods, only that is checked which this process needs:
+its account may do nothing else. Elsewhere, as on a laptop, everything is.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from engine.adapters.network_policy import may_forbid
 from engine.errors import AgentplaneError, SettingsError
 from engine.settings import Settings, unknown_variables
 
-STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
+STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red", Level.SKIP: "dim"}
 
 
 def doctor(*, json: bool) -> int:
@@ -68,11 +71,12 @@ def examine() -> Iterator[Finding]:
         yield warn("everything else", "not looked at", "correct the settings first")
         return
     given = sum(described.given for described in settings.describe())
-    halves = [name for name in ("listener", "operator") if getattr(settings, f"{name}_enabled")]
-    yield ok("settings", f"{given} given, the rest at their defaults; runs here: {' and '.join(halves) or 'no half'}")
+    yield ok("settings", f"{given} given, the rest at their defaults; {_whose(settings)}")
     if settings.network_policy:
         yield ok("network policy", f"{settings.network_policy} limits where this process connects")
-    for subject, check in CHECKS:
+    for subject, check, processes in CHECKS:
+        if not settings.may_be(*processes):
+            continue
         try:
             yield from check(settings)
         except AgentplaneError as error:
@@ -80,6 +84,13 @@ def examine() -> Iterator[Finding]:
             yield fail(subject, f"{error}{may_forbid(error, settings.network_policy, opened) if opened else ''}")
         except (redis.RedisError, OSError) as error:
             yield fail(subject, f"{type(error).__name__}: {error}")
+
+
+def _whose(settings: Settings) -> str:
+    if settings.process:
+        return f"checked is what the {settings.process} needs"
+    halves = [name for name in ("listener", "operator") if getattr(settings, f"{name}_enabled")]
+    return f"runs here: {' and '.join(halves) or 'no half'}"
 
 
 def check_variables() -> Iterator[Finding]:
@@ -91,11 +102,14 @@ def check_variables() -> Iterator[Finding]:
 
 Check = Callable[[Settings], Iterator[Finding]]
 
-CHECKS: tuple[tuple[str, Check], ...] = (
-    ("redis", check_redis),
-    ("workers", check_workers),
-    ("control plane", check_control_plane),
-    ("langsmith", check_smith),
-    ("cluster", check_cluster),
-    ("hostname", check_hostname),
+EVERY = ("listener", "operator", "watcher", "beat", "flower")
+
+CHECKS: tuple[tuple[str, Check, tuple[str, ...]], ...] = (
+    ("redis", check_redis, EVERY),
+    ("workers", check_workers, EVERY),
+    ("control plane", check_control_plane, ("listener",)),
+    ("langsmith", check_smith, ("listener",)),
+    ("cluster", check_cluster, ("listener", "operator", "watcher")),
+    ("hostname", check_hostname, ("listener",)),
 )
+"""Subject, check, and the processes that need what it checks."""

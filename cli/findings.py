@@ -10,6 +10,8 @@ class Level(StrEnum):
     OK = "ok"
     WARN = "warn"
     FAIL = "fail"
+    SKIP = "skip"
+    """Not looked at, and nothing is wrong with that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,3 +34,7 @@ def warn(subject: str, detail: str, mend: str) -> Finding:
 
 def fail(subject: str, detail: str, mend: str = "") -> Finding:
     return Finding(level=Level.FAIL, subject=subject, detail=detail, mend=mend)
+
+
+def skip(subject: str, detail: str) -> Finding:
+    return Finding(level=Level.SKIP, subject=subject, detail=detail)

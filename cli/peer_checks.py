@@ -11,7 +11,7 @@ import httpx
 import redis
 
 from cli import sentinel_checks
-from cli.findings import Finding, fail, ok, warn
+from cli.findings import Finding, fail, ok, skip, warn
 from engine import bootstrap
 from engine.adapters.control_plane import HttpControlPlane
 from engine.adapters.health import HttpHealth
@@ -165,6 +165,9 @@ def check_hostname(settings: Settings) -> Iterator[Finding]:
     if not health.detail.startswith("no answer"):
         through = f" through {settings.health_check_address}" if settings.health_check_address else ""
         yield ok("hostname", f"{urlsplit(url).netloc} answers{through}")
+        return
+    if settings.process and not settings.health_check_enabled:
+        yield skip("hostname", f"{url} does not answer in here, where nothing asks it: there is no health check")
         return
     mend = "mend DNS or the route"
     if settings.health_check_enabled:

@@ -15,34 +15,42 @@ from workers.app import build
 
 PING_SECONDS = 1.0
 """How long workers have to answer."""
+PATIENCE = 4
+"""Times as long, where one was not heard: a worker on a busy node is not one that is missing."""
 LATE = timedelta(seconds=60)
 """Overdue by more than this, a timer tells that nobody sweeps."""
 
 
 def check_workers(settings: Settings) -> Iterator[Finding]:
     """Which workers answer, and whether timers run out unheard. Raises LogUnavailable, and what the broker does."""
-    halves = {"listener": settings.listener_enabled, "operator": settings.operator_enabled}
+    halves = [name for name in ("listener", "operator") if getattr(settings, f"{name}_enabled")]
     try:
-        answered = _answering(settings)
+        answered = _answering(settings, PING_SECONDS)
+        if not all(_of(half, answered) for half in halves):
+            answered |= _answering(settings, PING_SECONDS * PATIENCE)
     except OperationalError:
         return  # the check of Redis says why
-    for half in (name for name, enabled in halves.items() if enabled):
-        names = sorted(name for name in answered if name.startswith(f"{half}@"))
+    for half in halves:
+        names = _of(half, answered)
         if names:
             yield ok("workers", f"{half}: {', '.join(names)}")
         else:
             yield warn(
                 "workers",
-                f"no {half} worker answers within {PING_SECONDS:g} s: nothing of its half is done",
+                f"no {half} worker answers within {PING_SECONDS * PATIENCE:g} s: nothing of its half is done",
                 f"start it: agentplane {half}; in a cluster look at its pods' logs",
             )
     yield from _sweeps(settings)
 
 
-def _answering(settings: Settings) -> dict[str, Any]:
+def _of(half: str, answered: dict[str, Any]) -> list[str]:
+    return sorted(name for name in answered if name.startswith(f"{half}@"))
+
+
+def _answering(settings: Settings, seconds: float) -> dict[str, Any]:
     app = build(settings)
     try:
-        return app.control.inspect(timeout=PING_SECONDS).ping() or {}
+        return app.control.inspect(timeout=seconds).ping() or {}
     finally:
         app.close()
 

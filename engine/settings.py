@@ -272,6 +272,11 @@ class Settings(BaseSettings):
         60.0, description="seconds of the longest watch: how long a dead connection goes unnoticed"
     )
 
+    process: Literal["listener", "operator", "beat", "watcher", "flower"] | None = Field(
+        None,
+        description="which process this environment is of, so that `agentplane doctor` checks what that one needs; the "
+        "chart sets it; unset: everything is checked",
+    )
     network_policy: str = Field(
         "",
         description="name of the NetworkPolicy that limits where the processes connect, which messages about failed "
@@ -336,6 +341,10 @@ class Settings(BaseSettings):
             except (OSError, UnicodeDecodeError) as error:
                 raise SettingsError(f"{variable(f'template_{name}')}={str(path)!r} cannot be read: {error}") from error
         return read
+
+    def may_be(self, *processes: str) -> bool:
+        """Return whether this environment is that of one of `processes`, or nothing says which process it is of."""
+        return self.process is None or self.process in processes
 
     @property
     def redis(self) -> str | Sentinels:
@@ -500,7 +509,7 @@ class Settings(BaseSettings):
             raise ValueError("is not a file that this process can read")
         return path
 
-    @field_validator("log_level", "log_format", "region", "agent_auth", mode="before")
+    @field_validator("log_level", "log_format", "region", "agent_auth", "process", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.strip().lower() if isinstance(value, str) else value

@@ -158,6 +158,85 @@ def test_no_secret_is_told(settings: Set) -> None:
     assert KEY not in repr(list(examine()))
 
 
+# --- each process
+
+
+CLUSTER = {"lgp resource", "permissions", "claim"}
+ALONE: dict[str, set[str]] = {
+    "beat": set(),
+    "flower": set(),
+    "listener": CLUSTER | {"control plane", "listener", "langsmith", "hostname"},
+    "operator": CLUSTER | {"shared ingress"},
+    "watcher": CLUSTER,
+}
+"""Process → what its doctor looks at, beyond settings, Redis and workers."""
+
+
+@ON_EMBEDDED
+class TestProcesses:
+    @pytest.mark.parametrize("process", ALONE)
+    def test_each_is_asked_for_what_it_needs_alone(self, settings: Set, process: str) -> None:
+        settings(process=process)
+
+        findings = [finding for finding in examine() if finding.subject != "workers"]
+
+        assert {finding.level for finding in findings} == {Level.OK}
+        always = {"settings", "redis", "redis persistence", "redis memory"}
+        assert {finding.subject for finding in findings} - always == ALONE[process]
+        assert f"checked is what the {process} needs" in findings[0].detail
+
+    @pytest.mark.parametrize("process", ["beat", "flower"])
+    def test_those_without_an_account_need_no_kubernetes(self, settings: Set, process: str, tmp_path: Path) -> None:
+        (tmp_path / "kubeconfig").write_text("{}")
+        settings(process=process, kubeconfig=str(tmp_path / "kubeconfig"))
+
+        assert [f for f in examine() if f.level not in (Level.OK, Level.SKIP) and f.subject != "workers"] == []
+
+    def test_a_pod_without_a_health_check_does_not_miss_the_hostname(self, settings: Set) -> None:
+        settings(process="listener", ingress_hostname=f"127.0.0.1:{free_port()}", health_check_enabled="false")
+
+        assert "there is no health check" in the_one("hostname", Level.SKIP).detail
+
+
+# --- our own NetworkPolicy
+
+
+@ON_EMBEDDED
+class TestNetworkPolicy:
+    def test_it_is_named_where_it_may_be_the_cause(self, settings: Set, api_server: ApiServer, tmp_path: Path) -> None:
+        nobody = free_port()
+        settings(
+            network_policy="agents-processes",
+            host_backend_url=f"http://127.0.0.1:{nobody}",
+            smith_backend_url=f"http://127.0.0.1:{nobody}/langsmith",
+            ingress_hostname=f"127.0.0.1:{nobody}",
+            redis_url=f"redis://127.0.0.1:{nobody}/0",
+            kubeconfig=str(elsewhere(api_server.kubeconfig, f"https://127.0.0.1:{nobody}", tmp_path)),
+        )
+
+        found = {finding.subject: finding.detail for finding in examine()}
+
+        assert found["network policy"] == "agents-processes limits where this process connects"
+        named = {
+            subject: detail.partition("the NetworkPolicy agents-processes may forbid it: networkPolicy.")[2]
+            for subject, detail in found.items()
+            if "may forbid it" in detail
+        }
+        assert named == {
+            "redis": "extraPorts in the chart's values",
+            "control plane": named["control plane"],
+            "langsmith": "extraPorts in the chart's values",
+            "cluster": "apiServerPorts in the chart's values",
+            "hostname": "gatewayTo and gatewayPorts in the chart's values",
+        }
+        assert named["control plane"].startswith("extraPorts in the chart's values; check AGENTPLANE_HOST_BACKEND_URL")
+
+    def test_it_is_not_blamed_for_what_it_does_not_do(self, settings: Set) -> None:
+        settings(network_policy="agents-processes", langsmith_api_key="lsv2_wrong")
+
+        assert "may forbid" not in the_one("control plane", Level.FAIL).detail
+
+
 # --- settings
 
 

@@ -36,6 +36,7 @@ The pod template of a process. Takes: root, component, command, check, own (vari
 {{- $root := .root -}}
 {{- $values := get $root.Values .component -}}
 {{- $deployment := $values.deployment -}}
+{{- $process := dict "name" "AGENTPLANE_PROCESS" "value" .component -}}
 {{- $templates := dict -}}
 {{- range $name, $text := $root.Values.operator.templates }}{{ if $text }}{{ $_ := set $templates $name $text }}{{ end }}{{ end -}}
 {{- $bundle := $root.Values.caBundle -}}
@@ -93,7 +94,7 @@ spec:
       command:
         {{- toYaml .command | nindent 8 }}
       env:
-        {{- include "agentplane.environment" (dict "root" $root "component" .component "own" .own "extra" $deployment.extraEnv) | nindent 8 }}
+        {{- include "agentplane.environment" (dict "root" $root "component" .component "own" (append (.own | default list) $process) "extra" $deployment.extraEnv) | nindent 8 }}
       {{- with .ports }}
       ports:
         {{- toYaml . | nindent 8 }}
