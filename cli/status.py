@@ -82,6 +82,8 @@ def _counted(count: int, what: str) -> str:
 
 def _row(view: DeploymentView) -> tuple[str | Text, ...]:
     phase = Text(view.phase or "-", style=COLOURS.get(view.phase, ""))
+    if view.stopped:
+        phase.append(" (stopped)", style="dim")
     if view.paused:
         phase.append(" (paused)", style="yellow")
     return view.name, view.namespace, view.status, view.revision[:8], phase, age(view.since), _brief(view.reason)

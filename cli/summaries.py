@@ -94,6 +94,8 @@ def _requested(data: Data, lgp: str) -> str:
 def _lgp_applied(data: Data, lgp: str) -> str:
     if data.get("restored"):
         return f"LGP put back to revision {data['revision_id']}, generation {data['fingerprint']['generation']}"
+    if data.get("stopped"):
+        return f"LGP scaled to nothing, for revision {data['revision_id']} failed"
     done = "LGP created" if data["created"] else "LGP updated"
     return f"{done} for revision {data['revision_id']}, generation {data['fingerprint']['generation']}"
 

@@ -317,6 +317,7 @@ def listener_config(settings: Settings) -> ListenerConfig:
         tls=routing.tls,
         rollout_deadline=settings.rollout_deadline_seconds,
         failure_grace=settings.failure_grace_seconds,
+        stop_failed=settings.stop_failed_revisions,
         health_check=settings.health_check_enabled,
         health_deadline=settings.health_check_deadline_seconds,
     )

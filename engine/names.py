@@ -27,6 +27,11 @@ REVISION_LABEL = "agentplane.dev/revision-id"
 SECRETS_ANNOTATION = "agentplane.dev/secrets-digest"
 """On pods: keyed digest of the secrets they started with, so that a changed secret rolls them."""
 
+STOPPED_ANNOTATION = "agentplane.dev/stopped"
+"""On an LGP that the listener scaled to nothing, because its revision failed: the reason, one word."""
+STOPPED_MESSAGE_ANNOTATION = "agentplane.dev/stopped-message"
+"""On the same: what the failed pods said."""
+
 SHARED_INGRESS_ANNOTATION = "lgp-operator.io/shared-ingress"
 """On the one Ingress whose paths the operator keeps; upstream's name."""
 

@@ -186,6 +186,11 @@ class Settings(BaseSettings):
     failure_grace_seconds: Annotated[float, Field(ge=0, le=86_400)] = Field(
         60.0, description="seconds to watch a failing pod (image pull, crash loop) before its revision failed"
     )
+    stop_failed_revisions: bool = Field(
+        True,
+        description="scale a revision that crashes, or whose image cannot be pulled, to nothing once it failed, where "
+        "none was deployed before it; its database stays",
+    )
     health_check_enabled: bool = Field(
         True, description="ask GET /ok through the hostname before a revision is DEPLOYED"
     )

@@ -68,6 +68,8 @@ class DeploymentView:
     reason: str
     """Why things are as they are; empty when all is well."""
     paused: bool
+    stopped: bool
+    """Its revision failed, and was scaled to nothing."""
     deleted: bool
     failed: bool
     """Somebody should look at it."""
@@ -172,6 +174,7 @@ def _deployment_view(stream: str, folded: _Folded) -> DeploymentView:
         since=revision.since if revision else state.registered_at,
         reason=folded.problem or reason(state, folded.records),
         paused=state.paused,
+        stopped=state.applied is not None and state.applied.stopped and phase == "DEPLOY_FAILED",
         deleted=state.deleted,
         failed=bool(folded.problem or (state.refused and not state.deleted)) or phase == "DEPLOY_FAILED",
     )
@@ -236,6 +239,7 @@ def _lgp_view(stream: str, folded: _Folded) -> DeploymentView:
         since=state.changed_at,
         reason=folded.problem or state.last_reason,
         paused=False,
+        stopped=state.lgp is not None and state.lgp.stopped is not None,
         deleted=state.life in (Life.GONE, Life.PRUNED),
         failed=bool(folded.problem) or phase == "DEGRADED",
     )

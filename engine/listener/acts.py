@@ -51,6 +51,8 @@ class ApplyLgp(Act):
     """Of the manifest to apply: what a replay compares."""
     restores: bool = False
     """The current revision failed; this is its predecessor's."""
+    stops: bool = False
+    """The current revision failed, and nothing served before it: the LGP asks for no pods any more."""
 
 
 class CheckHealth(Act):
@@ -165,6 +167,7 @@ def _apply_lgp(act: ApplyLgp, state: DeploymentState, ports: Ports, config: List
             fingerprint=fingerprint(applied.manifest, LISTENER_MANAGER),
             created=applied.created,
             restored=act.restores,
+            stopped=act.stops,
         )
     ]
 

@@ -37,6 +37,8 @@ class ListenerConfig(BaseModel):
     rollout_deadline: float = 900.0
     failure_grace: float = 60.0
     """How long a failing pod (image pull, crash loop) is watched before its revision is given up."""
+    stop_failed: bool = False
+    """Whether a revision that failed, and before which none served, is scaled to nothing."""
     health_check: bool = True
     health_deadline: float = 300.0
     health_interval: float = 1.0

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from engine.folding import digest
 from engine.listener import acts as a
 from engine.listener.config import ListenerConfig
-from engine.listener.desired import placed_manifest, predecessor_manifest, wanted_manifest
+from engine.listener.desired import is_stopped, placed_manifest, predecessor_manifest, wanted_manifest
 from engine.listener.environment import malformed_names, reserved_names
 from engine.listener.state import Closed, DeploymentState, Phase, Revision, Status
 from engine.machine import Act, Decision, Done, Wait
@@ -305,7 +305,8 @@ def _deployed(
 
 def _failed(state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig) -> Iterator[Act | Wait]:
     """A failed revision is not tried again: the LGP is put back to the one that was deployed before it. After a first
-    revision that failed there is none, so what is in the cluster of it is kept there for people to look at.
+    revision that failed there is none: where its pods would fail for ever, the LGP asks for none any more; otherwise
+    what is in the cluster of it is kept there, for people to look at, and for the cluster to heal.
     """
     if not config.watches(state.namespace):
         return
@@ -320,8 +321,19 @@ def _failed(state: DeploymentState, revision: Revision, now: datetime, config: L
             yield _unless_fought_over(restore, state, now)
     elif not revision.lgp_generation:
         yield from _repair_placed(state, now, config)
+    else:
+        yield from _stop(state, revision, now, config)
+
+
+def _stop(state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig) -> Iterator[Act | Wait]:
+    """Yield what takes the pods of a failed revision away, or brings them back where that is no longer configured."""
+    stops = is_stopped(state, revision, config)
+    apply = apply_lgp(state, revision, config).model_copy(update={"stops": stops})
+    stopped = state.applied is not None and state.applied.stopped
+    if (stops or stopped) and _asks_for_another(state, config):
+        yield apply
     elif state.drifted:
-        yield _unless_fought_over(apply_lgp(state, revision, config), state, now)
+        yield _unless_fought_over(apply, state, now)
 
 
 def _nothing(state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig) -> Iterator[Act | Wait]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.listener.config import ListenerConfig
 from engine.listener.environment import platform_environment, secret_variable
-from engine.listener.state import DeploymentState, Revision
+from engine.listener.state import DeploymentState, Phase, Revision
 from engine.names import (
     DEPLOYMENT_LABEL,
     LGP_API_VERSION,
@@ -21,8 +21,26 @@ from engine.names import (
     MANAGED_BY_LABEL,
     REVISION_LABEL,
     SECRETS_ANNOTATION,
+    STOPPED_ANNOTATION,
+    STOPPED_MESSAGE_ANNOTATION,
 )
 from engine.ports import Manifest
+
+FAILS_FOR_EVER = frozenset(
+    {
+        "CrashLoopBackOff",
+        "RunContainerError",
+        "StartError",
+        "ImagePullBackOff",
+        "ErrImagePull",
+        "ErrImageNeverPull",
+        "InvalidImageName",
+    }
+)
+"""Reasons for which a failed revision is stopped: its pods crash, or their image cannot be pulled, again and again.
+Pods that merely wait (for a node, a quota, a volume, a Secret) cost nothing, and come up when the cluster is mended."""
+LONGEST_MESSAGE = 8000
+"""Characters of a failure's message that an LGP carries."""
 
 CUSTOM_POSTGRES = "POSTGRES_URI_CUSTOM"
 CUSTOM_REDIS = "REDIS_URI_CUSTOM"
@@ -77,6 +95,15 @@ def predecessor_manifest(state: DeploymentState, config: ListenerConfig) -> Mani
     return None if state.predecessor is None else lgp_manifest(state, state.predecessor, config)
 
 
+def is_stopped(state: DeploymentState, revision: Revision, config: ListenerConfig) -> bool:
+    """Whether the LGP of a revision asks for no pods: it failed for ever, and nothing was deployed before it.
+
+    An LGP that is older than this log may have pods of an earlier revision behind it, which serve: it is left alone.
+    """
+    failed = revision.phase is Phase.DEPLOY_FAILED and revision.reason in FAILS_FOR_EVER
+    return config.stop_failed and failed and state.made and state.predecessor is None
+
+
 def lgp_manifest(state: DeploymentState, revision: Revision, config: ListenerConfig) -> Manifest:
     """Return the LGP of a revision, whose Secret must have been applied. It holds no secret value.
 
@@ -84,12 +111,12 @@ def lgp_manifest(state: DeploymentState, revision: Revision, config: ListenerCon
     """
     if not revision.secret:
         raise ValueError(f"revision {revision.id} of {state.id} has no Secret; an LGP cannot be made for it")
-    spec = revision.resource_spec
+    spec, stopped = revision.resource_spec, is_stopped(state, revision, config)
     variables = {*revision.secret_names, *(reference.name for reference in revision.secret_references)}
     server = _drop_empty(
         {
             "image": revision.image,
-            "replicas": spec.get("min_scale", 1),
+            "replicas": 0 if stopped else spec.get("min_scale", 1),
             "resources": _requirements(spec, "cpu", "memory_mb"),
             "queueEnabled": config.queue_enabled,
             "queueResources": _requirements(queue_spec(spec), "cpu", "memory_mb"),
@@ -121,6 +148,7 @@ def lgp_manifest(state: DeploymentState, revision: Revision, config: ListenerCon
         "name": state.lgp,
         "namespace": state.namespace,
         "labels": {**labels(state, config), REVISION_LABEL: revision.id},
+        **({"annotations": _stopped_annotations(revision)} if stopped else {}),
     }
     if state.adopted is not None and state.adopted.held == revision.id:
         return {"apiVersion": LGP_API_VERSION, "kind": LGP_KIND, "metadata": metadata}
@@ -134,12 +162,17 @@ def lgp_manifest(state: DeploymentState, revision: Revision, config: ListenerCon
                 "database": database,
                 "redis": redis,
                 "ingress": {"enabled": config.routed},
-                "autoscaling": _autoscaling(spec),
+                "autoscaling": None if stopped else _autoscaling(spec),
                 "labels": spec.get("labels"),
                 "annotations": spec.get("annotations"),
             }
         ),
     }
+
+
+def _stopped_annotations(revision: Revision) -> dict[str, str]:
+    """Return what tells the operator, and people with kubectl, why there are no pods; they are not there to ask."""
+    return {STOPPED_ANNOTATION: revision.reason, STOPPED_MESSAGE_ANNOTATION: revision.message[:LONGEST_MESSAGE]}
 
 
 def _environment(state: DeploymentState, revision: Revision, config: ListenerConfig) -> list[dict[str, Any]]:

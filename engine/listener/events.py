@@ -99,6 +99,8 @@ class LgpApplied(Event):
     created: bool
     restored: bool = False
     """It was put back to this revision, for the one after it failed."""
+    stopped: bool = False
+    """It asks for no pods, for this revision failed."""
 
 
 class LgpRejected(Event):

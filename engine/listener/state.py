@@ -8,7 +8,8 @@ was told.
 
 `serving` is the revision that was deployed last. It keeps serving while its successor rolls out, because its pods and
 its Secret stay until a successor is deployed. When the successor fails, the LGP is put back to the *predecessor*, the
-revision that was deployed last before it: what failed goes, and whatever is made anew is what served.
+revision that was deployed last before it: what failed goes, and whatever is made anew is what served. Where none was
+deployed before it, what failed may be *stopped*: the LGP goes on, with its database, and asks for no pods.
 
 The deployment itself moves from AWAITING_DATABASE to READY when its database is there, to AWAITING_DELETE when the
 control plane says so, and to DELETED when nothing that we made is left.
@@ -156,6 +157,8 @@ class AppliedLgp(Value):
     at: datetime | None = None
     revision: Revision | None = None
     """What it was made from: a successor that fails before its own LGP does not keep this one from being repaired."""
+    stopped: bool = False
+    """It asks for no pods."""
 
 
 class AdoptedLgp(Value):
@@ -190,6 +193,8 @@ class DeploymentState(State):
     closed: tuple[Closed, ...] = ()
     adopted: AdoptedLgp | None = None
     """None: no other listener's."""
+    made: bool = False
+    """The LGP was made by this log: behind it are pods of no revision that this log does not know."""
     applied: AppliedLgp | None = None
     drifted: bool = False
     """The LGP is not as applied; of a deleted deployment: it is there."""
@@ -394,7 +399,7 @@ def _secrets_applied(state: DeploymentState, event: e.SecretsApplied, at: dateti
 def _adopted(state: DeploymentState, event: e.LgpAdopted, at: datetime) -> DeploymentState:
     held = event.revision_id if event.spec_digest else ""
     adopted = AdoptedLgp(held=held, spec_digest=event.spec_digest, database=event.database)
-    return state.model_copy(update={"adopted": adopted, "lgp": event.lgp})
+    return state.model_copy(update={"adopted": adopted, "lgp": event.lgp, "made": False})
 
 
 def _lgp_applied(state: DeploymentState, event: e.LgpApplied, at: datetime) -> DeploymentState:
@@ -410,8 +415,10 @@ def _lgp_applied(state: DeploymentState, event: e.LgpApplied, at: datetime) -> D
         fingerprint=live,
         at=at,
         revision=revision if current else kept,
+        stopped=event.stopped,
     )
-    state = state.model_copy(update={"applied": applied, "drifted": False, "lgp_gone": False})
+    made = event.created or state.made
+    state = state.model_copy(update={"applied": applied, "made": made, "drifted": False, "lgp_gone": False})
     if state.adopted is not None and state.adopted.held not in ("", event.revision_id):
         state = state.model_copy(update={"adopted": AdoptedLgp(database=state.adopted.database)})
     if event.created or (before is not None and before.fingerprint.uid != live.uid):

@@ -262,17 +262,17 @@ def _not_served(key: ObjectKey) -> str:
 def _apply_autoscaled(key: ObjectKey, manifest: Manifest, first: int, ports: Ports) -> _Put:
     """Apply a Deployment without its number of replicas, which stays as it is; one that is made starts with `first`.
 
+    So does one that we scaled to nothing, for a HorizontalPodAutoscaler would leave it there.
+
     Raises ObjectConflict when others were faster every time.
     """
     created = False
     for _ in range(HANDOVER_TRIES):
         live = ports.cluster.get(key)
-        if live is None:
+        if live is None or scaling.is_at_nothing_by(live, names.OPERATOR_MANAGER):
+            created = created or live is None
             started = {**manifest, "spec": {**manifest["spec"], "replicas": first}}
-            live, created = (
-                ports.cluster.apply(started, manager=names.OPERATOR_MANAGER, before_write=ports.keep_lock).manifest,
-                True,
-            )
+            live = ports.cluster.apply(started, manager=names.OPERATOR_MANAGER, before_write=ports.keep_lock).manifest
         claims = scaling.without_claim(live, names.OPERATOR_MANAGER)
         if claims is None:
             return replace(_apply(manifest, ports), created=created)

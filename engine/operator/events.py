@@ -148,6 +148,13 @@ class Adopted(Value):
     """Field managers that wrote the objects."""
 
 
+class Stopped(Value):
+    """Why the listener scaled an LGP to nothing."""
+
+    reason: str
+    message: str
+
+
 class LgpObserved(Event):
     """The LGP is new, or changed in what the operator reads of it. Secret values are replaced by keyed digests."""
 
@@ -166,6 +173,8 @@ class LgpObserved(Event):
     """Keyed, of the spec with its secret values, and the above."""
     unknown: tuple[str, ...] = ()
     """Paths of the fields of its spec that this program does not know."""
+    stopped: Stopped | None = None
+    """Its revision failed, and the listener took its pods away."""
 
 
 class LgpRemoved(Event):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from engine import names
 from engine.folding import canonical
 from engine.operator import lgp as lgps
-from engine.operator.events import LgpObserved
+from engine.operator.events import LgpObserved, Stopped
 from engine.operator.state import OperatorState
 from engine.ports import Manifest, ObjectKey
 
 REVISION_VARIABLE = "LANGSMITH_HOST_REVISION_ID"
+REASON = re.compile(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?")
+"""What may be the reason of a condition."""
+LONGEST_MESSAGE = 8000
 
 
 def lgp_key(namespace: str, name: str) -> ObjectKey:
@@ -25,6 +29,8 @@ def observe_lgp(manifest: Manifest, digest: Callable[[bytes], str]) -> LgpObserv
     spec = manifest.get("spec") or {}
     revision = labels.get(names.REVISION_LABEL) or _revision_variable(spec)
     deployment = labels.get(names.DEPLOYMENT_LABEL, "")
+    stopped = _stopped(metadata.get("annotations") or {})
+    said = [spec, revision, deployment, *([stopped.model_dump()] if stopped is not None else [])]
     return LgpObserved(
         namespace=metadata["namespace"],
         name=metadata["name"],
@@ -34,9 +40,18 @@ def observe_lgp(manifest: Manifest, digest: Callable[[bytes], str]) -> LgpObserv
         revision=revision,
         deployment_id=deployment,
         spec=lgps.redact(spec, digest),
-        digest=digest(canonical([spec, revision, deployment])),
         unknown=lgps.unknown_fields(spec),
+        digest=digest(canonical(said)),
+        stopped=stopped,
     )
+
+
+def _stopped(annotations: Manifest) -> Stopped | None:
+    """Return why the listener scaled an LGP to nothing, None where it did not."""
+    reason, message = (annotations.get(n, "") for n in (names.STOPPED_ANNOTATION, names.STOPPED_MESSAGE_ANNOTATION))
+    if not reason:
+        return None
+    return Stopped(reason=reason if REASON.fullmatch(reason) else "RevisionFailed", message=message[:LONGEST_MESSAGE])
 
 
 def _revision_variable(spec: Manifest) -> str:

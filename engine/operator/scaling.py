@@ -8,7 +8,8 @@ server takes a field that nobody owns any longer out of the object, and fills in
 So before such a manifest is applied, our claim is taken out of `metadata.managedFields`, by a write that changes
 nothing else: then the number stays as it is until the autoscaler changes it. A Deployment that does not exist yet is
 made with the fewest replicas that the autoscaler may choose, so that it is of that size also where no autoscaler
-comes. Switching autoscaling off puts the number into the manifest again, and a forced apply takes it back.
+comes; so is one that we had scaled to nothing, at which an autoscaler would leave it. Switching autoscaling off puts
+the number into the manifest again, and a forced apply takes it back.
 """
 
 from __future__ import annotations
@@ -60,6 +61,11 @@ def first_replicas(deployment: str, manifests: Iterable[Manifest]) -> int:
         if field is not None and manifest["spec"]["scaleTargetRef"]["name"] == deployment:
             return max(1, int(manifest["spec"][field]))
     return 1
+
+
+def is_at_nothing_by(live: Manifest, manager: str) -> bool:
+    """Whether `manager`, and no autoscaler, scaled a live Deployment to no replicas."""
+    return live["spec"].get("replicas") == 0 and without_claim(live, manager) is not None
 
 
 def without_claim(live: Manifest, manager: str) -> list[dict[str, Any]] | None:

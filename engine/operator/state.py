@@ -27,7 +27,15 @@ from engine.drift import CALM, repair_delay
 from engine.event import Event
 from engine.machine import State
 from engine.operator import events as e
-from engine.operator.events import Adopted, AppliedObject, AutoscalerStatus, RolledOut, Value, WorkloadStatus
+from engine.operator.events import (
+    Adopted,
+    AppliedObject,
+    AutoscalerStatus,
+    RolledOut,
+    Stopped,
+    Value,
+    WorkloadStatus,
+)
 from engine.retry import ActDeferred, ActRefused, refused_delay
 
 
@@ -90,6 +98,7 @@ class LgpView(Value):
     digest: str
     unknown: tuple[str, ...] = ()
     """Paths of the fields of the spec that the operator does not know."""
+    stopped: Stopped | None = None
 
 
 class ObjectState(Value):

@@ -17,6 +17,9 @@ Conditions:
 - DisruptionBudgets: False when a PodDisruptionBudget cannot be made, with what to do about it; else it is not there.
 - IgnoredFields: True when the spec has fields that mean nothing here, and which; else it is not there.
 
+An LGP that the listener stopped, because its revision failed, has no pods that could say why; it says so itself, and is
+Degraded, not Available and not Progressing for that reason.
+
 Times come from the events: from the state's last change where a condition changes, else from the status before.
 """
 
@@ -40,6 +43,7 @@ CURED_BY_DATABASE = frozenset({"CrashLoopBackOff", "ProgressDeadlineExceeded"})
 DEFERRALS_TO_TELL = 3
 """Passing failures of an act in a row after which the status names them."""
 LONGEST_MESSAGE = 8000
+STOPPED = "the revision failed and was scaled to nothing, its database stays; a newer revision starts it again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +124,7 @@ class _Judgement:
     def _rolled_out(self, database_ready: bool) -> RolledOut | None:
         """Return what is rolled out: this generation, or still an earlier one."""
         before = self.state.rolled_out
-        if before is not None and before.generation == self.lgp.generation:
+        if self.lgp.stopped is not None or (before is not None and before.generation == self.lgp.generation):
             return before
         deployments = [w for key, w in self.workloads.items() if key != self.plan.database]
         complete = all(w is not None and w.observed.rolled_out for w in deployments)
@@ -143,6 +147,8 @@ class _Judgement:
         if self.plan.problem is not None:
             reason, message = self.plan.problem
             yield Problem(reason=reason, message=message)
+        if (stopped := self.lgp.stopped) is not None:
+            yield Problem(reason=stopped.reason, message=f"{STOPPED}. It failed with: {stopped.message}")
         yield from self._workload_problems(database_since)
         for key, rejection in self._rejections():
             if not (is_autoscaler(self.plan.objects[key].key) or is_budget(self.plan.objects[key].key)):
@@ -220,6 +226,8 @@ class _Judgement:
             return self._condition("Progressing", False, "RolledOut", "nothing is left to roll out")
         if self.plan.problem is not None:
             return self._condition("Progressing", False, *self.plan.problem)
+        if self.lgp.stopped is not None:
+            return self._condition("Progressing", False, "Stopped", STOPPED)
         stuck = next((p for p in problems if p.reason == "ProgressDeadlineExceeded"), None)
         if stuck is not None:
             return self._condition("Progressing", False, stuck.reason, stuck.message)

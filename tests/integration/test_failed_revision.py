@@ -37,9 +37,9 @@ def both(plane: ControlPlane, api_server: ApiServer, namespace: str) -> Iterator
         yield both
 
 
-def pods(both: Listener, name: str) -> dict[str, str]:
-    """Return uid and image of the API server's pods that are not on their way out."""
-    found = both.engine.ports.cluster.list("v1", "Pod", both.namespace, labels=f"{LGP_LABEL}={name}")
+def pods(both: Listener, name: str, lgp: str = "") -> dict[str, str]:
+    """Return uid and image of the pods of a Deployment that are not on their way out."""
+    found = both.engine.ports.cluster.list("v1", "Pod", both.namespace, labels=f"{LGP_LABEL}={lgp or name}")
     return {
         pod["metadata"]["uid"]: image_of(pod["spec"])
         for pod in found
@@ -82,6 +82,54 @@ def test_what_failed_goes_and_what_served_stays_and_comes_back(both: Listener) -
     until(lambda: both.revision_status(deployment_id, second) == "DEPLOYED", "the next revision is deployed")
     until(lambda: list(pods(both, name).values()) == [f"{IMAGE}:v2"], "and alone")
     assert replay(both.events.read_all(limit=10_000)).divergences == []
+
+
+def test_a_first_revision_that_fails_is_scaled_to_nothing_until_the_next(both: Listener) -> None:
+    source = {
+        "listener_id": both.engine.settings.stream_name,
+        "listener_config": {"k8s_namespace": both.namespace},
+        "resource_spec": {"cpu": 0.5, "memory_mb": 512, "min_scale": 2, "max_scale": 4},
+    }
+    deployment_id = both.deploy(version=FAILING, source_config=source)
+    until(lambda: both.phase(deployment_id) is Phase.DEPLOY_FAILED, "it is given up")
+    name, cluster = both.key(deployment_id).name, both.engine.ports.cluster
+
+    until(lambda: not servers(both, name), "no pod of the agent is left")
+    until(lambda: replicas(both, name) == {"": 0, "-queue": 0, "-redis": 1, "-db": 1}, "the database and Redis stay")
+    until(lambda: not cluster.list("autoscaling/v2", "HorizontalPodAutoscaler", both.namespace), "nobody scales it up")
+    until(lambda: condition(both, deployment_id, "Progressing") == ("False", "Stopped"), "the LGP says so")
+    assert condition(both, deployment_id, "Degraded") == ("True", "ImagePullBackOff")
+    assert condition(both, deployment_id, "Available") == ("False", "ImagePullBackOff")
+    view = find(both.events, deployment_id)
+    assert (view.phase, view.stopped) == ("DEPLOY_FAILED", True)
+    assert view.reason.startswith("ImagePullBackOff: ")
+    assert "image not found" in view.reason
+
+    second = both.update(deployment_id, "v2")
+    until(lambda: both.revision_status(deployment_id, second) == "DEPLOYED", "the next revision is deployed")
+    until(lambda: set(servers(both, name).values()) == {f"{IMAGE}:v2"}, "with pods of its own")
+    assert "annotations" not in both.lgp(deployment_id)["metadata"]
+    assert len(cluster.list("autoscaling/v2", "HorizontalPodAutoscaler", both.namespace)) == 2
+    assert replay(both.events.read_all(limit=10_000)).divergences == []
+
+
+def servers(both: Listener, name: str) -> dict[str, str]:
+    """Return uid and image of the pods of API servers and queue workers."""
+    return pods(both, name) | pods(both, f"{name}-queue", lgp=name)
+
+
+def replicas(both: Listener, name: str) -> dict[str, int]:
+    """Return how many replicas are asked for, by what the workload's name adds to the LGP's."""
+    return {
+        workload["metadata"]["name"].removeprefix(name): workload["spec"]["replicas"]
+        for kind in ("Deployment", "StatefulSet")
+        for workload in both.engine.ports.cluster.list("apps/v1", kind, both.namespace)
+    }
+
+
+def condition(both: Listener, deployment_id: str, kind: str) -> tuple[str, str]:
+    found = next(c for c in both.lgp(deployment_id)["status"]["conditions"] if c["type"] == kind)
+    return found["status"], found["reason"]
 
 
 def available(lgp: Manifest) -> bool:

@@ -94,6 +94,10 @@ SUMMARIES: dict[str, list[tuple[dict[str, Any], str]]] = {
             {"revision_id": "r1", "created": False, "fingerprint": {"generation": 3}, "restored": True},
             "LGP put back to revision r1, generation 3",
         ),
+        (
+            {"revision_id": REVISION, "created": False, "fingerprint": {"generation": 2}, "stopped": True},
+            "LGP scaled to nothing, for revision bdfd2eb5 failed",
+        ),
     ],
     "LgpRejected": [({"object": "LGP agents/hello", "message": "too long"}, "LGP agents/hello: too long")],
     "RolloutObserved": [

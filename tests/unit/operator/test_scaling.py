@@ -141,6 +141,29 @@ def test_a_handover_that_never_comes_through_is_tried_later_and_nothing_is_writt
     assert "was changed by others in each of 12 tries" in reason
 
 
+def test_what_we_had_scaled_to_nothing_is_handed_over_with_the_fewest_replicas() -> None:
+    """A HorizontalPodAutoscaler leaves a Deployment without replicas alone: it would never come up."""
+    world = World()
+    world.cluster.put(shared_ingress())
+    world.cluster.put(lgp_manifest(serverSpec={"queueEnabled": False, "replicas": 0}))
+    world.settle()
+    key = world.cluster.find("Deployment")
+    world.cluster.objects[key]["metadata"]["managedFields"] = [owned_by(names.OPERATOR_MANAGER, replicas=0)]
+    asked: list[int | None] = []
+    apply = world.cluster.apply
+
+    def noted(manifest: Manifest, **named: Any) -> Any:
+        if (manifest["kind"], manifest["metadata"]["name"]) == ("Deployment", NAME):
+            asked.append(manifest["spec"].get("replicas"))
+        return apply(manifest, **named)
+
+    world.cluster.apply = noted  # type: ignore[method-assign]
+    world.cluster.put(lgp_manifest(serverSpec={"queueEnabled": False}, autoscaling=BOUNDS))
+    world.settle()
+
+    assert asked == [2, None]
+
+
 def test_autoscalers_that_are_no_longer_asked_for_go_before_anything_else_is_written() -> None:
     world = autoscaled()
     before = len(world.cluster.calls)

@@ -1,0 +1,52 @@
+"""An LGP that the listener stopped: no pods, its database, and why, in its conditions."""
+
+from __future__ import annotations
+
+from engine import names
+from engine.ports import Manifest
+from tests.unit.operator.world import NAME, lgp_manifest, started
+
+CRASH = "it ended with exit code 3\nlast log lines:\nModuleNotFoundError: No module named 'agent'"
+
+
+def stopped_lgp() -> Manifest:
+    """The LGP of a revision that crashed, as the listener writes it then."""
+    manifest = lgp_manifest(serverSpec={"replicas": 0})
+    annotations = {names.STOPPED_ANNOTATION: "CrashLoopBackOff", names.STOPPED_MESSAGE_ANNOTATION: CRASH}
+    manifest["metadata"]["annotations"] = annotations
+    return manifest
+
+
+def test_an_lgp_that_was_stopped_has_no_pods_but_its_database_and_says_why() -> None:
+    world = started(autoscaling={"enabled": True, "minReplicas": 2, "maxReplicas": 8})
+    world.cluster.put(stopped_lgp())
+    world.settle()
+
+    replicas = {
+        k.name.removeprefix(NAME): m["spec"].get("replicas")
+        for k, m in world.cluster.objects.items()
+        if k.kind in ("Deployment", "StatefulSet")
+    }
+    assert replicas == {"": 0, "-queue": 0, "-redis": 1, "-db": 1}
+    assert not [key for key in world.cluster.objects if key.kind == "HorizontalPodAutoscaler"], "nobody scales it up"
+    told = {kind: world.condition(kind) for kind in ("Available", "Progressing", "Degraded", "DatabaseReady")}
+    assert {kind: (c["status"], c["reason"]) for kind, c in told.items()} == {
+        "Available": ("False", "CrashLoopBackOff"),
+        "Progressing": ("False", "Stopped"),
+        "Degraded": ("True", "CrashLoopBackOff"),
+        "DatabaseReady": ("True", "Ready"),
+    }
+    assert "scaled to nothing" in told["Degraded"]["message"]
+    assert "No module named 'agent'" in told["Degraded"]["message"], "the crash's output is still there"
+
+
+def test_an_lgp_that_is_started_again_is_as_any_other() -> None:
+    world = started()
+    world.cluster.put(stopped_lgp())
+    world.settle()
+    world.cluster.put(lgp_manifest("r2"))
+    world.settle()
+
+    assert world.condition("Available")["status"] == "True"
+    assert world.condition("Degraded")["status"] == "False"
+    assert world.cluster.objects[world.cluster.find("Deployment")]["spec"]["replicas"] == 1
