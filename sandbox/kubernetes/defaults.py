@@ -158,12 +158,26 @@ def _daemon_set(daemon_set: Object) -> None:
 
 
 def _job(job: Object) -> None:
-    template = job["spec"].setdefault("template", {})
-    if "controller-uid" not in template.get("metadata", {}).get("labels", {}) and "uid" in job["metadata"]:
-        labels = {"controller-uid": job["metadata"]["uid"], "job-name": job["metadata"]["name"]}
-        template.setdefault("metadata", {}).setdefault("labels", {}).update(labels)
-        job["spec"].setdefault("selector", {"matchLabels": {"controller-uid": job["metadata"]["uid"]}})
+    spec = job["spec"]
+    if "completions" not in spec and "parallelism" not in spec:
+        spec["completions"] = 1
+    for name, value in _JOB_SPEC.items():
+        spec.setdefault(name, value)
+    template = spec.setdefault("template", {})
+    labels = template.setdefault("metadata", {}).setdefault("labels", {})
+    if not spec.get("manualSelector") and "uid" in job["metadata"] and _JOB_UID not in labels:
+        uid, name = job["metadata"]["uid"], job["metadata"]["name"]
+        labels |= {_JOB_UID: uid, "controller-uid": uid, _JOB_NAME: name, "job-name": name}
+        spec.setdefault("selector", {"matchLabels": {_JOB_UID: uid}})
+    if labels and not job["metadata"].get("labels"):
+        job["metadata"]["labels"] = dict(labels)
     _template(job)
+
+
+_JOB_SPEC = {"parallelism": 1, "backoffLimit": 6, "completionMode": "NonIndexed", "suspend": False,
+             "manualSelector": False, "podReplacementPolicy": "TerminatingOrFailed"}  # fmt: skip
+"""Defaults of a Job, which the template of a CronJob does not get."""
+_JOB_UID, _JOB_NAME = "batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name"
 
 
 def _service(service: Object) -> None:

@@ -13,8 +13,8 @@ Object = dict[str, Any]
 
 VERSION = {
     "major": "1",
-    "minor": "32",
-    "gitVersion": "v1.32.0+sandbox",
+    "minor": "34",
+    "gitVersion": "v1.34.4+sandbox",
     "gitCommit": "sandbox",
     "gitTreeState": "clean",
     "buildDate": "1970-01-01T00:00:00Z",

@@ -149,7 +149,6 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "RollingUpdateStatefulSetStrategy": {"partition": 0},
     "DaemonSetSpec": {"revisionHistoryLimit": 10, "updateStrategy": {}},
     "DaemonSetUpdateStrategy": {"type": "RollingUpdate"},
-    "JobSpec": {"completions": 1, "parallelism": 1, "backoffLimit": 6},
     "CronJobSpec": {"concurrencyPolicy": "Allow", "suspend": False, "successfulJobsHistoryLimit": 3,
                     "failedJobsHistoryLimit": 1},
     "ServiceSpec": {"type": "ClusterIP", "sessionAffinity": "None"},

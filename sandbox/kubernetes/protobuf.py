@@ -1,6 +1,6 @@
 """Request bodies in Kubernetes' protobuf encoding, for the few kinds that kubectl's typed commands create.
 
-`kubectl create namespace|configmap|secret|serviceaccount|deployment|service|role|rolebinding…`, `kubectl auth can-i`
+`kubectl create namespace|configmap|secret|serviceaccount|deployment|job|ingress|quota…`, `autoscale`, `auth can-i`
 and `kubectl delete` send protobuf without asking whether the server reads it. Answers are JSON, which they all accept.
 A field that the tables do not know is refused with 415, never dropped.
 """
@@ -20,6 +20,7 @@ MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 _MAGIC = b"k8s\x00"
 
 # Message -> fields as number:name:type; `*` repeats. `-` takes the field and forgets it: server-owned status and times.
+# A field without a name is none in JSON: what is in it belongs to the message itself.
 _MESSAGES = {
     "ObjectMeta": "1:name:text 2:generateName:text 3:namespace:text 4:selfLink:text 5:uid:text 6:resourceVersion:text "
     "7:generation:int 8:creationTimestamp:- 9:deletionTimestamp:- 10:deletionGracePeriodSeconds:- 11:labels:map "
@@ -74,6 +75,39 @@ _MESSAGES = {
     "NonResourceAttributes": "1:path:text 2:verb:text",
     "SelfSubjectRulesReview": "1:metadata:ObjectMeta 2:spec:RulesReviewSpec 3:status:-",
     "RulesReviewSpec": "1:namespace:text",
+    "Job": "1:metadata:ObjectMeta 2:spec:JobSpec 3:status:-",
+    "JobSpec": "1:parallelism:count 2:completions:count 3:activeDeadlineSeconds:count 4:selector:LabelSelector "
+    "5:manualSelector:bool 6:template:PodTemplateSpec 7:backoffLimit:count 8:ttlSecondsAfterFinished:count "
+    "9:completionMode:text 10:suspend:bool 12:backoffLimitPerIndex:count 13:maxFailedIndexes:count "
+    "14:podReplacementPolicy:text 15:managedBy:text",
+    "CronJob": "1:metadata:ObjectMeta 2:spec:CronJobSpec 3:status:-",
+    "CronJobSpec": "1:schedule:text 2:startingDeadlineSeconds:count 3:concurrencyPolicy:text 4:suspend:bool "
+    "5:jobTemplate:JobTemplateSpec 6:successfulJobsHistoryLimit:count 7:failedJobsHistoryLimit:count 8:timeZone:text",
+    "JobTemplateSpec": "1:metadata:ObjectMeta 2:spec:JobSpec",
+    "Ingress": "1:metadata:ObjectMeta 2:spec:IngressSpec 3:status:-",
+    "IngressSpec": "1:defaultBackend:IngressBackend 2:tls:*IngressTLS 3:rules:*IngressRule 4:ingressClassName:text",
+    "IngressTLS": "1:hosts:*text 2:secretName:text",
+    "IngressRule": "1:host:text 2::IngressRuleValue",
+    "IngressRuleValue": "1:http:HTTPIngressRuleValue",
+    "HTTPIngressRuleValue": "1:paths:*HTTPIngressPath",
+    "HTTPIngressPath": "1:path:text 2:backend:IngressBackend 3:pathType:text",
+    "IngressBackend": "4:service:IngressServiceBackend",
+    "IngressServiceBackend": "1:name:text 2:port:ServiceBackendPort",
+    "ServiceBackendPort": "1:name:text 2:number:int",
+    "ResourceQuota": "1:metadata:ObjectMeta 2:spec:ResourceQuotaSpec 3:status:-",
+    "ResourceQuotaSpec": "1:hard:quantitymap 2:scopes:*text",
+    "PodDisruptionBudget": "1:metadata:ObjectMeta 2:spec:PodDisruptionBudgetSpec 3:status:-",
+    "PodDisruptionBudgetSpec": "1:minAvailable:intorstring 2:selector:LabelSelector 3:maxUnavailable:intorstring "
+    "4:unhealthyPodEvictionPolicy:text",
+    "PriorityClass": "1:metadata:ObjectMeta 2:value:int 3:globalDefault:bool 4:description:text "
+    "5:preemptionPolicy:text",
+    "HorizontalPodAutoscaler": "1:metadata:ObjectMeta 2:spec:HorizontalPodAutoscalerSpec 3:status:-",
+    "HorizontalPodAutoscalerSpec": "1:scaleTargetRef:CrossVersionObjectReference 2:minReplicas:count "
+    "3:maxReplicas:int 4:metrics:*MetricSpec",
+    "CrossVersionObjectReference": "1:kind:text 2:name:text 3:apiVersion:text",
+    "MetricSpec": "1:type:text 4:resource:ResourceMetricSource",
+    "ResourceMetricSource": "1:name:text 2:target:MetricTarget",
+    "MetricTarget": "1:type:text 2:value:quantity 3:averageValue:quantity 4:averageUtilization:count",
     "SelfSubjectReview": "1:metadata:ObjectMeta 2:status:-",
 }
 
@@ -126,7 +160,18 @@ def _int_or_string(data: bytes) -> int | str:
     return text if parts.get(1, 0) == 1 else number
 
 
+def _quantity(data: bytes) -> str:
+    text: bytes = dict(_wire(data)).get(1, b"")
+    return text.decode()
+
+
+_OF_MAPS: dict[str, Callable[[bytes], str]] = {
+    "map": bytes.decode,
+    "bytesmap": lambda content: base64.b64encode(content).decode(),
+    "quantitymap": _quantity,
+}
 _SCALARS: dict[str, Callable[[Any], Any]] = {
+    "quantity": _quantity,
     "text": bytes.decode,
     "int": int,
     "count": int,
@@ -146,14 +191,14 @@ def _decode(message: str, data: bytes) -> Object:
         name, kind, repeated = fields[number]
         if kind == "-":
             continue
-        if kind in ("map", "bytesmap"):
+        if kind in _OF_MAPS:
             key, content = _entry(value)
-            decoded.setdefault(name, {})[key] = (
-                content.decode() if kind == "map" else base64.b64encode(content).decode()
-            )
+            decoded.setdefault(name, {})[key] = _OF_MAPS[kind](content)
             continue
         found = _SCALARS[kind](value) if kind in _SCALARS else _decode(kind, value)
-        if repeated:
+        if not name:
+            decoded |= found
+        elif repeated:
             decoded.setdefault(name, []).append(found)
         elif kind == "count" or found not in ("", 0, False):
             decoded[name] = found

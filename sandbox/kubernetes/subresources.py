@@ -12,6 +12,8 @@ from sandbox.kubernetes.store import Object
 
 SUCCESS: Object = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
 
+_ADMIN = {"username": "sandbox-admin", "groups": ["system:masters", "system:authenticated"]}
+
 
 def _at(obj: Any, path: str) -> Any:
     for name in path.strip(".").split("."):
@@ -99,7 +101,7 @@ def review(document: Object) -> Object:
             "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
             "incomplete": False,
         },
-        "TokenReview": {"authenticated": True, "user": {"username": "sandbox-admin", "groups": ["system:masters"]}},
-        "SelfSubjectReview": {"userInfo": {"username": "sandbox-admin", "groups": ["system:masters"]}},
+        "TokenReview": {"authenticated": True, "user": _ADMIN},
+        "SelfSubjectReview": {"userInfo": _ADMIN},
     }
     return {**document, "status": answers.get(document.get("kind", ""), {"allowed": True})}

@@ -178,6 +178,70 @@ def _hpa_reference(hpa: Object) -> str:
     return f"{target.get('kind')}/{target.get('name')}"
 
 
+def _hpa_targets(hpa: Object) -> str:
+    shown = []
+    for metric in hpa["spec"].get("metrics") or ():
+        target = (metric.get("resource") or {}).get("target") or {}
+        if "averageUtilization" in target:
+            shown.append(f"{metric['resource']['name']}: {_hpa_current(hpa, metric)}/{target['averageUtilization']}%")
+        else:
+            shown.append("<unknown>")
+    return ", ".join(shown) or "<none>"
+
+
+def _hpa_current(hpa: Object, metric: Object) -> str:
+    for found in (hpa.get("status") or {}).get("currentMetrics") or ():
+        current = (found.get("resource") or {}).get("current") or {}
+        if (found.get("resource") or {}).get("name") == metric["resource"]["name"] and "averageUtilization" in current:
+            return f"{current['averageUtilization']}%"
+    return "<unknown>"
+
+
+_JOB_STATES = ("Complete", "Failed", "", "Suspended", "FailureTarget", "SuccessCriteriaMet")
+"""Conditions in the order in which they count; the empty one is the deletion."""
+
+
+def _job_status(job: Object) -> str:
+    true = {at["type"] for at in (job.get("status") or {}).get("conditions") or () if at["status"] == "True"}
+    if "deletionTimestamp" in job["metadata"]:
+        true.add("")
+    return next((name or "Terminating" for name in _JOB_STATES if name in true), "Running")
+
+
+def _job_completions(job: Object) -> str:
+    done, spec = (job.get("status") or {}).get("succeeded", 0), job["spec"]
+    if "completions" in spec:
+        return f"{done}/{spec['completions']}"
+    return f"{done}/1 of {spec['parallelism']}" if spec.get("parallelism", 0) > 1 else f"{done}/1"
+
+
+def _job_duration(job: Object) -> str:
+    status = job.get("status") or {}
+    if "startTime" not in status:
+        return ""
+    if "completionTime" not in status:
+        return age(status["startTime"])
+    begun, ended = (datetime.fromisoformat(status[name].replace("Z", "+00:00")) for name in _JOB_TIMES)
+    return _duration(int((ended - begun).total_seconds()))
+
+
+_JOB_TIMES = ("startTime", "completionTime")
+
+
+def _since(obj: Object, field: str) -> str:
+    found = (obj.get("status") or {}).get(field)
+    return age(found) if found else "<none>"
+
+
+def _quota(limits: bool) -> Cell:
+    def cell(quota: Object) -> str:
+        hard, used = ((quota.get("status") or {}).get(name) or {} for name in ("hard", "used"))
+        names = [name for name in sorted(hard) if name.startswith("limits.") == limits]
+        return ", ".join(f"{name}: {used.get(name, 0)}/{hard[name]}" for name in names)
+
+    return cell
+
+
 def _role(binding: Object) -> str:
     return f"{binding['roleRef'].get('kind')}/{binding['roleRef'].get('name')}"
 
@@ -281,9 +345,33 @@ _COLUMNS: dict[str, Sequence[Column]] = {
     "leases.coordination.k8s.io": (NAME, ("Holder", "string", 0, path(".spec.holderIdentity", "")), AGE),
     "jobs.batch": (
         NAME,
-        ("Completions", "string", 0, _ratio(".status.succeeded", ".spec.completions")),
+        ("Status", "string", 0, _job_status),
+        ("Completions", "string", 0, _job_completions),
+        ("Duration", "string", 0, _job_duration),
         AGE,
         *_TEMPLATE,
+    ),
+    "cronjobs.batch": (
+        NAME,
+        ("Schedule", "string", 0, path(".spec.schedule")),
+        ("Timezone", "string", 0, path(".spec.timeZone")),
+        ("Suspend", "string", 0, lambda cron: str(bool(cron["spec"].get("suspend")))),
+        ("Active", "integer", 0, lambda cron: len((cron.get("status") or {}).get("active") or ())),
+        ("Last Schedule", "string", 0, lambda cron: _since(cron, "lastScheduleTime")),
+        AGE,
+    ),
+    "resourcequotas": (
+        NAME,
+        ("Request", "string", 0, _quota(limits=False)),
+        ("Limit", "string", 0, _quota(limits=True)),
+        AGE,
+    ),
+    "priorityclasses.scheduling.k8s.io": (
+        NAME,
+        ("Value", "integer", 0, path(".value", 0)),
+        ("Global-Default", "boolean", 0, lambda found: bool(found.get("globalDefault"))),
+        AGE,
+        ("PreemptionPolicy", "string", 0, path(".preemptionPolicy")),
     ),
     "networkpolicies.networking.k8s.io": (
         NAME,
@@ -298,6 +386,7 @@ _COLUMNS: dict[str, Sequence[Column]] = {
     "horizontalpodautoscalers.autoscaling": (
         NAME,
         ("Reference", "string", 0, _hpa_reference),
+        ("Targets", "string", 0, _hpa_targets),
         ("MinPods", "string", 0, path(".spec.minReplicas", 1)),
         ("MaxPods", "string", 0, path(".spec.maxReplicas")),
         ("Replicas", "string", 0, path(".status.currentReplicas", 0)),

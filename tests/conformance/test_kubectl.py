@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conformance.client import Api, eventually, version
+from sandbox import envtest
+from tests.conformance.client import Api, eventually, succeeded, version
 from tests.conformance.objects import (
     Object,
     claim,
@@ -36,7 +38,8 @@ LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 @pytest.fixture
 def run(api_server: ApiServer, namespace: str, tmp_path_factory: pytest.TempPathFactory) -> Kubectl:
     """`run("get", "pods")`: kubectl in the test's namespace; objects given as `stdin` travel as YAML."""
-    binary = shutil.which("kubectl")
+    found = f"{envtest.assets()}{os.pathsep}{os.environ.get('PATH', '')}"  # the version of the server, where it is
+    binary = shutil.which("kubectl", path=found)
     if binary is None:
         pytest.skip("kubectl is not installed")
     home = tmp_path_factory.getbasetemp() / f"kubectl-{api_server.name}"  # one discovery cache per server
@@ -405,3 +408,96 @@ def test_delete_from_a_file(api: Api, kubectl: Kubectl) -> None:
     kubectl("delete", "-f", "-", stdin=body)
     assert api.find("configmaps", "a") is None
     assert api.find("secrets", "b") is None
+
+
+# commands that make objects
+
+
+def columns(kubectl: Kubectl, *arguments: str) -> dict[str, str]:
+    """The only row that `kubectl get` shows, by column."""
+    header, row = kubectl("get", *arguments).stdout.splitlines()
+    starts = [header.index(name) for name in header.split("  ") if name.strip()]
+    cuts = [slice(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True)]
+    return {header[cut].strip(): row[cut].strip() for cut in cuts}
+
+
+def test_a_job(api: Api, kubectl: Kubectl) -> None:
+    assert kubectl("create", "job", "once", "--image=x", "--", "true").stdout == "job.batch/once created\n"
+    row = columns(kubectl, "job")
+    assert (row["NAME"], row["COMPLETIONS"]) == ("once", "0/1")
+    assert set(row) == {"NAME", "STATUS", "COMPLETIONS", "DURATION", "AGE"}
+    made = succeeded(api.http.get(f"/apis/batch/v1/namespaces/{api.namespace}/jobs/once"))
+    uid = made["metadata"]["uid"]
+    assert made["spec"]["selector"] == {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
+    labels = {
+        "batch.kubernetes.io/controller-uid": uid,
+        "batch.kubernetes.io/job-name": "once",
+        "controller-uid": uid,
+        "job-name": "once",
+    }
+    assert made["spec"]["template"]["metadata"]["labels"] == labels
+    assert made["metadata"]["labels"] == labels
+    assert (made["spec"]["completionMode"], made["spec"]["suspend"]) == ("NonIndexed", False)
+    kubectl("wait", "--for=create", "job/once", "--timeout=5s")
+    kubectl("delete", "job", "once", "--cascade=foreground", "--timeout=50s")
+
+
+def test_a_cron_job_and_a_job_of_it(kubectl: Kubectl) -> None:
+    kubectl("create", "cronjob", "hourly", "--image=x", "--schedule=0 * * * *")
+    row = columns(kubectl, "cronjob")
+    assert (row["SCHEDULE"], row["TIMEZONE"], row["SUSPEND"], row["ACTIVE"]) == ("0 * * * *", "<none>", "False", "0")
+    kubectl("create", "job", "now", "--from=cronjob/hourly")
+
+
+def test_an_autoscaler(api: Api, kubectl: Kubectl) -> None:
+    api.create("deployments", deployment("web", replicas=0))
+    said = kubectl("autoscale", "deployment", "web", "--min=1", "--max=3", "--cpu-percent=80").stdout
+    assert said == "horizontalpodautoscaler.autoscaling/web autoscaled\n"
+    row = columns(kubectl, "hpa")
+    assert (row["REFERENCE"], row["MINPODS"], row["MAXPODS"]) == ("Deployment/web", "1", "3")
+    assert row["TARGETS"] == "cpu: <unknown>/80%"
+
+
+def test_an_ingress_a_budget_and_a_quota(kubectl: Kubectl) -> None:
+    kubectl("create", "ingress", "web", "--class=any", "--rule=a.test/=web:80,tls=certificate")
+    row = columns(kubectl, "ingress")
+    assert (row["CLASS"], row["HOSTS"], row["PORTS"]) == ("any", "a.test", "80, 443")
+    kubectl("create", "pdb", "web", "--min-available=1", "--selector=app=web")
+    assert columns(kubectl, "pdb")["MIN AVAILABLE"] == "1"
+    kubectl("create", "quota", "small", "--hard=pods=3,requests.cpu=2")
+    assert "requests.cpu" in kubectl("get", "quota", "small", "-o", "jsonpath={.spec.hard}").stdout
+
+
+# waiting and watching as today
+
+
+def test_wait_for_creation_and_deletion(api: Api, kubectl: Kubectl) -> None:
+    api.create("configmaps", config_map("a"))
+    assert kubectl("wait", "--for=create", "configmap/a", "--timeout=5s").stdout == "configmap/a condition met\n"
+    kubectl("delete", "configmap", "a")
+    kubectl("wait", "--for=delete", "configmap/a", "--timeout=5s")
+
+
+@pytest.mark.parametrize("watch_list", ["true", "false"])
+def test_get_and_watch(api: Api, run: Kubectl, watch_list: str) -> None:
+    api.create("configmaps", config_map("a"))
+    options = ["--watch", "--output-watch-events", "--request-timeout=2s", "--field-selector=metadata.name=a"]
+    found = run("get", "configmap", *options, env={"KUBE_FEATURE_WatchListClient": watch_list})
+    assert [line.split()[:2] for line in found.stdout.splitlines()] == [["EVENT", "NAME"], ["ADDED", "a"]]
+
+
+def test_unknown_fields_are_refused_by_default(kubectl: Kubectl, run: Kubectl) -> None:
+    body = {**config_map("a"), "ghost": 1}
+    refused = run("apply", "-f", "-", stdin=body)
+    assert refused.returncode == 1
+    assert 'strict decoding error: unknown field "ghost"' in refused.stderr
+    warned = kubectl("apply", "--validate=warn", "-f", "-", stdin=body)
+    assert 'Warning: unknown field "ghost"' in warned.stderr
+
+
+def test_who_am_i(kubectl: Kubectl) -> None:
+    assert "system:masters" in kubectl("auth", "whoami").stdout
+
+
+def test_the_versions_of_client_and_server_fit(kubectl: Kubectl) -> None:
+    assert "version skew" not in kubectl("version").stderr
