@@ -16,16 +16,23 @@ from engine import bootstrap
 from engine.adapters.control_plane import HttpControlPlane
 from engine.adapters.health import HttpHealth
 from engine.adapters.network_policy import may_forbid
+from engine.errors import ControlPlaneError, ControlPlaneNotFound, ControlPlaneUnavailable
 from engine.listener.poll import misfit
 from engine.log.redis import connect
 from engine.log.sentinels import Sentinels
-from engine.settings import Settings, variable
+from engine.settings import REGIONS, Settings, variable
 
 OLDEST_REDIS = (6, 2)
 FULL = 0.9
 """Share of Redis' memory limit from which on it is worth a warning."""
 PATIENCE = 5.0
 """Seconds for one answer of LangSmith."""
+
+LISTENERS_OFF = (
+    "a self-hosted LangSmith serves listeners only where they are switched on: enable_lgp_listeners_page for the "
+    "organization and langgraph_remote_reconciler_enabled for the workspace, each true in the column `config` of its "
+    "row in LangSmith's Postgres (tables organizations and tenants)"
+)
 
 # --- Redis
 
@@ -103,13 +110,28 @@ def check_control_plane(settings: Settings) -> Iterator[Finding]:
     try:
         first = next(iter(control_plane.deployments()), [])
         yield ok("control plane", f"{settings.host_backend_url}: key and workspace are accepted ({len(first)} listed)")
-        problem = misfit(control_plane, bootstrap.listener_config(settings))
-        if problem is not None:
-            yield fail("listener", problem)
-        else:
-            yield ok("listener", f"{settings.listener_id} for namespaces {', '.join(settings.watch_namespaces)}")
+        yield from _listener(control_plane, settings)
     finally:
         control_plane.close()
+
+
+def _listener(control_plane: HttpControlPlane, settings: Settings) -> Iterator[Finding]:
+    """Whether the control plane has our listener, for our namespaces."""
+    hosted = settings.host_backend_url in {host for host, _ in REGIONS.values()}
+    try:
+        control_plane.listener(str(settings.listener_id))
+        refused, mend = "", ""
+    except ControlPlaneNotFound:
+        refused, mend = "", "" if hosted else LISTENERS_OFF
+    except ControlPlaneUnavailable:
+        raise
+    except ControlPlaneError as error:
+        refused, mend = str(error), "" if hosted else LISTENERS_OFF
+    problem = refused or misfit(control_plane, bootstrap.listener_config(settings))
+    if problem:
+        yield fail("listener", problem, mend)
+    else:
+        yield ok("listener", f"{settings.listener_id} for namespaces {', '.join(settings.watch_namespaces)}")
 
 
 def check_smith(settings: Settings) -> Iterator[Finding]:

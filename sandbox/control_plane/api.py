@@ -291,8 +291,8 @@ ROUTES: Mapping[str, Mapping[str, Handler]] = {
 }
 
 
-def create_app(store: Store, settings: Settings) -> Starlette:
-    """The ASGI application. Run it in one thread: handlers use the store's only connection."""
+def create_app(store: Store, settings: Settings, path: str = "") -> Starlette:
+    """The ASGI application, below `path`. Run it in one thread: handlers use the store's only connection."""
     routes: list[BaseRoute] = [
         Route(path, _endpoint(by_method), methods=list(by_method)) for path, by_method in ROUTES.items()
     ]
@@ -302,7 +302,7 @@ def create_app(store: Store, settings: Settings) -> Starlette:
     app = Starlette(routes=routes, exception_handlers={Refused: _refused, HTTPException: _http_error, 500: _fault})
     app.router.redirect_slashes = False
     app.state.store, app.state.settings = store, settings
-    return app
+    return Starlette(routes=[Mount(path, app)]) if path else app
 
 
 def _endpoint(by_method: Mapping[str, Handler]) -> Callable[[Request], Any]:

@@ -29,10 +29,10 @@ GRACE_SECONDS = 1  # how long open connections may delay the end
 class _Server(uvicorn.Server):
     """Tells when it serves."""
 
-    def __init__(self, store: Store, settings: Settings, port: int) -> None:
+    def __init__(self, store: Store, settings: Settings, port: int, path: str = "") -> None:
         super().__init__(
             uvicorn.Config(
-                create_app(store, settings),
+                create_app(store, settings, path),
                 host=HOST,
                 port=port,
                 log_level="warning",
@@ -75,17 +75,19 @@ class ControlPlane:
     """A control plane in a thread of this process, on a port that the kernel chose, until the block ends.
 
     `keys` maps API keys to workspace ids. `db` survives the block, so the same file can be opened again; without one
-    everything is in memory.
+    everything is in memory. `path` goes before every path of the API: `/api-host` as in a self-hosted LangSmith.
     """
 
-    def __init__(self, keys: Mapping[str, str], *, db: Path | str = ":memory:", infer_listener: bool = False) -> None:
+    def __init__(
+        self, keys: Mapping[str, str], *, db: Path | str = ":memory:", infer_listener: bool = False, path: str = ""
+    ) -> None:
         self._keys = dict(keys)
         self.settings = Settings(keys=self._keys, infer_listener=infer_listener)
         self.store = Store(db)
         self._socket = socket.create_server((HOST, 0))
         self.port: int = self._socket.getsockname()[1]
-        self.url = f"http://{HOST}:{self.port}"
-        self._server = _Server(self.store, self.settings, self.port)
+        self.url = f"http://{HOST}:{self.port}{path}"
+        self._server = _Server(self.store, self.settings, self.port, path)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
 
     def admit(self, key: str, workspace: str) -> dict[str, str]:

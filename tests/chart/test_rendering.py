@@ -124,7 +124,9 @@ def test_every_process_starts_with_its_environment(
             assert unknown_variables() == []
             loaded[name] = Settings.load()
 
-    configurations = {name: settings.model_dump(exclude={"metrics_port"}) for name, settings in loaded.items()}
+    assert {name: settings.process for name, settings in loaded.items()} == {name: name for name in loaded}
+    own = {"metrics_port", "process"}
+    configurations = {name: settings.model_dump(exclude=own) for name, settings in loaded.items()}
     assert len(loaded) >= 4
     assert all(configuration == configurations["beat"] for configuration in configurations.values())
 

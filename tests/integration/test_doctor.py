@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import http.server
+import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -122,15 +124,11 @@ def the_one_of(findings: list[Finding], text: str) -> Finding:
     return found
 
 
-def test_all_is_well(settings: Set, api_server: ApiServer) -> None:
+def test_all_is_well(settings: Set) -> None:
     findings = list(examine())
 
     assert [f for f in findings if f.level is Level.FAIL] == []
-    # Kubernetes 1.20 has no autoscaling/v2: worth a warning, which is true.
-    warned = [f.detail for f in findings if f.level is Level.WARN and f.subject != "workers"]
-    assert warned == (
-        ["the API server does not serve HorizontalPodAutoscaler autoscaling/v2"] if api_server.name == "real" else []
-    )
+    assert [f for f in findings if f.level is Level.WARN and f.subject != "workers"] == []
     subjects = {f.subject for f in findings if f.level is Level.OK}
     assert subjects >= {
         "settings", "redis", "redis persistence", "redis memory", "control plane", "listener", "langsmith",
@@ -366,6 +364,26 @@ def stranger() -> Iterator[str]:
         server.shutdown()
 
 
+@contextmanager
+def without_listeners(status: int, said: str) -> Iterator[str]:
+    """A self-hosted control plane, below /api-host, that lists deployments and answers so when asked for a listener."""
+
+    class Answers(Stranger):
+        def do_GET(self) -> None:
+            listed = self.path.startswith("/api-host/v2/deployments")
+            body = b'{"resources": []}' if listed else json.dumps({"detail": said}).encode()
+            self.send_response(200 if listed else status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/api-host"
+        server.shutdown()
+
+
 @ON_EMBEDDED
 class TestControlPlane:
     def test_nothing_at_its_url(self, settings: Set) -> None:
@@ -404,6 +422,26 @@ class TestControlPlane:
 
         assert f"knows no listener {unknown}" in finding.detail
         assert "AGENTPLANE_LISTENER_ID" in finding.detail
+
+    @pytest.mark.parametrize(("status", "said"), [(403, "Forbidden"), (404, "Not Found"), (405, "Method Not Allowed")])
+    def test_a_self_hosted_one_that_refuses_listeners(self, settings: Set, status: int, said: str) -> None:
+        with without_listeners(status, said) as url:
+            settings(host_backend_url=url)
+
+            finding = the_one("listener", Level.FAIL)
+
+        assert "enable_lgp_listeners_page for the organization" in finding.mend
+        assert "langgraph_remote_reconciler_enabled for the workspace" in finding.mend
+
+    def test_a_self_hosted_one_that_fails_is_not_told_of_switches(self, settings: Set) -> None:
+        with without_listeners(503, "try again") as url:
+            settings(host_backend_url=url)
+
+            findings = list(examine())
+
+        (failure,) = [f for f in findings if f.level is Level.FAIL and f.subject in ("control plane", "listener")]
+        assert "503" in failure.detail
+        assert "enable_lgp_listeners_page" not in failure.mend
 
     def test_namespaces_that_differ(self, settings: Set, namespace: str, http: httpx.Client) -> None:
         http.post("/api/v1/namespaces", json={"metadata": {"name": f"{namespace}-2"}}).raise_for_status()
