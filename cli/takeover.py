@@ -20,7 +20,7 @@ from engine.listener import adoption, resource
 from engine.log.memory import MemoryLog
 from engine.names import LGP_API_VERSION, LGP_KIND
 from engine.operator import lgp as lgps
-from engine.operator import takeover
+from engine.operator import manifests, takeover
 from engine.operator.acts import config_digest
 from engine.operator.config import OperatorConfig
 from engine.operator.events import Adopted
@@ -126,6 +126,8 @@ def _forecast(
         if config is not None:
             redacted = lgps.redact(live.get("spec") or {}, ports.digest)
             of_log = lgps.parse(namespace, name, live["metadata"]["uid"], redacted)
+            if (off := manifests.switched_off(of_log, config)) is not None:
+                return Forecast(namespace=namespace, lgp=name, listener=listener, replaced={}, problem=off)
             seen = takeover.survey(lgps.read(live), of_log, live, config, config_digest(config), ports)
             adopted = seen.adopted or adopted
     except (InvalidResource, ObjectRefused) as error:

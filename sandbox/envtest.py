@@ -47,6 +47,7 @@ DEFAULT_ASSETS = "/usr/local/kubebuilder/bin"
 BINARIES = ("etcd", "kube-apiserver", "kube-controller-manager")
 CONTROLLERS = (
     "deployment",
+    "disruption",
     "garbagecollector",
     "job",
     "namespace",

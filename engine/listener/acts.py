@@ -177,7 +177,8 @@ def _look(
 ) -> tuple[Manifest | EllipsisType | None, e.LgpAdopted | None]:
     """Look at the LGP where another listener may have written it; return what was read, and what there is to note.
 
-    Before a `spec` is applied (None: it is left as it is), what others set in it and nobody asks for any more goes.
+    Before a `spec` is applied (None: it is left as it is), what others set in fields that our listener writes, and
+    nobody asks for any more, goes.
     """
     if state.revision is None or (state.adopted is None and state.applied is not None):
         return ..., None
@@ -191,7 +192,7 @@ def _look(
         if live is not None and adoption.is_still(live, state.adopted.spec_digest, ports):
             return live, None
         return live, adoption.given_up(state, live)
-    left = leftovers(live, LISTENER_MANAGER, spec) if live is not None else {}
+    left = adoption.without_others(leftovers(live, LISTENER_MANAGER, spec)) if live is not None else {}
     if live is None or not left:
         return live, None
     patch = {"metadata": {"resourceVersion": live["metadata"]["resourceVersion"]}, "spec": left}

@@ -9,7 +9,7 @@ how its objects are called.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from engine import names, ownership
@@ -21,6 +21,48 @@ from engine.ports import Manifest, ObjectKey, Ports
 REVISION_VARIABLE = "LANGSMITH_HOST_REVISION_ID"
 KEPT = ("secretName", "legacyName")
 """Fields of `spec.database` that lead to the data."""
+
+WRITTEN: Mapping[str, frozenset[str] | None] = {
+    "serverSpec": frozenset(
+        {
+            "image",
+            "replicas",
+            "resources",
+            "queueEnabled",
+            "queueResources",
+            "env",
+            "annotations",
+            "serviceAccountName",
+            "imagePullSecrets",
+            "initContainers",
+            "sidecars",
+            "volumes",
+            "volumeMounts",
+        }
+    ),
+    "database": frozenset({"enabled", "secretName", "legacyName", "resources", "storageSizeGi", "maxConnections"}),
+    "redis": frozenset({"enabled", "resources"}),
+    "ingress": frozenset({"enabled"}),
+    "autoscaling": frozenset({"enabled", "minReplicas", "maxReplicas", "queueMinReplicas", "queueMaxReplicas"}),
+    "labels": None,
+    "annotations": None,
+}
+"""Fields of an LGP's spec that our listener may write (`desired.lgp_manifest`), and below each; None: whole. Every
+other one, `managedResources` or a field that nobody here knows, is somebody else's to set and to take out."""
+
+
+def without_others(left: Mapping[str, Any]) -> dict[str, Any]:
+    """Return of a merge patch of an LGP's spec that takes fields out what concerns fields that our listener writes."""
+    kept: dict[str, Any] = {}
+    for name, below in left.items():
+        fields = WRITTEN.get(name)
+        if name not in WRITTEN:
+            continue
+        if fields is None or not isinstance(below, Mapping):
+            kept[name] = below
+        elif written := {field: value for field, value in below.items() if field in fields}:
+            kept[name] = written
+    return kept
 
 
 def is_foreign(live: Manifest) -> bool:

@@ -42,7 +42,7 @@ def listener(plane: ControlPlane, cluster: Cluster) -> Listener:
     return Listener(plane, listener_id, cluster.api, cluster.namespace)
 
 
-def upstream_of(listener: Listener, cluster: Cluster, name: str = "support", called: str = "") -> Upstream:
+def upstream_of(listener: Listener, cluster: Cluster, name: str = "support", called: str = "", **spec: Any) -> Upstream:
     """Create a deployment on the control plane and let upstream make it; its LGP is `called` that, and its id."""
     secrets = [{"name": "OPENAI_API_KEY", "value": TOKEN}]
     image = {"image_uri": IMAGE}
@@ -54,7 +54,7 @@ def upstream_of(listener: Listener, cluster: Cluster, name: str = "support", cal
         revision=listener.shown(deployment_id)["latest_revision_id"],
         workspace_id=WORKSPACE,
     )
-    cluster.upstream(upstream)
+    cluster.upstream(upstream, **spec)
     return upstream
 
 
@@ -116,7 +116,12 @@ def test_both_halves_take_over_and_nothing_restarts(
 
 
 def test_the_next_revision_is_ours_and_keeps_the_database(listener: Listener, cluster: Cluster) -> None:
-    upstream = upstream_of(listener, cluster)
+    newer = {
+        "serverSpec": {"warmPool": {"size": 1}},
+        "sandbox": {"image": "s"},
+        "redis": {"enabled": True, "shards": 2},
+    }
+    upstream = upstream_of(listener, cluster, **newer)
     before = cluster.taken(upstream)
     with ours(cluster) as operator, listener:
         taken_over(operator, upstream.name)
@@ -134,6 +139,10 @@ def test_the_next_revision_is_ours_and_keeps_the_database(listener: Listener, cl
         assert after.templates[upstream.database] == before.templates[upstream.database]
         assert lgp["spec"]["database"]["secretName"] == upstream.secret
         assert lgp["spec"]["database"]["legacyName"] is True
+        assert (lgp["spec"]["serverSpec"]["warmPool"], lgp["spec"]["sandbox"]) == ({"size": 1}, {"image": "s"})
+        assert lgp["spec"]["redis"]["shards"] == 2, "fields of a newer listener stay"
+        ignored = operator.condition(upstream.name, "IgnoredFields")["message"]
+        assert all(path in ignored for path in ("spec.serverSpec.warmPool", "spec.sandbox", "spec.redis.shards"))
         assert "labels" not in lgp["spec"], "what upstream's listener wrote, and nobody asks for, is gone"
         found = environment(cluster.get(upstream.server()))
         assert found["OPENAI_API_KEY"]["secretKeyRef"]["key"] == "OPENAI_API_KEY"

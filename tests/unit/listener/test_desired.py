@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from engine.listener import adoption
 from engine.listener.desired import cores, mebibytes, queue_spec, wanted_manifest
 from engine.listener.events import SecretReference
 from engine.names import LONGEST_LGP_NAME, lgp_name
@@ -54,6 +55,37 @@ def test_what_is_not_asked_for_is_left_to_the_operator(world: World) -> None:
     assert "autoscaling" not in spec
     assert spec["database"]["enabled"]
     assert spec["redis"] == {"enabled": True}
+
+
+def test_all_that_may_be_written_is_in_the_table_of_what_our_listener_takes_out_again(world: World) -> None:
+    some = [{"name": "x", "image": "i", "mountPath": "/m"}]
+    spec = {
+        **dict.fromkeys(
+            ("cpu", "memory_mb", "queue_cpu", "db_cpu", "redis_cpu", "db_storage_gi", "db_max_connections"), 1
+        ),
+        **dict.fromkeys(("image_pull_secrets", "init_containers", "sidecars", "volumes", "volume_mounts"), some),
+        **{"min_scale": 1, "max_scale": 3, "service_account_name": "runner"},
+        **{"labels": {"a": "b"}, "annotations": {"a": "b"}},
+    }
+    written = lgp(world, spec)
+
+    assert written.keys() == adoption.WRITTEN.keys()
+    for name, fields in adoption.WRITTEN.items():
+        # Only a database that was taken over has `legacyName`.
+        assert fields is None or written[name].keys() == fields - {"legacyName"}, name
+
+
+def test_fields_that_our_listener_never_writes_are_not_taken_out() -> None:
+    left = {
+        "labels": None,
+        "managedResources": None,
+        "nodeSelector": {"pool": None},
+        "serverSpec": {"warmPool": None, "sidecars": None},
+        "redis": {"cluster": None},
+        "autoscaling": None,
+    }
+
+    assert adoption.without_others(left) == {"labels": None, "serverSpec": {"sidecars": None}, "autoscaling": None}
 
 
 def test_a_database_and_redis_of_ones_own_mean_that_none_is_made(world: World) -> None:
