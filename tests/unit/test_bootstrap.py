@@ -134,6 +134,17 @@ def test_other_events_of_the_own_stream_change_nothing_and_do_not_stay_dirty() -
     assert events.dirty() == []
 
 
+def test_a_listener_of_another_configuration_than_the_one_in_force_leaves_polls_and_streams_alone() -> None:
+    events = with_streams(MemoryLog(), "deployment/1")
+    old = wired(events)
+    old.configurations.record("listener")
+    wired(events, rollout_deadline_seconds=60).configurations.record("listener")
+
+    assert old.poll().outcome == "outdated"
+    assert old.advance("deployment/1").outcome == "outdated"
+    assert events.dirty() == ["deployment/1"]
+
+
 def test_recorded_configuration_holds_no_secret() -> None:
     events = MemoryLog()
     engine = wired(events, redis_url="redis://:sesame-sesame@localhost/0")
