@@ -1,10 +1,11 @@
 """Autoscalers that do not work, on an embedded and a real API server: told with what to do, and so is their recovery.
 
-No autoscaler runs here: what its controller says, a test says in its name.
+No autoscaler runs here, but in the last test: what its controller says, a test says in its name.
 """
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -16,6 +17,7 @@ from engine.listener.state import Phase
 from engine.operator import decide
 from engine.ports import ObjectKey
 from engine.views import find
+from sandbox import envtest
 from sandbox.control_plane.server import ControlPlane
 from tests.conftest import ApiServer
 from tests.integration import test_listener
@@ -147,3 +149,40 @@ def made_by_keda(operator: Operator, http: httpx.Client) -> None:
     )
     failed = ("ScalingActive", "False", "FailedGetExternalMetric")
     write_status(http, operator.namespace, "horizontalpodautoscalers", f"keda-hpa-{NAME}", failed)
+
+
+# --- the real controller
+
+
+@pytest.fixture(scope="module")
+def autoscaling_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """A real API server whose controller manager runs the controller of HorizontalPodAutoscalers; no metrics-server."""
+    if reason := envtest.available():
+        pytest.skip(f"real API server: {reason}")
+    controllers = (*envtest.CONTROLLERS, "horizontalpodautoscaling")
+    with envtest.RealControlPlane(tmp_path_factory.mktemp("autoscaling"), controllers=controllers) as cluster:
+        yield ApiServer(
+            name="real",
+            kubeconfig=cluster.kubeconfig,
+            url=cluster.url,
+            token=cluster.token,
+            verify=ssl.create_default_context(cafile=str(cluster.ca)),
+            restart=cluster.restart_api_server,
+        )
+
+
+def test_what_the_real_controller_says_without_metrics_is_told_once(autoscaling_server: ApiServer) -> None:
+    namespace = "autoscaled"
+    with autoscaling_server.http() as http:
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+        http.post("/api/v1/namespaces", json=body).raise_for_status()
+    with at_work(autoscaling_server, namespace) as operator:
+        operator.put(lgp_manifest(namespace, NAME, serverSpec={"queueEnabled": False}, autoscaling=BOUNDS, **QUIET))
+        until(lambda: operator.available(NAME), "it is available")
+        until(lambda: told(operator) == ("False", "FailedGetResourceMetric"), "the condition tells", 90)
+        message = operator.condition(NAME, "Autoscaling")["message"]
+        assert "could not find the requested resource (get pods.metrics.k8s.io)" in message
+        assert operator.available(NAME), "it serves"
+
+        operator.quiet(NAME, 35)  # the controller looks every 15 seconds
+        assert operator.types(NAME).count("AutoscalerUnhealthy") == 1

@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 
 from cli.main import app
 from engine import engine_events as ee
+from engine.drift import Fingerprint
 from engine.event import Event
 from engine.listener import events as e
 from engine.log.redis import RedisLog
@@ -215,6 +216,21 @@ def test_a_failed_revision_says_why_and_ends_with_1(agentplane: Agentplane) -> N
 
     assert "DEPLOY_FAILED" in agentplane.run("status", code=1).stdout
     assert "ImagePullBackOff: no such image\n" in agentplane.run("status", code=1).stdout
+
+
+def test_a_failed_revision_that_was_stopped_says_so(agentplane: Agentplane) -> None:
+    stopped = e.LgpApplied(
+        revision_id="revision-of-hello",
+        manifest_digest="d",
+        fingerprint=Fingerprint(uid="u", generation=2, fields="f"),
+        created=False,
+        stopped=True,
+    )
+    crashed = e.RevisionFailed(revision_id="revision-of-hello", reason="CrashLoopBackOff", message="exit code 3")
+    agentplane.append(agentplane.deployment(), crashed, stopped)
+
+    assert "DEPLOY_FAILED (stopped)" in agentplane.run("status", code=1).stdout
+    assert "LGP scaled to nothing" in agentplane.run("events", "hello").stdout
 
 
 def test_an_act_that_keeps_failing_says_why(agentplane: Agentplane) -> None:
