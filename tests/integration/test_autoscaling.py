@@ -31,6 +31,8 @@ SCALED_OBJECT = ("ScaledObject", "keda.sh/v1alpha1")
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 KEDA = OperatorConfig(ingress=SharedIngress(hostname="agents.example.com"), keda_enabled=True)
 BOUNDS = {"enabled": True, "minReplicas": 2, "maxReplicas": 8, "queueMinReplicas": 0, "queueMaxReplicas": 20}
+MADE = ("True", "Unknown")
+"""Statuses of the condition Autoscaling once autoscalers are made: Unknown, as nobody looks at them here."""
 QUIET: dict[str, Any] = {"database": {"enabled": False}, "redis": {"enabled": False}}
 """What is not scaled is left out, so that tests take no longer than need be."""
 
@@ -181,7 +183,7 @@ def test_the_replicas_are_the_autoscalers_from_first_to_last(
     with Replicas(operator, NAME) as replicas:
         # autoscaling is switched on: three replicas were ours, and stay
         operator.put(lgp_manifest(namespace, NAME, serverSpec={"replicas": 3}, autoscaling=BOUNDS, **QUIET))
-        until(lambda: operator.condition(NAME, "Autoscaling").get("status") == "True", "it is autoscaled")
+        until(lambda: operator.condition(NAME, "Autoscaling").get("status") in MADE, "it is autoscaled")
         operator.quiet(NAME, 1.0)
         assert (bounds(operator), bounds(operator, "-queue")) == ((2, 8), (1, 20))
         scale(http, operator, NAME, 5)
@@ -246,7 +248,7 @@ def test_a_cluster_without_keda_is_told_and_mends_when_keda_comes_goes_and_comes
     for _ in range(2):
         with keda_installed(http):
             until(lambda: bounds(operator) == (2, 8), "the autoscaler is made")
-            until(lambda: operator.condition(NAME, "Autoscaling").get("status") == "True", "which is told")
+            until(lambda: operator.condition(NAME, "Autoscaling").get("status") in MADE, "which is told")
             operator.quiet(NAME, 1.0)
         until(lambda: operator.condition(NAME, "Autoscaling")["reason"] == "KindNotServed", "its loss is told", 150)
         assert operator.available(NAME)
@@ -304,7 +306,8 @@ def test_a_deployment_that_may_grow_is_autoscaled_or_says_why_not(
                 name: (2, 5),
                 f"{name}-queue": (2, 7),
             }
-            assert (condition["status"], told) == ("True", [])
+            assert condition["status"] in MADE
+            assert told == []
         else:
             assert (condition["status"], condition["reason"]) == ("False", "KindNotServed")
             assert "1.23" in condition["message"]
