@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -390,6 +391,44 @@ def _structural(spec: Object, path: str, lost: str = "") -> Iterator[Cause]:
             yield from _structural(spec[name], f"{path}.{name}", lost or (path if forgets else ""))
 
 
+_FAMILIES = {"IPv4": 4, "IPv6": 6}
+
+
+def _slice(found: Object) -> Iterator[Cause]:
+    kind = found.get("addressType", "")
+    if kind and kind not in (*_FAMILIES, "FQDN"):
+        yield unsupported("addressType", kind, ("FQDN", *_FAMILIES))
+    for index, endpoint in enumerate(found.get("endpoints") or ()):
+        at = f"endpoints[{index}].addresses"
+        if not endpoint.get("addresses"):
+            yield required(at, "must contain at least 1 address")
+        for number, text in enumerate(endpoint.get("addresses") or ()):
+            if kind in _FAMILIES:
+                yield from _address(text, kind, at, number)
+    names: list[str] = []
+    for index, port in enumerate(found.get("ports") or ()):
+        name = port.get("name", "")
+        if name in names:
+            yield duplicate(f"ports[{index}].name", name)
+        names.append(name)
+        if name and not _IS_LABEL_1123(name):
+            yield wrong(f"ports[{index}].name", name, _LABEL_1123)
+        if port.get("protocol") not in ("SCTP", "TCP", "UDP"):
+            yield unsupported(f"ports[{index}].protocol", port.get("protocol"), ("SCTP", "TCP", "UDP"))
+
+
+def _address(text: str, kind: str, at: str, number: int) -> Iterator[Cause]:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        yield wrong(f"{at}[{number}]", text, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
+        return
+    if address.version != _FAMILIES[kind]:
+        yield wrong(at, text, f"must be an {kind} address")
+    elif address.is_loopback:
+        yield wrong(f"{at}[{number}]", text, "may not be in the loopback range (127.0.0.0/8, ::1/128)")
+
+
 _RULES: dict[str, Callable[[Object], Iterator[Cause]]] = {
     "pods": _pod,
     "deployments.apps": _deployment,
@@ -402,6 +441,7 @@ _RULES: dict[str, Callable[[Object], Iterator[Cause]]] = {
     "ingresses.networking.k8s.io": _ingress,
     "persistentvolumeclaims": _claim,
     "horizontalpodautoscalers.autoscaling": _autoscaler,
+    "endpointslices.discovery.k8s.io": _slice,
     "customresourcedefinitions.apiextensions.k8s.io": _definition,
 }
 
@@ -420,6 +460,7 @@ _IMMUTABLE: dict[str, tuple[str, ...]] = {
     "daemonsets.apps": ("spec.selector",),
     "jobs.batch": ("spec.selector", "spec.template", "spec.completions"),
     "secrets": ("type",),
+    "endpointslices.discovery.k8s.io": ("addressType",),
     "rolebindings.rbac.authorization.k8s.io": ("roleRef",),
     "clusterrolebindings.rbac.authorization.k8s.io": ("roleRef",),
     "storageclasses.storage.k8s.io": ("provisioner", "parameters"),
