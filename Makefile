@@ -7,13 +7,16 @@ CLUSTER ?= embedded
 # Processes that run tests side by side; most of a test's time is waiting for servers. Each starts servers of its own.
 TESTERS ?= 3
 
-.PHONY: demo test up lint bench lock clean
+.PHONY: demo test test-cluster up lint bench lock clean
 
 demo: $(STAMP)  ## the whole product, end to end, in under two minutes
 	@$(BIN)/agentplane demo --cluster $(CLUSTER)
 
 test: $(STAMP) lint  ## lint, types, unit, contract, replay, integration and end-to-end tests
-	@$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile
+	@$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --ignore tests/cluster
+
+test-cluster: $(STAMP)  ## the cluster of KUBECONFIG, end to end, with what docs/development.md says to set
+	@$(BIN)/python -m pytest tests/cluster -n 0 --durations 15 $(CASES)
 
 up: $(STAMP)  ## the same stack as the demo, in the foreground
 	@$(BIN)/agentplane up --cluster $(CLUSTER)

@@ -76,17 +76,24 @@ class ControlPlane:
 
     `keys` maps API keys to workspace ids. `db` survives the block, so the same file can be opened again; without one
     everything is in memory. `path` goes before every path of the API: `/api-host` as in a self-hosted LangSmith.
+    `host` is the address of this machine to listen on: pods of a real cluster do not share its loopback.
     """
 
     def __init__(
-        self, keys: Mapping[str, str], *, db: Path | str = ":memory:", infer_listener: bool = False, path: str = ""
+        self,
+        keys: Mapping[str, str],
+        *,
+        db: Path | str = ":memory:",
+        infer_listener: bool = False,
+        path: str = "",
+        host: str = HOST,
     ) -> None:
         self._keys = dict(keys)
         self.settings = Settings(keys=self._keys, infer_listener=infer_listener)
         self.store = Store(db)
-        self._socket = socket.create_server((HOST, 0))
+        self._socket = socket.create_server((host, 0))
         self.port: int = self._socket.getsockname()[1]
-        self.url = f"http://{HOST}:{self.port}{path}"
+        self.url = f"http://{host}:{self.port}{path}"
         self._server = _Server(self.store, self.settings, self.port, path)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
 

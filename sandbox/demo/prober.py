@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from types import TracebackType
 
 import httpx
@@ -14,8 +15,9 @@ HERTZ = 10.0
 class Prober:
     """Probes a URL in a thread while the block runs."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
         self.url = url
+        self.headers = dict(headers or {})
         self.requests = 0
         self.failures: list[str] = []
         self._stop = threading.Event()
@@ -32,7 +34,7 @@ class Prober:
         self._thread.join(15)
 
     def _run(self) -> None:
-        with httpx.Client(timeout=5) as client:
+        with httpx.Client(timeout=5, headers=self.headers) as client:
             due = time.monotonic()
             while not self._stop.is_set():
                 self.requests += 1

@@ -1,0 +1,168 @@
+"""The cluster as its administrator sees it: kubectl, reads of the API, requests at the hostname, patience."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from engine.names import LGP_LABEL
+from sandbox.stack import kubernetes_client
+from tests.cluster import place
+
+Manifest = dict[str, Any]
+T = TypeVar("T")
+
+PATIENCE = 90.0
+"""Seconds that a test waits for what must come; a small node is slow."""
+
+CORE, APPS = "/api/v1", "/apis/apps/v1"
+LGPS = "/apis/apps.langchain.ai/v1alpha1/namespaces/{ns}/lgps"
+PODS = CORE + "/namespaces/{ns}/pods"
+DEPLOYMENTS = APPS + "/namespaces/{ns}/deployments"
+CLAIMS = CORE + "/namespaces/{ns}/persistentvolumeclaims"
+OWNED = (
+    LGPS,
+    DEPLOYMENTS,
+    APPS + "/namespaces/{ns}/replicasets",
+    APPS + "/namespaces/{ns}/statefulsets",
+    PODS,
+    CORE + "/namespaces/{ns}/services",
+    CORE + "/namespaces/{ns}/secrets",
+    CLAIMS,
+)
+"""Every kind of which a deployment may have objects, routes and autoscalers aside."""
+
+
+def eventually(what: str, check: Callable[[], T | None], seconds: float = PATIENCE) -> T:
+    """Return the first true thing that `check` returns; fail with `what` and the last other one after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = None
+        with suppress(httpx.TransportError):  # an API server or a proxy that restarts
+            found = check()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what} (last: {found!r})"
+        time.sleep(0.2)
+
+
+@dataclass
+class Cluster:
+    """A cluster with nodes."""
+
+    kubeconfig: Path
+    http: httpx.Client = field(repr=False)
+
+    @classmethod
+    @contextmanager
+    def current(cls) -> Iterator[Cluster]:
+        """The cluster of KUBECONFIG."""
+        with kubernetes_client(path := place.kubeconfig()) as http:
+            yield cls(path, http)
+
+    def kubectl(self, *arguments: str, stdin: str = "", check: bool = True, seconds: float = PATIENCE) -> str:
+        """Run kubectl; return what it printed. Fails where kubectl does, unless `check` is false."""
+        command = ["kubectl", "--kubeconfig", str(self.kubeconfig), *arguments]
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=seconds, check=False)
+        assert done.returncode == 0 or not check, f"kubectl {' '.join(arguments)}: {done.stdout}{done.stderr}"
+        return done.stdout + ("" if check else done.stderr)
+
+    def serves(self, group: str) -> bool:
+        """Whether the API server serves a group and version that answers."""
+        return self.http.get(f"/apis/{group}").is_success
+
+    def need(self, group: str, what: str) -> None:
+        """Skip unless the API server serves a group."""
+        if not self.serves(group):
+            pytest.skip(f"{what}: the cluster does not serve {group}")
+
+    def get(self, path: str) -> Manifest | None:
+        """Return an object, None where it is not there."""
+        answer = self.http.get(path)
+        if answer.status_code == 404:
+            return None
+        found: Manifest = answer.raise_for_status().json()
+        return found
+
+    def listed(self, path: str, namespace: str, labels: str = "") -> list[Manifest]:
+        """Return the objects of a collection; none where the kind is not served."""
+        answer = self.http.get(path.format(ns=namespace), params={"labelSelector": labels})
+        if answer.status_code == 404:
+            return []
+        items: list[Manifest] = answer.raise_for_status().json()["items"]
+        return items
+
+    def patch(self, path: str, merge: Mapping[str, Any]) -> Manifest:
+        """Merge into an object, as `kubectl patch --type merge`."""
+        headers = {"Content-Type": "application/merge-patch+json"}
+        found: Manifest = self.http.patch(path, json=merge, headers=headers).raise_for_status().json()
+        return found
+
+    def deployment(self, namespace: str, name: str) -> Manifest:
+        """Return a Deployment; fail where it is not there."""
+        found = self.get(f"{DEPLOYMENTS.format(ns=namespace)}/{name}")
+        assert found is not None, f"no Deployment {namespace}/{name}"
+        return found
+
+    def make_namespace(self, name: str, pod_security: str) -> None:
+        """Make a namespace that enforces a level of Pod Security."""
+        labels = {"pod-security.kubernetes.io/enforce": pod_security, "agentplane.dev/test": "cluster"}
+        body = {"metadata": {"name": name, "labels": labels}}
+        self.http.post("/api/v1/namespaces", json=body).raise_for_status()
+
+    def gone(self, *namespaces: str, seconds: float = PATIENCE) -> float:
+        """Delete namespaces and wait until they are gone; return the seconds it took."""
+        started = time.monotonic()
+        for namespace in namespaces:
+            self.http.delete(f"/api/v1/namespaces/{namespace}")
+        for namespace in namespaces:
+            eventually(
+                f"namespace {namespace} is gone",
+                lambda path=f"/api/v1/namespaces/{namespace}": self.get(path) is None,
+                seconds,
+            )
+        return time.monotonic() - started
+
+    def objects_of(self, namespace: str, lgp: str) -> list[str]:
+        """Return kind and name of every object that belongs to an LGP, the LGP included."""
+        return [
+            f"{path.rpartition('/')[2]} {item['metadata']['name']}"
+            for path in OWNED
+            for item in self.listed(path, namespace)
+            if item["metadata"]["name"].startswith(lgp) or (item["metadata"].get("labels") or {}).get(LGP_LABEL) == lgp
+        ]
+
+
+def ready(pod: Manifest) -> bool:
+    """Whether a pod is ready."""
+    conditions = pod["status"].get("conditions") or ()
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+def outside(url: str, path: str = "") -> tuple[str, dict[str, str]]:
+    """Return where a person outside asks for a URL of the hostname, and the headers that say so."""
+    parts = urlsplit(url)
+    return f"http://{place.told('INGRESS')}{parts.path}{path}", {"Host": parts.netloc}
+
+
+def fetch(url: str, path: str = "") -> httpx.Response:
+    """GET as a person outside does, whose names lead to the ingress controller or the Gateway."""
+    address, headers = outside(url, path)
+    return httpx.get(address, headers=headers, timeout=30)
+
+
+def silent(url: str) -> bool:
+    """Whether nobody answers at a URL; a proxy without a single route does not even listen."""
+    try:
+        return fetch(url, "/ok").status_code in (404, 503)
+    except httpx.ConnectError:
+        return True

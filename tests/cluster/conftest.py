@@ -1,0 +1,88 @@
+"""One data plane on the cluster of KUBECONFIG, shared by the cases that can share; the others install their own."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from sandbox.control_plane.server import ControlPlane
+from tests.chart.rendering import Values, layered
+from tests.cluster import place
+from tests.cluster.cluster import Cluster
+from tests.cluster.data_plane import DataPlane, Workspace, image, ingress, modest, upstream
+
+HERE = Path(__file__).parent
+LAST = ("test_faults.py", "test_removal.py")
+"""Files whose cases disturb the whole cluster."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every case time for an installation of its own; what disturbs the whole cluster comes last."""
+    for item in items:
+        if HERE in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(400))
+    items.sort(key=lambda item: LAST.index(item.path.name) if item.path.name in LAST else -1)
+
+
+@pytest.fixture(scope="package")
+def cluster() -> Iterator[Cluster]:
+    place.told("IMAGE")
+    with Cluster.current() as found:
+        yield found
+
+
+@pytest.fixture(scope="package")
+def control_plane() -> Iterator[ControlPlane]:
+    """A control plane on this machine, which pods reach: on another port than 443, as self-hosted ones may be."""
+    with ControlPlane({"nobody": str(uuid4())}, infer_listener=True, host=place.told("ADDRESS")) as plane:
+        yield plane
+
+
+Install = Callable[..., DataPlane]
+
+
+@pytest.fixture(scope="package")
+def prepare(
+    cluster: Cluster, control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Install]:
+    """Makes namespaces and a workspace, and a data plane for them that is not yet installed.
+
+    `restricted` and `baseline` of Pod Security hold in its namespace and in those of the Agent Servers.
+    """
+    prepared: list[DataPlane] = []
+    made: list[str] = []
+
+    def make(*layers: Values, agents: tuple[str, ...] = ()) -> DataPlane:
+        name = f"plane-{secrets.token_hex(3)}"
+        cluster.make_namespace(name, "restricted")
+        made.append(name)
+        if not agents:
+            agents = (f"{name}-agents",)
+            cluster.make_namespace(*agents, "baseline")
+            made.extend(agents)
+        workspace = Workspace.make(control_plane, tmp_path_factory.mktemp(name), *agents)
+        own: Values = {
+            "config": {"watchNamespaces": ",".join(agents)},
+            "operator": {"createCRDs": not cluster.serves("apps.langchain.ai/v1alpha1")},
+        }
+        values = layered(modest(), image(place.told("IMAGE")), workspace.values(), own, *layers)
+        prepared.append(DataPlane(cluster, workspace, name, ",".join(agents), values))
+        return prepared[-1]
+
+    yield make
+    for plane in prepared:
+        plane.uninstall()
+    cluster.gone(*made)
+
+
+@pytest.fixture(scope="package")
+def plane(prepare: Install) -> DataPlane:
+    """The data plane that most cases share: upstream's default values, and what must be set besides."""
+    made = prepare(ingress())
+    made.values = layered(upstream(), made.values)
+    made.upgrade()
+    return made

@@ -1,0 +1,212 @@
+"""What a cluster does to a data plane: no room, no quota, no storage class; a node, an API server, etcd that fail."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import place
+from tests.cluster.cluster import CORE, LGPS, PODS, Cluster, eventually, fetch, ready
+from tests.cluster.data_plane import ELSEWHERE, DataPlane, doubled
+
+QUOTAS = CORE + "/namespaces/{ns}/resourcequotas"
+CLASSES = "/apis/storage.k8s.io/v1/storageclasses"
+DEFAULT = "storageclass.kubernetes.io/is-default-class"
+
+
+@pytest.fixture(autouse=True)
+def _clean(plane: DataPlane) -> Iterator[None]:
+    yield
+    plane.workspace.delete(*(one["id"] for one in plane.workspace.deployments()))
+    eventually("every deployment is gone", lambda: not plane.workspace.deployments())
+
+
+def tells(plane: DataPlane, name: str, words: str) -> None:
+    """Wait until a condition of the LGP, which `kubectl describe` shows, has `words` in its message."""
+
+    def messages() -> list[str]:
+        conditions = ((plane.lgp(name) or {}).get("status") or {}).get("conditions") or ()
+        return [one.get("message", "") for one in conditions]
+
+    eventually(f"a condition of {name} says {words}", lambda: any(words in message for message in messages()))
+
+
+def test_a_pod_without_room_says_which_resource_is_missing(plane: DataPlane) -> None:
+    plane.workspace.create("large", place.images("STUB")[0], spec={"cpu": 8, "memory_mb": 64})
+
+    tells(plane, "large", "Insufficient cpu")
+
+    plane.workspace.update(plane.workspace.deployment("large")["id"], spec={"cpu": 0.1, "memory_mb": 64})
+    plane.workspace.wait_until_deployed()
+
+
+def test_a_quota_is_named_and_its_end_is_noticed(cluster: Cluster, plane: DataPlane) -> None:
+    path = QUOTAS.format(ns=plane.agents)
+    quota = {"metadata": {"name": "no-pods"}, "spec": {"hard": {"pods": "0"}}}
+    cluster.http.post(path, json=quota).raise_for_status()
+    try:
+        plane.workspace.create("over-quota", place.images("STUB")[0])
+        tells(plane, "over-quota", "exceeded quota: no-pods")
+    finally:
+        cluster.http.delete(f"{path}/no-pods").raise_for_status()
+
+    plane.workspace.wait_until_deployed(150)
+
+
+def test_a_claim_without_a_storage_class_is_named(cluster: Cluster, plane: DataPlane) -> None:
+    classes = [
+        found["metadata"]["name"]
+        for found in cluster.listed(CLASSES, "")
+        if (found["metadata"].get("annotations") or {}).get(DEFAULT) == "true"
+    ]
+
+    def default(value: str) -> None:
+        for name in classes:
+            cluster.patch(f"{CLASSES}/{name}", {"metadata": {"annotations": {DEFAULT: value}}})
+
+    default("false")
+    try:
+        plane.workspace.create("unbound", place.images("STUB")[0], env={})
+        tells(plane, "unbound", "PersistentVolumeClaim")
+    finally:
+        default("true")
+
+    plane.workspace.wait_until_deployed(150)  # Kubernetes gives the claim the class that came
+
+
+class Node:
+    """The programs of the node that tests/cluster/node.sh started."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def process(self, name: str) -> int:
+        return int((self.folder / "log" / f"{name}.pid").read_text())
+
+    def pause(self, name: str) -> None:
+        os.kill(self.process(name), signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        os.kill(self.process(name), signal.SIGCONT)
+
+    def restart(self, *names: str, between: Callable[[], None] = lambda: None) -> None:
+        """End programs, do what is to be done between, and start them again with their own command lines."""
+        commands = {name: Path(f"/proc/{self.process(name)}/cmdline").read_bytes().split(b"\0")[:-1] for name in names}
+        for name in names:
+            os.kill(self.process(name), signal.SIGKILL)
+        for name in names:
+            eventually(f"{name} has ended", lambda name=name: ended(self.process(name)))
+        between()
+        for name in reversed(names):
+            log = (self.folder / "log" / f"{name}.log").open("ab")
+            started = subprocess.Popen(
+                ["nsenter", "--net=/var/run/netns/agentplane-node", *commands[name]],
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+            (self.folder / "log" / f"{name}.pid").write_text(str(started.pid))
+
+
+def ended(process: int) -> bool:
+    """Whether a process is gone, or waits for its parent to hear of its end."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.fixture
+def node() -> Node:
+    return Node(Path(place.told("NODE")))
+
+
+def test_a_node_that_is_away_for_a_minute_fails_nothing(cluster: Cluster, plane: DataPlane, node: Node) -> None:
+    plane.workspace.create("on-node", place.images("STUB")[0])
+    plane.workspace.wait_until_deployed()
+    before = plane.lgp_name("on-node")
+
+    node.pause("kubelet")
+    try:
+        eventually("the node is not ready", lambda: not node_ready(cluster), 90)
+        plane.workspace.update(plane.workspace.deployment("on-node")["id"], image=place.images("STUB")[1])
+        assert fetch(plane.workspace.url_of("on-node"), "/ok").status_code in (200, 503)
+        time.sleep(10)
+        assert plane.workspace.revision("on-node") not in ("DEPLOYED", "DEPLOY_FAILED")
+    finally:
+        node.resume("kubelet")
+
+    eventually("the node is ready again", lambda: node_ready(cluster))
+    plane.workspace.wait_until_deployed(150)
+    assert plane.lgp_name("on-node") == before
+    assert fetch(plane.workspace.url_of("on-node"), "/ok").is_success
+
+
+def node_ready(cluster: Cluster) -> bool:
+    return all(
+        condition["status"] == "True"
+        for found in cluster.listed("/api/v1/nodes", "")
+        for condition in found["status"]["conditions"]
+        if condition["type"] == "Ready"
+    )
+
+
+def test_an_api_server_that_restarts_in_the_middle_of_work_loses_nothing(
+    cluster: Cluster, plane: DataPlane, node: Node
+) -> None:
+    names = [f"meanwhile-{number}" for number in range(4)]
+    for name in names:
+        plane.workspace.create(name, place.images("STUB")[0])
+
+    node.restart("apiserver")
+
+    eventually("the API server answers", lambda: cluster.http.get("/readyz").is_success)
+    plane.workspace.wait_until_deployed(180)
+    eventually("every pod of the data plane is ready", lambda: all(map(ready, plane.pods())))
+    assert all(fetch(plane.workspace.url_of(name), "/ok").is_success for name in names)
+    assert doubled(plane.log()) == []
+
+
+@pytest.fixture
+def older(cluster: Cluster, plane: DataPlane, node: Node, tmp_path: Path) -> str:
+    """A cluster whose etcd was put back to before the deployment `after` was made and `before` was changed."""
+    stub, other = place.images("STUB")
+    plane.workspace.create("before", stub)
+    plane.workspace.wait_until_deployed()
+    copy = tmp_path / "etcd"
+    node.restart("apiserver", "etcd", between=lambda: shutil.copytree(node.folder / "etcd", copy))
+    eventually("the API server answers", lambda: cluster.http.get("/readyz").is_success)
+    plane.workspace.update(plane.workspace.deployment("before")["id"], image=other, env={**ELSEWHERE, "NEW": "yes"})
+    plane.workspace.create("after", stub)
+    plane.workspace.wait_until_deployed(150)
+
+    def put_back() -> None:
+        shutil.rmtree(node.folder / "etcd")
+        shutil.copytree(copy, node.folder / "etcd")
+
+    node.restart("apiserver", "etcd", between=put_back)
+    eventually("the API server answers", lambda: cluster.http.get("/readyz").is_success)
+    return "after"
+
+
+def test_an_etcd_that_was_put_back_is_brought_up_to_date(cluster: Cluster, plane: DataPlane, older: str) -> None:
+    """Watches go on from versions that the older copy does not know; every program of the cluster starts again."""
+    eventually("the LGP is back", lambda: older in str(cluster.listed(LGPS, plane.agents)), 120)
+    eventually(
+        "every Agent Server runs its latest revision",
+        lambda: all(
+            fetch(one["source_config"]["custom_url"], "/info").json()["host"]["revision_id"]
+            == one["latest_revision_id"]
+            for one in plane.workspace.deployments()
+        ),
+        150,
+    )
+    assert all(map(ready, cluster.listed(PODS, plane.namespace)))

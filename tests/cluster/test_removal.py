@@ -1,0 +1,96 @@
+"""Uninstall in every order that people do it: nothing hangs, and what remains is said."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.chart.rendering import RELEASE, helm
+from tests.cluster import place
+from tests.cluster.cluster import LGPS, Cluster, eventually, fetch
+from tests.cluster.conftest import Install
+from tests.cluster.data_plane import DataPlane, gateway
+
+DEFINITION = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/lgps.apps.langchain.ai"
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/{ns}/leases"
+SOON = 60.0
+"""Seconds that a removal may take."""
+
+
+@pytest.fixture
+def serving(cluster: Cluster, prepare: Install) -> DataPlane:
+    """A data plane of its own with one Agent Server, database and Redis included."""
+    cluster.need("gateway.networking.k8s.io/v1", "a Gateway")
+    made = prepare(gateway())
+    made.upgrade()
+    made.workspace.create("agent", place.images("STUB")[0], env={})
+    made.workspace.wait_until_deployed(120)
+    return made
+
+
+def releases(plane: DataPlane) -> list[str]:
+    """Return the names of Helm's releases in the namespace of a data plane."""
+    with plane.helm() as config:
+        return [found["name"] for found in config.list(all_states=True)]
+
+
+def test_helm_first_leaves_agent_servers_which_go_with_their_namespace(cluster: Cluster, serving: DataPlane) -> None:
+    url = serving.workspace.url_of("agent")
+    assert "leaves Agent Servers, their LGPs and Secrets running" in serving.notes
+
+    started = time.monotonic()
+    serving.uninstall()
+
+    assert time.monotonic() - started < SOON
+    assert releases(serving) == []
+    assert cluster.listed(LEASE, serving.agents) == [], "the namespace was given back"
+    assert fetch(url, "/ok").is_success
+    assert cluster.gone(serving.agents, serving.namespace) < SOON
+
+
+def test_the_namespaces_first(cluster: Cluster, serving: DataPlane) -> None:
+    assert cluster.gone(serving.agents, serving.namespace) < SOON
+
+    assert releases(serving) == []
+    serving.uninstall()  # `helm uninstall --ignore-not-found`: there is nothing to remove, and Helm does not hang
+    assert cluster.get(DEFINITION) is not None, "the definition of LGPs is nobody's namespace's"
+
+
+def test_the_namespace_of_the_agents_first_then_helm(cluster: Cluster, serving: DataPlane) -> None:
+    assert cluster.gone(serving.agents) < SOON
+    problems = eventually(
+        "the doctor misses the namespace",
+        lambda: [f["detail"] for f in serving.findings("operator") if f["level"] == "fail"],
+    )
+
+    assert any(serving.agents in problem for problem in problems), problems
+    started = time.monotonic()
+    with pytest.raises(helm.HelmError, match=f'namespaces "{serving.agents}" not found'):
+        serving.uninstall()  # the hook that gives the namespace back has nowhere to go: Helm says so, and ends
+    assert time.monotonic() - started < SOON
+    assert releases(serving) == []
+    assert cluster.gone(serving.namespace) < SOON
+
+
+def test_the_definition_of_lgps_first(cluster: Cluster, serving: DataPlane) -> None:
+    lgp = serving.lgp_name("agent")
+
+    cluster.http.delete(DEFINITION).raise_for_status()
+    eventually("the definition is gone", lambda: cluster.get(DEFINITION) is None, SOON)
+
+    eventually("the Agent Server went with its LGP", lambda: not servers(cluster, serving, lgp), SOON)
+    failures = [f for f in serving.findings("operator") if f["level"] == "fail"]
+    assert any("does not serve LGP" in failure["detail"] for failure in failures), failures
+    started = time.monotonic()
+    serving.uninstall()
+    assert time.monotonic() - started < SOON
+    assert releases(serving) == []
+    assert cluster.gone(serving.agents, serving.namespace) < SOON
+    assert cluster.http.get(LGPS.format(ns=serving.agents)).status_code == 404
+    assert RELEASE not in cluster.kubectl("get", "clusterroles,clusterrolebindings", "-o", "name")
+
+
+def servers(cluster: Cluster, plane: DataPlane, lgp: str) -> list[str]:
+    """Return the pods and workloads of an Agent Server that are left."""
+    return [name for name in cluster.objects_of(plane.agents, lgp) if not name.startswith(("secrets", "persistent"))]

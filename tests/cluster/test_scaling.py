@@ -1,0 +1,230 @@
+"""KEDA and HPAs that really scale: the data plane's workers, the queue workers and the API servers of agents."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+
+from tests.chart.rendering import RELEASE, Values
+from tests.cluster import place
+from tests.cluster.cluster import DEPLOYMENTS, PODS, Cluster, Manifest, eventually, outside
+from tests.cluster.data_plane import ELSEWHERE, DataPlane, doubled
+
+BURST = 30
+SCALERS = "/apis/autoscaling/v2/namespaces/{ns}/horizontalpodautoscalers"
+SCALED_OBJECTS = "/apis/keda.sh/v1alpha1/namespaces/{ns}/scaledobjects"
+SMALL = {"cpu": 0.1, "memory_mb": 64, "db_cpu": 0.1, "db_memory_mb": 128, "redis_cpu": 0.1, "redis_memory_mb": 64}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _scalers(cluster: Cluster) -> None:
+    cluster.need("keda.sh/v1alpha1", "KEDA")
+    cluster.need("metrics.k8s.io/v1beta1", "a metrics server")
+
+
+@pytest.fixture(autouse=True)
+def _clean(plane: DataPlane) -> Iterator[None]:
+    yield
+    plane.workspace.delete(*(one["id"] for one in plane.workspace.deployments()))
+    eventually("every deployment is gone", lambda: not plane.workspace.deployments())
+
+
+@contextmanager
+def most_replicas(cluster: Cluster, namespace: str, name: str) -> Iterator[list[int]]:
+    """Watches a Deployment; gives the replica counts that were asked for, in their order."""
+    seen: list[int] = []
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.5):
+            asked = cluster.deployment(namespace, name)["spec"]["replicas"]
+            if not seen or seen[-1] != asked:
+                seen.append(asked)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join(30)
+
+
+def by_queues() -> Values:
+    """KEDA counts what waits for workers of few threads."""
+    keda = {"enabled": True, "queueLength": 4, "pollingInterval": 5, "scaleDownSeconds": 5}
+    scaled = {"autoscaling": {"enabled": True, "minReplicas": 1, "maxReplicas": 3, "keda": keda}, "threads": 2}
+    return {"listener": scaled, "operator": scaled}
+
+
+def fixed() -> Values:
+    """One worker of each kind."""
+    alone = {"autoscaling": {"enabled": False}, "threads": 16}
+    return {"listener": alone, "operator": alone}
+
+
+def test_keda_scales_the_workers_by_their_queues_and_nothing_is_lost(cluster: Cluster, plane: DataPlane) -> None:
+    plane.upgrade(by_queues())
+    names = [f"{RELEASE}-listener", f"{RELEASE}-operator"]
+    for name in names:
+        eventually(f"{name} starts with one worker", lambda name=name: replicas(cluster, plane, name) == 1)
+    stub, _ = place.images("STUB")
+
+    watched = [most_replicas(cluster, plane.namespace, name) for name in names]
+    with watched[0] as listeners, watched[1] as operators:
+        created = [plane.workspace.create(f"burst-{number}", stub) for number in range(BURST)]
+        plane.workspace.wait_until_deployed(seconds=180)
+        plane.workspace.delete(*created)
+        eventually("every deployment is gone", lambda: not plane.workspace.deployments(), 180)
+        for name in names:
+            eventually(f"{name} has one worker again", lambda name=name: replicas(cluster, plane, name) == 1, 150)
+
+    assert max(listeners) > 1 or max(operators) > 1, (listeners, operators)
+    log = plane.log()
+    assert doubled(log) == []
+    deployed = [record["data"]["revision_id"] for record in log if record["type"] == "RevisionDeployed"]
+    assert len(deployed) >= BURST
+    assert {record["stream"] for record in log if record["type"] == "DeploymentDeleted"} >= {
+        f"deployment/{one}" for one in created
+    }
+    plane.upgrade(fixed())
+
+
+def replicas(cluster: Cluster, plane: DataPlane, name: str) -> int:
+    found: int = cluster.deployment(plane.namespace, name)["spec"]["replicas"]
+    return found
+
+
+def test_queue_workers_follow_the_runs_that_wait(cluster: Cluster, plane: DataPlane) -> None:
+    plane.workspace.create("queued", place.images("STUB")[0], env={}, spec={**SMALL, "min_scale": 1, "max_scale": 3})
+    plane.workspace.wait_until_deployed(120)
+    lgp = plane.lgp_name("queued")
+
+    sql(plane, lgp, "create table run(run_id int, status text)")
+    sql(plane, lgp, "insert into run select number, 'pending' from generate_series(1, 25) number")
+
+    eventually("three queue workers", lambda: pods_of(cluster, plane, f"{lgp}-queue") == 3, 150)
+    assert pods_of(cluster, plane, lgp) == 1
+
+
+def sql(plane: DataPlane, lgp: str, statement: str) -> None:
+    """Run a statement in the Postgres of an Agent Server."""
+    pod = f"{lgp}-db-0"
+    command = f'PGPASSWORD=$POSTGRES_PASSWORD psql -h 127.0.0.1 -U "$POSTGRES_USER" -d "$POSTGRES_DB" -c "{statement}"'
+    eventually(
+        f"Postgres takes: {statement}",
+        lambda: (
+            "ERROR"
+            not in (
+                said := plane.cluster.kubectl("-n", plane.agents, "exec", pod, "--", "sh", "-c", command, check=False)
+            )
+            and "refused" not in said
+            and "starting up" not in said
+        ),
+    )
+
+
+def pods_of(cluster: Cluster, plane: DataPlane, name: str) -> int:
+    """Count the pods of a Deployment of an Agent Server."""
+    return len(cluster.listed(PODS, plane.agents, f"app={name}"))
+
+
+@contextmanager
+def load(url: str) -> Iterator[None]:
+    """Asks for work from several threads as long as the block lasts."""
+    address, headers = outside(url, "/burn")
+    done = threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(headers=headers, timeout=30) as client:
+            while not done.is_set():
+                client.get(address)
+
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(4):
+            pool.submit(ask)
+        try:
+            yield
+        finally:
+            done.set()
+
+
+@pytest.mark.parametrize("keda", [True, False], ids=["keda", "hpa"])
+def test_api_servers_follow_their_cpu_until_autoscaling_is_taken_away(
+    cluster: Cluster, plane: DataPlane, keda: bool
+) -> None:
+    plane.upgrade({"operator": {"kedaEnabled": keda}})
+    spec = {**SMALL, "min_scale": 1, "max_scale": 2}
+    plane.workspace.create("busy", place.images("STUB")[0], spec=spec, env={**ELSEWHERE, "STUB_BURN": "100"})
+    plane.workspace.wait_until_deployed()
+    lgp = plane.lgp_name("busy")
+    collection = SCALED_OBJECTS if keda else SCALERS
+    assert lgp in {found["metadata"]["name"] for found in cluster.listed(collection, plane.agents)}
+
+    with load(plane.workspace.url_of("busy")):
+        eventually("two API servers", lambda: pods_of(cluster, plane, lgp) == 2, 150)
+
+    plane.workspace.update(plane.workspace.deployment("busy")["id"], spec={**SMALL, "min_scale": 1, "max_scale": 1})
+    plane.workspace.wait_until_deployed()
+    eventually(
+        "no autoscaler is left",
+        lambda: not cluster.listed(SCALERS, plane.agents) and not cluster.listed(SCALED_OBJECTS, plane.agents),
+    )
+    eventually("one API server again", lambda: pods_of(cluster, plane, lgp) == 1)
+    plane.upgrade({"operator": {"kedaEnabled": True}})
+
+
+def condition(lgp: Manifest | None, kind: str) -> Manifest:
+    """Return a condition of an LGP, an empty one where it has none."""
+    found = ((lgp or {}).get("status") or {}).get("conditions") or ()
+    return next((one for one in found if one["type"] == kind), {})
+
+
+def test_an_autoscaler_that_cannot_work_is_told(plane: DataPlane) -> None:
+    """The database has no table `run` yet, so KEDA cannot count the runs that wait."""
+    plane.workspace.create("unable", place.images("STUB")[0], env={}, spec={**SMALL, "min_scale": 1, "max_scale": 3})
+    plane.workspace.wait_until_deployed(120)
+
+    told = eventually(
+        "the condition Autoscaling is False",
+        lambda: found if (found := condition(plane.lgp("unable"), "Autoscaling")).get("status") == "False" else None,
+    )
+
+    assert "queue" in told["message"]
+    assert "Autoscaling" in plane.reason("unable") or "scal" in plane.reason("unable")
+    sql(plane, plane.lgp_name("unable"), "create table run(run_id int, status text)")
+    eventually(
+        "the condition heals", lambda: condition(plane.lgp("unable"), "Autoscaling").get("status") == "True", 150
+    )
+
+
+def test_scaling_down_in_the_middle_of_work_loses_nothing(cluster: Cluster, plane: DataPlane) -> None:
+    names = [f"{RELEASE}-listener", f"{RELEASE}-operator"]
+
+    def scale(count: int) -> None:
+        for name in names:
+            cluster.patch(f"{DEPLOYMENTS.format(ns=plane.namespace)}/{name}/scale", {"spec": {"replicas": count}})
+
+    scale(3)
+    for name in names:
+        eventually(
+            f"three of {name}",
+            lambda name=name: cluster.deployment(plane.namespace, name)["status"].get("readyReplicas") == 3,
+        )
+    started = datetime.now(UTC)
+    stub, _ = place.images("STUB")
+    for number in range(12):
+        plane.workspace.create(f"down-{number}", stub)
+        if number == 5:
+            scale(1)
+    plane.workspace.wait_until_deployed(150)
+
+    log = [record for record in plane.log() if datetime.fromisoformat(record["at"]) > started]
+    assert doubled(log) == []
+    assert sum(record["type"] == "RevisionDeployed" for record in log) == 12

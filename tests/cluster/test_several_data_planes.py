@@ -1,0 +1,46 @@
+"""A second data plane on the cluster: in namespaces of its own it works, in somebody else's it is refused by name."""
+
+from __future__ import annotations
+
+from tests.cluster import place
+from tests.cluster.cluster import LGPS, Cluster, eventually, fetch
+from tests.cluster.conftest import Install
+from tests.cluster.data_plane import DataPlane, gateway
+
+
+def test_a_second_data_plane_works_beside_the_first_and_is_refused_its_namespace(
+    cluster: Cluster, plane: DataPlane, prepare: Install
+) -> None:
+    cluster.need("gateway.networking.k8s.io/v1", "a Gateway")
+    stub, _ = place.images("STUB")
+    plane.workspace.create("first", stub)
+    plane.workspace.wait_until_deployed()
+    own = f"{plane.namespace}-second"
+    cluster.make_namespace(own, "baseline")
+    second = prepare(gateway(), agents=(own, plane.agents))
+    second.release += "-second"  # both have Roles in the namespace that both want
+    second.upgrade()
+
+    second.workspace.create("beside", stub, own)
+    eventually("the second one's is deployed", lambda: second.workspace.revision("beside") == "DEPLOYED")
+    second.workspace.create("intruder", stub, plane.agents)
+
+    assert fetch(second.workspace.url_of("beside"), "/ok").is_success
+    assert fetch(plane.workspace.url_of("first"), "/ok").is_success
+    told = eventually("the second one is refused", lambda: refusals(second))
+    assert plane.agents in told[0]
+    assert plane.workspace.listener in told[0] or plane.namespace in told[0]
+    owners = {lgp["metadata"]["labels"]["agentplane.dev/listener-id"] for lgp in cluster.listed(LGPS, plane.agents)}
+    assert owners == {plane.workspace.listener}
+
+    second.workspace.delete(*(one["id"] for one in second.workspace.deployments()))
+    second.uninstall()
+    cluster.gone(own)
+    assert fetch(plane.workspace.url_of("first"), "/ok").is_success
+    plane.workspace.delete(plane.workspace.deployment("first")["id"])
+    eventually("the first one's is gone", lambda: not plane.workspace.deployments())
+
+
+def refusals(plane: DataPlane) -> list[str]:
+    """Return what `agentplane status` says of namespaces that another data plane holds."""
+    return [problem for line in plane.status() for problem in line.get("problems", ()) if "held by" in problem]
