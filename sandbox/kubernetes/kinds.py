@@ -58,6 +58,8 @@ storage.k8s.io               storageclasses            StorageClass             
 discovery.k8s.io             endpointslices            EndpointSlice            -       ng
 admissionregistration.k8s.io validatingwebhookconfigurations ValidatingWebhookConfiguration - g
 admissionregistration.k8s.io mutatingwebhookconfigurations MutatingWebhookConfiguration - g
+admissionregistration.k8s.io validatingadmissionpolicies ValidatingAdmissionPolicy  -       sg
+admissionregistration.k8s.io validatingadmissionpolicybindings ValidatingAdmissionPolicyBinding - g
 apiextensions.k8s.io         customresourcedefinitions CustomResourceDefinition crd,crds sg
 """
 
@@ -98,8 +100,10 @@ _LISTS = {
     "CustomResourceDefinitionStatus.conditions": "type",
     "ValidatingWebhookConfiguration.webhooks": "name",
     "MutatingWebhookConfiguration.webhooks": "name",
+    "ValidatingAdmissionPolicySpec.matchConditions": "name",
+    "ValidatingAdmissionPolicySpec.variables": "name",
 }
-_SETS = {"ObjectMeta.finalizers", "NodeSpec.podCIDRs"}
+_SETS = {"ObjectMeta.finalizers", "NodeSpec.podCIDRs", "ValidatingAdmissionPolicyBindingSpec.validationActions"}
 _ATOMIC_FIELDS = {"PodSpec.nodeSelector", "ServiceSpec.selector"}
 _ATOMIC_MODELS = {
     "LabelSelector", "LocalObjectReference", "TypedLocalObjectReference", "ObjectReference", "OwnerReference",
@@ -161,6 +165,9 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "NetworkPolicyPort": {"protocol": "TCP"},
     "PriorityClass": {"preemptionPolicy": "PreemptLowerPriority"},
     "EndpointPort": {"protocol": "TCP"},
+    "ValidatingAdmissionPolicySpec": {"failurePolicy": "Fail"},
+    "MatchResources": {"matchPolicy": "Equivalent", "namespaceSelector": {}, "objectSelector": {}},
+    "NamedRuleWithOperations": {"scope": "*"},
 }  # fmt: skip
 
 _ENUMS = {

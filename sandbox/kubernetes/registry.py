@@ -31,6 +31,7 @@ from sandbox.kubernetes import crds, defaults, patches, rules, schema, status, v
 from sandbox.kubernetes.addresses import assign_addresses
 from sandbox.kubernetes.advice import advice
 from sandbox.kubernetes.kinds import Kind, Kinds
+from sandbox.kubernetes.policies import Attempt, Policies
 from sandbox.kubernetes.selectors import field_selector, label_selector
 from sandbox.kubernetes.status import ApiError, Cause
 from sandbox.kubernetes.store import Object, Store, Stored, Watch
@@ -80,6 +81,7 @@ class Registry:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.kinds = Kinds()
+        self._policies = Policies(self)
         for stored in store.list(crds.RESOURCE):
             self.kinds.add(*crds.kinds_of(stored.object))
         for name in ("default", "kube-system", "kube-public", "kube-node-lease"):
@@ -154,11 +156,40 @@ class Registry:
         self._finish(kind, None, obj, request)
         if self.store.get(kind.resource, metadata.get("namespace", ""), metadata["name"]) is not None:
             raise status.already_exists(kind.group, kind.plural, metadata["name"])
+        self._admit("CREATE", kind, obj, None, request)
         if request.dry_run:
             return obj
         created = self.store.create(kind.resource, obj)
         self._definition_changed(kind, created)
         return created.copy()
+
+    def _admit(
+        self,
+        operation: str,
+        kind: Kind,
+        new: Object | None,
+        old: Object | None,
+        request: Request,
+        subresource: str = "",
+    ) -> None:
+        """Ask the policies. Raises ApiError 403, 422 when one denies the request."""
+        metadata = (new or old or {})["metadata"]
+        namespace = self.store.get("namespaces", "", metadata["namespace"]) if kind.namespaced else None
+        attempt = Attempt(
+            operation=operation,
+            group=kind.group,
+            version=kind.version,
+            plural=kind.plural,
+            kind=kind.kind,
+            schema=kind.schema,
+            name=metadata["name"],
+            namespace=namespace.object if namespace else None,
+            new=new,
+            old=old,
+            subresource=subresource,
+            dry_run=request.dry_run,
+        )
+        self._policies.admit(attempt, request.warnings)
 
     def _check_namespace(self, kind: Kind, metadata: Object) -> None:
         if not kind.namespaced:
@@ -216,6 +247,7 @@ class Registry:
             obj["metadata"]["generation"] = before["metadata"].get("generation", 0) + 1
         if obj == before:
             return old.copy()
+        self._admit("UPDATE", kind, obj, before, request, subresource)
         if request.dry_run:
             return obj
         if may_go(obj["metadata"]):
@@ -522,6 +554,7 @@ class Registry:
             if wanted and wanted != known:
                 why = f"Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {known}"
                 raise status.conflict(kind.group, kind.plural, name, why)
+        self._admit("DELETE", kind, None, old.object, Request(dry_run=dry_run))
         obj = old.copy()
         if propagation:
             _set_propagation(obj["metadata"], propagation)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from sandbox.kubernetes.defaults import canonical_quantity
+from sandbox.kubernetes.policies import BINDINGS, POLICIES, check_binding, check_policy
 from sandbox.kubernetes.rules import check_specs
 from sandbox.kubernetes.schema import QUANTITY, Schema
 from sandbox.kubernetes.selectors import object_selector
@@ -443,6 +444,8 @@ _RULES: dict[str, Callable[[Object], Iterator[Cause]]] = {
     "horizontalpodautoscalers.autoscaling": _autoscaler,
     "endpointslices.discovery.k8s.io": _slice,
     "customresourcedefinitions.apiextensions.k8s.io": _definition,
+    POLICIES: check_policy,
+    BINDINGS: check_binding,
 }
 
 
