@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import logging
+import subprocess
 import sys
 import threading
 import urllib.request
@@ -380,3 +381,15 @@ def test_errors_of_libraries_are_reported_scrubbed() -> None:
     (report,) = transport.sent
     assert quote(PASSWORD, safe="") not in orjson.dumps(report).decode()
     assert report["logger"] == "celery.worker"
+
+
+def test_a_process_without_a_dsn_never_loads_what_would_report() -> None:
+    code = (
+        "import sys, workers.__main__, beat.__main__, workers.watcher, cli.main\n"
+        "from engine import telemetry\n"
+        "telemetry.configure_sentry('', telemetry.Scrubber())\n"
+        "print('sentry_sdk' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "False"
