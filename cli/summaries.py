@@ -140,7 +140,8 @@ def _pending(data: Data, lgp: str) -> str:
 
 def _lgp_observed(data: Data, lgp: str) -> str:
     revision = f"revision {data['revision']}" if data["revision"] else ""
-    return _joined(f"generation {data['generation']}", revision, "being deleted" if data["deleting"] else "")
+    unknown = f"unknown fields: {', '.join(data['unknown'])}" if data.get("unknown") else ""
+    return _joined(f"generation {data['generation']}", revision, "being deleted" if data["deleting"] else "", unknown)
 
 
 def _applied(data: Data, lgp: str) -> str:

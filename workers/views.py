@@ -41,6 +41,7 @@ from engine.operator.sighting import (
 from engine.operator.state import Life, OperatorState
 from engine.operator.watching import Live, Observation, Surroundings
 from engine.ownership import last_writer
+from engine.permissions import BUDGET
 from engine.ports import Cluster, Manifest, ObjectKey
 
 SOON = 0.2
@@ -67,6 +68,9 @@ EXTERNAL_SERVICES = Watched(api_version="v1", kind="Service", labels=names.LGP_N
 """Services beside a shared Ingress in another namespace than the LGPs'."""
 WORKLOADS = ("Deployment", "StatefulSet")
 
+
+BUDGETS = Watched(api_version=BUDGET[0], kind=BUDGET[1])
+"""All of them, whoever made them: a pod of two budgets cannot be evicted."""
 
 STRAYS = tuple(
     Watched(api_version=api_version, kind=kind, labels=f"!{names.LGP_LABEL}")
@@ -141,6 +145,8 @@ class OperatorView:
         """Namespace → name of a shared Ingress → its routes."""
         self._secrets: dict[str, set[str]] = {}
         """Namespace → keys of our Secrets."""
+        self._budgets: dict[str, dict[str, Any]] = {}
+        """Namespace → name of a PodDisruptionBudget → its selector."""
         self._external_services = False
         """Whether every one of them is known."""
         self._strays: dict[tuple[str, str], dict[str, PodSight | ReplicaSetSight]] = {}
@@ -154,7 +160,8 @@ class OperatorView:
         kinds = (*((("apps/v1", kind)) for kind in (*WORKLOADS, "ReplicaSet")), ("v1", "Service"), ("v1", "Pod"))
         ingress = self.machine.config.ingress
         routed = (INGRESSES,) if ingress.enabled and not ingress.namespace else ()
-        return (LGPS, SECRETS, *routed, *(of_lgps(*kind) for kind in kinds))
+        budgets = (BUDGETS,) if self.machine.config.pod_disruption_budgets else ()
+        return (LGPS, SECRETS, *routed, *budgets, *(of_lgps(*kind) for kind in kinds))
 
     def elsewhere(self) -> tuple[tuple[Watched, str], ...]:
         ingress = self.machine.config.ingress
@@ -170,6 +177,8 @@ class OperatorView:
                 return self._see_ingress(namespace, manifest, there)
         if watched == EXTERNAL_SERVICES:
             return self._see_external(manifest, there)
+        if watched == BUDGETS:
+            return self._see_budget(namespace, manifest, there)
         if watched in STRAYS:
             return self._see_stray(watched.kind, namespace, manifest, there)
         if watched.kind == "Secret":
@@ -247,6 +256,20 @@ class OperatorView:
         name = self._names.get(at)
         return [(names.lgp_stream(at[0], name), SOON)] if name is not None else ()
 
+    def _see_budget(self, namespace: str, manifest: Manifest, there: bool) -> Streams:
+        """Return the stream of the LGP that has the budget; of every LGP when another selector may be over its pods."""
+        label = owner_label(manifest)
+        if label is not None:
+            self._see_object(BUDGETS.kind, self._live.setdefault((namespace, label), Live()), manifest, there)
+        selectors = self._budgets.setdefault(namespace, {})
+        name, selector = manifest["metadata"]["name"], (manifest.get("spec") or {}).get("selector")
+        before = name in selectors, selectors.pop(name, None)
+        if there:
+            selectors[name] = selector
+        if before != (there, selector if there else None):
+            return [(stream, SOON) for stream in self._streams_in(namespace)]
+        return self._stream_at((namespace, label)) if label is not None else ()
+
     def _see_secret(self, namespace: str, manifest: Manifest, there: bool) -> None:
         keys = self._secrets.setdefault(namespace, set())
         (keys.add if there else keys.discard)(str(key_of(manifest)))
@@ -304,7 +327,7 @@ class OperatorView:
         for name, entry in state.objects.items():
             key = entry.applied.key
             # What is no longer asked for cannot drift, and the right to watch its kind may be gone.
-            if key.kind in (ROUTE_KIND, "Secret") or name not in plan.objects:
+            if key.kind in (ROUTE_KIND, "Secret", BUDGETS.kind) or name not in plan.objects:
                 continue
             yield of_lgps(key.api_version, key.kind), key.namespace
             if key.kind == autoscalers.SCALED_OBJECT:
@@ -353,6 +376,7 @@ class OperatorView:
             routes=routes if (home, INGRESSES.api_version, INGRESSES.kind) in self._complete else None,
             shared_ingress=shared,
             external_services=self._external_services,
+            budgets=self._budgets.get(namespace, {}) if (namespace, *BUDGET) in self._complete else None,
         )
 
     def confirm(self, stream: str, state: OperatorState, suspected: Iterable[Event]) -> None:
@@ -363,6 +387,10 @@ class OperatorView:
             elif isinstance(event, DriftDetected) and event.key.kind == ROUTE_KIND:
                 for ingress in self._cluster.list(INGRESS_API_VERSION, "Ingress", event.key.namespace):
                     self.see(INGRESSES, event.key.namespace, ingress, there=True)
+            elif isinstance(event, DriftDetected) and (event.key.api_version, event.key.kind) == BUDGET:
+                self._read(BUDGETS, event.key, "", _place(stream))
+                for budget in self._cluster.list(*BUDGET, namespace):
+                    self.see(BUDGETS, namespace, budget, there=True)
             elif isinstance(event, DriftDetected):
                 if str(event.key) in state.rejected and not self._cluster.served(event.key.api_version, event.key.kind):
                     # It was served before: known whole again with the list that its watch begins with.

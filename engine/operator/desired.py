@@ -7,7 +7,7 @@ cluster stays."""
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engine.errors import InvalidResource, SettingsError
 from engine.folding import digest
@@ -21,6 +21,8 @@ from engine.operator.manifests.adopted import without_fixed, without_pods
 from engine.operator.state import LgpView
 from engine.ports import Manifest, ObjectKey
 
+SECOND_BUDGET = "SecondBudget"
+"""Reason of a rejected PodDisruptionBudget: another one selects the same pods."""
 INGRESS_API_VERSION = "networking.k8s.io/v1"
 ROUTE_KIND = "IngressPath"
 """What an entry of the shared Ingress is called in events: it is no object of its own. Named by its path."""
@@ -139,6 +141,17 @@ def _object(manifest: Manifest, lgp: Lgp, held: Container[str] | None) -> Wanted
 def template_digest(manifest: Manifest) -> str:
     """Return the digest of the pods of a workload as `AdoptedObject.template` has it."""
     return digest(manifest["spec"]["template"])
+
+
+def pods_of_budget(wanted: Wanted, plan: Desired) -> dict[str, str]:
+    """Return the labels of the pods that a budget of `plan` is for; of pods that stay as they are, those it selects."""
+    spec = (wanted.manifest or {}).get("spec", {})
+    labels: dict[str, str] = dict(spec["selector"]["matchLabels"])
+    workload = replace(wanted.key, api_version="apps/v1", kind="Deployment")
+    of_it = plan.objects.get(str(workload))
+    if of_it is not None and of_it.manifest is not None:
+        labels |= of_it.manifest["spec"].get("template", {}).get("metadata", {}).get("labels", {})
+    return labels
 
 
 def route_key(namespace: str, path: str) -> ObjectKey:

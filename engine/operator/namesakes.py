@@ -10,14 +10,12 @@ from __future__ import annotations
 from engine import names, ownership
 from engine.errors import ObjectConflict, ObjectRefused
 from engine.operator import manifests
-from engine.operator.desired import Desired, Wanted
+from engine.operator.desired import SECOND_BUDGET, Desired, Wanted, pods_of_budget
 from engine.operator.state import LgpView, OperatorState
 from engine.ports import Applied, Manifest, ObjectKey, Ports
 
 NOT_OURS = "NotOurs"
 """Reason of a refusal: an object of that name is there, and is not the LGP's."""
-SECOND_BUDGET = "SecondBudget"
-"""Reason of a refusal: another budget selects the same pods."""
 TRIES = 5
 """Reads and writes of one object whose fields become ours before the act is deferred."""
 
@@ -40,7 +38,7 @@ def apply(wanted: Wanted, plan: Desired, state: OperatorState, view: LgpView, po
 
     live = _ours(wanted.key, known, view, ports)
     if manifests.is_budget(wanted.key):
-        _refuse_second_budget(wanted.key, _pods(wanted, plan), live, ports)
+        _refuse_second_budget(wanted.key, pods_of_budget(wanted, plan), live, ports)
     if live is not None:
         _take_over(wanted.key, live, ports)
     return ports.cluster.apply(wanted.manifest, manager=names.OPERATOR_MANAGER, before_write=before_write)
@@ -81,30 +79,14 @@ def _take_over(key: ObjectKey, live: Manifest | None, ports: Ports) -> None:
 # --- budgets
 
 
-def _pods(wanted: Wanted, plan: Desired) -> dict[str, str]:
-    """Return the labels of the pods that a budget is for; of a workload whose pods stay, those that it selects by."""
-    spec = (wanted.manifest or {}).get("spec", {})
-    labels: dict[str, str] = dict(spec["selector"]["matchLabels"])
-    for other in plan.objects.values():
-        same = (other.key.kind, other.key.namespace, other.key.name) == (
-            "Deployment",
-            wanted.key.namespace,
-            wanted.key.name,
-        )
-        if same and other.manifest is not None:
-            template = other.manifest["spec"].get("template", {})
-            labels |= template.get("metadata", {}).get("labels", {})
-    return labels
-
-
 def _refuse_second_budget(key: ObjectKey, pods: dict[str, str], live: Manifest | None, ports: Ports) -> None:
     """Raise ObjectRefused where another budget selects the same pods; ours, if it is there (`live`), goes first.
 
     Kubernetes refuses to evict a pod of two budgets, so that its node could not be drained.
     """
     found = ports.cluster.list(key.api_version, key.kind, key.namespace)
-    others = [str(one["metadata"]["name"]) for one in found if manifests.covers(one, pods)]
-    others = sorted(name for name in others if name != key.name)
+    selectors = {str(one["metadata"]["name"]): (one.get("spec") or {}).get("selector") for one in found}
+    others = manifests.other_budgets(key, selectors, pods)
     if not others:
         return
     if live is not None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from engine.drift import Fingerprint, difference
 from engine.event import Event
@@ -29,7 +30,14 @@ from engine.operator.autoscalers import (
     told_by_both,
 )
 from engine.operator.decide import at_rest
-from engine.operator.desired import PATH_TAKEN, SHARED_INGRESS_MISSING, Desired, Wanted
+from engine.operator.desired import (
+    PATH_TAKEN,
+    SECOND_BUDGET,
+    SHARED_INGRESS_MISSING,
+    Desired,
+    Wanted,
+    pods_of_budget,
+)
 from engine.operator.events import (
     AutoscalerObserved,
     AutoscalerStatus,
@@ -41,6 +49,7 @@ from engine.operator.events import (
     WorkloadObserved,
     WorkloadStatus,
 )
+from engine.operator.manifests import is_budget, other_budgets
 from engine.operator.observing import is_news
 from engine.operator.scaling import KIND_NOT_SERVED
 from engine.operator.sighting import Backend, Entry, PodSight, ReplicaSetSight, WorkloadSight
@@ -90,6 +99,8 @@ class Surroundings:
     shared_ingress: bool = False
     external_services: bool = False
     """Every Service beside a shared Ingress in another namespace is known."""
+    budgets: Mapping[str, Any] | None = None
+    """Selectors of all PodDisruptionBudgets in the LGP's namespace, whoever made them, by name; None until known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,6 +267,7 @@ def _drift(state: OperatorState, plan: Desired, live: Live, around: Surroundings
             yield from list(drift) or _replicas_drift(plan.objects[key], live)
     yield from _served_now(state, plan, around)
     yield from _rejected_paths(state, plan, around)
+    yield from _other_budgets(state, plan, around)
 
 
 def _object_drift(entry: ObjectState, seen: Fingerprint | None, writer: str = "") -> Iterator[DriftDetected]:
@@ -295,6 +307,20 @@ def _rejected_paths(state: OperatorState, plan: Desired, around: Surroundings) -
             yield DriftDetected(key=wanted.key, change="edited", detail="a shared Ingress is there now")
         elif rejection.reason == PATH_TAKEN and free:
             yield DriftDetected(key=wanted.key, change="edited", detail="nobody else has its path now")
+
+
+def _other_budgets(state: OperatorState, plan: Desired, around: Surroundings) -> Iterator[DriftDetected]:
+    """Yield the budgets that must go since another one is over the same pods, and those that can be made now."""
+    for key, wanted in plan.objects.items():
+        if around.budgets is None or not is_budget(wanted.key):
+            continue
+        others = other_budgets(wanted.key, around.budgets, pods_of_budget(wanted, plan))
+        rejection = state.rejected.get(key)
+        if others and at_rest(state, plan, key):
+            detail = f"PodDisruptionBudget {', '.join(others)} is over the same pods"
+            yield DriftDetected(key=wanted.key, change="edited", detail=detail)
+        elif not others and rejection is not None and rejection.reason == SECOND_BUDGET:
+            yield DriftDetected(key=wanted.key, change="edited", detail="no other budget is over its pods now")
 
 
 def _replicas_drift(wanted: Wanted, live: Live) -> Iterator[DriftDetected]:

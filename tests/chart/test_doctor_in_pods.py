@@ -161,9 +161,7 @@ def test_nothing_is_wrong_nor_warned_of_in_any_pod(doctor_in: Examine, request: 
 
 
 @pytest.mark.parametrize("doctor_in", ["an ingress"], indirect=True)
-def test_a_right_that_is_missing_is_told_by_the_process_that_lacks_it(
-    doctor_in: Examine, own_real: ApiServer
-) -> None:
+def test_a_right_that_is_missing_is_told_by_the_process_that_lacks_it(doctor_in: Examine, own_real: ApiServer) -> None:
     with own_real.http() as http:
         roles = http.get("/apis/rbac.authorization.k8s.io/v1/roles").json()["items"]
         (role,) = [r for r in roles if r["metadata"]["name"] == f"{RELEASE}-operator"]

@@ -59,7 +59,7 @@ from tests.chart.test_permissions import Account, ControlPlane, Healthy, granted
 from tests.conftest import ApiServer, running_real
 from tests.integration import service_accounts
 from tests.integration.operator_stack import Kubelet, install_crd, lgp_manifest, shared_ingress, until
-from workers.views import EXTERNAL_SERVICES, INGRESSES, LGPS, SECRETS, Watched, of_lgps
+from workers.views import BUDGETS, EXTERNAL_SERVICES, INGRESSES, LGPS, SECRETS, Watched, of_lgps
 from workers.watcher import Appended, Seen, watch
 
 PATIENCE = 60.0
@@ -701,7 +701,11 @@ def drift(stage: Stage, verb: str, resource: str, suffix: str = "", spec: Manife
     work.advance()
     kind = KINDS[resource]
     (live,) = (one for one in stage.of(name, resource, where) if where or one["metadata"]["name"] == f"{name}{suffix}")
-    special = {"secrets": SECRETS, **({"services": EXTERNAL_SERVICES} if where else {})}
+    special = {
+        "secrets": SECRETS,
+        "poddisruptionbudgets": BUDGETS,
+        **({"services": EXTERNAL_SERVICES} if where else {}),
+    }
     return looks(
         work,
         special.get(resource, of_lgps(API_VERSIONS[resource], kind)),

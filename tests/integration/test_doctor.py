@@ -498,6 +498,16 @@ def test_two_shared_ingresses(settings: Set, namespace: str, http: httpx.Client)
     assert "another, shared; another is used" in the_one("shared ingress", Level.WARN).detail
 
 
+def test_a_csi_driver_that_is_not_installed(settings: Set) -> None:
+    settings(managed_secret_provider_classes="true")
+
+    (finding,) = told("kinds", Level.FAIL)
+
+    assert finding.detail == "the API server does not serve SecretProviderClass secrets-store.csi.x-k8s.io/v1"
+    assert "install the Secrets Store CSI driver" in finding.mend
+    assert "AGENTPLANE_MANAGED_SECRET_PROVIDER_CLASSES=false" in finding.mend
+
+
 def test_a_gateway_api_that_is_not_installed(settings: Set) -> None:
     settings(gateway_enabled="true", gateway_name="edge", gateway_hostname="127.0.0.1:1", keda_enabled="true")
 

@@ -179,6 +179,26 @@ def test_what_another_operator_made_for_the_lgp_becomes_ours(own_api_server: Api
         assert "DisruptionBudgets" not in str(operator.lgp(NAME)["status"]["conditions"])
 
 
+def test_a_budget_of_somebody_elses_over_the_same_pods_takes_the_place_of_ours(
+    own_api_server: ApiServer, namespace: str
+) -> None:
+    with at_work(own_api_server, namespace, config=CONFIG) as operator:
+        operator.put(written(operator, serverSpec={"replicas": 2, "queueEnabled": False}))
+        until(lambda: there(operator) == {"budget"}, "it has a budget")
+        operator.quiet(NAME)
+
+        metadata = {"name": "by-hand", "namespace": namespace}
+        spec = {"minAvailable": 1, "selector": {"matchLabels": {"app": NAME}}}
+        operator.put({"apiVersion": BUDGET[0], "kind": BUDGET[1], "metadata": metadata, "spec": spec})
+        until(lambda: there(operator) == set(), "ours goes")
+        until(lambda: "by-hand" in operator.condition(NAME, "DisruptionBudgets").get("message", ""), "and it says why")
+        operator.quiet(NAME)
+
+        operator.cluster.delete(operator.key(BUDGET[1], "by-hand", BUDGET[0]))
+        until(lambda: there(operator) == {"budget"}, "ours is back")
+        until(lambda: operator.condition(NAME, "DisruptionBudgets") == {}, "and nothing is said any more")
+
+
 @pytest.mark.parametrize("own_api_server", ["real"], indirect=True, scope="module")
 def test_a_node_can_be_drained_while_the_agent_server_serves(
     own_api_server: ApiServer, http: httpx.Client, namespace: str

@@ -19,7 +19,7 @@ from __future__ import annotations
 from engine.operator.config import OperatorConfig
 from engine.operator.lgp import Lgp
 from engine.operator.manifests import autoscaling, budgets, cache, database, managed, routes, server
-from engine.operator.manifests.budgets import covers, is_budget
+from engine.operator.manifests.budgets import covers, is_budget, other_budgets
 from engine.operator.manifests.database import Credential, Generated, credentials
 from engine.operator.manifests.environment import makes_postgres, makes_redis
 from engine.operator.manifests.managed import is_switched_off, may_be_somebody_elses, switched_off
@@ -70,6 +70,7 @@ __all__ = [
     "object_names",
     "object_selector",
     "objects",
+    "other_budgets",
     "route_not_served",
     "route_problem",
     "service_account_name",

@@ -21,6 +21,8 @@ from engine.operator.manifests import overlay
 from engine.operator.manifests.managed import BUDGET
 from engine.ports import Manifest, ObjectKey
 
+Json = Any
+
 FEWEST_REPLICAS = 2
 
 
@@ -38,9 +40,16 @@ def is_budget(key: ObjectKey) -> bool:
     return (key.api_version, key.kind) == BUDGET
 
 
-def covers(budget: Manifest, labels: Mapping[str, str]) -> bool:
-    """Whether a live budget selects pods with these `labels`. A selector that says nothing selects every pod."""
-    selector = (budget.get("spec") or {}).get("selector")
+def other_budgets(key: ObjectKey, selectors: Mapping[str, Json], pods: Mapping[str, str]) -> list[str]:
+    """Return the names of the budgets beside `key` that select pods with the labels `pods`.
+
+    `selectors` are those of all budgets of the namespace, by name.
+    """
+    return sorted(name for name, selector in selectors.items() if name != key.name and covers(selector, pods))
+
+
+def covers(selector: Json, labels: Mapping[str, str]) -> bool:
+    """Whether the selector of a budget selects pods with these `labels`. One that says nothing selects every pod."""
     if selector is None:
         return False
     same = all(labels.get(name) == value for name, value in (selector.get("matchLabels") or {}).items())

@@ -61,7 +61,7 @@ def test_a_budget_selects_the_pods_of_its_workload_and_no_others() -> None:
         if it["kind"] in ("Deployment", "StatefulSet")
     }
     for budget in (it for it in found if it["kind"] == "PodDisruptionBudget"):
-        covered = [name for name, labels in pods.items() if covers(budget, labels)]
+        covered = [name for name, labels in pods.items() if covers(budget["spec"]["selector"], labels)]
         assert covered == [budget["metadata"]["name"]]
 
 
@@ -150,17 +150,35 @@ def test_beside_a_budget_over_the_same_pods_ours_is_not_made_and_the_condition_n
     assert "by-hand" in world.state().last_reason
 
     del world.cluster.objects[world.cluster.find("PodDisruptionBudget", name="by-hand")]
-    world.settle(60)
+    world.settle(5)
     assert BUDGET in world.cluster.objects
+    assert "DisruptionBudgets" not in [c["type"] for c in world.state().status["conditions"]]
 
 
-def test_ours_goes_when_another_one_is_over_the_same_pods_at_the_next_apply() -> None:
+def test_ours_goes_as_soon_as_another_one_is_over_the_same_pods_and_comes_back_after_it() -> None:
     world = asked()
     world.cluster.put(theirs(matchExpressions=[{"key": "app", "operator": "In", "values": [NAME]}]))
-    world.cluster.edit(BUDGET)
     world.settle()
 
     assert BUDGET not in world.cluster.objects
+    assert "by-hand is over the same pods" in world.condition("DisruptionBudgets")["message"]
+    version = world.events.version(STREAM)
+    world.settle(20)
+    assert world.events.version(STREAM) == version, "it is said once"
+
+    del world.cluster.objects[world.cluster.find("PodDisruptionBudget", name="by-hand")]
+    world.settle(5)
+    assert BUDGET in world.cluster.objects
+
+
+def test_a_budget_over_other_pods_is_no_reason() -> None:
+    world = asked()
+    version = world.events.version(STREAM)
+    world.cluster.put(theirs(matchLabels={"app": "something-else"}))
+    world.settle()
+
+    assert BUDGET in world.cluster.objects
+    assert world.events.version(STREAM) == version
 
 
 def test_a_budget_of_our_name_that_somebody_made_is_left_as_it_is() -> None:
@@ -186,4 +204,4 @@ def test_a_budget_of_our_name_that_somebody_made_is_left_as_it_is() -> None:
     ],
 )
 def test_which_pods_a_budget_covers(selector: Any, covered: bool) -> None:
-    assert covers({"spec": {"selector": selector}}, {"app": "a"}) is covered
+    assert covers(selector, {"app": "a"}) is covered
