@@ -486,6 +486,17 @@ def test_get_and_watch(api: Api, run: Kubectl, watch_list: str) -> None:
     assert [line.split()[:2] for line in found.stdout.splitlines()] == [["EVENT", "NAME"], ["ADDED", "a"]]
 
 
+@pytest.mark.parametrize("watch_list", ["true", "false"])
+def test_waiting_with_lists_as_watches_or_without(api: Api, kubectl: Kubectl, watch_list: str) -> None:
+    env = {"KUBE_FEATURE_WatchListClient": watch_list}
+    api.create("deployments", deployment("web"))
+    with pods_become_ready(api):
+        kubectl("rollout", "status", "deployment/web", "--timeout=50s", env=env)
+        kubectl("wait", "--for=condition=Available", "deployment/web", "--timeout=50s", env=env)
+    kubectl("delete", "deployment", "web", "--timeout=50s", env=env)
+    assert api.find("deployments", "web") is None
+
+
 def test_unknown_fields_are_refused_by_default(kubectl: Kubectl, run: Kubectl) -> None:
     body = {**config_map("a"), "ghost": 1}
     refused = run("apply", "-f", "-", stdin=body)
