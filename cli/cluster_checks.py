@@ -6,15 +6,15 @@ Where the settings say which process they are of, only its rights are asked for,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from cli.findings import Finding, Level, fail, ok, skip, warn
+from cli.findings import Finding, fail, ok, skip, warn
 from engine import bootstrap
 from engine.errors import ObjectRefused
 from engine.names import LGP_API_VERSION, LGP_KIND, SHARED_INGRESS_ANNOTATION
 from engine.permissions import (
-    AUTOSCALER,
     HTTP_ROUTE,
     INGRESS,
     SCALED_OBJECT,
@@ -28,10 +28,14 @@ from engine.permissions import (
 from engine.ports import Cluster, Manifest, ObjectKey
 from engine.settings import Settings, variable
 
+OLDEST = (1, 30)
+"""The oldest release of Kubernetes that is supported: major and minor version. k8s/chart/Chart.yaml says the same."""
+
 
 def check_cluster(settings: Settings) -> Iterator[Finding]:
     """The API server, the kinds that are used, and per namespace permissions and the route."""
     cluster = bootstrap.open_cluster(settings)
+    yield _version(cluster, cluster.host)
     if not cluster.served(LGP_API_VERSION, LGP_KIND):
         yield fail(
             "lgp resource",
@@ -64,6 +68,26 @@ def _of_this(settings: Settings, needs: dict[str, list[Permission]]) -> dict[str
     return {process: permissions for process, permissions in needs.items() if settings.may_be(process)}
 
 
+def _version(cluster: Cluster, host: str) -> Finding:
+    """Whether the API server is of a supported release."""
+    oldest = ".".join(map(str, OLDEST))
+    mend = f"see that the cluster is Kubernetes {oldest} or newer: kubectl version"
+    try:
+        told = cluster.version()
+    except ObjectRefused as error:
+        return warn("kubernetes", f"the version of {host} is unknown: {error}", mend)
+    found = re.match(r"v?(\d+)\.(\d+)", told)
+    if found is None:
+        return warn("kubernetes", f"{host} tells no version of Kubernetes, but {told!r}", mend)
+    if (int(found[1]), int(found[2])) < OLDEST:
+        return fail(
+            "kubernetes",
+            f"{host} is Kubernetes {told}; supported: {oldest} and newer",
+            f"upgrade the cluster to Kubernetes {oldest} or newer",
+        )
+    return ok("kubernetes", f"{host} is Kubernetes {told}")
+
+
 def _no_namespace(host: str, namespace: str, setting: str) -> Finding:
     mend = f"kubectl create namespace {namespace}, or correct {variable(setting)}"
     return fail("namespace", f"{host} has no namespace {namespace}", mend)
@@ -73,26 +97,22 @@ def _kinds(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
     """Kinds that only some installations have."""
     if not settings.operator_enabled or not settings.may_be("operator"):
         return
-    wanted: list[tuple[tuple[str, str], Level, str]] = [
-        (AUTOSCALER, Level.WARN, "Agent Servers are not scaled: use Kubernetes 1.23 or newer"),
-    ]
+    wanted: list[tuple[tuple[str, str], str]] = []
     if settings.keda_enabled:
-        mend = f"install KEDA, or set {variable('keda_enabled')}=false"
-        wanted.append((SCALED_OBJECT, Level.FAIL, mend))
+        wanted.append((SCALED_OBJECT, f"install KEDA, or set {variable('keda_enabled')}=false"))
     if settings.managed_secret_provider_classes:
         mend = (
             "install the Secrets Store CSI driver with its Azure provider, or set "
             f"{variable('managed_secret_provider_classes')}=false"
         )
-        wanted.append((SECRET_PROVIDER_CLASS, Level.FAIL, mend))
+        wanted.append((SECRET_PROVIDER_CLASS, mend))
     if settings.routing.kind == "gateway":
-        wanted.append((HTTP_ROUTE, Level.FAIL, "install the Gateway API, or choose another route"))
+        wanted.append((HTTP_ROUTE, "install the Gateway API, or choose another route"))
     if settings.routing.kind == "istio":
-        wanted.append((VIRTUAL_SERVICE, Level.FAIL, "install Istio, or choose another route"))
-    for (api_version, kind), level, mend in wanted:
+        wanted.append((VIRTUAL_SERVICE, "install Istio, or choose another route"))
+    for (api_version, kind), mend in wanted:
         if not cluster.served(api_version, kind):
-            detail = f"the API server does not serve {kind} {api_version}"
-            yield Finding(level=level, subject="kinds", detail=detail, mend=mend)
+            yield fail("kinds", f"the API server does not serve {kind} {api_version}", mend)
 
 
 def _exists(cluster: Cluster, namespace: str) -> bool:
@@ -107,7 +127,14 @@ def _exists(cluster: Cluster, namespace: str) -> bool:
 def _permissions(cluster: Cluster, needs: dict[str, list[Permission]], namespace: str) -> Iterator[Finding]:
     """What this account may do. Where each process has an account of its own, it is enough for one of them."""
     allowed = {
-        (permission, verb): _allowed(cluster, permission, verb, namespace)
+        (permission, verb): cluster.allowed(
+            verb,
+            permission.api_version,
+            permission.kind,
+            namespace,
+            subresource=permission.subresource,
+            name=permission.name,
+        )
         for permission in together(needs.values())
         for verb in permission.verbs.split()
     }
@@ -142,14 +169,6 @@ def _lacking(permissions: list[Permission], may: set[tuple[str, str, str]]) -> s
         if (verbs := [v for v in permission.verbs.split() if (str(permission), permission.api_version, v) not in may])
     }
     return ", ".join(f"{what} ({', '.join(verbs)})" for what, verbs in missing.items())
-
-
-def _allowed(cluster: Cluster, permission: Permission, verb: str, namespace: str) -> bool:
-    """Whether our account may; a verb on an autoscaler that the cluster does not have is not missed."""
-    kind = (permission.api_version, permission.kind)
-    if kind == AUTOSCALER and not cluster.served(*kind):
-        return True
-    return cluster.allowed(verb, *kind, namespace, subresource=permission.subresource, name=permission.name)
 
 
 def _claim(cluster: Cluster, settings: Settings, namespace: str) -> Iterator[Finding]:

@@ -75,7 +75,7 @@ def taken_over(live: Manifest, manager: str, spare: Collection[str] = ()) -> lis
 def leftovers(live: Manifest, manager: str, asked: Mapping[str, Any]) -> dict[str, Any]:
     """Return a merge patch of the spec that takes out what others set and `asked`, the spec to apply, does not have.
 
-    For custom resources: before Kubernetes 1.22 an apply that is to take a field out of one is refused.
+    An apply alone would leave it: an API server takes out only what the applier itself set before.
     """
     left: dict[str, Any] = {}
     for entry in _entries(live):

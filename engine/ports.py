@@ -158,6 +158,13 @@ class Cluster(Protocol):
         """
         ...
 
+    def version(self) -> str:
+        """Return the version that the API server tells, for example `v1.34.4`; empty when it tells none.
+
+        Raises ObjectRefused, ClusterUnavailable.
+        """
+        ...
+
     def served(self, api_version: str, kind: str) -> bool:
         """Whether the API server serves this kind."""
         ...

@@ -105,6 +105,12 @@ class KubernetesCluster:
         source = _Collection(self, api_version, kind, namespace, labels)
         return watching.run(source, f"{kind} in {namespace or 'all namespaces'}", self._http.closed)
 
+    def version(self) -> str:
+        answer = self._http.call("GET", "/version")
+        if answer.status >= 400:
+            self._http.refuse(answer, "read the API server's version")
+        return str(answer.body.get("gitVersion") or "")
+
     def served(self, api_version: str, kind: str) -> bool:
         return kind in self._discover(api_version)
 

@@ -51,7 +51,7 @@ UNREASONED = re.compile(r" is forbidden:\s*$")
 """What it says, and no more, of an apply that would create an object although we may only patch."""
 
 MALFORMED = "failed to create typed patch object"
-"""What older API servers say, with status 500, of an apply whose fields do not fit the schema: no retry can help."""
+"""What API servers say, with status 500, of an apply whose fields do not fit the schema: no retry can help."""
 
 
 def encoded(body: Json, content_type: str) -> bytes:

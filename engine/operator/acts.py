@@ -225,7 +225,7 @@ def _put(
         raise ValueError(f"{wanted.key} is neither a manifest, a credential nor a route")
     if manifests.may_be_somebody_elses(wanted.key):
         return _optional(wanted.key, ports, lambda: _put_of(namesakes.apply(wanted, whole, state, view, ports)))
-    if scaling.is_autoscaler(wanted.key) or manifests.is_route(wanted.key):
+    if scaling.is_of_keda(wanted.key) or manifests.is_route(wanted.key):
         return _optional(wanted.key, ports, partial(_apply, wanted.manifest, ports))
     if scaling.is_left_to_an_autoscaler(wanted.manifest):
         return _apply_autoscaled(wanted.key, wanted.manifest, _first_replicas(wanted, whole, state), ports)
@@ -254,7 +254,7 @@ def _optional(key: ObjectKey, ports: Ports, apply: Callable[[], _Put]) -> _Put:
 
 def _not_served(key: ObjectKey) -> str:
     """Return what to say of an object whose kind the API server does not serve."""
-    if scaling.is_autoscaler(key):
+    if scaling.is_of_keda(key):
         return scaling.not_served(key)
     return manifests.route_not_served(key) if manifests.is_route(key) else manifests.managed_not_served(key)
 

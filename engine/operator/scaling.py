@@ -1,7 +1,7 @@
 """Who decides on the number of replicas of a Deployment, and how the decision changes hands. Pure.
 
-Without autoscaling `spec.replicas` is ours: it is part of the manifest, and another number is drift, whoever wrote it.
-(Field ownership alone would not tell: before Kubernetes 1.22 the scale subresource left `managedFields` as it was.)
+Without autoscaling `spec.replicas` is ours: it is part of the manifest, and another number is drift, whoever wrote it
+and through which subresource.
 
 With autoscaling the manifest has no `spec.replicas`, so no apply of ours touches it. Giving it up needs care: the API
 server takes a field that nobody owns any longer out of the object, and fills in the default, which is one replica.
@@ -22,13 +22,11 @@ from engine.ports import Manifest, ObjectKey
 KIND_NOT_SERVED = "KindNotServed"
 """Reason of a rejection: the API server does not know the kind."""
 
-MENDS = {
-    "HorizontalPodAutoscaler": "upgrade Kubernetes to 1.23 or newer, or install a KEDA that fits this cluster and set "
-    "operator.kedaEnabled: true (AGENTPLANE_KEDA_ENABLED)",
-    "ScaledObject": "install KEDA, or have HorizontalPodAutoscalers made: operator.kedaEnabled: false "
-    "(AGENTPLANE_KEDA_ENABLED), or spec.autoscaling.autoscalerType: HPA of this LGP",
-}
-"""Kind of autoscaler → what to do where the API server does not serve it."""
+KEDA_MISSING = (
+    "install KEDA, or have HorizontalPodAutoscalers made: operator.kedaEnabled: false "
+    "(AGENTPLANE_KEDA_ENABLED), or spec.autoscaling.autoscalerType: HPA of this LGP"
+)
+"""What to do where the API server does not serve ScaledObjects. HorizontalPodAutoscalers are part of Kubernetes."""
 
 FEWEST = {"HorizontalPodAutoscaler": "minReplicas", "ScaledObject": "minReplicaCount"}
 """Kind of autoscaler → field of its spec with the fewest replicas."""
@@ -39,10 +37,15 @@ def is_autoscaler(key: ObjectKey) -> bool:
     return key.kind in FEWEST
 
 
+def is_of_keda(key: ObjectKey) -> bool:
+    """Whether an object is of a kind that only clusters with KEDA serve."""
+    return key.kind == "ScaledObject"
+
+
 def not_served(key: ObjectKey) -> str:
-    """Return what to say of an autoscaler whose kind the API server does not serve."""
+    """Return what to say of a ScaledObject where the API server does not serve its kind."""
     return (
-        f"{key} cannot be made, for this cluster does not serve {key.kind} {key.api_version}: {MENDS[key.kind]}; "
+        f"{key} cannot be made, for this cluster does not serve {key.kind} {key.api_version}: {KEDA_MISSING}; "
         "until then the number of replicas stays as it is"
     )
 

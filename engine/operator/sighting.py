@@ -140,7 +140,6 @@ def _without(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
 def sight_workload(manifest: Manifest) -> WorkloadSight:
     """Return what matters of a Deployment or StatefulSet."""
     spec, status, metadata = manifest.get("spec") or {}, manifest.get("status") or {}, manifest["metadata"]
-    ready = status.get("readyReplicas", 0)
     conditions = {c.get("type"): c for c in status.get("conditions") or []}
     progressing, failing = conditions.get("Progressing") or {}, conditions.get("ReplicaFailure") or {}
     exceeded = progressing.get("reason") == "ProgressDeadlineExceeded" and progressing.get("status") == "False"
@@ -151,10 +150,9 @@ def sight_workload(manifest: Manifest) -> WorkloadSight:
         observed_generation=status.get("observedGeneration", 0),
         desired=spec.get("replicas", 1),
         replicas=status.get("replicas", 0),
-        ready=ready,
+        ready=status.get("readyReplicas", 0),
         updated=status.get("updatedReplicas", 0),
-        # A StatefulSet of an older Kubernetes does not count available replicas.
-        available=status.get("availableReplicas", ready if manifest["kind"] == "StatefulSet" else 0),
+        available=status.get("availableReplicas", 0),
         template=template_digest(spec.get("template") or {}),
         update_revision=status.get("updateRevision", ""),
         deadline_exceeded=progressing.get("message", "progress deadline exceeded") if exceeded else "",

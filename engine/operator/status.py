@@ -320,9 +320,7 @@ class _Judgement:
     # --- the rest
 
     def _deployment_status(self, rolled_out: RolledOut | None) -> dict[str, Any]:
-        # Nothing that was said is left out later: Kubernetes before 1.22 takes a field that is no longer applied to a
-        # custom resource for null, and refuses that.
-        status: dict[str, Any] = dict(self.state.status.get("deploymentStatus", {}))
+        status: dict[str, Any] = {}
         if (server := self._server) is not None:
             status |= {
                 "replicas": server.replicas,

@@ -7,8 +7,8 @@ shell's `$NAME` stay as they are, and `$${x}` stands for the text `${x}`.
 
 The defaults are our own and mean what users' values files expect: container `api-server` on port 8000 with probes on
 `/ok`, Postgres with pgvector on 5432 with the claim `postgres-data`, Redis on 6379. They leave out
-`persistentVolumeClaimRetentionPolicy`: older API servers refuse an apply that has it (seen with 1.20), and the operator
-deletes the claims of a removed LGP itself, by label. A template that has it works where the cluster does.
+`persistentVolumeClaimRetentionPolicy`: the operator deletes the claims of a removed LGP itself, by label. A template
+may have it.
 
 An Agent Server closes its socket as soon as it is told to stop, while proxies still send to it; so the default lets a
 pod sleep for a moment first. An image without `sleep` stops at once, as it would without the hook.

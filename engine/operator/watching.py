@@ -7,8 +7,7 @@ observation that equals the log is no event.
 Drift. An object at rest (it went out as asked, nothing is known to be wrong with it) has drifted when it is not
 there, is another object of the same name, or when the set of fields that our manager owns is not what our apply left:
 who changes a field of ours takes it over. Fields that we never set are not ours: a status, the replicas that an
-autoscaler decides, an annotation of `kubectl rollout restart` are no drift, so the generation is not compared. Replicas
-that we do set are, for not every API server says who scaled.
+autoscaler decides, an annotation of `kubectl rollout restart` are no drift, so the generation is not compared.
 
 Two kinds of result: `certain` ones may be appended at once; `suspected` ones may be the echo of our own write, or a
 watch that lags behind the log, and are to be confirmed: later, while nobody advances the stream, with fresh reads.
@@ -35,7 +34,6 @@ from engine.operator.desired import (
     SECOND_BUDGET,
     SHARED_INGRESS_MISSING,
     Desired,
-    Wanted,
     pods_of_budget,
 )
 from engine.operator.events import (
@@ -263,8 +261,7 @@ def _drift(state: OperatorState, plan: Desired, live: Live, around: Surroundings
             if around.external_services:
                 yield from _object_drift(entry, live.objects.get(key))
         elif (applied.key.api_version, applied.key.kind) in around.complete:
-            drift = _object_drift(entry, live.objects.get(key), live.writers.get(key, ""))
-            yield from list(drift) or _replicas_drift(plan.objects[key], live)
+            yield from _object_drift(entry, live.objects.get(key), live.writers.get(key, ""))
     yield from _served_now(state, plan, around)
     yield from _rejected_paths(state, plan, around)
     yield from _other_budgets(state, plan, around)
@@ -321,14 +318,6 @@ def _other_budgets(state: OperatorState, plan: Desired, around: Surroundings) ->
             yield DriftDetected(key=wanted.key, change="edited", detail=detail)
         elif not others and rejection is not None and rejection.reason == SECOND_BUDGET:
             yield DriftDetected(key=wanted.key, change="edited", detail="no other budget is over its pods now")
-
-
-def _replicas_drift(wanted: Wanted, live: Live) -> Iterator[DriftDetected]:
-    """Whoever scales through the scale subresource leaves no other trace before Kubernetes 1.22."""
-    asked = wanted.manifest.get("spec", {}).get("replicas") if wanted.manifest is not None else None
-    seen = live.workloads.get(str(wanted.key))
-    if asked is not None and seen is not None and seen.desired != asked:
-        yield DriftDetected(key=wanted.key, change="edited", detail=f"it was scaled to {seen.desired}, not {asked}")
 
 
 def _served_now(state: OperatorState, plan: Desired, around: Surroundings) -> Iterator[DriftDetected]:

@@ -124,7 +124,6 @@ def definition(plural: str, group: str, kind: str, schema: Object, **version: An
     )
 
 
-# No int-or-string here: Kubernetes 1.20 then merges every list of the kind as a whole in server-side apply.
 WIDGET_SCHEMA: Object = {
     "type": "object",
     "required": ["spec"],

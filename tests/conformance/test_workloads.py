@@ -379,8 +379,6 @@ def test_claims_outlive_pods_and_set(api: Api) -> None:
 def test_claims_may_go_with_the_set(api: Api) -> None:
     policy = {"whenDeleted": "Delete", "whenScaled": "Retain"}
     made = run_set(api, volumeClaimTemplates=[claim_template()], persistentVolumeClaimRetentionPolicy=policy)
-    if "persistentVolumeClaimRetentionPolicy" not in made["spec"]:
-        pytest.skip("this Kubernetes has no persistentVolumeClaimRetentionPolicy (it came with 1.23)")
     claim = api.get("persistentvolumeclaims", "data-web-0")
     assert [item["uid"] for item in claim["metadata"]["ownerReferences"]] == [made["metadata"]["uid"]]
     api.delete("statefulsets", "web", "Background")
@@ -390,9 +388,7 @@ def test_claims_may_go_with_the_set(api: Api) -> None:
 def test_claims_may_go_with_the_pod(api: Api) -> None:
     policy = {"whenDeleted": "Retain", "whenScaled": "Delete"}
     claims = [claim_template()]
-    made = run_set(api, replicas=2, volumeClaimTemplates=claims, persistentVolumeClaimRetentionPolicy=policy)
-    if "persistentVolumeClaimRetentionPolicy" not in made["spec"]:
-        pytest.skip("this Kubernetes has no persistentVolumeClaimRetentionPolicy (it came with 1.23)")
+    run_set(api, replicas=2, volumeClaimTemplates=claims, persistentVolumeClaimRetentionPolicy=policy)
     api.patch("statefulsets", "web", {"spec": {"replicas": 1}})
     eventually(lambda: api.names("persistentvolumeclaims") == ["data-web-0"], "the last claim is gone")
 

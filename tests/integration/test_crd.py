@@ -239,7 +239,7 @@ def condition(kind: str, status: str, reason: str) -> dict[str, Any]:
 
 
 def test_the_file_as_it_is_goes_in_with_kubectl(kubectl: Kubectl, http: httpx.Client) -> None:
-    """Without what `load_crds` mends for old API servers: a person types `kubectl apply -f`."""
+    """A person types `kubectl apply -f`."""
     said = kubectl("apply", "--server-side", "--force-conflicts", "-f", str(OURS))
 
     assert "lgps.apps.langchain.ai" in said

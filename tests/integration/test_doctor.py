@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import threading
@@ -27,6 +28,7 @@ from sandbox.ports import free_port
 from sandbox.redis import RedisServer
 from tests.conftest import ApiServer
 from tests.contract.notes import notes
+from tests.integration.faulty_server import FaultyServer, Reply, Request, json_reply
 from tests.integration.operator_stack import install_crd, shared_ingress
 from tests.integration.service_accounts import account, elsewhere, rules, with_token
 
@@ -132,7 +134,7 @@ def test_all_is_well(settings: Set) -> None:
     subjects = {f.subject for f in findings if f.level is Level.OK}
     assert subjects >= {
         "settings", "redis", "redis persistence", "redis memory", "control plane", "listener", "langsmith",
-        "lgp resource", "permissions", "shared ingress", "hostname",
+        "kubernetes", "lgp resource", "permissions", "shared ingress", "hostname",
     }  # fmt: skip
 
 
@@ -462,6 +464,40 @@ def test_an_api_server_that_is_not_there(settings: Set, api_server: ApiServer, t
     assert "no answer" in the_one("cluster", Level.FAIL).detail
 
 
+@pytest.mark.parametrize(
+    ("version", "level", "text"),
+    [
+        ("v1.29.14-gke.100", Level.FAIL, "is Kubernetes v1.29.14-gke.100; supported: 1.30 and newer"),
+        ("v1.9.0", Level.FAIL, "is Kubernetes v1.9.0; supported: 1.30 and newer"),
+        ("v1.30.0", Level.OK, "is Kubernetes v1.30.0"),
+        ("v1.34.4+k3s1", Level.OK, "is Kubernetes v1.34.4+k3s1"),
+        ("v2.0.0", Level.OK, "is Kubernetes v2.0.0"),
+        ("", Level.WARN, "tells no version of Kubernetes"),
+    ],
+)
+@ON_EMBEDDED
+def test_the_version_of_the_api_server(
+    settings: Set, api_server: ApiServer, http: httpx.Client, tmp_path: Path, version: str, level: Level, text: str
+) -> None:
+    def answer(request: Request) -> Reply:
+        """Answer as the API server does, but for its version."""
+        if request.path == "/version":
+            return json_reply({"gitVersion": version})
+        headers = {"Content-Type": request.headers.get("content-type", "application/json")}
+        got = http.request(request.method, request.path, params=request.query, content=request.body, headers=headers)
+        return Reply(status=got.status_code, body=got.content, headers={"Content-Type": got.headers["content-type"]})
+
+    with contextlib.closing(FaultyServer(answer)) as other:
+        settings(kubeconfig=str(elsewhere(api_server.kubeconfig, other.url, tmp_path)))
+        findings = list(examine())
+
+    (finding,) = [found for found in findings if found.subject == "kubernetes"]
+    assert (finding.level, text in finding.detail) == (level, True), finding
+    if level is not Level.OK:
+        assert "Kubernetes 1.30 or newer" in finding.mend
+    assert "lgp resource" in {found.subject for found in findings if found.level is Level.OK}, "the rest is looked at"
+
+
 def test_a_namespace_that_does_not_exist(settings: Set, namespace: str) -> None:
     settings(watch_namespaces=f"{namespace}-typo")
 
@@ -524,6 +560,7 @@ def test_no_lgp_resource(settings: Set, tmp_path: Path, stranger: str, api_serve
     """An API server without it is played by a server that knows nothing at all."""
     settings(kubeconfig=str(elsewhere(api_server.kubeconfig, stranger, tmp_path)))
 
+    assert "is unknown" in the_one("kubernetes", Level.WARN).detail
     finding = the_one("lgp resource", Level.FAIL)
 
     assert "does not serve LGP apps.langchain.ai/v1alpha1" in finding.detail

@@ -301,13 +301,6 @@ def stored_lgp(api: Api, spec: Mapping[str, Any]) -> Lgp:
     return lgps.read(stored)
 
 
-def served(api: Api, manifest: dict[str, Any]) -> dict[str, Any]:
-    """`autoscaling/v2` under the name that Kubernetes 1.20 knows it by; the fields that we use are the same."""
-    if manifest["apiVersion"] != "autoscaling/v2" or api.http.get("/apis/autoscaling/v2").is_success:
-        return manifest
-    return {**manifest, "apiVersion": "autoscaling/v2beta2"}
-
-
 @pytest.mark.parametrize(
     ("spec", "config"),
     [
@@ -321,22 +314,19 @@ def test_everything_is_accepted_and_applying_again_changes_nothing(api: Api, spe
 
 
 def with_upstream_templates() -> OperatorConfig:
-    """The templates that existing values files hold, but for the database's: 1.20 lacks a field that it names."""
+    """The templates that existing values files hold."""
     values = yaml.safe_load((CRDS.parent / "langgraph-dataplane-values.yaml").read_text())
-    given = {name: text for name, text in values["operator"]["templates"].items() if name != "db"}
-    return OperatorConfig(templates=Templates(**given))
+    return OperatorConfig(templates=Templates(**values["operator"]["templates"]))
 
 
 def settled(api: Api, one: Lgp, config: OperatorConfig) -> None:
     """Apply everything twice; fail unless the second time writes nothing."""
     for credential in manifests.credentials(one, config):
         api.create(credential.with_values({field.field: "p" for field in credential.generated}))
-    found = [served(api, manifest) for manifest in manifests.objects(one, config)]
-    for manifest in found:
+    unsettled = manifests.objects(one, config)
+    for manifest in unsettled:
         stored = api.apply(manifest)
         assert stored["metadata"]["ownerReferences"][0]["uid"] == one.uid
-    # 1.20 stores a HorizontalPodAutoscaler in another shape, so that one is written again.
-    unsettled = [manifest for manifest in found if manifest["apiVersion"] != "autoscaling/v2beta2"]
     deadline = time.monotonic() + 20
     while unsettled and time.monotonic() < deadline:
         time.sleep(STAMP_SECONDS)
