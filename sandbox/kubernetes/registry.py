@@ -245,7 +245,7 @@ class Registry:
         self._finish(kind, before, obj, request, subresource)
         if subresource != "status" and _generation_changed(kind, before, obj):
             obj["metadata"]["generation"] = before["metadata"].get("generation", 0) + 1
-        if obj == before:
+        if obj == before or (applied and _only_stamped(before, obj)):
             return old.copy()
         self._admit("UPDATE", kind, obj, before, request, subresource)
         if request.dry_run:
@@ -592,6 +592,16 @@ def matcher(resource: str, labels: str, fields: str) -> Callable[[Object], bool]
     """A predicate for label and field selectors together. Raises ApiError 400."""
     by_label, by_field = label_selector(labels), field_selector(resource, fields)
     return lambda obj: by_label(obj["metadata"].get("labels") or {}) and by_field(obj)
+
+
+def _only_stamped(before: Object, obj: Object) -> bool:
+    """Whether nothing differs but the times of managedFields, for example because defaults made both the same."""
+
+    def timeless(one: Object) -> Object:
+        entries = [{**entry, "time": ""} for entry in one["metadata"].get("managedFields") or ()]
+        return {**one, "metadata": {**one["metadata"], "managedFields": entries}}
+
+    return timeless(before) == timeless(obj)
 
 
 def _patched(kind: Kind, live: Object, patch: Any, form: str) -> Any:

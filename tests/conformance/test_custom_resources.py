@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
-from tests.conformance.client import Api, causes, eventually, refused, succeeded
+from tests.conformance.client import PATCHES, Api, causes, eventually, refused, succeeded
 from tests.conformance.conftest import install_definition
 from tests.conformance.objects import Object, definition, widget, widget_definition
 
@@ -29,6 +30,23 @@ def thing(api: Api, name: str = "a", **rest: Any) -> Object:
 
 def install(api: Api, schema: Object, **version: Any) -> Object:
     return install_definition(api, definition("things", group_of(api), "Thing", schema, **version))
+
+
+def test_defaults_in_a_list_that_is_applied_again_are_no_second_write(api: Api) -> None:
+    """The configuration lacks them, and replaces the list as a whole."""
+    port = {"group": {"type": "string", "default": ""}, "weight": {"type": "integer", "default": 1}}
+    item = {"type": "object", "properties": {"name": {"type": "string"}, **port}}
+    spec = {"type": "object", "properties": {"ports": {"type": "array", "items": item}}}
+    install(api, {"type": "object", "properties": {"spec": spec}})
+    body = thing(api, spec={"ports": [{"name": "web"}]})
+    headers, params = {"Content-Type": PATCHES["apply"]}, {"fieldManager": "tester"}
+
+    first = succeeded(api.http.patch(path_of(api, name="a"), json=body, headers=headers, params=params))
+    time.sleep(1.1)  # an API server stamps a write with its second
+    again = succeeded(api.http.patch(path_of(api, name="a"), json=body, headers=headers, params=params))
+
+    assert first["spec"]["ports"] == [{"name": "web", "group": "", "weight": 1}]
+    assert again == first
 
 
 def test_a_definition_becomes_established(api: Api, widgets: Object) -> None:
