@@ -13,9 +13,12 @@ import yaml
 from engine.adapters.kinds import PLURALS
 from engine.ports import Manifest
 from sandbox import envtest
+from tests.chart.conftest import make_namespace
 from tests.chart.rendering import NEEDED, RELEASE, ROOT, UPSTREAM, Values, at, chart, helm, layered, settings_of
 from tests.conftest import ApiServer
+from tests.integration.faulty_server import of_version
 from tests.integration.operator_stack import install_crd, until
+from tests.integration.service_accounts import elsewhere
 from workers.app import CONTROL_PLANE, OPERATOR, RECONCILE, in_flight_key, list_key
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -283,6 +286,17 @@ def test_workers_are_scaled_by_keda_where_it_is_and_by_a_number_where_not(
     assert {(t["databaseIndex"], t["enableTLS"], t["username"]) for t in triggers} == {("3", "true", "me")}
     deployments = {m["metadata"]["name"]: m for m in manifests(release) if m["kind"] == "Deployment"}
     assert "replicas" not in deployments[f"{RELEASE}-listener"]["spec"]
+
+
+def test_a_cluster_older_than_what_is_supported_is_refused(own_embedded: ApiServer, tmp_path: Path) -> None:
+    namespace = make_namespace(own_embedded)
+    with own_embedded.http() as http, of_version(http, "v1.29.14") as url:
+        kubeconfig = elsewhere(own_embedded.kubeconfig, url, tmp_path)
+        with (
+            helm.Config(kubeconfig_path=kubeconfig, namespace=namespace) as config,
+            pytest.raises(helm.HelmError, match=r"requires kubeVersion: >=1\.30\.0-0"),
+        ):
+            config.install(chart(), RELEASE, layered(NEEDED, THERE))
 
 
 @pytest.mark.parametrize("name", ["langgraph-dataplane", "renamed", ""], ids=["newer", "named otherwise", "older"])

@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+import httpx
 import orjson
 
 
@@ -141,3 +142,19 @@ def refused_url() -> str:
     """A URL where nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def of_version(http: httpx.Client, version: str) -> Iterator[str]:
+    """The URL of a server that answers as the API server behind `http` does, but says to be Kubernetes `version`."""
+
+    def answer(request: Request) -> Reply:
+        if request.path == "/version":
+            major, _, rest = version.removeprefix("v").partition(".")
+            return json_reply({"major": major, "minor": rest.partition(".")[0], "gitVersion": version})
+        headers = {name: request.headers[name] for name in ("content-type", "accept") if name in request.headers}
+        got = http.request(request.method, request.path, params=request.query, content=request.body, headers=headers)
+        return Reply(status=got.status_code, body=got.content, headers={"Content-Type": got.headers["content-type"]})
+
+    with serving(answer) as server:
+        yield server.url

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.server
 import json
 import threading
@@ -28,7 +27,7 @@ from sandbox.ports import free_port
 from sandbox.redis import RedisServer
 from tests.conftest import ApiServer
 from tests.contract.notes import notes
-from tests.integration.faulty_server import FaultyServer, Reply, Request, json_reply
+from tests.integration.faulty_server import of_version
 from tests.integration.operator_stack import install_crd, shared_ingress
 from tests.integration.service_accounts import account, elsewhere, rules, with_token
 
@@ -479,16 +478,8 @@ def test_an_api_server_that_is_not_there(settings: Set, api_server: ApiServer, t
 def test_the_version_of_the_api_server(
     settings: Set, api_server: ApiServer, http: httpx.Client, tmp_path: Path, version: str, level: Level, text: str
 ) -> None:
-    def answer(request: Request) -> Reply:
-        """Answer as the API server does, but for its version."""
-        if request.path == "/version":
-            return json_reply({"gitVersion": version})
-        headers = {"Content-Type": request.headers.get("content-type", "application/json")}
-        got = http.request(request.method, request.path, params=request.query, content=request.body, headers=headers)
-        return Reply(status=got.status_code, body=got.content, headers={"Content-Type": got.headers["content-type"]})
-
-    with contextlib.closing(FaultyServer(answer)) as other:
-        settings(kubeconfig=str(elsewhere(api_server.kubeconfig, other.url, tmp_path)))
+    with of_version(http, version) as url:
+        settings(kubeconfig=str(elsewhere(api_server.kubeconfig, url, tmp_path)))
         findings = list(examine())
 
     (finding,) = [found for found in findings if found.subject == "kubernetes"]
