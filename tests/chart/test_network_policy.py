@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -93,7 +94,12 @@ def gateway(*values: Values) -> list[dict[str, Any]]:
 def test_a_gateway_is_reached_at_the_port_of_its_pods() -> None:
     (rule,) = gateway()
 
-    assert rule["to"] == [{"namespaceSelector": {}}]
+    assert {"namespaceSelector": {}} in rule["to"]
+    # A gateway on the host's network is no pod: its node's address is private nearly everywhere.
+    private = [ip_network(peer["ipBlock"]["cidr"]) for peer in rule["to"] if "ipBlock" in peer]
+    assert all(network.is_private or network == ip_network("100.64.0.0/10") for network in private)
+    for node in ("10.88.0.1", "172.18.0.2", "192.168.49.2", "100.64.7.1"):
+        assert any(ip_address(node) in network for network in private), node
     # ingress-nginx, Traefik, Contour and Istio, Envoy Gateway
     assert {port["port"] for port in rule["ports"]} >= {80, 443, 8000, 8080, 8443, 10080, 10443}
 
