@@ -54,6 +54,8 @@ class Upstream:
     workspace_id: str = "11111111-2222-4333-8444-555555555555"
     extra_labels: tuple[tuple[str, str], ...] = (("lgp.example/managed", "true"),)
     """That the operator lays over its templates."""
+    account: str = ""
+    """ServiceAccount of all pods; empty: Kubernetes' default."""
 
     @property
     def id(self) -> str:
@@ -194,7 +196,8 @@ class Upstream:
     def _workload(self, kind: str, name: str, owner: str, container: Manifest, replicas: int = 1) -> Manifest:
         labels = {"app": name, "team": "support", **dict(self.extra_labels)}
         metadata = {"labels": labels, "annotations": {"lgp.example/checksum": "c0ffee"}}
-        pod = {"enableServiceLinks": False, "containers": [container]}
+        account = {"serviceAccountName": self.account} if self.account else {}
+        pod = {"enableServiceLinks": False, "containers": [container], **account}
         selector = {"matchLabels": {"app": name}}
         spec = {"replicas": replicas, "selector": selector, "template": {"metadata": metadata, "spec": pod}}
         return {"apiVersion": "apps/v1", "kind": kind, "metadata": self.metadata(name, owner), "spec": spec}
@@ -227,6 +230,8 @@ PLURALS = {
     "Deployment": "deployments",
     "StatefulSet": "statefulsets",
     "Ingress": "ingresses",
+    "PodDisruptionBudget": "poddisruptionbudgets",
+    "ServiceAccount": "serviceaccounts",
 }
 
 

@@ -101,6 +101,17 @@ def test_what_would_be_refused_is_foretold(listener: Listener, cluster: Cluster)
     assert f"Secret {upstream.secret} has no key POSTGRES_PASSWORD; put it there" in told
 
 
+def test_a_managed_account_that_is_not_allowed_is_foretold_with_the_value_to_set(
+    listener: Listener, cluster: Cluster
+) -> None:
+    upstream_of(listener, cluster, managedResources={"serviceAccount": {}})
+
+    told = takeover(listener, code=1)
+
+    assert "refused" in told
+    assert "set operator.managedResources.serviceAccounts=true" in " ".join(told.split())
+
+
 def test_an_lgp_of_another_listener_is_left_alone(listener: Listener, cluster: Cluster) -> None:
     upstream = Upstream(namespace=cluster.namespace)
     cluster.upstream(upstream)

@@ -165,6 +165,60 @@ def test_what_was_taken_over_goes_with_its_lgp_claims_included(cluster: Cluster)
         assert [path["path"] for path in ingress["spec"]["rules"][0]["http"]["paths"]] == ["/metrics"]
 
 
+MANAGED = CONFIG.model_copy(update={"managed_service_accounts": True, "pod_disruption_budgets": True})
+ACCOUNT: dict[str, Any] = {"serviceAccount": {"annotations": {"client": "c-1"}}}
+
+
+def with_an_account(cluster: Cluster) -> tuple[Upstream, dict[str, Manifest]]:
+    """Let an operator that manages accounts and budgets make an Agent Server; return it, and the two objects."""
+    name = Upstream(namespace=cluster.namespace).name
+    upstream = Upstream(namespace=cluster.namespace, account=f"{name}-sa")
+    lgp = cluster.upstream(upstream, managedResources=ACCOUNT)
+    metadata = upstream.metadata(upstream.account, lgp["metadata"]["uid"])
+    made = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {**metadata, "annotations": {"client": "c-1"}}}
+    metadata = upstream.metadata(upstream.name, lgp["metadata"]["uid"])
+    spec = {"minAvailable": "50%", "selector": {"matchLabels": {"app": upstream.name}}}
+    budget = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": metadata, "spec": spec}
+    return upstream, {one["kind"]: create(cluster.http, one, OPERATOR_MANAGER) for one in (made, budget)}
+
+
+def test_an_account_and_a_budget_are_taken_over_and_nothing_restarts(cluster: Cluster) -> None:
+    upstream, made = with_an_account(cluster)
+    before = cluster.taken(upstream)
+
+    with ours(cluster, config=MANAGED) as operator:
+        kept = taken_over(operator, upstream.name)
+
+        assert {key: one.differences for key, one in kept.objects.items() if one.differences} == {}
+        assert cluster.taken(upstream) == before
+        account, budget = (cluster.get(made[kind]) for kind in ("ServiceAccount", "PodDisruptionBudget"))
+        assert account["metadata"]["uid"] == made["ServiceAccount"]["metadata"]["uid"]
+        assert account["metadata"]["annotations"] == {"client": "c-1"}
+        assert budget["metadata"]["uid"] == made["PodDisruptionBudget"]["metadata"]["uid"]
+        assert (budget["spec"]["maxUnavailable"], budget["spec"].get("minAvailable")) == (1, None)
+        assert operator.drifts(upstream.name) == []
+        assert operator.condition(upstream.name, "Degraded")["status"] == "False"
+
+
+def test_an_account_that_may_not_be_made_here_stops_everything_until_it_may(cluster: Cluster) -> None:
+    upstream, made = with_an_account(cluster)
+    before = cluster.taken(upstream)
+
+    with ours(cluster) as operator:
+        until(
+            lambda: operator.condition(upstream.name, "Degraded").get("reason") == "ManagedResourcesOff",
+            "it is refused",
+        )
+        assert (
+            "operator.managedResources.serviceAccounts=true"
+            in (operator.condition(upstream.name, "Degraded")["message"])
+        )
+        operator.quiet(upstream.name)
+
+    assert cluster.taken(upstream) == before
+    assert cluster.get(made["ServiceAccount"]) == made["ServiceAccount"]
+
+
 # --- what changes, and when
 
 
