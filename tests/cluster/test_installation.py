@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.chart.rendering import RELEASE
-from tests.cluster.cluster import Cluster, ready
+from tests.cluster import place
+from tests.cluster.cluster import Cluster, eventually, ready
 from tests.cluster.data_plane import COMPONENTS, DataPlane
+
+
+@pytest.fixture(scope="module")
+def serving(plane: DataPlane) -> Iterator[DataPlane]:
+    """The data plane with an Agent Server: a proxy may not even listen before it has a route."""
+    plane.workspace.create("first", place.images("STUB")[0])
+    plane.workspace.wait_until_deployed()
+    yield plane
+    plane.workspace.delete(plane.workspace.deployment("first")["id"])
+    eventually("the deployment is gone", lambda: not plane.workspace.deployments())
 
 
 def test_every_workload_is_ready(plane: DataPlane) -> None:
@@ -16,8 +29,8 @@ def test_every_workload_is_ready(plane: DataPlane) -> None:
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
-def test_the_doctor_has_nothing_to_say_against_a_pod(plane: DataPlane, component: str) -> None:
-    findings = plane.findings(component)
+def test_the_doctor_has_nothing_to_say_against_a_pod(serving: DataPlane, component: str) -> None:
+    findings = serving.findings(component)
 
     assert [finding for finding in findings if finding["level"] in ("warn", "fail")] == []
     assert {"settings", "redis", "workers"} <= {finding["subject"] for finding in findings}

@@ -23,9 +23,13 @@ SMALL = {"cpu": 0.1, "memory_mb": 64, "db_cpu": 0.1, "db_memory_mb": 128, "redis
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _scalers(cluster: Cluster) -> None:
-    cluster.need("keda.sh/v1alpha1", "KEDA")
+def _metrics(cluster: Cluster) -> None:
     cluster.need("metrics.k8s.io/v1beta1", "a metrics server")
+
+
+@pytest.fixture
+def _keda(cluster: Cluster) -> None:
+    cluster.need("keda.sh/v1alpha1", "KEDA")
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +73,7 @@ def fixed() -> Values:
     return {"listener": alone, "operator": alone}
 
 
+@pytest.mark.usefixtures("_keda")
 def test_keda_scales_the_workers_by_their_queues_and_nothing_is_lost(cluster: Cluster, plane: DataPlane) -> None:
     plane.upgrade(by_queues())
     names = [f"{RELEASE}-listener", f"{RELEASE}-operator"]
@@ -101,6 +106,7 @@ def replicas(cluster: Cluster, plane: DataPlane, name: str) -> int:
     return found
 
 
+@pytest.mark.usefixtures("_keda")
 def test_queue_workers_follow_the_runs_that_wait(cluster: Cluster, plane: DataPlane) -> None:
     plane.workspace.create("queued", place.images("STUB")[0], env={}, spec={**SMALL, "min_scale": 1, "max_scale": 3})
     plane.workspace.wait_until_deployed(120)
@@ -159,6 +165,8 @@ def load(url: str) -> Iterator[None]:
 def test_api_servers_follow_their_cpu_until_autoscaling_is_taken_away(
     cluster: Cluster, plane: DataPlane, keda: bool
 ) -> None:
+    if keda:
+        cluster.need("keda.sh/v1alpha1", "KEDA")
     plane.upgrade({"operator": {"kedaEnabled": keda}})
     spec = {**SMALL, "min_scale": 1, "max_scale": 2}
     plane.workspace.create("busy", place.images("STUB")[0], spec=spec, env={**ELSEWHERE, "STUB_BURN": "100"})
@@ -186,6 +194,7 @@ def condition(lgp: Manifest | None, kind: str) -> Manifest:
     return next((one for one in found if one["type"] == kind), {})
 
 
+@pytest.mark.usefixtures("_keda")
 def test_an_autoscaler_that_cannot_work_is_told(plane: DataPlane) -> None:
     """The database has no table `run` yet, so KEDA cannot count the runs that wait."""
     plane.workspace.create("unable", place.images("STUB")[0], env={}, spec={**SMALL, "min_scale": 1, "max_scale": 3})
