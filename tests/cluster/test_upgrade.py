@@ -43,7 +43,8 @@ def lay_load(workspace: Workspace, earlier: list[str], upgraded: threading.Event
 def test_an_upgrade_under_load_loses_nothing(cluster: Cluster, prepare: Install) -> None:
     cluster.need("gateway.networking.k8s.io/v1", "a Gateway")
     chart = Path(place.told("EARLIER_CHART"))
-    plane = prepare(gateway(), image(place.told("EARLIER")))
+    without_queues = {"config": {"settings": {"queue_enabled": False}}}
+    plane = prepare(gateway(), image(place.told("EARLIER")), without_queues)
     plane.upgrade(chart=chart)
     stub, _ = place.images("STUB")
     earlier = [plane.workspace.create(f"earlier-{number}", stub) for number in range(3)]
