@@ -137,6 +137,7 @@ WIDGET_SCHEMA: Object = {
                 "color": {"type": "string", "enum": ["red", "green"], "default": "red"},
                 "code": {"type": "string", "pattern": "^[a-z]+$", "maxLength": 5},
                 "note": {"type": "string", "nullable": True},
+                "share": {"x-kubernetes-int-or-string": True},
                 "tags": {"type": "array", "maxItems": 2, "items": {"type": "string"}},
                 "finish": {
                     "type": "object",
