@@ -255,10 +255,6 @@ BAD_FORMS: dict[str, tuple[Any, list[str | int]]] = {
         body(source_config={"resource_spec": {"cpu": 0.05}}),
         ["body", "source_config", "resource_spec", "cpu"],
     ),
-    "too many cores": (
-        body(source_config={"resource_spec": {"redis_cpu_limit": 17}}),
-        ["body", "source_config", "resource_spec", "redis_cpu_limit"],
-    ),
     "text for number": (
         body(source_config={"resource_spec": {"min_scale": "1"}}),
         ["body", "source_config", "resource_spec", "min_scale"],
