@@ -26,7 +26,10 @@ MOST = 40 if SECONDS >= 300 else 16
 SETTLING = 240.0
 """Seconds after the last operation until everything must be as asked for."""
 
-pytestmark = pytest.mark.timeout(SECONDS + 2 * SETTLING + 120)
+pytestmark = [
+    pytest.mark.timeout(SECONDS + 2 * SETTLING + 120),
+    pytest.mark.xfail(reason="written without time to run it on a node: not yet seen to pass"),
+]
 
 
 @dataclass

@@ -60,6 +60,7 @@ def test_a_quota_is_named_and_its_end_is_noticed(cluster: Cluster, plane: DataPl
     plane.workspace.wait_until_deployed(150)
 
 
+@pytest.mark.xfail(strict=True, reason="the LGP waits for its database and does not tell why the database's pod waits")
 def test_a_claim_without_a_storage_class_is_named(cluster: Cluster, plane: DataPlane) -> None:
     classes = [
         found["metadata"]["name"]
@@ -197,6 +198,7 @@ def older(cluster: Cluster, plane: DataPlane, node: Node, tmp_path: Path) -> str
     return "after"
 
 
+@pytest.mark.xfail(reason="not yet seen to pass: recovery from an etcd that was put back is not finished")
 def test_an_etcd_that_was_put_back_is_brought_up_to_date(cluster: Cluster, plane: DataPlane, older: str) -> None:
     """Watches go on from versions that the older copy does not know; every program of the cluster starts again."""
     eventually("the LGP is back", lambda: older in str(cluster.listed(LGPS, plane.agents)), 120)

@@ -22,6 +22,10 @@ SCALED_OBJECTS = "/apis/keda.sh/v1alpha1/namespaces/{ns}/scaledobjects"
 SMALL = {"cpu": 0.1, "memory_mb": 64, "db_cpu": 0.1, "db_memory_mb": 128, "redis_cpu": 0.1, "redis_memory_mb": 64}
 
 
+UNSEEN = pytest.mark.xfail(reason="written without a cluster that has KEDA or metrics in time: not yet seen to pass")
+"""Takes a case along whose expectations nobody has compared with a real cluster; delete the mark where it passes."""
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _metrics(cluster: Cluster) -> None:
     cluster.need("metrics.k8s.io/v1beta1", "a metrics server")
@@ -73,6 +77,7 @@ def fixed() -> Values:
     return {"listener": alone, "operator": alone}
 
 
+@UNSEEN
 @pytest.mark.usefixtures("_keda")
 def test_keda_scales_the_workers_by_their_queues_and_nothing_is_lost(cluster: Cluster, plane: DataPlane) -> None:
     plane.upgrade(by_queues())
@@ -106,6 +111,7 @@ def replicas(cluster: Cluster, plane: DataPlane, name: str) -> int:
     return found
 
 
+@UNSEEN
 @pytest.mark.usefixtures("_keda")
 def test_queue_workers_follow_the_runs_that_wait(cluster: Cluster, plane: DataPlane) -> None:
     plane.workspace.create("queued", place.images("STUB")[0], env={}, spec={**SMALL, "min_scale": 1, "max_scale": 3})
@@ -161,6 +167,7 @@ def load(url: str) -> Iterator[None]:
             done.set()
 
 
+@UNSEEN
 @pytest.mark.parametrize("keda", [True, False], ids=["keda", "hpa"])
 def test_api_servers_follow_their_cpu_until_autoscaling_is_taken_away(
     cluster: Cluster, plane: DataPlane, keda: bool
@@ -194,6 +201,7 @@ def condition(lgp: Manifest | None, kind: str) -> Manifest:
     return next((one for one in found if one["type"] == kind), {})
 
 
+@UNSEEN
 @pytest.mark.usefixtures("_keda")
 def test_an_autoscaler_that_cannot_work_is_told(plane: DataPlane) -> None:
     """The database has no table `run` yet, so KEDA cannot count the runs that wait."""
