@@ -270,7 +270,8 @@ class _Judgement:
         if workload is None and before is not None and before["status"] == "True":
             # Being written again; nobody has said that it went away.
             return self._condition("DatabaseReady", True, before["reason"], before["message"])
-        return self._condition("DatabaseReady", False, "NotReady", "Postgres is not ready yet")
+        why = f"; {seen.unschedulable}" if seen is not None and seen.unschedulable else ""
+        return self._condition("DatabaseReady", False, "NotReady", f"Postgres is not ready yet{why}")
 
     def _autoscaling(self) -> Iterator[dict[str, Any]]:
         asked = {key: wanted for key, wanted in self.plan.objects.items() if is_autoscaler(wanted.key)}

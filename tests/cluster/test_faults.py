@@ -60,7 +60,6 @@ def test_a_quota_is_named_and_its_end_is_noticed(cluster: Cluster, plane: DataPl
     plane.workspace.wait_until_deployed(150)
 
 
-@pytest.mark.xfail(strict=True, reason="the LGP waits for its database and does not tell why the database's pod waits")
 def test_a_claim_without_a_storage_class_is_named(cluster: Cluster, plane: DataPlane) -> None:
     classes = [
         found["metadata"]["name"]

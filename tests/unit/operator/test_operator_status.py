@@ -223,6 +223,22 @@ def test_a_server_that_crashes_before_its_database_is_ready_is_waiting_not_faili
     assert degraded["lastTransitionTime"] >= ready_at
 
 
+def test_a_database_that_fits_no_node_says_so_while_the_server_waits_for_it() -> None:
+    world = World()
+    world.cluster.put(shared_ingress())
+    world.cluster.put(lgp_manifest())
+    world.settle(2, roll_out=False)
+    message = "pod has unbound immediate PersistentVolumeClaims"
+    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    database = world.cluster.find("StatefulSet", "-db")
+    status_of(world, database, replicas=1, updatedReplicas=1)
+    pod(world, world.cluster.objects[database], {"conditions": [scheduled]}, name="db-0")
+    world.settle(5, roll_out=False)
+
+    assert world.condition("DatabaseReady")["message"] == f"Postgres is not ready yet; {message}"
+    assert message in world.condition("Progressing")["message"]
+
+
 def test_once_rolled_out_a_lost_pod_does_not_make_it_unavailable_unless_it_was_the_last() -> None:
     world = started(serverSpec={"replicas": 2})
     deployment = world.cluster.find("Deployment")
