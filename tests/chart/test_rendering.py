@@ -7,6 +7,7 @@ import re
 import shutil
 import tarfile
 import textwrap
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -557,6 +558,21 @@ REFUSALS: dict[str, tuple[Values, list[str]]] = {
     ),
     "a prefix that is none": (at("config.hostQueue", "My_Queue"), ["config.hostQueue=My_Queue", "lowercase"]),
     "templates where they were": (at("listener.templates", {"db": "x"}), ["operator.templates"]),
+    "an address of Redis without a port": (
+        at("redis.external", {"enabled": True, "existingSecretName": "redis", "address": "hunter2"}),
+        ["redis.external.address (its value is not shown)", "host:port"],
+    ),
+    "a port of Redis that is none": (
+        at("redis.external", {"enabled": True, "connectionUrl": "redis://:hunter2@one.example:99999"}),
+        ["redis.external.connectionUrl (its value is not shown)", "from 1 to 65535"],
+    ),
+    "a port of the hostname that is none": (
+        at("ingress.hostname", "agents.example.com:99999"),
+        ["ingress.hostname=agents.example.com:99999", "from 1 to 65535"],
+    ),
+    "a port of the hostname that is a word": (at("ingress.hostname", "agents.example.com:https"), ["ingress.hostname"]),
+    "a hostname that is an address": (at("ingress.hostname", "2001:db8::1"), ["ingress.hostname=2001:db8::1"]),
+    "a peer that is none": (at("networkPolicy.gatewayTo", ["envoy"]), ["/networkPolicy/gatewayTo/0"]),
     "a hostname that is a URL": (at("ingress.hostname", "https://agents.example.com"), ["without https://"]),
     "nothing to run": ({"listener": {"enabled": False}, "operator": {"enabled": False}}, ["nothing would run"]),
     "several mistakes": (
@@ -564,6 +580,46 @@ REFUSALS: dict[str, tuple[Values, list[str]]] = {
         ["config.langsmithApiKey", "config.hostQueue", "flower.existingSecretName"],
     ),
 }
+
+
+def _parts(values: Values, path: str = "") -> Iterator[str]:
+    """Paths of what an installation may set, without empty texts and without what Kubernetes itself defines."""
+    for name, value in values.items():
+        if value != "":
+            yield f"{path}{name}"
+        if isinstance(value, dict) and not name.endswith(("resources", "Context", "Probe")):
+            yield from _parts(value, f"{path}{name}.")
+
+
+EVERYTHING = layered(
+    NEEDED,
+    FLOWER,
+    at("networkPolicy.enabled", True),
+    at("listener.autoscaling.enabled", True),
+    {name: at("pdb.enabled", True) for name in ("listener", "operator", "redis")},
+)
+
+
+def test_every_value_may_be_null_or_is_refused_by_name() -> None:
+    failed = {}
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    for name in ("operator", "beat", "watcher", "flower"):
+        values[name]["deployment"] = {"replicas": 1}  # the listener's has all of it
+    for path in _parts(values):
+        try:
+            files(EVERYTHING, at(path, None))
+        except Refused as refusal:
+            said = str(refusal)
+            named = path.rpartition(".")[2] in said
+            if not named or not ("execution error at (agentplane/templates/validate" in said or "schema" in said):
+                failed[path] = said
+    assert failed == {}
+
+
+def test_values_of_a_chart_without_the_newest_ones_go_on() -> None:
+    """`helm upgrade --reuse-values` knows no default of the new chart."""
+    old = [at("operator.managedResources", None), at("operator.podDisruptionBudgets", None), at("networkPolicy", {})]
+    assert files(EVERYTHING, *old) == files(EVERYTHING)
 
 
 @pytest.mark.parametrize("case", REFUSALS)

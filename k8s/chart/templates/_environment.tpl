@@ -101,11 +101,11 @@ Settings as environment variables: the same for every process, since each record
 - name: AGENTPLANE_KEDA_ENABLED
   value: {{ .Values.operator.kedaEnabled | quote }}
 - name: AGENTPLANE_MANAGED_SERVICE_ACCOUNTS
-  value: {{ .Values.operator.managedResources.serviceAccounts | quote }}
+  value: {{ include "agentplane.managed" (dict "root" . "kind" "serviceAccounts") | quote }}
 - name: AGENTPLANE_MANAGED_SECRET_PROVIDER_CLASSES
-  value: {{ .Values.operator.managedResources.secretProviderClasses | quote }}
+  value: {{ include "agentplane.managed" (dict "root" . "kind" "secretProviderClasses") | quote }}
 - name: AGENTPLANE_POD_DISRUPTION_BUDGETS
-  value: {{ .Values.operator.podDisruptionBudgets | quote }}
+  value: {{ include "agentplane.budgets" . | quote }}
 - name: AGENTPLANE_CLUSTER_DOMAIN
   value: {{ .Values.clusterDomain | quote }}
 {{- with include "agentplane.networkPolicy" . }}

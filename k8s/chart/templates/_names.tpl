@@ -103,6 +103,11 @@ annotations:
 ^[a-z]+://(([A-Za-z0-9._~!$&'()*+,;=:-]|%[0-9A-Fa-f]{2})*@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?(/[0-9]*)?([?][^#]*)?$
 {{- end -}}
 
+{{/* A port. */}}
+{{- define "agentplane.portPattern" -}}
+([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])
+{{- end -}}
+
 {{/*
 The external Redis as far as the values tell it, in JSON: addresses (host:port; of the Sentinels, if there are), user and
 password (as in a URL), database, tls. A URL in a Secret of somebody else is not read.
@@ -164,11 +169,22 @@ password (as in a URL), database, tls. A URL in a Secret of somebody else is not
 {{- end -}}
 
 {{/*
+Whether the operator may make ServiceAccounts or SecretProviderClasses (takes: root, kind), and budgets. Where
+`helm upgrade --reuse-values` goes on with the values of a chart that did not have these, the defaults hold.
+*/}}
+{{- define "agentplane.managed" -}}
+{{- get (.root.Values.operator.managedResources | default dict) .kind | default false -}}
+{{- end -}}
+{{- define "agentplane.budgets" -}}
+{{- ne (toString .Values.operator.podDisruptionBudgets) "false" -}}
+{{- end -}}
+
+{{/*
 Prefix of queues and keys in Redis. Unless one is given (upstream's default "host" counts as none), it is made from
 namespace and name of the installation, so that two that share a Redis never see each other's work.
 */}}
 {{- define "agentplane.prefix" -}}
-{{- if has .Values.config.hostQueue (list "" "host") -}}
+{{- if has (.Values.config.hostQueue | default "") (list "" "host") -}}
 {{- $whole := printf "%s-%s" (include "agentplane.namespace" .) (include "agentplane.fullname" .) | replace "." "-" -}}
 {{- if gt (len $whole) 40 -}}
 {{- printf "%s-%s" ($whole | trunc 31 | trimSuffix "-") (sha256sum $whole | trunc 8) -}}

@@ -38,7 +38,7 @@ the values and of all variables whose value is in the values: commonEnv, extraEn
 {{- range .Values.networkPolicy.extraPorts }}{{ $ports = append $ports (int .) }}{{ end -}}
 {{- range $values := list .Values.ingress .Values.gateway .Values.istioGateway -}}
 {{- if and $values.enabled $values.hostname -}}
-{{- $given := splitList ":" $values.hostname | rest | first | default (ternary "443" "80" $values.tlsEnabled) -}}
+{{- $given := regexFind ":[0-9]+$" $values.hostname | trimPrefix ":" | default (ternary "443" "80" $values.tlsEnabled) -}}
 {{- $ports = append $ports (int $given) -}}
 {{- end -}}
 {{- end -}}

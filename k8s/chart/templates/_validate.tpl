@@ -80,6 +80,8 @@ message of `helm upgrade` comes before anything is changed.
 {{- end }}
 {{- else if regexMatch "^[a-z]+://|/" $values.hostname }}
 - {{ $name }}.hostname={{ $values.hostname }}: a hostname without https:// and without a path
+{{- else if not (regexMatch (printf "^[^:]+(:%s)?$" (include "agentplane.portPattern" $)) $values.hostname) }}
+- {{ $name }}.hostname={{ $values.hostname }}: a hostname, with a port from 1 to 65535 or without one; an address does not do
 {{- end -}}
 {{- else -}}
 {{- $set := list -}}
@@ -164,6 +166,12 @@ message of `helm upgrade` comes before anything is changed.
 - redis.external.connectionUrl (its value is not shown) must be redis://[user:password@]host[:port][/database]; a password must be percent-encoded
 {{- else if compact (list $sentinel.master $sentinel.username $sentinel.password) }}
 - redis.external.sentinel would do nothing, as redis.external.connectionUrl does not start with sentinel://: name the Sentinels there, or leave it out
+{{- end }}
+{{- end }}
+{{- $address := printf "^(\\[[0-9A-Fa-f:.]+\\]|[^:]+):%s$" (include "agentplane.portPattern" $) -}}
+{{- range (include "agentplane.externalRedis" $ | fromJson).addresses }}
+{{- if not (regexMatch $address .) }}
+- redis.external.{{ ternary "address" "connectionUrl" (not (empty $external.address)) }} (its value is not shown): every address must be host:port, with a port from 1 to 65535
 {{- end }}
 {{- end }}
 {{- if and $sentinel.passwordSecretKey (not $external.existingSecretName) }}
