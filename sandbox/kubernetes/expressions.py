@@ -62,10 +62,28 @@ class Expression:
 
     def value(self, values: Mapping[str, Any]) -> Any:
         """What the expression gives for these variables. Raises EvaluationError."""
-        found = self._compiled.eval(data=values)
-        if found.type() == cel.Type.ERROR:
-            raise EvaluationError(_said(str(found.plain_value())))
-        return found.plain_value()
+        return _plain(self._compiled.eval(data=values))
+
+
+def _plain(value: Any) -> Any:
+    """A value of the library as Python's. Raises EvaluationError.
+
+    An optional value has no such form: alone it shows itself as an error without words, and the library's own
+    conversion of a map that holds one ends the process. So containers are taken apart here.
+    """
+    kind = value.type()
+    if kind == cel.Type.ERROR:
+        try:
+            said = str(value.plain_value())
+        except TypeError:
+            raise EvaluationError("an optional value is no result; take orValue(…) of it") from None
+        raise EvaluationError(_said(said))
+    found = value.value()
+    if isinstance(found, dict):
+        return {key: _plain(item) for key, item in found.items()}
+    if isinstance(found, list):
+        return [_plain(item) for item in found]
+    return value.plain_value()
 
 
 @lru_cache(8192)

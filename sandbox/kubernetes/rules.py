@@ -273,17 +273,23 @@ def _check(schema: Schema, value: Any, before: Any, path: str, same: bool) -> It
                 earlier = before.get(name, NO_BEFORE) if isinstance(before, dict) else NO_BEFORE
                 yield from _check(below, found, earlier, at, same)
     elif isinstance(value, list) and schema.items is not None and schema.items.has_rules:
-        for index, item in enumerate(value):
-            yield from _check(schema.items, item, counterpart(schema, item, before), f"{path}[{index}]", same)
+        earlier = counterparts(schema, value, before)
+        for index, (item, then) in enumerate(zip(value, earlier, strict=True)):
+            yield from _check(schema.items, item, then, f"{path}[{index}]", same)
 
 
-def counterpart(schema: Schema, item: Any, before: Any) -> Any:
-    """The item of a list map before the write; NO_BEFORE in any other list."""
-    if not schema.keys or not isinstance(before, list) or not isinstance(item, dict):
-        return NO_BEFORE
-    key = [item.get(name) for name in schema.keys]
-    found = (at for at in before if isinstance(at, dict) and [at.get(name) for name in schema.keys] == key)
-    return next(found, NO_BEFORE)
+def counterparts(schema: Schema, items: list[Any], before: Any) -> list[Any]:
+    """Each item of a list map before the write; NO_BEFORE in any other list, and of an item that is new."""
+    if not schema.keys or not isinstance(before, list):
+        return [NO_BEFORE] * len(items)
+    known = {_key(schema, item): item for item in reversed(before) if isinstance(item, dict)}
+    return [known.get(_key(schema, item), NO_BEFORE) if isinstance(item, dict) else NO_BEFORE for item in items]
+
+
+def _key(schema: Schema, item: Object) -> tuple[Any, ...]:
+    """The keys of an item of a list map, which may be of any type until the item is judged."""
+    values = (item.get(name) for name in schema.keys)
+    return tuple(str(value) if isinstance(value, dict | list) else value for value in values)
 
 
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
@@ -330,5 +336,5 @@ def to_cel(schema: Schema, value: Any) -> Any:
         return value
     try:
         return convert(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return value

@@ -20,7 +20,7 @@ from typing import Any
 
 import orjson
 
-from sandbox.kubernetes.rules import NO_BEFORE, Rule, counterpart
+from sandbox.kubernetes.rules import NO_BEFORE, Rule, counterparts
 from sandbox.kubernetes.status import Cause, required, show, unsupported, wrong
 
 QUANTITY = "quantity"
@@ -417,8 +417,9 @@ def _validate(schema: Schema, value: Any, path: str, causes: list[Cause], before
             earlier = before.get(key, NO_BEFORE) if isinstance(before, dict) else NO_BEFORE
             validate(below, item, f"{path}.{key}" if path else key, causes, earlier)
     elif isinstance(value, list) and schema.items is not None:
-        for index, item in enumerate(value):
-            validate(schema.items, item, f"{path}[{index}]", causes, counterpart(schema, item, before))
+        earlier = counterparts(schema, value, before)
+        for index, (item, then) in enumerate(zip(value, earlier, strict=True)):
+            validate(schema.items, item, f"{path}[{index}]", causes, then)
         if schema.keys or schema.is_set:
             _unique_items(schema, value, path, causes)
 
