@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 import structlog
@@ -93,12 +94,12 @@ class Configurations:
         in_force = self._own.state().configurations.get(half)
         if in_force is None or in_force == self._identity(half):
             self._absent_since.pop(half, None)
-            self._record(half)
+            self._record(half, instead_of=in_force)
         elif self._events.attended(_presence(half, in_force)):
             self._absent_since.pop(half, None)
         elif now - self._absent_since.setdefault(half, now) >= ABSENCE:
             log.warning("no worker of the configuration in force is left: recording ours", half=half)
-            self._record(half)
+            self._record(half, instead_of=in_force)
 
     def _ours(self, half: str) -> ConfigurationRecorded:
         if half not in self._recordings:
@@ -109,20 +110,22 @@ class Configurations:
         ours = self._ours(half)
         return identity(ours.digest, ours.program)
 
-    def _record(self, half: str) -> bool:
+    def _record(self, half: str, instead_of: str | EllipsisType | None = ...) -> bool:
+        """Put ours in force if `instead_of` is, whatever else is by now stays (...: in any case); have it spread."""
         ours, mine = self._ours(half), self._identity(half)
         # Present first, so that nobody finds the configuration in force without a worker.
         self._events.attend(_presence(half, mine), PRESENCE_TERM)
         state = self._own.state()
         if state.configurations.get(half) != mine:
-            self._own.append(ours)
+            if not self._own.append(ours, lambda now: instead_of in (..., now.configurations.get(half))):
+                return False
             log.info("configuration recorded", stream=self._own.name, half=half, digest=ours.digest)
         elif state.spread.get(half) == mine:
             return False
         for stream in self._events.streams(self._machines[half].stream_prefix):
             self._events.mark_dirty(stream)
-        self._own.append(ConfigurationSpread(half=half, digest=ours.digest, program=ours.program))
-        return True
+        spread = ConfigurationSpread(half=half, digest=ours.digest, program=ours.program)
+        return self._own.append(spread, lambda now: now.configurations.get(half) == mine)
 
 
 def _recording(machine: Machine[Any]) -> ConfigurationRecorded:

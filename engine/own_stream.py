@@ -6,6 +6,7 @@ It has no worker that advances it: whoever appends to it acts on what it says. S
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from datetime import datetime
 
 from engine.engine_events import ENGINE_EVENTS, EngineState, evolve
@@ -41,16 +42,21 @@ class OwnStream:
         """Return what the stream adds up to now; costs one read of the log. Raises FutureEvent, LogUnavailable."""
         return self._read()[0]
 
-    def append(self, event: Event) -> None:
-        """Append a fact, after whatever came meanwhile. Raises FutureEvent, LogUnavailable."""
+    def append(self, event: Event, only_if: Callable[[EngineState], bool] = lambda _: True) -> bool:
+        """Append a fact, after whatever came meanwhile; return whether `only_if` held for that.
+
+        Raises FutureEvent, LogUnavailable.
+        """
         while True:
-            _, at = self._read()
+            state, at = self._read()
+            if not only_if(state):
+                return False
             try:
                 at = self._events.append(self.name, at, [event], actor=ACTOR)
             except ConcurrencyConflict:
                 continue
             self._events.settle(self.name, at)
-            return
+            return True
 
     def settle(self) -> int:
         """Clean the stream; return its version. Raises LogUnavailable."""

@@ -213,6 +213,27 @@ def test_while_a_worker_of_the_configuration_in_force_is_there_an_old_one_leaves
     assert (old.outdated(), new.outdated()) == (True, False)
 
 
+@pytest.mark.parametrize("absent", [False, True])
+def test_a_worker_that_says_it_is_there_takes_the_place_of_no_newer_one(absent: bool) -> None:
+    site = Site(APP)
+    old = Worker(site, "red").start()
+    if absent:
+        Worker(site, "green").start()  # and ends
+        site.pass_time(PRESENCE_TERM + ABSENCE, old)
+    attend, new = site.events.attend, Worker(site, "blue")
+
+    def upgrade(name: str, term: float) -> None:
+        site.events.attend = attend  # type: ignore[method-assign]
+        new.start()
+        attend(name, term)
+
+    site.events.attend = upgrade  # type: ignore[method-assign]
+    site.pass_time(PRESENCE_EVERY, old)
+
+    assert site.recorded()[-1] == "blue"
+    assert (old.outdated(), new.outdated()) == (True, False)
+
+
 def test_an_old_worker_goes_on_when_no_new_one_comes_up() -> None:
     site = Site(APP)
     old = Worker(site, "red").start()
