@@ -15,6 +15,8 @@ from engine.ports import Manifest, ObjectKey
 REVISION_VARIABLE = "LANGSMITH_HOST_REVISION_ID"
 REASON = re.compile(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?")
 """What may be the reason of a condition."""
+LONGEST_REASON = 1024
+"""Characters that the reason of a condition may have."""
 LONGEST_MESSAGE = 8000
 
 
@@ -29,7 +31,7 @@ def observe_lgp(manifest: Manifest, digest: Callable[[bytes], str]) -> LgpObserv
     spec = manifest.get("spec") or {}
     revision = labels.get(names.REVISION_LABEL) or _revision_variable(spec)
     deployment = labels.get(names.DEPLOYMENT_LABEL, "")
-    stopped = _stopped(metadata.get("annotations") or {})
+    stopped = _stopped(metadata.get("annotations") or {}, spec)
     said = [spec, revision, deployment, *([stopped.model_dump()] if stopped is not None else [])]
     return LgpObserved(
         namespace=metadata["namespace"],
@@ -46,12 +48,23 @@ def observe_lgp(manifest: Manifest, digest: Callable[[bytes], str]) -> LgpObserv
     )
 
 
-def _stopped(annotations: Manifest) -> Stopped | None:
-    """Return why the listener scaled an LGP to nothing, None where it did not."""
+def _stopped(annotations: Manifest, spec: Manifest) -> Stopped | None:
+    """Return why the listener scaled an LGP to nothing, None where it did not, or where pods are asked for since.
+
+    A listener that does not know the annotations leaves them there when it writes its own LGP.
+    """
     reason, message = (annotations.get(n, "") for n in (names.STOPPED_ANNOTATION, names.STOPPED_MESSAGE_ANNOTATION))
-    if not reason:
+    if not reason or _asks_for_pods(spec):
         return None
-    return Stopped(reason=reason if REASON.fullmatch(reason) else "RevisionFailed", message=message[:LONGEST_MESSAGE])
+    known = len(reason) <= LONGEST_REASON and REASON.fullmatch(reason)
+    return Stopped(reason=reason if known else "RevisionFailed", message=message[:LONGEST_MESSAGE])
+
+
+def _asks_for_pods(spec: Manifest) -> bool:
+    server, autoscaling = spec.get("serverSpec"), spec.get("autoscaling")
+    if isinstance(autoscaling, dict) and autoscaling.get("enabled"):
+        return True
+    return not isinstance(server, dict) or server.get("replicas") != 0
 
 
 def _revision_variable(spec: Manifest) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from engine import names
 from engine.ports import Manifest
 from tests.unit.operator.world import NAME, lgp_manifest, started
@@ -50,3 +54,33 @@ def test_an_lgp_that_is_started_again_is_as_any_other() -> None:
     assert world.condition("Available")["status"] == "True"
     assert world.condition("Degraded")["status"] == "False"
     assert world.cluster.objects[world.cluster.find("Deployment")]["spec"]["replicas"] == 1
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"serverSpec": {"replicas": 3}},
+        {"serverSpec": {"replicas": 0}, "autoscaling": {"enabled": True, "minReplicas": 1, "maxReplicas": 3}},
+    ],
+)
+def test_another_listener_that_leaves_the_annotations_starts_it_again(spec: dict[str, Any]) -> None:
+    world = started()
+    world.cluster.put(stopped_lgp())
+    world.settle()
+    manifest = stopped_lgp()
+    manifest["spec"] = lgp_manifest("r2", **spec)["spec"]
+    world.cluster.put(manifest)
+    world.settle()
+
+    assert world.condition("Available")["status"] == "True"
+    assert world.condition("Degraded")["status"] == "False"
+
+
+def test_a_reason_that_no_condition_may_have_is_not_told() -> None:
+    world = started()
+    manifest = stopped_lgp()
+    manifest["metadata"]["annotations"][names.STOPPED_ANNOTATION] = "A" * 1025
+    world.cluster.put(manifest)
+    world.settle()
+
+    assert world.condition("Degraded")["reason"] == "RevisionFailed"
