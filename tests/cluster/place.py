@@ -35,6 +35,12 @@ def told(name: str) -> str:
     return value
 
 
+slow = pytest.mark.skipif(
+    not os.environ.get(PREFIX + "SLOW"), reason=f"{PREFIX}SLOW is not set: the case takes a minute or more"
+)
+"""Leaves a case out of the default run, which must fit in a quarter of an hour on a node of two CPUs."""
+
+
 def kubeconfig() -> Path:
     """Return the file in KUBECONFIG; skip where there is none."""
     path = os.environ.get("KUBECONFIG", "")

@@ -129,6 +129,7 @@ def node() -> Node:
     return Node(Path(place.told("NODE")))
 
 
+@place.slow
 def test_a_node_that_is_away_for_a_minute_fails_nothing(cluster: Cluster, plane: DataPlane, node: Node) -> None:
     plane.workspace.create("on-node", place.images("STUB")[0])
     plane.workspace.wait_until_deployed()
@@ -197,6 +198,7 @@ def older(cluster: Cluster, plane: DataPlane, node: Node, tmp_path: Path) -> str
     return "after"
 
 
+@place.slow
 @pytest.mark.xfail(reason="not yet seen to pass: recovery from an etcd that was put back is not finished")
 def test_an_etcd_that_was_put_back_is_brought_up_to_date(cluster: Cluster, plane: DataPlane, older: str) -> None:
     """Watches go on from versions that the older copy does not know; every program of the cluster starts again."""

@@ -49,6 +49,7 @@ def test_helm_first_leaves_agent_servers_which_go_with_their_namespace(cluster: 
     assert cluster.gone(serving.agents, serving.namespace) < SOON
 
 
+@place.slow
 def test_the_namespaces_first(cluster: Cluster, serving: DataPlane) -> None:
     assert cluster.gone(serving.agents, serving.namespace) < SOON
 
@@ -57,6 +58,7 @@ def test_the_namespaces_first(cluster: Cluster, serving: DataPlane) -> None:
     assert cluster.get(DEFINITION) is not None, "the definition of LGPs is nobody's namespace's"
 
 
+@place.slow
 def test_the_namespace_of_the_agents_first_then_helm(cluster: Cluster, serving: DataPlane) -> None:
     assert cluster.gone(serving.agents) < SOON
     problems = eventually(
@@ -73,6 +75,7 @@ def test_the_namespace_of_the_agents_first_then_helm(cluster: Cluster, serving: 
     assert cluster.gone(serving.namespace) < SOON
 
 
+@place.slow
 def test_the_definition_of_lgps_first(cluster: Cluster, serving: DataPlane) -> None:
     lgp = serving.lgp_name("agent")
 

@@ -168,6 +168,32 @@ def pods_of(cluster: Cluster, plane: DataPlane, name: str) -> int:
     return len(cluster.listed(PODS, plane.agents, f"app={name}"))
 
 
+def test_scaling_down_in_the_middle_of_work_loses_nothing(cluster: Cluster, plane: DataPlane) -> None:
+    names = [f"{RELEASE}-listener", f"{RELEASE}-operator"]
+
+    def scale(count: int) -> None:
+        for name in names:
+            cluster.patch(f"{DEPLOYMENTS.format(ns=plane.namespace)}/{name}/scale", {"spec": {"replicas": count}})
+
+    scale(3)
+    for name in names:
+        eventually(
+            f"three of {name}",
+            lambda name=name: cluster.deployment(plane.namespace, name)["status"].get("readyReplicas") == 3,
+        )
+    started = datetime.now(UTC)
+    stub, _ = place.images("STUB")
+    for number in range(12):
+        plane.workspace.create(f"down-{number}", stub)
+        if number == 5:
+            scale(1)
+    plane.workspace.wait_until_deployed(150)
+
+    log = [record for record in plane.log() if datetime.fromisoformat(record["at"]) > started]
+    assert doubled(log) == []
+    assert sum(record["type"] == "RevisionDeployed" for record in log) == 12
+
+
 def condition(lgp: Manifest | None, kind: str) -> Manifest:
     """Return a condition of an LGP, an empty one where it has none."""
     found = ((lgp or {}).get("status") or {}).get("conditions") or ()
@@ -212,7 +238,7 @@ def load(url: str) -> Iterator[None]:
             done.set()
 
 
-@pytest.mark.parametrize("keda", [True, False], ids=["keda", "hpa"])
+@pytest.mark.parametrize("keda", [True, pytest.param(False, marks=place.slow)], ids=["keda", "hpa"])
 def test_api_servers_follow_their_cpu_until_autoscaling_is_taken_away(
     cluster: Cluster, plane: DataPlane, keda: bool
 ) -> None:
@@ -237,29 +263,3 @@ def test_api_servers_follow_their_cpu_until_autoscaling_is_taken_away(
     )
     eventually("one API server again", lambda: pods_of(cluster, plane, lgp) == 1)
     plane.upgrade({"operator": {"kedaEnabled": True}})
-
-
-def test_scaling_down_in_the_middle_of_work_loses_nothing(cluster: Cluster, plane: DataPlane) -> None:
-    names = [f"{RELEASE}-listener", f"{RELEASE}-operator"]
-
-    def scale(count: int) -> None:
-        for name in names:
-            cluster.patch(f"{DEPLOYMENTS.format(ns=plane.namespace)}/{name}/scale", {"spec": {"replicas": count}})
-
-    scale(3)
-    for name in names:
-        eventually(
-            f"three of {name}",
-            lambda name=name: cluster.deployment(plane.namespace, name)["status"].get("readyReplicas") == 3,
-        )
-    started = datetime.now(UTC)
-    stub, _ = place.images("STUB")
-    for number in range(12):
-        plane.workspace.create(f"down-{number}", stub)
-        if number == 5:
-            scale(1)
-    plane.workspace.wait_until_deployed(150)
-
-    log = [record for record in plane.log() if datetime.fromisoformat(record["at"]) > started]
-    assert doubled(log) == []
-    assert sum(record["type"] == "RevisionDeployed" for record in log) == 12
