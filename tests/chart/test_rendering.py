@@ -573,6 +573,12 @@ REFUSALS: dict[str, tuple[Values, list[str]]] = {
     "a port of the hostname that is a word": (at("ingress.hostname", "agents.example.com:https"), ["ingress.hostname"]),
     "a hostname that is an address": (at("ingress.hostname", "2001:db8::1"), ["ingress.hostname=2001:db8::1"]),
     "a peer that is none": (at("networkPolicy.gatewayTo", ["envoy"]), ["/networkPolicy/gatewayTo/0"]),
+    "a variable that is a number": (
+        at("commonEnv", [{"name": "THREADS", "value": 5}]),
+        ["/commonEnv/0/value", "want null or string"],
+    ),
+    "a tag that loses its end": (at("images.agentplaneImage.tag", 1.1), ["/images/agentplaneImage/tag", "string"]),
+    "a number as a tag of upstream's image": (at("images.operatorImage.tag", 17), ["images.operatorImage.tag=17"]),
     "a hostname that is a URL": (at("ingress.hostname", "https://agents.example.com"), ["without https://"]),
     "nothing to run": ({"listener": {"enabled": False}, "operator": {"enabled": False}}, ["nothing would run"]),
     "several mistakes": (
@@ -614,6 +620,14 @@ def test_every_value_may_be_null_or_is_refused_by_name() -> None:
             if not named or not ("execution error at (agentplane/templates/validate" in said or "schema" in said):
                 failed[path] = said
     assert failed == {}
+
+
+@pytest.mark.parametrize("tag", [20261127, 12345678901])
+def test_a_tag_of_digits_needs_no_quotes(tag: int) -> None:
+    found = rendered(NEEDED, at("images.agentplaneImage", {"repository": "registry.example/agentplane", "tag": tag}))
+    assert {container(pod)["image"] for name, pod in pods(found) if name != "redis"} == {
+        f"registry.example/agentplane:{tag}"
+    }
 
 
 def test_values_of_a_chart_without_the_newest_ones_go_on() -> None:

@@ -210,6 +210,7 @@ images.operatorImage override it for one of them, unless they are upstream's own
 {{- if eq .component "redis" -}}{{- $base = $images.redisImage -}}{{- end -}}
 {{- $repository := $own.repository | default $base.repository -}}
 {{- $tag := $own.tag | default $base.tag | default .root.Chart.AppVersion -}}
+{{- if not (kindIs "string" $tag) -}}{{- $tag = int64 $tag | toString -}}{{- end -}}
 {{- with $images.registry -}}{{- $repository = printf "%s/%s" (trimSuffix "/" .) $repository -}}{{- end -}}
 {{- ternary (printf "%s@%s" $repository $tag) (printf "%s:%s" $repository $tag) (hasPrefix "sha256:" $tag) -}}
 {{- end -}}

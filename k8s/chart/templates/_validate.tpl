@@ -130,7 +130,7 @@ message of `helm upgrade` comes before anything is changed.
 {{- $theirs := has $end (list "langsmith-backend" "hosted-langserve-backend" "langgraph-operator") -}}
 {{- if and $theirs $given.repository (ne $given.repository $upstream.repository) }}
 - images.{{ $name }}.repository={{ $given.repository }} holds another program: one image holds every process of this chart; set images.agentplaneImage.repository to where yours is, and leave {{ $name }} out
-{{- else if and $theirs $given.tag (ne $given.tag $upstream.tag) }}
+{{- else if and $theirs $given.tag (ne (toString $given.tag) $upstream.tag) }}
 - images.{{ $name }}.tag={{ $given.tag }} is a tag of {{ $upstream.repository }}, which this chart does not run; set images.agentplaneImage.tag, and leave {{ $name }} out
 {{- end -}}
 {{- end -}}
