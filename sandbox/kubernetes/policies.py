@@ -21,7 +21,7 @@ from sandbox.kubernetes.expressions import (
 )
 from sandbox.kubernetes.rules import to_cel
 from sandbox.kubernetes.schema import Schema
-from sandbox.kubernetes.selectors import object_selector
+from sandbox.kubernetes.selectors import OPERATORS, object_selector
 from sandbox.kubernetes.status import ApiError, Cause, qualified, required, unsupported, wrong
 
 Object = dict[str, Any]
@@ -276,19 +276,38 @@ def check_policy(policy: Object) -> Iterator[Cause]:
         yield required("spec.matchConstraints")
     elif not spec["matchConstraints"].get("resourceRules"):
         yield required("spec.matchConstraints.resourceRules")
+    yield from _check_constraints(spec.get("matchConstraints") or {}, "spec.matchConstraints")
     if not spec.get("validations") and not spec.get("auditAnnotations"):
         for name in ("validations", "auditAnnotations"):
             yield required(f"spec.{name}", "validations or auditAnnotations must contain at least one item")
-    for index, variable in enumerate(spec.get("variables") or ()):
+    for index, variable in enumerate(_entries(spec, "variables")):
         if not _IDENTIFIER.match(variable.get("name", "")):
             yield wrong(f"spec.variables[{index}].name", variable.get("name"), "name is not a valid CEL identifier")
         yield from _check_expression(policy, variable, f"spec.variables[{index}]", ())
-    for index, condition in enumerate(spec.get("matchConditions") or ()):
+    for index, condition in enumerate(_entries(spec, "matchConditions")):
         yield from _check_expression(policy, condition, f"spec.matchConditions[{index}]", ("bool", "dyn"))
-    for index, validation in enumerate(spec.get("validations") or ()):
+    for index, validation in enumerate(_entries(spec, "validations")):
         yield from _check_expression(policy, validation, f"spec.validations[{index}]", ("bool", "dyn"))
         if validation.get("reason") and validation["reason"] not in _CODES:
             yield unsupported(f"spec.validations[{index}].reason", validation["reason"], tuple(_CODES))
+
+
+def _entries(holder: Object, name: str) -> list[Object]:
+    """The entries of a list of objects; null is an empty one."""
+    return [entry or {} for entry in holder.get(name) or ()]
+
+
+def _check_constraints(constraints: Object, at: str) -> Iterator[Cause]:
+    for name in ("resourceRules", "excludeResourceRules"):
+        for index, rule in enumerate(_entries(constraints, name)):
+            for field in ("apiGroups", "apiVersions", "operations", "resources"):
+                if not rule.get(field):
+                    yield required(f"{at}.{name}[{index}].{field}")
+    for name in ("namespaceSelector", "objectSelector"):
+        for index, expression in enumerate(_entries(constraints.get(name) or {}, "matchExpressions")):
+            if expression.get("operator") not in OPERATORS:
+                words = "not a valid selector operator"
+                yield wrong(f"{at}.{name}.matchExpressions[{index}].operator", expression.get("operator", ""), words)
 
 
 def _check_expression(policy: Object, holder: Object, at: str, types: Sequence[str]) -> Iterator[Cause]:
@@ -309,6 +328,7 @@ def check_binding(binding: Object) -> Iterator[Cause]:
     spec = binding.get("spec") or {}
     if not spec.get("policyName"):
         yield required("spec.policyName")
+    yield from _check_constraints(spec.get("matchResources") or {}, "spec.matchResources")
     actions = spec.get("validationActions") or ()
     if not actions:
         yield required("spec.validationActions", "at least one validation action is required")

@@ -148,7 +148,7 @@ def check_specs(spec: Object, path: str, lost: str) -> Iterator[Cause]:
 
     `lost` is the path of the list above, if any, whose items have no counterpart before a write.
     """
-    for index, entry in enumerate(spec.get("x-kubernetes-validations") or ()):
+    for index, entry in enumerate(one or {} for one in spec.get("x-kubernetes-validations") or ()):
         at = f"{path}.x-kubernetes-validations[{index}]"
         causes = [*_check_texts(entry, at), *_check_field_path(spec, entry, at)]
         yield from causes

@@ -9,7 +9,6 @@ published OpenAPI.
 from __future__ import annotations
 
 import base64
-import binascii
 import ipaddress
 import re
 from collections.abc import Callable
@@ -113,7 +112,7 @@ def _is_date(text: str) -> bool:
 def _is_base64(text: str) -> bool:
     try:
         return bool(base64.b64decode(text, validate=True)) or not text
-    except binascii.Error:
+    except ValueError:  # no base64, or letters that no base64 has
         return False
 
 

@@ -69,6 +69,10 @@ def object_selector(selector: Mapping[str, Any]) -> Requirement:
     return matches
 
 
+OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
+"""Of the expressions of a LabelSelector object."""
+
+
 def _expression(expression: Mapping[str, Any], labels: Labels) -> bool:
     found = labels.get(expression["key"])
     values = expression.get("values") or ()

@@ -14,6 +14,7 @@ from tests.conformance.objects import Object, config_map, deployment
 GROUP = "/apis/admissionregistration.k8s.io/v1"
 POLICIES, BINDINGS = f"{GROUP}/validatingadmissionpolicies", f"{GROUP}/validatingadmissionpolicybindings"
 Enforce = Callable[..., None]
+EVERYTHING: Object = {"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*"]}
 
 
 def policy(name: str, *validations: Object, resources: tuple[str, str] = ("", "configmaps"), **spec: Any) -> Object:
@@ -188,8 +189,25 @@ def denied(response: httpx.Response) -> set[tuple[str, str]]:
         ({"failurePolicy": "Maybe"}, {("spec.failurePolicy", "NotSupported")}),
         ({"matchConstraints": None}, {("spec.matchConstraints", "Required")}),
         ({"variables": [{"name": "a b", "expression": "1"}]}, {("spec.variables[0].name", "Invalid")}),
+        ({"validations": [None]}, {("spec.validations[0].expression", "Required")}),
+        (
+            {"matchConstraints": {"resourceRules": [None]}},
+            {
+                (f"spec.matchConstraints.resourceRules[0].{field}", "Required")
+                for field in ("apiGroups", "apiVersions", "operations", "resources")
+            },
+        ),
+        (
+            {
+                "matchConstraints": {
+                    "resourceRules": [EVERYTHING],
+                    "objectSelector": {"matchExpressions": [{"key": "a", "operator": "Near"}]},
+                }
+            },
+            {("spec.matchConstraints.objectSelector.matchExpressions[0].operator", "Invalid")},
+        ),
     ],
-    ids=["none", "syntax", "type", "reason", "failures", "matches", "variable"],
+    ids=["none", "syntax", "type", "reason", "failures", "matches", "variable", "null", "null rule", "selector"],
 )
 def test_policies_are_validated(api: Api, change: Object, expected: set[tuple[str, str]]) -> None:
     body = policy(api.namespace, {"expression": "true"})

@@ -244,14 +244,15 @@ def test_a_dry_run_checks_rules(api: Api, tickets: Object) -> None:
 # definitions
 
 
-def with_rules(*entries: Object, kind: str = "string") -> Object:
+def with_rules(*entries: Object | None, kind: str = "string") -> Object:
     value: Object = {"type": kind, "x-kubernetes-validations": list(entries)}
     if kind == "array":
         value |= {"items": {"type": "object", "properties": {"x": {"type": "string"}}}}
     return {"type": "object", "properties": {"spec": {"type": "object", "properties": {"value": value}}}}
 
 
-BROKEN: list[tuple[str, Object, str, str]] = [
+BROKEN: list[tuple[str, Object | None, str, str]] = [
+    ("null", None, "rule", "Required"),
     ("no rule", {"rule": " "}, "rule", "Required"),
     ("syntax", {"rule": "self =="}, "rule", "Invalid"),
     ("unknown function", {"rule": "shout(self)"}, "rule", "Invalid"),
@@ -268,7 +269,7 @@ BROKEN: list[tuple[str, Object, str, str]] = [
 
 
 @pytest.mark.parametrize(("entry", "field", "reason"), [row[1:] for row in BROKEN], ids=[row[0] for row in BROKEN])
-def test_broken_rules_are_refused(api: Api, entry: Object, field: str, reason: str) -> None:
+def test_broken_rules_are_refused(api: Api, entry: Object | None, field: str, reason: str) -> None:
     crd = definition("broken", f"{api.namespace}.dev", "Broken", with_rules(entry))
     response = api.send("POST", "customresourcedefinitions", body=crd, dryRun="All")
     ((found, named),) = causes(refused(response, 422, "Invalid"))

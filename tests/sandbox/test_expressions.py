@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from sandbox.kubernetes.expressions import EvaluationError, compile_expression, variables
+from sandbox.kubernetes.schema import format_check
 
 KNOWN = variables([("self", "any")])
 OBJECT = {"name": "web", "parts": [{"count": 1}, {"count": None}]}
@@ -49,3 +50,10 @@ def test_an_optional_value_is_no_result(text: str) -> None:
 def test_an_error_inside_a_list() -> None:
     with pytest.raises(EvaluationError, match="division by zero"):
         value("[1 / 0]")
+
+
+def test_text_of_letters_that_no_base64_has_is_no_base64() -> None:
+    check = format_check("byte")
+    assert check is not None
+    assert check("YQ==", "spec.code") is None
+    assert check("ü", "spec.code") is not None
