@@ -9,7 +9,7 @@ TESTERS ?= 3
 
 .PHONY: demo test test-cluster up lint bench lock clean
 
-demo: $(STAMP)  ## the whole product, end to end, in under two minutes
+demo: $(STAMP)  ## the whole product, end to end, in one to two minutes
 	@$(BIN)/agentplane demo --cluster $(CLUSTER)
 
 test: $(STAMP) lint  ## lint, types, unit, contract, replay, integration and end-to-end tests

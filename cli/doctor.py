@@ -16,7 +16,7 @@ import redis
 from rich.text import Text
 
 from cli.cluster_checks import check_cluster
-from cli.findings import Finding, Level, fail, ok, warn
+from cli.findings import Finding, Level, fail, ok, skip, warn
 from cli.output import FAILED, columns, console, fold, json_line
 from cli.peer_checks import check_control_plane, check_hostname, check_redis, check_smith
 from cli.worker_checks import check_workers
@@ -68,7 +68,7 @@ def examine() -> Iterator[Finding]:
     except SettingsError as error:
         for line in str(error).splitlines():
             yield fail("settings", line)
-        yield warn("everything else", "not looked at", "correct the settings first")
+        yield skip("everything else", "not looked at: correct the settings first")
         return
     given = sum(described.given for described in settings.describe())
     yield ok("settings", f"{given} given, the rest at their defaults; {_whose(settings)}")

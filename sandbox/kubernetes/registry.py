@@ -367,7 +367,8 @@ class Registry:
         if old is None and uid:
             why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
             raise status.conflict(kind.group, kind.plural, name, why)
-        if old is not None and uid and uid != live["metadata"]["uid"]:
+        stale = version and version != live["metadata"].get("resourceVersion")  # which a real server looks at first
+        if old is not None and uid and uid != live["metadata"]["uid"] and not stale:
             raise status.invalid(kind.group, kind.kind, name, [status.wrong("metadata.uid", uid, "field is immutable")])
         who = ownership.Manager(request.manager, "Apply", kind.api_version, subresource)
         merged = ownership.apply(kind.schema, live, config, who, request.force, now())

@@ -644,4 +644,4 @@ def test_the_doctor_ends_with_1_and_says_so_in_json(agentplane: Agentplane) -> N
     assert "fail settings: AGENTPLANE_LANGSMITH_API_KEY is not set" in told
     assert {"level", "subject", "detail", "mend"} == findings[0].keys()
     assert findings[0]["level"] == "fail"
-    assert told.splitlines()[-1] == f"0 ok, 1 warn, {len(findings) - 1} fail"
+    assert told.splitlines()[-1] == f"0 ok, 0 warn, {len(findings) - 1} fail, 1 skip"

@@ -160,7 +160,7 @@ def test_no_secret_is_told(settings: Set) -> None:
 # --- each process
 
 
-CLUSTER = {"lgp resource", "permissions", "claim"}
+CLUSTER = {"kubernetes", "lgp resource", "permissions", "claim"}
 ALONE: dict[str, set[str]] = {
     "beat": set(),
     "flower": set(),
