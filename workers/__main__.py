@@ -26,7 +26,7 @@ from celery.worker import state  # type: ignore[import-untyped]
 
 from engine import bootstrap, telemetry
 from engine.configuration import PRESENCE_EVERY
-from engine.errors import AgentplaneError, LogUnavailable, SettingsError
+from engine.errors import AgentplaneError, FutureEvent, LogUnavailable, SettingsError
 from engine.loop import described
 from engine.settings import Settings
 from workers import heartbeat, tasks
@@ -84,7 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def work(
     settings: Settings, process: str, threads: int, engine: bootstrap.Engine | None = None, grace: float = GRACE
 ) -> int:
-    """Run a worker. `engine` takes the place of the one that the settings describe; `grace` is seconds."""
+    """Run a worker; return its exit code. `engine` takes the place of the one that the settings describe; `grace` is
+    seconds.
+    """
     app = build(settings, process)
     dispatcher = CeleryDispatcher(settings, app)
     engine = engine or bootstrap.build(settings, dispatcher)
@@ -93,7 +95,11 @@ def work(
     signals.worker_shutting_down.connect(lambda **_: engine.stopping.set(), weak=False)
     if settings.metrics_port is not None:
         telemetry.serve_metrics(settings.metrics_port, engine.events, dispatcher.waiting)
-    wait_for_redis(lambda: engine.configurations.record(process))
+    try:
+        wait_for_redis(lambda: engine.configurations.record(process))
+    except FutureEvent as error:  # a rollback to a program that is older than the log
+        print(error, file=sys.stderr)
+        return 1
     threading.Thread(target=keep_configuration, args=(engine, process), name="configuration", daemon=True).start()
     try:
         return run_worker(app, settings, process, threads, engine.stopping, grace)

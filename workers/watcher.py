@@ -44,6 +44,7 @@ from engine.errors import (
     AgentplaneError,
     ClusterUnavailable,
     ConcurrencyConflict,
+    FutureEvent,
     LogUnavailable,
     ObjectRefused,
     SettingsError,
@@ -491,7 +492,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1 if problem else 0
     telemetry.configure(settings, "watcher")
     engine = bootstrap.build(settings, CeleryDispatcher(settings))
-    wait_for_redis(engine.configurations.record_first)  # what we append can be replayed from the first event on
+    try:
+        wait_for_redis(engine.configurations.record_first)  # what we append can be replayed from the first event on
+    except FutureEvent as error:  # a rollback to a program that is older than the log
+        print(error, file=sys.stderr)
+        return 1
     watcher = watch(engine, heartbeat_file(settings))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: watcher.stop())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,15 @@ import pytest
 from structlog.testing import capture_logs
 
 from beat.schedule import LONG_AGO, LONGEST_SLEEP, schedule, scheduler
-from engine.bootstrap import Engine
+from engine.bootstrap import Engine, machines
 from engine.errors import LogUnavailable
+from engine.event import Event
 from engine.log.memory import MemoryLog
 from engine.settings import Settings
 from tests.contract.notes import NOON, Asked, MovableClock, Worker, no_claims, notes, ports
 from tests.integration.fleet import environment, variables
 from workers import tasks
-from workers.__main__ import main
+from workers.__main__ import main, work
 from workers.app import build, configuration, in_flight_key, list_key, queue_name, served_queues
 from workers.dispatch import CeleryDispatcher, Route, route_of
 from workers.heartbeat import STALE_SECONDS, problem
@@ -263,6 +264,22 @@ def test_a_mistake_in_the_settings_is_one_line_and_exit_code_2(capsys: pytest.Ca
         assert main(["listener"]) == 2
 
     assert "AGENTPLANE_POLL_SECONDS" in capsys.readouterr().err
+
+
+def test_a_worker_that_is_older_than_the_log_ends_with_one_line(
+    engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Foretold(Event):
+        """Something that only a later program knows."""
+
+    engine = replace(engine, machines={machine.stream_prefix: machine for machine in machines(settings())})
+    engine.events.append(engine.own_stream, 0, [Foretold()], actor="engine")
+
+    assert work(settings(), "listener", 1, engine) == 1
+
+    told = capsys.readouterr().err
+    assert "does not know events of type 'Foretold'; upgrade it" in told
+    assert "Traceback" not in told
 
 
 def test_a_process_is_alive_while_its_heartbeat_is_young(tmp_path: Path) -> None:
