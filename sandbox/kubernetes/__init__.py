@@ -8,7 +8,7 @@ that passes against this server and against a real kube-apiserver. How a request
     negotiation, strictness            the form of an answer; options and fields that do not go together
     registry    the verbs: create, update, patch, apply, delete
       kinds, schema, crds                what exists and what it looks like (data)
-      defaults, addresses, validation    what is filled in and what is refused
+      defaults, addresses, validation    what is filled in and what is refused (`job_status`: of a Job's status)
       rules, policies, expressions       CEL: rules of custom resources, admission policies, and the language
       advice                             what is taken with a warning
       apply, patches, selectors          field ownership, patch formats, queries

@@ -247,6 +247,8 @@ def _field(place: str, name: str, kind: str, default: Any) -> Schema:
         if place in _ENUMS:
             choices = _ENUMS[place]
             checks.append(lambda value, path: None if value in choices else unsupported(path, value, choices))
+        if kind == "datetime":
+            checks.append(schemas.time_check)
         source = {"bytes": {"format": "byte"}, "datetime": {"format": "date-time"}}.get(kind, {})
         model = schemas.KEPT_EMPTY if place in _POINTERS_TO_TEXT else ""
         if name in _ZERO_IS_ABSENT or place in _ZERO_IS_ABSENT:

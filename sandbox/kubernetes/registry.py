@@ -487,7 +487,7 @@ class Registry:
         if kind.custom:
             self._check_custom(kind, before, obj, request, subresource, causes)
         else:
-            self._check_built_in(kind, before, obj, causes)
+            self._check_built_in(kind, before, obj, subresource, causes)
         if causes:
             raise status.invalid(kind.group, kind.kind, obj["metadata"]["name"], causes)
         if not subresource:
@@ -510,7 +510,9 @@ class Registry:
         validation.check_metadata(kind.resource, obj["metadata"], causes, custom=True)
         rules.check_rules(kind.schema, obj, before, causes, request.warnings)
 
-    def _check_built_in(self, kind: Kind, before: Object | None, obj: Object, causes: list[Cause]) -> None:
+    def _check_built_in(
+        self, kind: Kind, before: Object | None, obj: Object, subresource: str, causes: list[Cause]
+    ) -> None:
         schema.validate(kind.schema, obj, "", causes)
         validation.check_metadata(kind.resource, obj["metadata"], causes)
         if any(reason == "FieldValueTypeInvalid" for reason, _, _ in causes):
@@ -520,6 +522,8 @@ class Registry:
         validation.check_built_in(kind.resource, obj, found)
         if before is not None and "deletionTimestamp" not in before["metadata"]:
             validation.check_change(kind.resource, before, obj, found)
+        if before is not None and subresource == "status":
+            validation.check_status(kind.resource, before, obj, found)
         causes += [cause for cause in found if cause[2] not in known]
 
     def _definition_changed(self, kind: Kind, stored: Stored) -> None:

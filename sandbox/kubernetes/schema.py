@@ -102,6 +102,13 @@ def _is_date_time(text: str) -> bool:
         return False
 
 
+def time_check(text: Any, path: str) -> Cause | None:
+    """Times of built-in kinds are a type of their own in Go: a text that is no time is a broken body."""
+    if not isinstance(text, str) or _is_date_time(text):
+        return None
+    return ("FieldValueTypeInvalid", f'Invalid value: "{text}": {path} in body must be a time of RFC 3339', path)
+
+
 def _is_date(text: str) -> bool:
     try:
         return bool(datetime.strptime(text, "%Y-%m-%d"))

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from sandbox.kubernetes.defaults import canonical_quantity
+from sandbox.kubernetes.job_status import check_job_status
 from sandbox.kubernetes.policies import BINDINGS, POLICIES, check_binding, check_policy
 from sandbox.kubernetes.rules import check_specs
 from sandbox.kubernetes.schema import QUANTITY, Schema
@@ -453,6 +454,16 @@ def check_built_in(resource: str, obj: Object, causes: list[Cause]) -> None:
     rule = _RULES.get(resource)
     if rule is not None:
         causes.extend(rule(obj))
+
+
+_STATUS_RULES: dict[str, Callable[[Object, Object], Iterator[Cause]]] = {"jobs.batch": check_job_status}
+
+
+def check_status(resource: str, old: Object, new: Object, causes: list[Cause]) -> None:
+    """What a write of the status may not say, beside the types of its fields; `old` is the object before."""
+    rule = _STATUS_RULES.get(resource)
+    if rule is not None:
+        causes.extend(rule(old, new))
 
 
 # what never changes
