@@ -16,6 +16,7 @@ from engine.operator.state import Life
 from engine.permissions import BUDGET, SECRET_PROVIDER_CLASS, SERVICE_ACCOUNT
 from engine.ports import Manifest, ObjectKey
 from tests.conftest import ApiServer
+from tests.integration.definitions import SECRET_PROVIDER_CLASSES
 from tests.integration.operator_stack import Kubelet, Operator, at_work, install_crd, lgp_manifest, until
 
 NAME = "hello-0123456789abcdef0123456789abcdef"
@@ -32,33 +33,6 @@ MANAGED: dict[str, Any] = {
     "secretProviderClass": {"name": "vault", "provider": "azure", "parameters": {"keyvaultName": "v"}},
 }
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-OPEN = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-DEFINITION: dict[str, Any] = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {
-        "name": "secretproviderclasses.secrets-store.csi.x-k8s.io",
-        "annotations": {"api-approved.kubernetes.io": "unapproved, a test's own"},
-    },
-    "spec": {
-        "group": "secrets-store.csi.x-k8s.io",
-        "scope": "Namespaced",
-        "names": {
-            "kind": "SecretProviderClass",
-            "plural": "secretproviderclasses",
-            "singular": "secretproviderclass",
-            "listKind": "SecretProviderClassList",
-        },
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": OPEN}}},
-            }
-        ],
-    },
-}
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +73,7 @@ def test_objects_come_with_the_driver_are_repaired_and_go_with_the_field(
         assert "install the Secrets Store CSI driver" in operator.condition(NAME, "Degraded")["message"]
         until(lambda: there(operator) == {"account", "budget", "budget of the queue"}, "the others are made")
 
-        http.post(DEFINITIONS, json=DEFINITION).raise_for_status()
+        http.post(DEFINITIONS, json=SECRET_PROVIDER_CLASSES).raise_for_status()
         until(lambda: "class" in there(operator), "it is made as soon as the kind is served", patience=120)
         until(lambda: operator.condition(NAME, "Degraded")["status"] == "False", "nothing is wrong any more")
         until(lambda: operator.available(NAME), "it is rolled out")

@@ -25,6 +25,7 @@ from engine.operator.lgp import Lgp
 from engine.operator.manifests import quantity
 from sandbox import envtest
 from tests.conftest import ApiServer
+from tests.integration.definitions import SECRET_PROVIDER_CLASSES
 
 CRDS = Path(__file__).resolve().parents[3] / "shared" / "reference" / "crds"
 PLURALS = {
@@ -229,36 +230,7 @@ def http(api_server: ApiServer) -> Iterator[httpx.Client]:
 
 
 def define_secret_provider_classes(client: httpx.Client) -> None:
-    """The Secrets Store CSI driver's kind, as far as its public documentation gives the shape."""
-    strings = {"type": "object", "additionalProperties": {"type": "string"}}
-    spec = {"type": "object", "properties": {"provider": {"type": "string"}, "parameters": strings}}
-    crd = {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {
-            "name": "secretproviderclasses.secrets-store.csi.x-k8s.io",
-            "annotations": {"api-approved.kubernetes.io": "unapproved, a test's own"},
-        },
-        "spec": {
-            "group": "secrets-store.csi.x-k8s.io",
-            "scope": "Namespaced",
-            "names": {
-                "kind": "SecretProviderClass",
-                "plural": "secretproviderclasses",
-                "singular": "secretproviderclass",
-                "listKind": "SecretProviderClassList",
-            },
-            "versions": [
-                {
-                    "name": "v1",
-                    "served": True,
-                    "storage": True,
-                    "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}},
-                }
-            ],
-        },
-    }
-    created = client.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", json=crd)
+    created = client.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", json=SECRET_PROVIDER_CLASSES)
     assert created.is_success or created.status_code == 409, created.text
     deadline = time.monotonic() + 60
     while not client.get("/apis/secrets-store.csi.x-k8s.io/v1/secretproviderclasses").is_success:
