@@ -13,12 +13,11 @@ from datetime import UTC, datetime
 from cli.findings import Finding, fail, ok, skip, warn
 from engine import bootstrap
 from engine.errors import ObjectRefused
-from engine.names import LGP_API_VERSION, LGP_KIND, SHARED_INGRESS_ANNOTATION
+from engine.names import LGP_API_VERSION, LGP_KIND, SECRET_PROVIDER_CLASS, SHARED_INGRESS_ANNOTATION
 from engine.permissions import (
     HTTP_ROUTE,
     INGRESS,
     SCALED_OBJECT,
-    SECRET_PROVIDER_CLASS,
     VIRTUAL_SERVICE,
     Permission,
     needed,

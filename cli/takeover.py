@@ -126,7 +126,7 @@ def _forecast(
         if config is not None:
             redacted = lgps.redact(live.get("spec") or {}, ports.digest)
             of_log = lgps.parse(namespace, name, live["metadata"]["uid"], redacted)
-            if (off := manifests.switched_off(of_log, config)) is not None:
+            if (off := manifests.why_refused(of_log, config)) is not None:
                 return Forecast(namespace=namespace, lgp=name, listener=listener, replaced={}, problem=off)
             seen = takeover.survey(lgps.read(live), of_log, live, config, config_digest(config), ports)
             adopted = seen.adopted or adopted

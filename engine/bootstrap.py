@@ -26,11 +26,7 @@ from engine.adapters.digest import keyed_digest
 from engine.adapters.health import HttpHealth
 from engine.claims import SHARED, Claims
 from engine.configuration import Configurations
-from engine.engine_events import (
-    NamespaceClaimed,
-    NamespaceLeft,
-    NamespaceRefused,
-)
+from engine.engine_events import NamespaceClaimed, NamespaceLeft, NamespaceRefused
 from engine.errors import AgentplaneError, ClusterError, LockLost
 from engine.event import Event
 from engine.listener.config import ListenerConfig

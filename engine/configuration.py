@@ -11,10 +11,12 @@ the new configuration stays dirty until a worker of the new configuration has lo
 recorded configuration, and the recorded configuration before the decision: if the configuration changes after that,
 the mark changes too, and the log refuses to settle.
 
-Only a worker of the half records, never the watcher or beat: a configuration in force has, or had, a worker that can
-work under it. Each such worker says every PRESENCE_EVERY seconds that it is there. When nobody has said so for
-ABSENCE seconds (the new pod crashed; an old container restarted, recorded its configuration once more and then ended),
-an outdated worker records its own configuration. So there is always a configuration in force with a worker for it.
+Only workers of a half put a configuration of it in the place of another, so a configuration in force has, or had, a
+worker that can work under it. (The watcher records a half's configuration where the log holds none yet, so that what
+the watcher appends can be replayed.) Each worker of the configuration in force leaves a sign every PRESENCE_EVERY
+seconds. When there has been none for ABSENCE seconds (the new pod crashed; an old container restarted, recorded its
+configuration once more and then ended), an outdated worker records its own configuration. So there is always a
+configuration in force with a worker for it.
 """
 
 from __future__ import annotations
@@ -37,11 +39,11 @@ from engine.own_stream import OwnStream
 log = structlog.get_logger(__name__)
 
 PRESENCE_EVERY = 10.0
-"""Seconds between two signs that a worker of a configuration is there."""
+"""Seconds between two signs of a worker that it is there."""
 PRESENCE_TERM = 30.0
 """Seconds for which a sign holds."""
 ABSENCE = 60.0
-"""Seconds without any sign after which an outdated worker puts its own configuration in force."""
+"""Seconds after which an outdated worker that finds no sign (the last one has run out) records its configuration."""
 
 
 @cache
@@ -61,7 +63,7 @@ class Configurations:
         self._machines = {machine.name: machine for machine in machines.values()}
         self._recordings: dict[str, ConfigurationRecorded] = {}
         self._absent_since: dict[str, float] = {}
-        """Half → since when nobody of the configuration in force was seen (monotonic seconds)."""
+        """Half → since when no worker of the configuration in force was seen (monotonic seconds)."""
 
     def record(self, *halves: str) -> list[str]:
         """Put our configuration of `halves` (none: all that run here) in force; return those that this changed.
@@ -71,7 +73,7 @@ class Configurations:
         return [half for half in halves or tuple(self._machines) if self._record(half)]
 
     def record_first(self) -> list[str]:
-        """Put our configuration of each half in force that has none yet, for whoever appends to streams of both."""
+        """Put our configuration in force of each half that has none yet; return those halves. Raises LogUnavailable."""
         in_force = self._own.state().configurations
         return self.record(*missing) if (missing := [half for half in self._machines if half not in in_force]) else []
 
@@ -87,7 +89,8 @@ class Configurations:
         return in_force is not None and in_force != self._identity(half)
 
     def keep(self, half: str, now: float) -> None:
-        """Say that a worker of `half` with our configuration is there, or take the place of one that is gone.
+        """Leave a sign that a worker of `half` with our configuration is there; or, where another configuration is in
+        force and has had no worker for ABSENCE seconds, put ours in its place.
 
         To be called every PRESENCE_EVERY seconds by each worker; `now` is monotonic seconds. Raises LogUnavailable.
         """
@@ -98,7 +101,7 @@ class Configurations:
         elif self._events.attended(_presence(half, in_force)):
             self._absent_since.pop(half, None)
         elif now - self._absent_since.setdefault(half, now) >= ABSENCE:
-            log.warning("no worker of the configuration in force is left: recording ours", half=half)
+            log.warning("no worker of the configuration in force is left, recording ours", half=half)
             self._record(half, instead_of=in_force)
 
     def _ours(self, half: str) -> ConfigurationRecorded:
@@ -111,9 +114,11 @@ class Configurations:
         return identity(ours.digest, ours.program)
 
     def _record(self, half: str, instead_of: str | EllipsisType | None = ...) -> bool:
-        """Put ours in force if `instead_of` is, whatever else is by now stays (...: in any case); have it spread."""
+        """Put our configuration in force, unless another one than `instead_of` is by now (...: in any case), and mark
+        every stream of the half. Return whether any of that was left to do.
+        """
         ours, mine = self._ours(half), self._identity(half)
-        # Present first, so that nobody finds the configuration in force without a worker.
+        # The sign first, so that no outdated worker finds the configuration in force without a worker.
         self._events.attend(_presence(half, mine), PRESENCE_TERM)
         state = self._own.state()
         if state.configurations.get(half) != mine:

@@ -7,6 +7,11 @@ import re
 LGP_API_VERSION = "apps.langchain.ai/v1alpha1"
 LGP_KIND = "LGP"
 
+SERVICE_ACCOUNT = ("v1", "ServiceAccount")
+SECRET_PROVIDER_CLASS = ("secrets-store.csi.x-k8s.io/v1", "SecretProviderClass")
+BUDGET = ("policy/v1", "PodDisruptionBudget")
+"""API version and kind."""
+
 LISTENER_MANAGER = "agentplane-listener"
 """Field manager of what the listener applies: LGP spec, Secrets."""
 OPERATOR_MANAGER = "agentplane-operator"

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from engine.claims import LEASE_API_VERSION, LEASE_KIND, LEASE_NAME
-from engine.names import LGP_API_VERSION, LGP_KIND
+from engine.names import BUDGET, LGP_API_VERSION, LGP_KIND, SECRET_PROVIDER_CLASS, SERVICE_ACCOUNT
 from engine.settings import Settings
 
 INGRESS_API_VERSION = "networking.k8s.io/v1"
@@ -83,9 +83,6 @@ HTTP_ROUTE = ("gateway.networking.k8s.io/v1", "HTTPRoute")
 VIRTUAL_SERVICE = ("networking.istio.io/v1", "VirtualService")
 SCALED_OBJECT = ("keda.sh/v1alpha1", "ScaledObject")
 AUTOSCALER = ("autoscaling/v2", "HorizontalPodAutoscaler")
-BUDGET = ("policy/v1", "PodDisruptionBudget")
-SERVICE_ACCOUNT = ("v1", "ServiceAccount")
-SECRET_PROVIDER_CLASS = ("secrets-store.csi.x-k8s.io/v1", "SecretProviderClass")
 """Kinds, with their API versions, that are used where they are switched on, or asked for."""
 
 OPERATOR_AT_INGRESS = (_of("v1", "Service", APPLIED), _of(*INGRESS, "list patch"))

@@ -95,10 +95,7 @@ def work(
     signals.worker_shutting_down.connect(lambda **_: engine.stopping.set(), weak=False)
     if settings.metrics_port is not None:
         telemetry.serve_metrics(settings.metrics_port, engine.events, dispatcher.waiting)
-    try:
-        wait_for_redis(lambda: engine.configurations.record(process))
-    except FutureEvent as error:  # a rollback to a program that is older than the log
-        print(error, file=sys.stderr)
+    if not recorded(lambda: engine.configurations.record(process)):
         return 1
     threading.Thread(target=keep_configuration, args=(engine, process), name="configuration", daemon=True).start()
     try:
@@ -107,19 +104,24 @@ def work(
         engine.close()
 
 
-def wait_for_redis(work: Callable[[], object]) -> None:
-    """Do `work`, again and again while it raises LogUnavailable."""
+def recorded(record: Callable[[], object]) -> bool:
+    """Record a configuration, however long Redis is away; False, and a line on stderr, where the log is newer than this
+    program, as after a rollback.
+    """
     while True:
         try:
-            work()
-            return
+            record()
+            return True
+        except FutureEvent as error:
+            print(error, file=sys.stderr)
+            return False
         except LogUnavailable as error:
             log.warning("waiting for Redis", reason=str(error))
             time.sleep(REDIS_AGAIN_SECONDS)
 
 
 def keep_configuration(engine: bootstrap.Engine, half: str) -> None:
-    """Say that a worker of `half` with this configuration is there, until the worker is to end."""
+    """Leave signs that a worker of `half` with this configuration is there, until the worker is to end."""
     while not engine.stopping.wait(PRESENCE_EVERY):
         try:
             engine.configurations.keep(half, time.monotonic())

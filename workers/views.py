@@ -41,7 +41,6 @@ from engine.operator.sighting import (
 from engine.operator.state import Life, OperatorState
 from engine.operator.watching import Live, Observation, Surroundings
 from engine.ownership import last_writer
-from engine.permissions import BUDGET
 from engine.ports import Cluster, Manifest, ObjectKey
 
 SOON = 0.2
@@ -68,8 +67,7 @@ EXTERNAL_SERVICES = Watched(api_version="v1", kind="Service", labels=names.LGP_N
 """Services beside a shared Ingress in another namespace than the LGPs'."""
 WORKLOADS = ("Deployment", "StatefulSet")
 
-
-BUDGETS = Watched(api_version=BUDGET[0], kind=BUDGET[1])
+BUDGETS = Watched(api_version=names.BUDGET[0], kind=names.BUDGET[1])
 """All of them, whoever made them: a pod of two budgets cannot be evicted."""
 
 STRAYS = tuple(
@@ -376,7 +374,7 @@ class OperatorView:
             routes=routes if (home, INGRESSES.api_version, INGRESSES.kind) in self._complete else None,
             shared_ingress=shared,
             external_services=self._external_services,
-            budgets=self._budgets.get(namespace, {}) if (namespace, *BUDGET) in self._complete else None,
+            budgets=self._budgets.get(namespace, {}) if (namespace, *names.BUDGET) in self._complete else None,
         )
 
     def confirm(self, stream: str, state: OperatorState, suspected: Iterable[Event]) -> None:
@@ -387,9 +385,9 @@ class OperatorView:
             elif isinstance(event, DriftDetected) and event.key.kind == ROUTE_KIND:
                 for ingress in self._cluster.list(INGRESS_API_VERSION, "Ingress", event.key.namespace):
                     self.see(INGRESSES, event.key.namespace, ingress, there=True)
-            elif isinstance(event, DriftDetected) and (event.key.api_version, event.key.kind) == BUDGET:
+            elif isinstance(event, DriftDetected) and (event.key.api_version, event.key.kind) == names.BUDGET:
                 self._read(BUDGETS, event.key, "", _place(stream))
-                for budget in self._cluster.list(*BUDGET, namespace):
+                for budget in self._cluster.list(*names.BUDGET, namespace):
                     self.see(BUDGETS, namespace, budget, there=True)
             elif isinstance(event, DriftDetected):
                 if str(event.key) in state.rejected and not self._cluster.served(event.key.api_version, event.key.kind):

@@ -44,7 +44,6 @@ from engine.errors import (
     AgentplaneError,
     ClusterUnavailable,
     ConcurrencyConflict,
-    FutureEvent,
     LogUnavailable,
     ObjectRefused,
     SettingsError,
@@ -58,7 +57,7 @@ from engine.ports import Cluster, Dispatcher, WatchEvent
 from engine.retry import REFUSED_BASE, Backoff
 from engine.settings import Settings
 from workers import heartbeat
-from workers.__main__ import wait_for_redis
+from workers.__main__ import recorded
 from workers.dispatch import CeleryDispatcher
 from workers.views import SOON, ListenerView, OperatorView, View, Watched
 
@@ -492,10 +491,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1 if problem else 0
     telemetry.configure(settings, "watcher")
     engine = bootstrap.build(settings, CeleryDispatcher(settings))
-    try:
-        wait_for_redis(engine.configurations.record_first)  # what we append can be replayed from the first event on
-    except FutureEvent as error:  # a rollback to a program that is older than the log
-        print(error, file=sys.stderr)
+    if not recorded(engine.configurations.record_first):  # what we append can be replayed from the first event on
         return 1
     watcher = watch(engine, heartbeat_file(settings))
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -153,11 +153,11 @@ class EventLog(Protocol):
     # --- presence
 
     def attend(self, name: str, term: float) -> None:
-        """Say that somebody who goes by `name` is there, for `term` seconds from now. Not an event: it may be lost."""
+        """Leave a sign that a process called `name` is there, for `term` seconds. It is no event, and may be lost."""
         ...
 
     def attended(self, name: str) -> bool:
-        """Whether anybody has said so, and the term has not run out."""
+        """Whether a process called `name` has left a sign whose term has not run out."""
         ...
 
     # --- outbox and timers

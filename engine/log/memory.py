@@ -69,7 +69,7 @@ class MemoryLog:
         self._locks: dict[str, _Held] = {}
         self._fence = 0
         self._present: dict[str, int] = {}
-        """Until when somebody of that name is there, in microseconds."""
+        """Name of a process → when its sign runs out, in microseconds."""
         self._dirty: dict[str, int] = {}
         """Microseconds of the mark, or of the last `take_dirty` that returned the stream."""
         self._marks: dict[str, int] = {}

@@ -13,7 +13,7 @@ cluster and several installations share one Redis:
     {prefix}:due             sorted set: stream by microseconds of its timer
     {prefix}:lock:<name>     `<fence>:<token>`, with an expiry
     {prefix}:fence           counter
-    {prefix}:present:<name>  empty, with an expiry: somebody of that name is there
+    {prefix}:present:<name>  empty, with an expiry: a process of that name is there
     {prefix}:snapshots       hash: stream → snapshot (JSON); `:snapshot-heads`: stream → its version and fingerprint
     {prefix}:trimmed         hash: stream → version of the last event that was trimmed
 

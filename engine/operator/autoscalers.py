@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from engine.operator import conditions
 from engine.operator.scaling import FEWEST
 from engine.ports import Manifest, ObjectKey
 
@@ -38,7 +39,6 @@ SCALING_DISABLED = "ScalingDisabled"
 """Reason of a HorizontalPodAutoscaler whose Deployment has no replicas: nothing is wrong."""
 
 _CREDENTIALS = re.compile(r"(://)[^\s/@]+(?=@)|(\bpassword=)\S+", re.IGNORECASE)
-_REASON = re.compile(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,14 +63,14 @@ def is_watched(kind: str) -> bool:
 def sight_autoscaler(manifest: Manifest) -> AutoscalerSight:
     """Return what a HorizontalPodAutoscaler or ScaledObject says of itself."""
     spec, status, metadata = manifest.get("spec") or {}, manifest.get("status") or {}, manifest["metadata"]
-    conditions = {c.get("type"): c for c in status.get("conditions") or []}
+    said = {c.get("type"): c for c in status.get("conditions") or []}
     scaled = manifest["kind"] == SCALED_OBJECT
-    problems = _scaled_object_problems(conditions) if scaled else _horizontal_problems(conditions, spec, status)
+    problems = _scaled_object_problems(said) if scaled else _horizontal_problems(said, spec, status)
     reason, message = next(problems, ("", ""))
     return AutoscalerSight(
         uid=metadata["uid"],
         target=(spec.get("scaleTargetRef") or {}).get("name", ""),
-        reason=reason if not reason or _REASON.fullmatch(reason) else "Unhealthy",
+        reason=conditions.reason(reason, "Unhealthy") if reason else "",
         message=_CREDENTIALS.sub(r"\1\2***", message)[:MESSAGE_CHARACTERS],
         horizontal=(status.get("hpaName") or f"keda-hpa-{metadata['name']}") if scaled else "",
     )

@@ -78,7 +78,7 @@ def desired(view: LgpView, config: OperatorConfig, adopted: Adopted | None = Non
     """Return what the LGP asks for, beside what was `adopted`, without secret values. Never raises."""
     try:
         lgp = lgps.parse(view.namespace, view.name, view.uid, view.spec, adopted)
-        if (off := manifests.switched_off(lgp, config)) is not None:
+        if (off := manifests.why_refused(lgp, config)) is not None:
             return Desired(problem=(MANAGED_RESOURCES_OFF, off))
         return of(lgp, config)
     except InvalidResource as error:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 from engine import names
 from engine.folding import canonical
+from engine.operator import conditions
 from engine.operator import lgp as lgps
 from engine.operator.events import LgpObserved, Stopped
 from engine.operator.state import OperatorState
 from engine.ports import Manifest, ObjectKey
 
 REVISION_VARIABLE = "LANGSMITH_HOST_REVISION_ID"
-REASON = re.compile(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?")
-"""What may be the reason of a condition."""
-LONGEST_REASON = 1024
-"""Characters that the reason of a condition may have."""
-LONGEST_MESSAGE = 8000
 
 
 def lgp_key(namespace: str, name: str) -> ObjectKey:
@@ -56,8 +51,7 @@ def _stopped(annotations: Manifest, spec: Manifest) -> Stopped | None:
     reason, message = (annotations.get(n, "") for n in (names.STOPPED_ANNOTATION, names.STOPPED_MESSAGE_ANNOTATION))
     if not reason or _asks_for_pods(spec):
         return None
-    known = len(reason) <= LONGEST_REASON and REASON.fullmatch(reason)
-    return Stopped(reason=reason if known else "RevisionFailed", message=message[:LONGEST_MESSAGE])
+    return Stopped(reason=conditions.reason(reason, "RevisionFailed"), message=message[: conditions.LONGEST_MESSAGE])
 
 
 def _asks_for_pods(spec: Manifest) -> bool:

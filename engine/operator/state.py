@@ -348,7 +348,7 @@ def _autoscaler(state: OperatorState, event: e.AutoscalerObserved, at: datetime)
     works = not seen.reason
     now = AutoscalerState(
         observed=seen,
-        since=None if works else before.since or at if before is not None else at,
+        since=None if works else (before.since if before is not None else None) or at,
         worked=works or (before is not None and before.worked),
         unhealthy=not works and before is not None and before.unhealthy,
     )

@@ -32,6 +32,7 @@ from typing import Any
 
 from engine.drift import FREE_REPAIRS
 from engine.operator import autoscalers
+from engine.operator.conditions import LONGEST_MESSAGE
 from engine.operator.desired import Desired, Wanted
 from engine.operator.events import RolledOut, WorkloadStatus
 from engine.operator.manifests import is_budget
@@ -42,7 +43,6 @@ CURED_BY_DATABASE = frozenset({"CrashLoopBackOff", "ProgressDeadlineExceeded"})
 """Reasons of failure that a database that is not ready yet explains."""
 DEFERRALS_TO_TELL = 3
 """Passing failures of an act in a row after which the status names them."""
-LONGEST_MESSAGE = 8000
 STOPPED = "the revision failed and was scaled to nothing, its database stays; a newer revision starts it again"
 
 

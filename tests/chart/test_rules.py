@@ -36,19 +36,24 @@ from engine.errors import ClusterError, ClusterUnavailable
 from engine.event import Event
 from engine.listener.events import RolloutObserved
 from engine.log.memory import MemoryLog
-from engine.names import LGP_API_VERSION, deployment_stream, lgp_name, lgp_stream
+from engine.names import (
+    BUDGET,
+    LGP_API_VERSION,
+    SECRET_PROVIDER_CLASS,
+    SERVICE_ACCOUNT,
+    deployment_stream,
+    lgp_name,
+    lgp_stream,
+)
 from engine.operator.events import DriftDetected, LgpObserved, LgpRemoved, WorkloadObserved, WorkloadStatus
 from engine.operator.manifests import is_shared_ingress, without_path
 from engine.operator.observing import observe_lgp
 from engine.permissions import (
     APPLIED,
     AUTOSCALER,
-    BUDGET,
     HTTP_ROUTE,
     INGRESS_API_VERSION,
     SCALED_OBJECT,
-    SECRET_PROVIDER_CLASS,
-    SERVICE_ACCOUNT,
     VIRTUAL_SERVICE,
 )
 from engine.ports import Manifest, WatchEvent

@@ -10,10 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from engine.names import LGP_API_VERSION
+from engine.names import BUDGET, LGP_API_VERSION, SECRET_PROVIDER_CLASS, SERVICE_ACCOUNT
 from engine.operator.config import OperatorConfig, SharedIngress
 from engine.operator.state import Life
-from engine.permissions import BUDGET, SECRET_PROVIDER_CLASS, SERVICE_ACCOUNT
 from engine.ports import Manifest, ObjectKey
 from tests.conftest import ApiServer
 from tests.integration.definitions import SECRET_PROVIDER_CLASSES

@@ -16,13 +16,14 @@ server gets the others.
 
 from __future__ import annotations
 
+from engine import names
 from engine.operator.config import OperatorConfig
 from engine.operator.lgp import Lgp
 from engine.operator.manifests import autoscaling, budgets, cache, database, managed, routes, server
 from engine.operator.manifests.budgets import covers, is_budget, other_budgets
 from engine.operator.manifests.database import Credential, Generated, credentials
 from engine.operator.manifests.environment import makes_postgres, makes_redis
-from engine.operator.manifests.managed import is_switched_off, may_be_somebody_elses, switched_off
+from engine.operator.manifests.managed import is_switched_off, may_be_somebody_elses, why_refused
 from engine.operator.manifests.managed import not_served as managed_not_served
 from engine.operator.manifests.naming import (
     ObjectNames,
@@ -74,14 +75,14 @@ __all__ = [
     "route_not_served",
     "route_problem",
     "service_account_name",
-    "switched_off",
+    "why_refused",
     "with_path",
     "without_path",
 ]
 
 OBJECT_KINDS: tuple[tuple[str, str], ...] = (
-    managed.SERVICE_ACCOUNT,
-    managed.SECRET_PROVIDER_CLASS,
+    names.SERVICE_ACCOUNT,
+    names.SECRET_PROVIDER_CLASS,
     ("v1", "Service"),
     ("apps/v1", "StatefulSet"),
     ("apps/v1", "Deployment"),
@@ -89,7 +90,7 @@ OBJECT_KINDS: tuple[tuple[str, str], ...] = (
     ("networking.istio.io/v1", "VirtualService"),
     ("autoscaling/v2", "HorizontalPodAutoscaler"),
     ("keda.sh/v1alpha1", "ScaledObject"),
-    managed.BUDGET,
+    names.BUDGET,
 )
 """Every kind that `objects` may return; a cluster need not serve those that are not Kubernetes' own."""
 

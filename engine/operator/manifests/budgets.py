@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from engine.names import BUDGET
 from engine.operator import scaling
 from engine.operator.config import OperatorConfig
 from engine.operator.lgp import Lgp
 from engine.operator.manifests import overlay
-from engine.operator.manifests.managed import BUDGET
 from engine.ports import Manifest, ObjectKey
 
 Json = Any

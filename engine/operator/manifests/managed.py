@@ -11,16 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from engine.names import BUDGET, SECRET_PROVIDER_CLASS, SERVICE_ACCOUNT
 from engine.operator.config import OperatorConfig
 from engine.operator.lgp import Lgp
 from engine.operator.manifests import overlay
 from engine.operator.manifests.naming import service_account_name
 from engine.ports import Manifest, ObjectKey
-
-SERVICE_ACCOUNT = ("v1", "ServiceAccount")
-SECRET_PROVIDER_CLASS = ("secrets-store.csi.x-k8s.io/v1", "SecretProviderClass")
-BUDGET = ("policy/v1", "PodDisruptionBudget")
-"""apiVersion and kind."""
 
 NOT_SERVED = (
     "install the Secrets Store CSI driver with its Azure provider, or take managedResources.secretProviderClass out of "
@@ -34,7 +30,7 @@ def objects(lgp: Lgp) -> list[Manifest]:
     return [*_service_account(lgp), *_secret_provider_class(lgp)]
 
 
-def switched_off(lgp: Lgp, config: OperatorConfig) -> str | None:
+def why_refused(lgp: Lgp, config: OperatorConfig) -> str | None:
     """Return why `config` does not allow what `lgp` asks for, with the value to set; None when nothing is amiss."""
     asked = lgp.spec.managed_resources
     kinds = (
