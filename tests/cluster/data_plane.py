@@ -219,9 +219,6 @@ class Workspace:
         """Wait until the latest revision of every deployment is the active one."""
         eventually(f"deployed: {self.unfinished()}", lambda: not self.unfinished(), seconds)
 
-    def wait_until_status(self, name: str, status: str, seconds: float = PATIENCE) -> None:
-        """Wait for a status of a deployment's latest revision."""
-        eventually(f"{name} is {status}", lambda: self.revision(name) == status, seconds)
 
 
 @dataclass
