@@ -98,7 +98,7 @@ class Configurations:
         if in_force is None or in_force == self._identity(half):
             self._absent_since.pop(half, None)
             self._record(half, instead_of=in_force)
-        elif self._events.attended(_presence(half, in_force)):
+        elif self._events.announced(_presence(half, in_force)):
             self._absent_since.pop(half, None)
         elif now - self._absent_since.setdefault(half, now) >= ABSENCE:
             log.warning("no worker of the configuration in force is left, recording ours", half=half)
@@ -119,7 +119,7 @@ class Configurations:
         """
         ours, mine = self._ours(half), self._identity(half)
         # The sign first, so that no outdated worker finds the configuration in force without a worker.
-        self._events.attend(_presence(half, mine), PRESENCE_TERM)
+        self._events.announce(_presence(half, mine), PRESENCE_TERM)
         state = self._own.state()
         if state.configurations.get(half) != mine:
             if not self._own.append(ours, lambda now: instead_of in (..., now.configurations.get(half))):

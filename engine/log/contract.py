@@ -152,11 +152,11 @@ class EventLog(Protocol):
 
     # --- presence
 
-    def attend(self, name: str, term: float) -> None:
+    def announce(self, name: str, term: float) -> None:
         """Leave a sign that a process called `name` is there, for `term` seconds. It is no event, and may be lost."""
         ...
 
-    def attended(self, name: str) -> bool:
+    def announced(self, name: str) -> bool:
         """Whether a process called `name` has left a sign whose term has not run out."""
         ...
 

@@ -211,11 +211,11 @@ class MemoryLog:
 
     # --- presence
 
-    def attend(self, name: str, term: float) -> None:
+    def announce(self, name: str, term: float) -> None:
         with self._mutex:
             self._present[name] = self._now() + round(term * 1e6)
 
-    def attended(self, name: str) -> bool:
+    def announced(self, name: str) -> bool:
         with self._mutex:
             return self._present.get(name, 0) > self._now()
 

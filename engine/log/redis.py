@@ -357,10 +357,10 @@ class RedisLog:
 
     # --- presence
 
-    def attend(self, name: str, term: float) -> None:
+    def announce(self, name: str, term: float) -> None:
         self._call("SET", self._key("present", name), "", "PX", _milliseconds(term))
 
-    def attended(self, name: str) -> bool:
+    def announced(self, name: str) -> bool:
         return bool(self._call("EXISTS", self._key("present", name)))
 
     # --- outbox and timers

@@ -220,14 +220,14 @@ def test_a_worker_that_says_it_is_there_takes_the_place_of_no_newer_one(absent: 
     if absent:
         Worker(site, "green").start()  # and ends
         site.pass_time(PRESENCE_TERM + ABSENCE, old)
-    attend, new = site.events.attend, Worker(site, "blue")
+    announce, new = site.events.announce, Worker(site, "blue")
 
     def upgrade(name: str, term: float) -> None:
-        site.events.attend = attend  # type: ignore[method-assign]
+        site.events.announce = announce  # type: ignore[method-assign]
         new.start()
-        attend(name, term)
+        announce(name, term)
 
-    site.events.attend = upgrade  # type: ignore[method-assign]
+    site.events.announce = upgrade  # type: ignore[method-assign]
     site.pass_time(PRESENCE_EVERY, old)
 
     assert site.recorded()[-1] == "blue"
