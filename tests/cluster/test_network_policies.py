@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -23,18 +25,45 @@ else:
 """
 
 
+POLICIES = "/apis/networking.k8s.io/v1/namespaces/{ns}/networkpolicies"
+
+
 @pytest.fixture(scope="module")
 def closed(cluster: Cluster, plane: DataPlane) -> Iterator[DataPlane]:
     """The data plane behind its policies; skipped where nobody enforces policies."""
-    plane.upgrade({"networkPolicy": {"enabled": True}})
-    with socket.create_server((place.told("ADDRESS"), 0)) as server:
-        host, port = server.getsockname()
-        enforced = reach(plane, host, str(port)) != "connected"
-    if not enforced:
-        plane.upgrade({"networkPolicy": {"enabled": False}})
+    if not enforced(cluster, plane):
         pytest.skip("nobody enforces NetworkPolicies in this cluster")
+    plane.upgrade({"networkPolicy": {"enabled": True}})
     yield plane
     plane.upgrade({"networkPolicy": {"enabled": False}})
+
+
+def enforced(cluster: Cluster, plane: DataPlane) -> bool:
+    """Whether a policy of the test's own, which lets nothing out, keeps the processes from a port that is open."""
+    path = POLICIES.format(ns=plane.namespace)
+    nothing = {"metadata": {"name": "nothing-out"}, "spec": {"podSelector": {}, "policyTypes": ["Egress"]}}
+    cluster.http.post(path, json=nothing).raise_for_status()
+    try:
+        with listening() as (host, port):
+            return holds_soon(lambda: reach(plane, host, port) != "connected")
+    finally:
+        cluster.http.delete(f"{path}/nothing-out").raise_for_status()
+
+
+def holds_soon(check: Callable[[], bool], seconds: float = 15) -> bool:
+    """Whether `check` comes true; who enforces policies takes a moment."""
+    deadline = time.monotonic() + seconds
+    while not (held := check()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return held
+
+
+@contextmanager
+def listening() -> Iterator[tuple[str, str]]:
+    """A port of this machine, open to pods, that no value of the chart names: its host and number."""
+    with socket.create_server((place.told("ADDRESS"), 0)) as server:
+        host, port = server.getsockname()
+        yield host, str(port)
 
 
 def reach(plane: DataPlane, host: str, port: str) -> str:
@@ -51,6 +80,11 @@ def test_the_processes_reach_a_control_plane_at_any_port(closed: DataPlane) -> N
     assert reach(closed, host, port) == "connected"
     problems = [finding for finding in closed.findings("listener") if finding["level"] == "fail"]
     assert problems == []
+
+
+def test_the_processes_reach_nothing_else(closed: DataPlane) -> None:
+    with listening() as (host, port):
+        assert holds_soon(lambda: reach(closed, host, port) != "connected")
 
 
 def test_a_deployment_is_deployed_behind_the_policies(closed: DataPlane) -> None:
