@@ -5,7 +5,6 @@ No autoscaler runs here, but in the last test: what its controller says, a test 
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -19,7 +18,7 @@ from engine.ports import ObjectKey
 from engine.views import find
 from sandbox import envtest
 from sandbox.control_plane.server import ControlPlane
-from tests.conftest import ApiServer
+from tests.conftest import ApiServer, running_real
 from tests.integration import test_listener
 from tests.integration.operator_stack import Kubelet, Operator, at_work, lgp_manifest, shared_ingress, until
 from tests.integration.test_autoscaling import KEDA, NAME, QUIET, keda_installed
@@ -157,18 +156,9 @@ def made_by_keda(operator: Operator, http: httpx.Client) -> None:
 @pytest.fixture(scope="module")
 def autoscaling_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """A real API server whose controller manager runs the controller of HorizontalPodAutoscalers; no metrics-server."""
-    if reason := envtest.available():
-        pytest.skip(f"real API server: {reason}")
     controllers = (*envtest.CONTROLLERS, "horizontalpodautoscaling")
-    with envtest.RealControlPlane(tmp_path_factory.mktemp("autoscaling"), controllers=controllers) as cluster:
-        yield ApiServer(
-            name="real",
-            kubeconfig=cluster.kubeconfig,
-            url=cluster.url,
-            token=cluster.token,
-            verify=ssl.create_default_context(cafile=str(cluster.ca)),
-            restart=cluster.restart_api_server,
-        )
+    with running_real(tmp_path_factory.mktemp("autoscaling"), controllers=controllers) as server:
+        yield server
 
 
 def test_what_the_real_controller_says_without_metrics_is_told_once(autoscaling_server: ApiServer) -> None:
