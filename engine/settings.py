@@ -416,7 +416,7 @@ class Settings(BaseSettings):
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("must be a URL such as https://api.host.langchain.com")
-        if parts.username or parts.password or parts.query or parts.fragment:
+        if parts.username or parts.password or "?" in value or "#" in value:
             raise ValueError("must be a plain URL, without user, query or fragment")
         if parts.path.endswith(("/v1", "/v2")):
             raise ValueError("must end before /v1 or /v2, which is added to it")

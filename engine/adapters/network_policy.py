@@ -8,6 +8,7 @@ have other causes.
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ CONNECTED = (
     ssl.SSLError,
 )
 """What goes wrong only after a connection was made."""
+AFTER_CONNECTING = re.compile(r"handshake operation timed out|^Timeout (reading from|writing to) ")
+"""What errors say of it that have the class of one that could not connect: of Python's ssl, of redis-py."""
 NOT_CONNECTED = (httpx.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError, TimeoutError)
 
 
@@ -44,7 +47,7 @@ def may_forbid(error: BaseException, policy: str, value: str) -> str:
 
 def _not_connected(error: BaseException) -> bool:
     causes = list(_causes(error))
-    if any(isinstance(cause, CONNECTED) for cause in causes):
+    if any(isinstance(cause, CONNECTED) or AFTER_CONNECTING.search(str(cause)) for cause in causes):
         return False
     for cause in causes:
         if isinstance(cause, socket.gaierror):

@@ -38,7 +38,7 @@ METRICS_UNKNOWN = "MetricsUnknown"
 SCALING_DISABLED = "ScalingDisabled"
 """Reason of a HorizontalPodAutoscaler whose Deployment has no replicas: nothing is wrong."""
 
-_CREDENTIALS = re.compile(r"(://)[^\s/@]+(?=@)|(\bpassword=)\S+", re.IGNORECASE)
+_CREDENTIALS = re.compile(r"(://)\S{1,1000}(?=@)|(\bpassword=)('(?:[^'\\]|\\.)*'|\S+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

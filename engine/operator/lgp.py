@@ -83,9 +83,9 @@ Quantity = Annotated[str, BeforeValidator(_text)]
 
 
 class Part(BaseModel):
-    """Base of the parts of an LGP: camelCase in JSON, null means unset, unknown fields are ignored."""
+    """Base of the parts of an LGP: camelCase in JSON and nothing else, null means unset, unknown fields are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel)
 
     @model_validator(mode="before")
     @classmethod

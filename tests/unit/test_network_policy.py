@@ -73,12 +73,20 @@ def test_the_policy_s_name_survives_a_long_answer() -> None:
     assert POLICY in detail
 
 
-def test_an_answer_that_does_not_come_has_another_cause() -> None:
+@pytest.mark.parametrize(("scheme", "error"), [("http", "ReadTimeout"), ("https", "ConnectTimeout")])
+def test_an_answer_that_does_not_come_has_another_cause(scheme: str, error: str) -> None:
     with silent() as port:
-        health = HttpHealth(timeout_seconds=1.0, network_policy=POLICY).check(f"http://127.0.0.1:{port}/ok")
+        health = HttpHealth(timeout_seconds=1.0, network_policy=POLICY).check(f"{scheme}://127.0.0.1:{port}/ok")
 
-    assert health.detail.startswith("no answer: ReadTimeout")
+    assert health.detail.startswith(f"no answer: {error}")
     assert "NetworkPolicy" not in health.detail
+
+
+def test_a_redis_that_takes_a_connection_and_is_silent_has_another_cause() -> None:
+    with silent() as port, pytest.raises(redis.TimeoutError) as error:
+        connect(f"redis://127.0.0.1:{port}/0", timeout=0.3, attempts=0).ping()
+
+    assert may_forbid(error.value, POLICY, "networkPolicy.extraPorts") == ""
 
 
 @pytest.mark.parametrize("port", [refusing, dropping])

@@ -111,6 +111,7 @@ MISTAKES: dict[str, tuple[dict[str, str | None], list[str]]] = {
     ),
     "a URL with the version": ({"HOST_BACKEND_URL": "https://x.example/v2"}, ["must end before /v1 or /v2"]),
     "a URL with a password": ({"HOST_BACKEND_URL": "https://u:p@x.example"}, ["must be a plain URL"]),
+    "a URL with an empty query": ({"HOST_BACKEND_URL": "https://x.example/api-host?"}, ["must be a plain URL"]),
     "no URL": ({"HOST_BACKEND_URL": "api.host.langchain.com"}, ["must be a URL such as https://"]),
     "two namespaces behind an Ingress": (
         {"WATCH_NAMESPACES": "one,two"},

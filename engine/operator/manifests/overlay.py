@@ -90,9 +90,9 @@ def workload(
 
 
 def history(config: OperatorConfig, deployment: Manifest) -> None:
-    """Limit how many empty ReplicaSets a Deployment keeps, in place. A template's own limit stands."""
-    if config.revision_history_limit is not None:
-        deployment["spec"].setdefault("revisionHistoryLimit", config.revision_history_limit)
+    """Limit how many empty ReplicaSets a Deployment keeps, in place. A template's own limit stands; null is none."""
+    if config.revision_history_limit is not None and deployment["spec"].get("revisionHistoryLimit") is None:
+        deployment["spec"]["revisionHistoryLimit"] = config.revision_history_limit
 
 
 def resources(base: dict[str, Json] | None, asked: Resources) -> dict[str, Json] | None:

@@ -183,6 +183,23 @@ def keda_made(world: World, reason: str, message: str) -> None:
     says(world, "HorizontalPodAutoscaler", f"keda-hpa-{NAME}", conditions=conditions(ScalingActive=active))
 
 
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("cannot reach postgres://lg:hun/ter2@db: refused", "cannot reach postgres://***@db: refused"),
+        ("host=db password='a b\\' c' user=lg", "host=db password=*** user=lg"),
+        ("host=db password=hunter2 user=lg", "host=db password=*** user=lg"),
+    ],
+)
+def test_a_password_in_a_message_is_hidden(said: str, kept: str) -> None:
+    ready = {"type": "Ready", "status": "False", "reason": "TriggerError", "message": said}
+    metadata = {"name": NAME, "namespace": NAMESPACE, "uid": "u"}
+
+    seen = sight_autoscaler({"kind": "ScaledObject", "metadata": metadata, "status": {"conditions": [ready]}})
+
+    assert seen.message == kept
+
+
 def test_a_trigger_error_is_told_with_what_the_autoscaler_of_keda_says() -> None:
     world = autoscaled(KEDA)
     failed = ("False", "TriggerError", "Triggers defined in ScaledObject are not working correctly")

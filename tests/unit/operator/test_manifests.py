@@ -462,6 +462,14 @@ def test_few_empty_replica_sets_are_kept_unless_a_template_says_how_many() -> No
     assert "revisionHistoryLimit" not in made(lgp())["Deployment/"]["spec"], "as before, where no limit was recorded"
 
 
+def test_a_template_with_a_null_limit_has_none_of_its_own() -> None:
+    limitless = "replicas: ${replicas}\n  revisionHistoryLimit: null"
+    nothing = templates.DEPLOYMENT.replace("replicas: ${replicas}", limitless)
+    config = OperatorConfig(revision_history_limit=3, templates=Templates(deployment=nothing))
+
+    assert made(lgp(), config)["Deployment/"]["spec"]["revisionHistoryLimit"] == 3
+
+
 def test_manifests_do_not_share_parts_with_the_lgp() -> None:
     one = lgp({"sidecars": [{"name": "p", "image": "p", "ports": [{"containerPort": 1}]}]})
     before = deepcopy(one)

@@ -38,6 +38,17 @@ def test_an_lgp_of_a_newer_listener_is_served_and_its_unknown_fields_are_named_o
     assert "sk-secret" not in str([record.data for record in world.events.read(STREAM)])
 
 
+def test_a_field_in_snake_case_is_unknown_and_has_no_effect() -> None:
+    world = started(serverSpec={"queue_enabled": False}, node_selector={"a": "b"})
+
+    message = world.condition("IgnoredFields")["message"]
+    assert all(path in message for path in ("spec.serverSpec.queue_enabled", "spec.node_selector"))
+    assert world.condition("Available")["status"] == "True"
+    deployments = [made for key, made in world.cluster.objects.items() if key.kind == "Deployment"]
+    assert deployments
+    assert "nodeSelector" not in str(deployments)
+
+
 def test_an_lgp_without_them_is_told_nothing() -> None:
     world = started()
 
