@@ -573,6 +573,12 @@ REFUSALS: dict[str, tuple[Values, list[str]]] = {
     "a port of the hostname that is a word": (at("ingress.hostname", "agents.example.com:https"), ["ingress.hostname"]),
     "a hostname that is an address": (at("ingress.hostname", "2001:db8::1"), ["ingress.hostname=2001:db8::1"]),
     "a peer that is none": (at("networkPolicy.gatewayTo", ["envoy"]), ["/networkPolicy/gatewayTo/0"]),
+    "an empty peer": (at("networkPolicy.gatewayTo", [{}]), ["/networkPolicy/gatewayTo/0"]),
+    "a misspelt peer": (at("networkPolicy.processesFrom", [{"podselector": {}}]), ["/networkPolicy/processesFrom/0"]),
+    "an address for a peer": (
+        at("networkPolicy.redisFrom", [{"ipBlock": {"cidr": "10.0.0.1"}}]),
+        ["/redisFrom/0/ipBlock/cidr"],
+    ),
     "a variable that is a number": (
         at("commonEnv", [{"name": "THREADS", "value": 5}]),
         ["/commonEnv/0/value", "want null or string"],

@@ -38,7 +38,7 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="package")
 def control_plane() -> Iterator[ControlPlane]:
     """A control plane on this machine, which pods reach: on another port than 443, as self-hosted ones may be."""
-    with ControlPlane({"nobody": str(uuid4())}, infer_listener=True, host=place.told("ADDRESS")) as plane:
+    with ControlPlane({"nobody": str(uuid4())}, infer_listener=True, host=place.address()) as plane:
         yield plane
 
 

@@ -6,6 +6,7 @@ docs/development.md says what to set on kind and k3d; `tests/cluster/node.sh` se
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,16 @@ slow = pytest.mark.skipif(
 """Leaves a case out of the default run, which must fit in a quarter of an hour on a node of two CPUs."""
 
 
+def address() -> str:
+    """Return the address of this machine as pods see it; skip where this machine has no such address."""
+    given = told("ADDRESS")
+    try:
+        socket.create_server((given, 0)).close()
+    except OSError as error:
+        pytest.skip(f"{PREFIX}ADDRESS={given} is no address of this machine: {error} (docs/development.md)")
+    return given
+
+
 def kubeconfig() -> Path:
     """Return the file in KUBECONFIG; skip where there is none."""
     path = os.environ.get("KUBECONFIG", "")
@@ -61,6 +72,8 @@ class Image:
     @classmethod
     def of(cls, reference: str) -> Image:
         repository, _, tag = reference.rpartition(":")
+        if not repository or "/" in tag:
+            pytest.skip(f"{reference} is no image with a tag, repository:tag (docs/development.md)")
         return cls(repository, tag)
 
 

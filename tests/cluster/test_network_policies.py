@@ -61,7 +61,7 @@ def holds_soon(check: Callable[[], bool], seconds: float = 15) -> bool:
 @contextmanager
 def listening() -> Iterator[tuple[str, str]]:
     """A port of this machine, open to pods, that no value of the chart names: its host and number."""
-    with socket.create_server((place.told("ADDRESS"), 0)) as server:
+    with socket.create_server((place.address(), 0)) as server:
         host, port = server.getsockname()
         yield host, str(port)
 
