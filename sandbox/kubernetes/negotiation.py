@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sandbox.kubernetes.status import ApiError, Cause, disallowed, invalid, unsupported
+from sandbox.kubernetes.status import ApiError, Causes, disallowed, invalid, unsupported
 
 PLAIN, TABLE, PARTIAL, PARTIAL_LIST = "", "Table", "PartialObjectMetadata", "PartialObjectMetadataList"
 _MEDIA = ("application/json", "application/*", "*/*")
@@ -55,8 +55,8 @@ def check_list_options(query: Mapping[str, str]) -> None:
         raise invalid("meta.k8s.io", "ListOptions", "", causes)
 
 
-def _list_causes(query: Mapping[str, str]) -> list[Cause]:
-    causes: list[Cause] = []
+def _list_causes(query: Mapping[str, str]) -> Causes:
+    causes: Causes = []
     if match := query.get(_MATCH, ""):
         if not query.get("resourceVersion"):
             causes.append(disallowed(_MATCH, f"{_MATCH} is forbidden unless resourceVersion is provided"))
@@ -71,8 +71,8 @@ def _list_causes(query: Mapping[str, str]) -> list[Cause]:
     return causes
 
 
-def _watch_causes(query: Mapping[str, str]) -> list[Cause]:
-    causes: list[Cause] = []
+def _watch_causes(query: Mapping[str, str]) -> Causes:
+    causes: Causes = []
     match, initial = query.get(_MATCH, ""), "sendInitialEvents" in query
     if initial and match != NOT_OLDER:
         causes.append(disallowed(_MATCH, f"sendInitialEvents requires setting {_MATCH} to {NOT_OLDER}"))

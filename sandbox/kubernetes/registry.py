@@ -33,7 +33,7 @@ from sandbox.kubernetes.advice import advice
 from sandbox.kubernetes.kinds import Kind, Kinds
 from sandbox.kubernetes.policies import Attempt, Policies
 from sandbox.kubernetes.selectors import field_selector, label_selector
-from sandbox.kubernetes.status import ApiError, Cause
+from sandbox.kubernetes.status import ApiError, Causes
 from sandbox.kubernetes.store import Object, Store, Stored, Watch
 
 FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
@@ -401,7 +401,7 @@ class Registry:
         checked: Object = {**_without_nulls(config), "metadata": _without_nulls(metadata)}
         faults = [f"{path}: field not declared in schema" for path in ownership.undeclared(kind.schema, checked)]
         if not faults and not kind.custom:  # custom resources are validated as a whole, after merging: 422
-            causes: list[Cause] = []
+            causes: Causes = []
             schema.validate(kind.schema, checked, "", causes)
             faults = [f".{path}: {words}" for reason, words, path in causes if reason == "FieldValueTypeInvalid"][:1]
         if faults:
@@ -452,7 +452,7 @@ class Registry:
             metadata["managedFields"] = managed
 
     def _check_types(self, kind: Kind, obj: Object) -> None:
-        causes: list[Cause] = []
+        causes: Causes = []
         schema.validate(kind.schema, obj, "", causes)
         broken = next((cause for cause in causes if cause[0] == "FieldValueTypeInvalid"), None)
         if broken:
@@ -483,7 +483,7 @@ class Registry:
         """Assign what only the server assigns, then validate. Raises ApiError 422."""
         if kind.resource == "services":
             assign_addresses(self.store.list("services"), obj)
-        causes: list[Cause] = []
+        causes: Causes = []
         if kind.custom:
             self._check_custom(kind, before, obj, request, subresource, causes)
         else:
@@ -498,7 +498,7 @@ class Registry:
             obj["status"] = crds.established(obj, now())
 
     def _check_custom(
-        self, kind: Kind, before: Object | None, obj: Object, request: Request, subresource: str, causes: list[Cause]
+        self, kind: Kind, before: Object | None, obj: Object, request: Request, subresource: str, causes: Causes
     ) -> None:
         """The schema, of a status update for the status only, and the rules, always for the whole object."""
         earlier = rules.NO_BEFORE if before is None else before
@@ -511,14 +511,14 @@ class Registry:
         rules.check_rules(kind.schema, obj, before, causes, request.warnings)
 
     def _check_built_in(
-        self, kind: Kind, before: Object | None, obj: Object, subresource: str, causes: list[Cause]
+        self, kind: Kind, before: Object | None, obj: Object, subresource: str, causes: Causes
     ) -> None:
         schema.validate(kind.schema, obj, "", causes)
         validation.check_metadata(kind.resource, obj["metadata"], causes)
         if any(reason == "FieldValueTypeInvalid" for reason, _, _ in causes):
             return
         known = {cause[2] for cause in causes}
-        found: list[Cause] = []
+        found: Causes = []
         validation.check_built_in(kind.resource, obj, found)
         if before is not None and "deletionTimestamp" not in before["metadata"]:
             validation.check_change(kind.resource, before, obj, found)

@@ -27,7 +27,7 @@ from sandbox.kubernetes.expressions import (
     field_name,
     variables,
 )
-from sandbox.kubernetes.status import Cause, required, unsupported, wrong
+from sandbox.kubernetes.status import Cause, Causes, required, unsupported, wrong
 
 if TYPE_CHECKING:
     from sandbox.kubernetes.schema import Schema
@@ -227,7 +227,7 @@ _BLOCKED = (
 )
 
 
-def check_rules(schema: Schema, obj: Object, before: Object | None, causes: list[Cause], warnings: list[str]) -> None:
+def check_rules(schema: Schema, obj: Object, before: Object | None, causes: Causes, warnings: list[str]) -> None:
     """Add a cause for every rule that an object breaks, and a warning for what it broke before and leaves alone."""
     if not schema.has_rules:
         return

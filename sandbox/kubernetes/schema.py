@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 
 from sandbox.kubernetes.rules import NO_BEFORE, Rule, counterparts
-from sandbox.kubernetes.status import Cause, required, show, unsupported, wrong
+from sandbox.kubernetes.status import Cause, Causes, required, show, unsupported, wrong
 
 QUANTITY = "quantity"
 """The `model` of resource amounts, which may be any number or text."""
@@ -212,7 +212,7 @@ def _too_long(limit: int) -> Check:
     )
 
 
-def _too_many(applies: type) -> Callable[[int], Check]:
+def _too_many(applies: type[Sized]) -> Callable[[int], Check]:
     def compile_check(limit: int) -> Check:
         def check(value: Any, path: str) -> Cause | None:
             if not isinstance(value, applies) or len(value) <= limit:
@@ -295,7 +295,7 @@ def _junction(name: str, spec: Any) -> Check:
     def check(value: Any, path: str) -> Cause | None:
         failures = []
         for branch in branches:
-            causes: list[Cause] = []
+            causes: Causes = []
             validate(branch, value, path, causes)
             failures.append(causes)
         passed = sum(not causes for causes in failures)
@@ -382,7 +382,7 @@ def drop_empty(schema: Schema, value: Any) -> None:
             drop_empty(schema.items, item)
 
 
-def validate(schema: Schema, value: Any, path: str, causes: list[Cause], before: Any = NO_BEFORE) -> None:
+def validate(schema: Schema, value: Any, path: str, causes: Causes, before: Any = NO_BEFORE) -> None:
     """Add a cause for every violation of types, required fields, keywords and list keys.
 
     `before` is the value that a write replaces: what was invalid and stays as it is gives no cause ("ratcheting").
@@ -393,7 +393,7 @@ def validate(schema: Schema, value: Any, path: str, causes: list[Cause], before:
         del causes[known:]
 
 
-def _validate(schema: Schema, value: Any, path: str, causes: list[Cause], before: Any) -> None:
+def _validate(schema: Schema, value: Any, path: str, causes: Causes, before: Any) -> None:
     if value is None:
         if not schema.nullable and schema.type and not schema.built_in:
             causes.append(_type_cause(schema, value, path))
@@ -430,7 +430,7 @@ def _validate(schema: Schema, value: Any, path: str, causes: list[Cause], before
             _unique_items(schema, value, path, causes)
 
 
-def _unique_items(schema: Schema, value: list[Any], path: str, causes: list[Cause]) -> None:
+def _unique_items(schema: Schema, value: list[Any], path: str, causes: Causes) -> None:
     if schema.built_in:
         return  # their own rules find duplicates, as far as the real server does
     seen: list[Any] = []

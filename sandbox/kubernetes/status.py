@@ -11,6 +11,9 @@ from typing import Any
 Cause = tuple[str, str, str]
 """(reason, message, field), e.g. ("FieldValueRequired", "Required value", "spec.selector")."""
 
+Causes = list[Cause]
+"""The causes of one refusal; each check of a request appends to it."""
+
 
 class ApiError(Exception):
     """A request that the API server refuses; `body()` is what travels."""

@@ -152,7 +152,7 @@ class Store:
             keys = sorted(key for key in found if not namespace or key[0] == namespace)
             return [found[key] for key in keys]
 
-    def list_at(self, version: int, resource: str, namespace: str = "") -> list[Stored]:
+    def list_at(self, version: int, resource: str, namespace: str = "") -> Sequence[Stored]:
         """What `list` gave at an earlier version. Raises ApiError 410 when it is older than what is remembered."""
         with self._lock:
             found = dict(self._objects[resource])

@@ -20,7 +20,7 @@ from sandbox.kubernetes.policies import BINDINGS, POLICIES, check_binding, check
 from sandbox.kubernetes.rules import check_specs
 from sandbox.kubernetes.schema import QUANTITY, Schema
 from sandbox.kubernetes.selectors import object_selector
-from sandbox.kubernetes.status import Cause, disallowed, duplicate, required, unsupported, wrong
+from sandbox.kubernetes.status import Cause, Causes, disallowed, duplicate, required, unsupported, wrong
 
 Object = dict[str, Any]
 
@@ -55,7 +55,7 @@ _NAMES: dict[str, tuple[Callable[[str], Any], int, str]] = {
 # metadata
 
 
-def check_metadata(resource: str, metadata: Object, causes: list[Cause], custom: bool = False) -> None:
+def check_metadata(resource: str, metadata: Object, causes: Causes, custom: bool = False) -> None:
     """Names, labels, annotations, owners, finalizers; `custom` resources may have unqualified finalizers."""
     matches, longest, words = _NAMES.get(resource, _NAMES[""])
     name = metadata["name"]
@@ -82,13 +82,13 @@ def check_metadata(resource: str, metadata: Object, causes: list[Cause], custom:
             causes.append(wrong("metadata.finalizers", finalizer, words))
 
 
-def _check_key(key: str, path: str, causes: list[Cause]) -> None:
+def _check_key(key: str, path: str, causes: Causes) -> None:
     prefix, slash, name = key.rpartition("/")
     if not _IS_LABEL_NAME(name) or (slash and not _IS_SUBDOMAIN(prefix)):
         causes.append(wrong(path, key, _QUALIFIED))
 
 
-def check_labels(labels: Mapping[str, str], path: str, causes: list[Cause]) -> None:
+def check_labels(labels: Mapping[str, str], path: str, causes: Causes) -> None:
     for key, value in labels.items():
         _check_key(key, path, causes)
         if len(value) > 63:
@@ -223,7 +223,7 @@ def _workload(workload: Object) -> Iterator[Cause]:
     elif not object_selector(selector)((template.get("metadata") or {}).get("labels") or {}):
         labels = (template.get("metadata") or {}).get("labels") or {}
         yield wrong("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
-    causes: list[Cause] = []
+    causes: Causes = []
     check_labels((template.get("metadata") or {}).get("labels") or {}, "spec.template.labels", causes)
     yield from causes
     claims = [(claim.get("metadata") or {}).get("name") for claim in spec.get("volumeClaimTemplates") or ()]
@@ -450,7 +450,7 @@ _RULES: dict[str, Callable[[Object], Iterator[Cause]]] = {
 }
 
 
-def check_built_in(resource: str, obj: Object, causes: list[Cause]) -> None:
+def check_built_in(resource: str, obj: Object, causes: Causes) -> None:
     rule = _RULES.get(resource)
     if rule is not None:
         causes.extend(rule(obj))
@@ -459,7 +459,7 @@ def check_built_in(resource: str, obj: Object, causes: list[Cause]) -> None:
 _STATUS_RULES: dict[str, Callable[[Object, Object], Iterator[Cause]]] = {"jobs.batch": check_job_status}
 
 
-def check_status(resource: str, old: Object, new: Object, causes: list[Cause]) -> None:
+def check_status(resource: str, old: Object, new: Object, causes: Causes) -> None:
     """What a write of the status may not say, beside the types of its fields; `old` is the object before."""
     rule = _STATUS_RULES.get(resource)
     if rule is not None:
@@ -502,7 +502,7 @@ def _pod_fixed(spec: Object) -> Object:
     return fixed
 
 
-def check_change(resource: str, old: Object, new: Object, causes: list[Cause]) -> None:
+def check_change(resource: str, old: Object, new: Object, causes: Causes) -> None:
     """Fields that may not change any more once set."""
     for path in _IMMUTABLE.get(resource, ()):
         before, after = _at(old, path), _at(new, path)
