@@ -32,7 +32,7 @@ bench: $(STAMP)  ## the budgets, measured
 # resolver would take a newer release of what somebody asks for with an extra, and then refuse it for want of a hash.
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "agentplane needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
-	@echo "installing the locked dependencies into $(VENV) …"
+	@echo "creating $(VENV) and installing the $$(grep -c == requirements.lock) packages of requirements.lock: once, one to five minutes, no output meanwhile …"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .

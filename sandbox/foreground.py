@@ -1,9 +1,10 @@
-"""`agentplane up`: the stack in the foreground, the engine's processes by their Procfile under honcho.
+"""`agentplane up`: runs the stack in the foreground; honcho runs the engine's processes from the Procfile.
 
-Everything lives in a temporary folder and ends with this process: on Ctrl-C, SIGTERM and a closed terminal in order,
-when it is killed by leashes (`sandbox.processes` for the infrastructure, `Leashed` for the Procfile's processes). What
-to paste is printed, and kept in the folder for when the logs have scrolled it away; `env` in the same folder lets
-another terminal use every command.
+All state is in a temporary folder, and all processes end with this one. Ctrl-C, SIGTERM and a closed terminal end them
+in order. When this process is killed, leashes end them: `sandbox.processes` for the infrastructure, `Leashed` for the
+Procfile's processes. `up` prints commands to paste into another terminal. It also writes them to `paste.txt` in the
+folder, because the logs soon scroll them away. Sourcing `env` in the same folder lets another terminal use every
+command.
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ from sandbox.processes import ServerStartError
 from sandbox.stack import Cluster, Ports, Stack, expand, procfile, tool
 
 ENDED_BY_SIGNAL = frozenset(known["rc"] for known in SIGNALS.values())
-"""Honcho's codes for having been asked to end."""
+"""Return codes of honcho's manager after a signal ended it."""
 FINAL = frozenset({0, 2})
-"""Exit codes after which a process is not started again: it was asked to end, or its settings are wrong."""
+"""Exit codes after which a process is not restarted: 0, a requested end; 2, invalid settings."""
 ENDING_SECONDS = 5.0
-"""Between SIGTERM and SIGKILL for a process whose `up` is gone."""
+"""Time between SIGTERM and SIGKILL for the processes of an `up` that was killed."""
 
 
 def up(cluster: Cluster) -> int:
-    """Start everything, print what to paste, and stay until interrupted.
+    """Start the stack on `cluster`, print the commands to paste, and run until interrupted.
 
-    Returns 0 when it was asked to end, 1 when something did not start or ended by itself.
+    Returns 0 after a signal, 1 when a process did not start or gave up.
     """
     console = Console(highlight=False, soft_wrap=True)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -52,9 +53,10 @@ def up(cluster: Cluster) -> int:
             cluster=cluster, directory=Path(directory), ports=Ports.reserve(), overrides={"LOG_FORMAT": "console"}
         )
         try:
+            console.print("starting the infrastructure on free ports …")
             stack.start_infrastructure(lambda name: console.print(f"up: {name}"))
-            _tell(console, stack)
-            return _honcho(console, stack)
+            _print_instructions(console, stack)
+            return _run_procfile(console, stack)
         except KeyboardInterrupt:
             return 0
         except ServerStartError as error:
@@ -66,9 +68,9 @@ def up(cluster: Cluster) -> int:
             stack.ports.give_back()
 
 
-def _honcho(console: Console, stack: Stack) -> int:
-    """Run the Procfile until a signal, or until one of its processes gives up. One that dies is started again."""
-    manager = Ending(Printer(Terminal(), time_format=""))  # every line of the engine has its own time
+def _run_procfile(console: Console, stack: Stack) -> int:
+    """Run the Procfile until a signal, or until a process exits with a code of FINAL. Other exits are restarted."""
+    manager = Ending(Printer(Terminal(), time_format=""))  # the engine's log lines have timestamps of their own
     manager._process_ctor = Leashed
     environment = stack.environment()
     for name, command in procfile().items():
@@ -78,12 +80,14 @@ def _honcho(console: Console, stack: Stack) -> int:
     manager.loop()
     if manager.returncode in ENDED_BY_SIGNAL:
         return 0
-    console.print("[bold red]a process gave up[/], so everything was ended; its last lines are above")
+    console.print(
+        "[bold red]a process gave up[/], so the whole stack was stopped; the reason is in its log lines above"
+    )
     return 1
 
 
 class Terminal:
-    """Standard output as honcho's printer wants it. One that was closed takes nothing more, and ends nobody."""
+    """Standard output for honcho's printer. Writing to a closed terminal does nothing, instead of raising."""
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
@@ -99,7 +103,7 @@ class Terminal:
 
 
 class Ending(Manager):  # type: ignore[misc]  # honcho has no types
-    """A manager that says when everything is to end, so that nothing is started again then."""
+    """A honcho manager that announces the end of the stack, so that `Leashed` restarts nothing any more."""
 
     announced = multiprocessing.get_context("fork").Event()
 
@@ -109,7 +113,7 @@ class Ending(Manager):  # type: ignore[misc]  # honcho has no types
 
 
 class Leashed(Process):  # type: ignore[misc]  # honcho has no types
-    """One line of the Procfile: started again when it dies, as the cluster would, and ended when we are gone."""
+    """One process of the Procfile: restarted when it dies, as in a cluster, and ended when `up` no longer exists."""
 
     def run(self, events: Any = None, ignore_signals: bool = False) -> None:
         threading.Thread(target=self._leash, args=(os.getppid(),), daemon=True).start()
@@ -120,11 +124,11 @@ class Leashed(Process):  # type: ignore[misc]  # honcho has no types
 
     def _send_message(self, data: Any, type: str = "line") -> None:
         if type == "stop" and self._died(data["returncode"]):
-            type, data = "line", f"died (code {data['returncode']}): started again, as the cluster would\n".encode()
+            type, data = "line", f"died (code {data['returncode']}): started again, as in a cluster\n".encode()
         super()._send_message(data, type)
 
     def _died(self, code: int) -> bool:
-        """Whether it ended without being asked to."""
+        """Whether this exit code means a crash, and the stack is not ending."""
         return code not in FINAL and not Ending.announced.is_set()
 
     def _leash(self, parent: int) -> None:
@@ -135,11 +139,11 @@ class Leashed(Process):  # type: ignore[misc]  # honcho has no types
             with contextlib.suppress(ProcessLookupError, AttributeError):
                 os.killpg(self._child.pid, number)
             time.sleep(ENDING_SECONDS)
-        os._exit(1)  # without what the others, who are gone, would still have to be told
+        os._exit(1)  # skips honcho's messages to the manager, which no longer exists
 
 
-def _tell(console: Console, stack: Stack) -> None:
-    """Print what to paste, and keep it beside the environment that other terminals may load."""
+def _print_instructions(console: Console, stack: Stack) -> None:
+    """Print the commands to paste, and write them to `paste.txt` in the stack's folder."""
     kept = stack.directory / "paste.txt"
     lines = [f"{title}\n  {text}" for title, text in _paste(stack)]
     kept.write_text("\n".join(lines) + "\n")
@@ -147,34 +151,37 @@ def _tell(console: Console, stack: Stack) -> None:
     for title, text in _paste(stack):
         console.print(f"[bold]{title}[/]")
         console.print(f"  {text}", markup=False)
-    console.print(f"\nAll this again: cat {kept}", markup=False)
-    left = f", but what is in the cluster of {stack.kubeconfig}" if stack.cluster is Cluster.CURRENT else ""
+    console.print(f"\nto read this again: cat {kept}", markup=False)
+    left = f", except the objects in the cluster of {stack.kubeconfig}" if stack.cluster is Cluster.CURRENT else ""
     console.print(f"Ctrl-C ends everything and leaves nothing behind{left}.\n", markup=False)
 
 
 def _paste(stack: Stack) -> tuple[tuple[str, str], ...]:
-    """Return titles and what to paste, every line of it complete in itself."""
+    """Return pairs of a title and a text to paste; each text works without the others."""
     project, environment = _project(stack), _environment_file(stack)
     deploy = [
         f"cd {project} && LANGSMITH_API_KEY={stack.api_key} {tool('langgraph')} deploy",
         f"--host-url {stack.control_plane_url} --name hello --image-uri {image('hello', 1)} --no-input",
     ]
     return (
-        ("deploy something (its secrets are in .env there)", " ".join(deploy)),
-        ("look into the cluster", f"export KUBECONFIG={stack.kubeconfig}; kubectl -n {stack.namespace} get lgps,pods"),
-        ("watch what happens", f". {environment}; agentplane events --follow"),
-        ("is everything there?", f". {environment}; agentplane doctor"),
+        ("deploy an application (its secrets are in the .env file of that folder)", " ".join(deploy)),
+        (
+            "list LGPs and pods",
+            f"export KUBECONFIG={stack.kubeconfig}; kubectl -n {stack.namespace} get lgps,pods",
+        ),
+        ("follow the events", f". {environment}; agentplane events --follow"),
+        ("check the installation", f". {environment}; agentplane doctor"),
         ("control plane", stack.control_plane_url),
         ("Flower", stack.flower_url),
         (
-            "Agent Servers (calls need the header X-Api-Key)",
+            "Agent Servers (requests need the header X-Api-Key)",
             f"http://{stack.hostname}{route_path('', '<LGP name>')}/docs",
         ),
     )
 
 
 def _project(stack: Stack) -> Path:
-    """Make the folder to deploy from, as `langgraph deploy` wants one; the image brings its own graph."""
+    """Create and return a project folder, which `langgraph deploy` requires; the graph itself is in the image."""
     folder = stack.directory / "hello"
     folder.mkdir(exist_ok=True)
     (folder / "agent.py").touch()
@@ -185,7 +192,7 @@ def _project(stack: Stack) -> Path:
 
 
 def _environment_file(stack: Stack) -> Path:
-    """Write what makes `agentplane`, `langgraph` and `kubectl` in another terminal speak to this stack."""
+    """Write and return a file to source: it points `agentplane`, `langgraph` and `kubectl` at this stack."""
     settings = {name: value for name, value in stack.environment().items() if name.startswith("AGENTPLANE_")}
     settings |= {
         "KUBECONFIG": str(stack.kubeconfig),

@@ -37,9 +37,7 @@ def free_port() -> int:
     for port in (FIRST + (start + step) % count for step in range(count)):
         if port not in _reserved and _reserve(port):
             return port
-    raise OSError(
-        errno.EADDRINUSE, f"no free port on {LOOPBACK} between {FIRST} and {LAST}; end other stacks first"
-    )
+    raise OSError(errno.EADDRINUSE, f"no free port on {LOOPBACK} between {FIRST} and {LAST}; end other stacks first")
 
 
 def free_ports(count: int) -> list[int]:

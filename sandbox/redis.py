@@ -95,9 +95,7 @@ class RedisServer:
     def __init__(
         self, directory: Path | None = None, port: int | None = None, more: Mapping[str, str] | None = None
     ) -> None:
-        self._own_directory = (
-            tempfile.TemporaryDirectory(prefix="agentplane-redis-") if directory is None else None
-        )
+        self._own_directory = tempfile.TemporaryDirectory(prefix="agentplane-redis-") if directory is None else None
         self.directory = directory if directory is not None else Path(self._own_directory.name)  # type: ignore[union-attr]
         self._own_port = port is None
         self.port = free_port() if port is None else port
@@ -371,9 +369,7 @@ def _within(seconds: float, ask: Callable[[], T | None], problem: str) -> T:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run in the foreground until SIGTERM or SIGINT."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sandbox.redis", description="A durable Redis on 127.0.0.1."
-    )
+    parser = argparse.ArgumentParser(prog="python -m sandbox.redis", description="A durable Redis on 127.0.0.1.")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--dir", type=Path, required=True, help="folder for the append-only file and the log")
     options = parser.parse_args(arguments)

@@ -1,5 +1,6 @@
-"""The demo: the main job, end to end, with real clients. `python -m cli demo` runs it.
+"""The demo: the main job of agentplane, end to end, with real clients. `agentplane demo` runs it.
 
-`scenario` tells the story step by step; `world` is what a step can see and touch; `prober` watches for failed requests;
-`report` prints. A step that does not hold raises `StepFailed`, and the demo ends with 1 and where the logs are.
+`scenario` holds the steps; `world` is what a step can observe and touch; `prober` counts failed requests; `runner`
+starts the stack, runs the steps and prints. A step raises `StepFailed` when a check fails: the demo then exits with 1
+and prints the folder of the logs.
 """

@@ -1,4 +1,4 @@
-"""Runs the demo: a stack, the steps one after the other with live progress, and a last line of JSON for machines."""
+"""Runs the demo: starts a stack, runs the steps in order with live progress, and prints a summary as a line of JSON."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from sandbox.stack import Cluster, Stack, running
 
 
 def demo(cluster: Cluster, *, keep: bool = False, console: Console | None = None) -> int:
-    """Run the demo on `cluster`; return 0 when every step held, else 1.
+    """Run the demo on `cluster`; return 0 when every step passed, else 1.
 
-    The folder with all state and logs stays when a step failed, or `keep` is set.
+    The folder with all state and logs is deleted at the end, unless a step failed or `keep` is set.
     """
     console = console or Console(highlight=False)
     directory = Path(tempfile.mkdtemp(prefix="agentplane-demo-"))
@@ -32,24 +32,25 @@ def demo(cluster: Cluster, *, keep: bool = False, console: Console | None = None
             summary["seconds"]["start"] = _since(began)
             console.print(f"   control plane {stack.control_plane_url} · Flower {stack.flower_url}", soft_wrap=True)
             console.print(f"   kubectl --kubeconfig {stack.kubeconfig}", soft_wrap=True)
-            _tell(stack, console, summary)
+            _run_steps(stack, console, summary)
     except ServerStartError as error:
         console.print(f"[bold red]✗ start[/]: {error}", soft_wrap=True)
     summary["seconds"]["total"] = _since(began)
     if summary["ok"] and not keep:
         shutil.rmtree(directory, ignore_errors=True)
     else:
-        console.print(f"   state and logs: {directory} (logs of each process in {directory / 'logs'})", soft_wrap=True)
+        logs = directory / "logs"
+        console.print(f"   state of the stack: {directory}; one log file per process: {logs}", soft_wrap=True)
     print(json.dumps(summary), flush=True)
     return 0 if summary["ok"] else 1
 
 
-def _tell(stack: Stack, console: Console, summary: dict[str, Any]) -> None:
-    """Run the steps until one fails; fill `summary`."""
+def _run_steps(stack: Stack, console: Console, summary: dict[str, Any]) -> None:
+    """Run the steps until one fails; write the results into `summary`."""
     world = World(stack)
     try:
         for number, step in enumerate(STEPS, 1):
-            if not _run(number, step, world, console, summary):
+            if not _run_step(number, step, world, console, summary):
                 return
         summary["ok"] = True
     finally:
@@ -62,7 +63,7 @@ def _tell(stack: Stack, console: Console, summary: dict[str, Any]) -> None:
         world.close()
 
 
-def _run(number: int, step: Step, world: World, console: Console, summary: dict[str, Any]) -> bool:
+def _run_step(number: int, step: Step, world: World, console: Console, summary: dict[str, Any]) -> bool:
     console.print(f"[bold]{number}. {step.title}[/] …", soft_wrap=True)
     began = time.monotonic()
     try:
@@ -80,11 +81,11 @@ def _run(number: int, step: Step, world: World, console: Console, summary: dict[
 
 
 class _Starting:
-    """Says which processes came up, on one line each."""
+    """Prints a line for each process that is ready."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        console.print("[bold]0. starting everything on free ports[/] …")
+        console.print("[bold]0. start the whole system on this machine, on free ports[/] …")
 
     def __call__(self, name: str) -> None:
         self._console.print(f"   up: {name}", markup=False)

@@ -1,5 +1,6 @@
-"""The story of the demo, one function a step: each does something with a real client, and then checks what a platform
-engineer would check by hand.
+"""The steps of the demo, one function each: a step changes something with a real client, then checks the result.
+
+The checks are those that a platform engineer would make by hand.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step: what it shows, and how."""
+    """One step: its key in the summary, its title on the screen, and the function that runs it."""
 
     name: str
     title: str
@@ -35,7 +36,8 @@ class Step:
 
 
 def succeeded(done: subprocess.CompletedProcess[str], what: str) -> None:
-    expect(done.returncode == 0, f"{what} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    """Raise StepFailed with the output of a command unless the command exited with 0."""
+    expect(done.returncode == 0, f"{what} exited with {done.returncode}:\n{done.stdout}\n{done.stderr}")
 
 
 # --- 1, 2: a deployment comes up -------------------------------------------------------------------------------------
@@ -46,11 +48,14 @@ def deploy(world: World, progress: Progress) -> None:
     succeeded(done, "langgraph deploy")
     deployment = world.deployment(HELLO)
     revision = world.revision(deployment["id"], deployment["latest_revision_id"])
-    expect(revision["status"] == "DEPLOYED", f"the control plane says {revision['status']}, not DEPLOYED")
+    expect(revision["status"] == "DEPLOYED", f"the revision's status is {revision['status']}, expected DEPLOYED")
     expect(deployment["active_revision_id"] == revision["id"], "the new revision is not the active one")
     eventually("the deployment is READY", 10, lambda: world.deployment(HELLO)["status"] == "READY")
     world.objects = len(world.objects_of(world.lgp(HELLO)))
-    progress(f"langgraph deploy: succeeded; {world.objects} objects in namespace {world.stack.namespace}")
+    progress(
+        f"langgraph deploy succeeded; deployment {HELLO!r} has {world.objects} objects in namespace "
+        f"{world.stack.namespace!r}"
+    )
 
 
 def answer(world: World, progress: Progress) -> None:
@@ -63,21 +68,25 @@ def answer(world: World, progress: Progress) -> None:
         "project_id": deployment["id"],
         "tenant_id": world.stack.workspace,
     }
-    seen = {key: host.get(key) for key in expected}
-    expect(seen == expected, f"/info says {seen}, the control plane {expected}")
-    said = world.ask(lgp)
-    expect(said["answer"] == "hello, Ada", f"the graph said {said['answer']!r}")
-    expect(said["secret"]["present"], "the secret did not reach the Agent Server")
+    actual = {key: host.get(key) for key in expected}
+    expect(actual == expected, f"GET /info returned {actual}; the control plane has {expected}")
+    output = world.ask(lgp)
+    expect(output["answer"] == "hello, Ada", f"the graph answered {output['answer']!r}, expected 'hello, Ada'")
+    expect(output["secret"]["present"], "the secret did not reach the Agent Server")
     refused = world.agents.post(
         world.url(lgp, "/runs/wait"), json={"assistant_id": "agent"}, headers={"X-Api-Key": "wrong"}
     )
-    expect(refused.status_code in (401, 403), f"a wrong API key was answered {refused.status_code}")
+    expect(
+        refused.status_code in (401, 403),
+        f"a request with a wrong API key was answered {refused.status_code}, expected 401 or 403",
+    )
     traced = eventually(
-        "a trace arrived in LangSmith",
+        "a trace arrives in LangSmith",
         20,
         lambda: world.control_plane.get("/langsmith/projects").json().get(HELLO),
     )
-    progress(f"{world.url(lgp, '/runs/wait')} → {said['answer']!r}; {traced} runs traced to project {HELLO!r}")
+    progress(f"POST {world.url(lgp, '/runs/wait')} answered {output['answer']!r}")
+    progress(f"the Agent Server sent {traced} traced runs to the LangSmith project {HELLO!r}")
 
 
 # --- 3: an update without a failed request ---------------------------------------------------------------------------
@@ -89,24 +98,26 @@ def update(world: World, progress: Progress) -> None:
     with Prober(world.url(lgp, "/ok")) as prober:
         done = world.deploy(HELLO, image("hello2", 1), SECOND_SECRET)
         succeeded(done, "the second langgraph deploy")
-        eventually("the old revision's pods are gone", 20, lambda: pods_of(world, lgp) == 1)
+        eventually("the old revision's pods are deleted", 20, lambda: pods_of(world, lgp) == 1)
     world.probes, world.probe_failures = prober.requests, prober.failures
-    expect(prober.requests > 10, f"the prober made {prober.requests} requests only")
-    expect(not prober.failures, f"{len(prober.failures)} of {prober.requests} probes failed: {prober.failures[:3]}")
+    expect(prober.requests > 10, f"the prober made only {prober.requests} requests")
+    expect(not prober.failures, f"{len(prober.failures)} of {prober.requests} requests failed: {prober.failures[:3]}")
     after, second = world.deployment(HELLO), world.ask(lgp)
     expect(after["active_revision_id"] != before["active_revision_id"], "there is no new active revision")
     expect(second["answer"] != first["answer"], f"the answer is still {second['answer']!r}")
     expect(second["secret"] != first["secret"], "the Agent Server still has the old secret")
-    progress(f"new answer {second['answer']!r}; {prober.requests} probes, none failed")
+    progress(
+        f"the graph now answers {second['answer']!r}; {prober.requests} health requests during the update, none failed"
+    )
 
 
 def pods_of(world: World, lgp: str) -> int:
-    """Return how many pods serve the API of an LGP, those on their way out included."""
+    """Return how many Agent Server pods an LGP has, including terminating pods."""
     return len(pod_images(world, lgp))
 
 
 def pod_images(world: World, lgp: str) -> list[str]:
-    """Return the images of these pods."""
+    """Return the image of each Agent Server pod of an LGP, including terminating pods; sorted."""
     listed = world.object("/api/v1/namespaces/{ns}/pods") or {"items": []}
     mine = [pod for pod in listed["items"] if pod["metadata"].get("labels", {}).get("app") == lgp]
     return sorted(pod["spec"]["containers"][0]["image"] for pod in mine)
@@ -118,28 +129,37 @@ def pod_images(world: World, lgp: str) -> list[str]:
 def fail(world: World, progress: Progress) -> None:
     lgp, serving = world.lgp(HELLO), world.deployment(HELLO)["active_revision_id"]
     served = pod_images(world, lgp)
-    for app, reason, told in (
+    for app, reason, expected in (
         ("missing", "ImagePullBackOff", "sandbox.local/missing"),
         ("crash", "CrashLoopBackOff", "no weights found in /models"),
     ):
         done = world.deploy(HELLO, image(app, 1), SECOND_SECRET)
-        expect(done.returncode != 0, f"langgraph deploy of {app} succeeded")
+        expect(done.returncode != 0, f"langgraph deploy of image {app!r} succeeded, expected a failure")
         deployment = world.deployment(HELLO)
         status = world.revision_status(HELLO)
-        expect(status == "DEPLOY_FAILED", f"the revision of {app} is {status}")
+        expect(status == "DEPLOY_FAILED", f"the revision of image {app!r} is {status}, expected DEPLOY_FAILED")
         expect(deployment["active_revision_id"] == serving, "the active revision is no longer the serving one")
         failed = [r for r in world.deployment_events(deployment["id"]) if r.type == "RevisionFailed"][-1].data
-        expect(failed["reason"] == reason, f"the reason is {failed['reason']!r}: {failed['message']}")
-        expect(told in failed["message"], f"{told!r} is not in the message: {failed['message']}")
-        expect("pod" in failed["message"].lower(), f"the object is not named: {failed['message']}")
+        expect(
+            failed["reason"] == reason, f"the reason is {failed['reason']!r}, expected {reason!r}: {failed['message']}"
+        )
+        expect(expected in failed["message"], f"{expected!r} is not in the message: {failed['message']}")
+        expect("pod" in failed["message"].lower(), f"the message names no pod: {failed['message']}")
         expect(world.ask(lgp)["answer"] != "", "the earlier revision does not serve")
         eventually("only the earlier revision's pod is left", 20, lambda: pod_images(world, lgp) == served)
-        progress(f"{app}: DEPLOY_FAILED, {failed['reason']}: {first_line(failed['message'])}")
+        progress(f"image {app!r}: DEPLOY_FAILED ({failed['reason']}); the earlier revision still serves")
+        progress(f"  {explanation(failed['message'])}")
 
 
-def first_line(text: str, width: int = 110) -> str:
-    line = text.strip().splitlines()[0] if text.strip() else ""
-    return line if len(line) <= width else f"{line[: width - 1]}…"
+def explanation(message: str) -> str:
+    """Return why a container failed, and the last line that the container printed, from a revision's failure message.
+
+    The message begins with the names of the workload, the pod and the container, and may end with log lines.
+    """
+    head, _, output = message.strip().partition("\nlast log lines:\n")
+    why = head.rpartition(", container ")[2].partition(": ")[2] or head
+    lines = output.strip().splitlines()
+    return f"{why}; last line of its output: {lines[-1]}" if lines else why
 
 
 # --- 5: workers that die ---------------------------------------------------------------------------------------------
@@ -149,29 +169,32 @@ def crash(world: World, progress: Progress) -> None:
     results: list[subprocess.CompletedProcess[str]] = []
     client = threading.Thread(target=lambda: results.append(world.deploy(SURVIVOR, image("hello", 2), FIRST_SECRET)))
     client.start()
-    deployment_id = eventually("the deployment was seen", 20, lambda: registered(world, SURVIVOR))
-    eventually("its revision is on its way", 20, lambda: "SecretsApplied" in types(world, deployment_id))
+    deployment_id = eventually("the listener registers the deployment", 20, lambda: registered(world, SURVIVOR))
+    eventually("the listener applies the secrets", 20, lambda: "SecretsApplied" in types(world, deployment_id))
     killed = [("listener", world.stack.kill("listener"))]
     lgp = world.lgp(SURVIVOR)
     stream = lgp_stream(world.stack.namespace, lgp)
-    eventually("the operator saw the LGP", 30, lambda: world.events.version(stream) > 0)
+    eventually("the LGP's first event is in the log", 30, lambda: world.events.version(stream) > 0)
     killed.append(("operator", world.stack.kill("operator")))
-    expect("RevisionDeployed" not in types(world, deployment_id), "the deployment was over before the workers died")
+    expect("RevisionDeployed" not in types(world, deployment_id), "the revision was deployed before both workers died")
     client.join(90)
-    expect(bool(results), "langgraph deploy did not end")
+    expect(bool(results), "langgraph deploy did not end within 90 s")
     succeeded(results[0], "langgraph deploy during the crashes")
-    created = [r for r in world.deployment_events(deployment_id) if r.type == "RevisionDeployed"]
-    expect(len(created) == 1, f"the revision was deployed {len(created)} times")
+    deployed = [r for r in world.deployment_events(deployment_id) if r.type == "RevisionDeployed"]
+    expect(len(deployed) == 1, f"the log has {len(deployed)} RevisionDeployed for the revision, expected 1")
     objects = world.objects_of(lgp)
     expect(len(objects) == len(set(objects)), f"objects exist twice: {objects}")
     for name in (f"Deployment {lgp}", f"Service {lgp}"):
-        expect(objects.count(name) == 1, f"{name} exists {objects.count(name)} times")
+        expect(objects.count(name) == 1, f"{name} exists {objects.count(name)} times, expected once")
     died = ", ".join(f"{name} (pid {pid})" for name, pid in killed)
-    progress(f"killed {died} in mid-deployment: DEPLOYED all the same, {len(objects)} objects, each once")
+    progress(
+        f"killed {died} while deployment {SURVIVOR!r} was rolling out: it became DEPLOYED, and each of its "
+        f"{len(objects)} objects exists once"
+    )
 
 
 def registered(world: World, name: str) -> str | None:
-    """Return the id of a deployment once the event log knows it."""
+    """Return the id of a deployment whose stream has events, else None."""
     try:
         deployment_id: str = world.deployment(name)["id"]
     except StepFailed:
@@ -196,7 +219,7 @@ def drift(world: World, progress: Progress) -> None:
     before = len(drifts(world, lgp))
     world.kubernetes.delete(deployment).raise_for_status()
     eventually(
-        "the Deployment is back",
+        "the operator creates the Deployment again",
         10,
         lambda: (found := world.object(deployment)) is not None and found["metadata"]["uid"] != uid,
     )
@@ -205,18 +228,18 @@ def drift(world: World, progress: Progress) -> None:
     headers = {"Content-Type": "application/merge-patch+json"}
     world.kubernetes.patch(service, json=edit, headers=headers, params={"fieldManager": "somebody"}).raise_for_status()
     eventually(
-        "the Service is as it was",
+        "the Service has its former target port",
         10,
         lambda: (world.object(service) or {})["spec"]["ports"][0]["targetPort"] == port["targetPort"],
     )
     found = drifts(world, lgp)[before:]
     expect(len(found) >= 2, f"the log has {len(found)} DriftDetected for two changes: {found}")
-    eventually("it serves again", 30, lambda: world.agents.get(world.url(lgp, "/ok")).status_code == 200)
-    progress(f"a deleted Deployment and an edited Service are back; DriftDetected: {', '.join(found)}")
+    eventually("the Agent Server answers again", 30, lambda: world.agents.get(world.url(lgp, "/ok")).status_code == 200)
+    progress(f"deployment {SURVIVOR!r}: the operator restored both; DriftDetected: {', '.join(found)}")
 
 
 def drifts(world: World, lgp: str) -> list[str]:
-    """Return what drifted of an LGP so far."""
+    """Return `<kind> <change>` of every DriftDetected in an LGP's stream."""
     records = world.lgp_events(lgp)
     return [f"{r.data['key']['kind']} {r.data['change']}" for r in records if r.type == "DriftDetected"]
 
@@ -227,46 +250,59 @@ def drifts(world: World, lgp: str) -> list[str]:
 def delete(world: World, progress: Progress) -> None:
     lgp, deployment_id = world.lgp(HELLO), world.deployment(HELLO)["id"]
     before = world.objects_of(lgp)
-    expect(any(name.startswith("PersistentVolumeClaim") for name in before), f"no volume claim among {before}")
+    expect(any(name.startswith("PersistentVolumeClaim") for name in before), f"no PersistentVolumeClaim in {before}")
     folder = world.stack.directory / "projects" / HELLO
     succeeded(world.langgraph("delete", deployment_id, "--force", folder=folder), "langgraph deploy delete")
-    eventually("the control plane has forgotten it", 30, lambda: gone(world, deployment_id))
+    eventually("the control plane no longer has the deployment", 30, lambda: gone(world, deployment_id))
     try:
-        eventually("nothing is left in the cluster", 20, lambda: not world.objects_of(lgp))
+        eventually("all objects of the deployment are deleted", 20, lambda: not world.objects_of(lgp))
     except StepFailed as failure:
-        raise StepFailed(f"{failure}: {world.objects_of(lgp)}") from None
-    expect(world.agents.get(world.url(lgp, "/ok")).status_code in (404, 503), "its path is still served")
-    progress(f"{len(before)} objects, volume claim included: none is left")
+        raise StepFailed(f"{failure}; left: {world.objects_of(lgp)}") from None
+    answered = world.agents.get(world.url(lgp, "/ok")).status_code
+    expect(answered in (404, 503), f"the deployment's path answers {answered}, expected 404 or 503")
+    progress(f"deployment {HELLO!r}: all {len(before)} objects are deleted, including the PersistentVolumeClaim")
 
 
 def gone(world: World, deployment_id: str) -> bool:
+    """Whether the control plane answers 404 for a deployment."""
     return world.control_plane.get(f"/v2/deployments/{deployment_id}").status_code == 404
 
 
 # --- 8: the log ------------------------------------------------------------------------------------------------------
 
 
-def remember(world: World, progress: Progress) -> None:
+def replay(world: World, progress: Progress) -> None:
     environment = {**world.stack.environment(), "AGENTPLANE_LOG_FORMAT": "console", "NO_COLOR": "1", "COLUMNS": "150"}
     agentplane = [sys.executable, "-m", "cli.main"]
     timeline = subprocess.run(
         [*agentplane, "events", HELLO], env=environment, capture_output=True, text=True, timeout=30, check=False
     )
     succeeded(timeline, "agentplane events")
+    progress(f"timeline of deployment {HELLO!r} only (`agentplane events {HELLO}`):")
     progress(timeline.stdout.rstrip())
     exported = world.stack.directory / "log.jsonl"
     exported.write_bytes(b"".join(export_log(world.events)))
     transcripts: list[bytes] = []
     for source in (["--live"], [str(exported)]):
         transcript = world.stack.directory / f"replay-{len(transcripts)}.jsonl"
-        command = [*agentplane, "replay", *source, "--transcript", str(transcript), "--through", str(head(exported))]
+        options = ["--transcript", str(transcript), "--through", str(head(exported)), "--json"]
+        command = [*agentplane, "replay", *source, *options]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
         succeeded(done, f"agentplane replay {' '.join(source)}")
         transcripts.append(transcript.read_bytes())
-    expect(transcripts[0] == transcripts[1], "the live log and its export replay differently")
-    progress(first_line(done.stdout, 150))
+    expect(transcripts[0] == transcripts[1], "the replays of the live log and of its export differ")
+    result = json.loads(done.stdout)
+    progress(
+        f"replayed all {result['events']} events, once from Redis and once from an export, with the same result: "
+        f"{result['checked']} acts and manifests agree with the log"
+    )
+    progress(
+        f"the {len(world.events.streams())} streams of the log: a deployment's and an LGP's for each of {HELLO!r} and "
+        f"{SURVIVOR!r}, and the data plane's own"
+    )
     found = [secret for secret in world.secrets if secret.encode() in exported.read_bytes()]
     expect(not found, f"{len(found)} secret values are in the exported log")
+    progress(f"none of the {len(set(world.secrets))} secret values that the demo used is in the export")
 
 
 def head(exported: Path) -> int:
@@ -276,12 +312,12 @@ def head(exported: Path) -> int:
 
 
 STEPS = (
-    Step("deploy", "langgraph deploy creates a deployment, and it is DEPLOYED", deploy),
+    Step("deploy", "langgraph deploy creates a deployment; its revision becomes DEPLOYED", deploy),
     Step("answer", "the Agent Server answers through the ingress", answer),
-    Step("update", "a new image and secret, without a failed request", update),
-    Step("fail", "an image that cannot be pulled, one that crashes", fail),
-    Step("crash", "kill -9 of listener and operator in mid-deployment", crash),
-    Step("drift", "a Deployment deleted and a Service edited by hand", drift),
-    Step("delete", "langgraph deploy delete leaves nothing", delete),
-    Step("replay", "the log: a timeline, an export, a replay", remember),
+    Step("update", "an update to another image and secret, without a failed request", update),
+    Step("fail", "two updates that fail: an image that cannot be pulled, an image that crashes", fail),
+    Step("crash", "kill -9 of listener and operator during a rollout", crash),
+    Step("drift", "a Deployment deleted and a Service edited by hand: the operator restores both", drift),
+    Step("delete", "langgraph deploy delete leaves nothing behind", delete),
+    Step("replay", "the event log: a timeline, an export, a replay", replay),
 )

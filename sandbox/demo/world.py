@@ -1,4 +1,4 @@
-"""What a step of the demo can see and touch: the clients of the running stack, and patience with a limit."""
+"""What a step of the demo can observe and touch: clients of the running stack, and waits with a time limit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sandbox.stack import PREFIX, Stack, kubernetes_client, run, tool
 
 T = TypeVar("T")
 
-LEFT_BEHIND = (
+COLLECTIONS = (
     "/apis/apps.langchain.ai/v1alpha1/namespaces/{ns}/lgps",
     "/apis/apps/v1/namespaces/{ns}/deployments",
     "/apis/apps/v1/namespaces/{ns}/replicasets",
@@ -30,39 +30,39 @@ LEFT_BEHIND = (
     "/api/v1/namespaces/{ns}/secrets",
     "/api/v1/namespaces/{ns}/persistentvolumeclaims",
 )
-"""Every kind of which a deployment may have objects."""
+"""API paths of every kind that a deployment may have objects of."""
 
 
 class StepFailed(Exception):
-    """A step of the demo did not hold."""
+    """A check of a demo step failed; the message says which."""
 
 
 def expect(condition: bool, problem: str) -> None:
-    """Raise StepFailed with `problem` unless `condition` holds."""
+    """Raise StepFailed with the message `problem` unless `condition` is true."""
     if not condition:
         raise StepFailed(problem)
 
 
 def eventually(what: str, seconds: float, check: Callable[[], T | None]) -> T:
-    """Return the first thing that `check` returns which is true, asking for `seconds`; raise StepFailed after that."""
+    """Call `check` until it returns a true value, and return that value; raise StepFailed after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         found = check()
         if found:
             return found
         if time.monotonic() > deadline:
-            raise StepFailed(f"{what}: not within {seconds:g} s")
+            raise StepFailed(f"expected within {seconds:g} s: {what}")
         time.sleep(0.05)
 
 
 def image(app: str, version: int) -> str:
-    """Return an image of the sandbox by digest; the digest stands for the version."""
+    """Return the reference of a sandbox image, by digest; each `version` has another digest."""
     return f"sandbox.local/{app}@sha256:{hashlib.sha256(f'{app} {version}'.encode()).hexdigest()}"
 
 
 @dataclass
 class World:
-    """The running stack, as people see it."""
+    """The running stack as its users reach it: control plane, Kubernetes API, Agent Servers, event log."""
 
     stack: Stack
     control_plane: httpx.Client = field(init=False)
@@ -70,11 +70,13 @@ class World:
     agents: httpx.Client = field(init=False)
     events: RedisLog = field(init=False)
     secrets: list[str] = field(default_factory=list, repr=False)
-    """Every secret value that was used."""
+    """Every secret value that the demo used."""
     objects: int = 0
-    """Objects of one deployment, as counted at its best."""
+    """How many objects the first deployment had when it was ready."""
     probes: int = 0
+    """How many requests the prober made during the update."""
     probe_failures: list[str] = field(default_factory=list)
+    """What went wrong with each failed request of the prober."""
 
     def __post_init__(self) -> None:
         key = self.stack.api_key
@@ -87,7 +89,7 @@ class World:
     # --- the langgraph command
 
     def project(self, name: str, secrets: dict[str, str]) -> Path:
-        """Return a folder to deploy from; its `.env` holds the deployment's secrets."""
+        """Create a project folder for `langgraph deploy`, with `secrets` in its `.env`; return its path."""
         self.secrets += secrets.values()
         folder = self.stack.directory / "projects" / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +100,7 @@ class World:
         return folder
 
     def langgraph(self, *arguments: str, folder: Path, seconds: float = 60) -> subprocess.CompletedProcess[str]:
-        """Run `langgraph deploy …` against the control plane."""
+        """Run `langgraph deploy …` in `folder` against the control plane, for at most `seconds`."""
         environment = {
             key: value for key, value in self.stack.environment().items() if not key.startswith("AGENTPLANE_")
         }
@@ -110,7 +112,7 @@ class World:
     def deploy(
         self, name: str, image_uri: str, secrets: dict[str, str], *, wait: bool = True, seconds: float = 60
     ) -> subprocess.CompletedProcess[str]:
-        """Run `langgraph deploy --image-uri …`, with the given secrets."""
+        """Run `langgraph deploy --image-uri …` with the given secrets; unless `wait`, only create the revision."""
         arguments = ["--name", name, "--image-uri", image_uri, "--no-input"]
         if not wait:
             arguments.append("--no-wait")
@@ -119,7 +121,7 @@ class World:
     # --- the control plane
 
     def deployment(self, name: str) -> dict[str, Any]:
-        """Return a deployment by name. Raises StepFailed."""
+        """Return the control plane's deployment of this name. Raises StepFailed unless there is exactly one."""
         found = self.control_plane.get("/v2/deployments", params={"name": name}).raise_for_status().json()["resources"]
         expect(len(found) == 1, f"the control plane has {len(found)} deployments named {name!r}")
         resource: dict[str, Any] = found[0]
@@ -132,7 +134,7 @@ class World:
         return resource
 
     def revision_status(self, name: str) -> str:
-        """Return the status of the latest revision."""
+        """Return the status of a deployment's latest revision, e.g. DEPLOYED."""
         deployment = self.deployment(name)
         status: str = self.revision(deployment["id"], deployment["latest_revision_id"])["status"]
         return status
@@ -144,6 +146,7 @@ class World:
         return lgp_name(name, self.deployment(name)["id"])
 
     def object(self, path: str) -> dict[str, Any] | None:
+        """Return the object or list at an API path, None when there is none; `{ns}` is the stack's namespace."""
         response = self.kubernetes.get(path.format(ns=self.stack.namespace))
         if response.status_code == 404:
             return None
@@ -151,9 +154,9 @@ class World:
         return found
 
     def objects_of(self, lgp: str) -> list[str]:
-        """Return kind and name of every object that belongs to an LGP, itself included."""
+        """Return `<kind> <name>` of every object that belongs to an LGP, and of the LGP itself."""
         found = []
-        for path in LEFT_BEHIND:
+        for path in COLLECTIONS:
             listed = self.kubernetes.get(path.format(ns=self.stack.namespace)).raise_for_status().json()
             for item in listed["items"]:
                 metadata = item["metadata"]
@@ -167,7 +170,7 @@ class World:
         return f"http://{self.stack.hostname}{route_path('', lgp)}{path}"
 
     def ask(self, lgp: str, name: str = "Ada") -> dict[str, Any]:
-        """Run the graph through the ingress; return its answer."""
+        """Run the graph of an LGP's Agent Server through the ingress; return the graph's output."""
         body = {"assistant_id": "agent", "input": {"name": name}}
         response = self.agents.post(self.url(lgp, "/runs/wait"), json=body)
         expect(response.status_code == 200, f"POST /runs/wait: {response.status_code} {response.text[:300]}")

@@ -510,9 +510,7 @@ class Registry:
         validation.check_metadata(kind.resource, obj["metadata"], causes, custom=True)
         rules.check_rules(kind.schema, obj, before, causes, request.warnings)
 
-    def _check_built_in(
-        self, kind: Kind, before: Object | None, obj: Object, subresource: str, causes: Causes
-    ) -> None:
+    def _check_built_in(self, kind: Kind, before: Object | None, obj: Object, subresource: str, causes: Causes) -> None:
         schema.validate(kind.schema, obj, "", causes)
         validation.check_metadata(kind.resource, obj["metadata"], causes)
         if any(reason == "FieldValueTypeInvalid" for reason, _, _ in causes):

@@ -72,7 +72,7 @@ class Terminal:
 
     @property
     def folder(self) -> Path:
-        return Path(self.pasted("watch what happens").split()[1].rstrip(";")).parent
+        return Path(self.pasted("follow the events").split()[1].rstrip(";")).parent
 
     def type(self, characters: bytes) -> None:
         os.write(self._terminal, characters)
@@ -141,20 +141,20 @@ def leaves_nothing(terminal: Terminal) -> None:
 def test_what_it_prints_can_be_pasted_and_ctrl_c_ends_it(up: Callable[[], Terminal]) -> None:
     terminal = up()
 
-    said = terminal.run(terminal.pasted("deploy something (its secrets are in .env there)"))
+    said = terminal.run(terminal.pasted("deploy an application (its secrets are in the .env file of that folder)"))
     assert "Deployment successful" in said
     environment = f". {terminal.folder}/env"
     if shutil.which("kubectl"):
-        assert re.search(r"hello-[0-9a-f]{32} +True +RolledOut", terminal.run(terminal.pasted("look into the cluster")))
+        assert re.search(r"hello-[0-9a-f]{32} +True +RolledOut", terminal.run(terminal.pasted("list LGPs and pods")))
     assert re.search(r"hello +agents +READY +[0-9a-f]{8} +DEPLOYED", terminal.run(f"{environment}; agentplane status"))
-    assert "0 fail" in terminal.run(terminal.pasted("is everything there?"))
+    assert "0 fail" in terminal.run(terminal.pasted("check the installation"))
     assert "hello" in terminal.run(f"{environment}; langgraph deploy list")
-    watching = terminal.pasted("watch what happens").replace("--follow", "hello")
+    watching = terminal.pasted("follow the events").replace("--follow", "hello")
     assert "RevisionDeployed" in terminal.run(watching)
     assert httpx.get(f"{terminal.pasted('control plane')}/ok").status_code == 200
     assert_flower_shows_streams(terminal.pasted("Flower"))
     lgp = terminal.run(f"{environment}; agentplane status --json").split('"lgp":"', 1)[1].split('"', 1)[0]
-    url = terminal.pasted("Agent Servers (calls need the header X-Api-Key)").replace("<LGP name>", lgp)
+    url = terminal.pasted("Agent Servers (requests need the header X-Api-Key)").replace("<LGP name>", lgp)
     assert httpx.get(url).status_code == 200
     folder = terminal.folder
     assert (folder / "paste.txt").read_text().count("\n  ") == 7
