@@ -90,12 +90,12 @@ def test_an_ingress_that_the_chart_makes_is_where_the_agent_servers_are() -> Non
     with pytest.raises(Refused) as refused:
         objects(ELSEWHERE, at("ingress.create", True), namespace=HOME)
 
-    assert "ingress.namespace=edge with ingress.create=true" in str(refused.value)
-    assert "set ingress.create=false to use an Ingress of yours in edge" in str(refused.value)
+    assert "ingress.namespace=edge does not work with ingress.create=true" in str(refused.value)
+    assert "set ingress.create=false to use your own Ingress in edge" in str(refused.value)
 
 
 def test_more_than_one_watched_namespace_stays_refused() -> None:
-    with pytest.raises(Refused, match="blue,green with ingress"):
+    with pytest.raises(Refused, match="blue,green does not work with ingress"):
         objects(ELSEWHERE, at("config.watchNamespaces", "blue,green"), namespace=HOME)
 
 

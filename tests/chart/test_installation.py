@@ -227,7 +227,7 @@ def test_a_second_installation_is_told_that_the_definition_is_there(
     with pytest.raises(helm.HelmError) as refusal:
         releases(second).install(chart(), RELEASE, NEEDED)
 
-    assert f"is installed already, by release {RELEASE} in namespace {first}" in str(refusal.value)
+    assert f"is already installed, by release {RELEASE} in namespace {first}" in str(refusal.value)
     assert "set operator.createCRDs=false" in str(refusal.value)
     assert releases(second).list() == []
     releases(second).install(chart(), RELEASE, layered(NEEDED, THERE))

@@ -442,11 +442,14 @@ REFUSALS: dict[str, tuple[Values, list[str]]] = {
         ["environment of beat has A twice"],
     ),
     "no key": (at("config.langsmithApiKey", ""), ["config.langsmithApiKey is not set", "existingSecretName"]),
-    "an id that is none": (at("config.langsmithWorkspaceId", "mine"), ["config.langsmithWorkspaceId=mine is no UUID"]),
+    "an id that is none": (
+        at("config.langsmithWorkspaceId", "mine"),
+        ["config.langsmithWorkspaceId=mine is not a UUID"],
+    ),
     "two routes": (SECOND_ROUTE, ["ingress and gateway are enabled together", "ingress.enabled=false"]),
     "several namespaces behind an ingress": (
         at("config.watchNamespaces", "blue,green"),
-        ["blue,green with ingress", "Services of its own namespace", "use gateway or istioGateway"],
+        ["blue,green does not work with ingress", "Services of its own namespace", "use gateway or istioGateway"],
     ),
     "URLs of two regions": (
         at("config.hostBackendUrl", "https://eu.api.host.langchain.com")
@@ -456,19 +459,19 @@ REFUSALS: dict[str, tuple[Values, list[str]]] = {
                 "smithBackendUrl": "https://api.smith.langchain.com",
             }
         },
-        ["config.hostBackendUrl is of gcp-eu, config.smithBackendUrl is of gcp-us", "one region"],
+        ["config.hostBackendUrl belongs to gcp-eu, config.smithBackendUrl belongs to gcp-us", "one region"],
     ),
     "a region and a URL of another": (
         {"config": {"region": "aws-us", "hostBackendUrl": "https://api.host.langchain.com"}},
-        ["config.hostBackendUrl is of gcp-us, config.region is of aws-us"],
+        ["config.hostBackendUrl belongs to gcp-us, config.region belongs to aws-us"],
     ),
     "URLs that are swapped": (
         at("config.hostBackendUrl", "https://api.smith.langchain.com"),
-        ["the other one of the two URLs"],
+        ["the wrong one of the two URLs"],
     ),
     "upstream's image from a mirror": (
         at("images.listenerImage.repository", "mirror.example/langchain/langsmith-backend"),
-        ["holds another program", "images.agentplaneImage.repository"],
+        ["contains another program", "images.agentplaneImage.repository"],
     ),
     "a tag of upstream's image": (
         at("images.operatorImage.tag", "0.1.35"),
@@ -485,7 +488,7 @@ REFUSALS: dict[str, tuple[Values, list[str]]] = {
     ),
     "the master's name in the URL": (
         at("redis.external", {"enabled": True, "connectionUrl": "sentinel://:hunter2@one.example/main"}),
-        ["the name of the master is redis.external.sentinel.master"],
+        ["the name of the master belongs in redis.external.sentinel.master"],
     ),
     "Sentinels and a server": (
         at(
@@ -503,14 +506,14 @@ REFUSALS: dict[str, tuple[Values, list[str]]] = {
             "redis.external",
             {"enabled": True, "connectionUrl": "redis://:hunter2@one.example", "sentinel": {"master": "main"}},
         ),
-        ["redis.external.sentinel would do nothing", "does not start with sentinel://"],
+        ["redis.external.sentinel has no effect", "does not start with sentinel://"],
     ),
     "a password of Sentinels beside a Secret": (
         at(
             "redis.external",
             {"enabled": True, "existingSecretName": "redis", "sentinel": {"master": "main", "password": "hunter2"}},
         ),
-        ["put the password into that Secret", "redis.external.sentinel.passwordSecretKey"],
+        ["put the password into the Secret", "redis.external.sentinel.passwordSecretKey"],
     ),
     "a key of no Secret": (
         at(
@@ -532,7 +535,7 @@ REFUSALS: dict[str, tuple[Values, list[str]]] = {
     ),
     "Sentinels of no external Redis": (
         at("redis.external.sentinel.master", "main"),
-        ["redis.external.sentinel would do nothing while redis.external.enabled is false"],
+        ["redis.external.sentinel have no effect while redis.external.enabled is false"],
     ),
     "a URL of Redis that is none": (
         at("redis.external", {"enabled": True, "connectionUrl": "redis://:hunter2%zz@one.example:6379x"}),
@@ -543,7 +546,7 @@ REFUSALS: dict[str, tuple[Values, list[str]]] = {
             "redis": {"external": {"enabled": True, "existingSecretName": "redis", "sentinel": {"master": "main"}}},
             "operator": {"autoscaling": {"enabled": True, "keda": {"enabled": True}}},
         },
-        ["operator.autoscaling.keda.enabled", "redis.external.address to host:port of every Sentinel, with commas"],
+        ["operator.autoscaling.keda.enabled", "redis.external.address to host:port of every Sentinel, separated"],
     ),
     "an external Redis nowhere": (
         at("redis.external.enabled", True),
@@ -643,7 +646,7 @@ def test_values_of_a_chart_without_the_newest_ones_go_on() -> None:
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_what_does_not_fit_is_refused_with_the_mend(case: str) -> None:
+def test_a_mistake_in_the_values_is_refused_with_its_fix(case: str) -> None:
     values, words = REFUSALS[case]
     with pytest.raises(Refused) as refusal:
         files(NEEDED, values)

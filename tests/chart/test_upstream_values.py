@@ -205,12 +205,22 @@ def test_the_templates_of_the_values_file_are_mounted_and_named() -> None:
         ]
 
 
-def test_the_table_in_the_docs_speaks_of_every_key_and_of_no_other() -> None:
-    rows = [
-        line.split("|")[1] for line in VALUES_PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")
-    ]
-    first = rows[: rows.index(next(row for row in rows if "images.agentplaneImage" in row))]
-    patterns = [pattern for row in first for pattern in re.findall(r"`([^`]+)`", row)]
+def documented() -> list[list[str]]:
+    """Return the cells of every key's row in the tables of the page that compare the two charts."""
+    section = VALUES_PAGE.read_text(encoding="utf-8").partition("\n## Keys of the langgraph-dataplane chart\n")[2]
+    lines = section.partition("\n## ")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")]
+
+
+def test_the_tables_in_the_docs_have_every_key_and_no_other() -> None:
+    patterns = [key.strip("`") for key, _, _ in documented()]
 
     assert [key for key in KEYS if not any(fnmatch(key, pattern) for pattern in patterns)] == []
     assert [pattern for pattern in patterns if not any(fnmatch(key, pattern) for key in KEYS)] == []
+    assert sorted(set(patterns)) == sorted(patterns)
+
+
+def test_the_tables_in_the_docs_have_one_key_a_row_and_fit_the_page() -> None:
+    assert {supported for _, supported, _ in documented()} == {"yes", "partly"}
+    assert [key for key, _, _ in documented() if not re.fullmatch(r"`[\w.*]+`", key)] == []
+    assert [row for row in documented() if len(" | ".join(row)) > 110] == []

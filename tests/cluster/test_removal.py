@@ -37,7 +37,7 @@ def releases(plane: DataPlane) -> list[str]:
 
 def test_helm_first_leaves_agent_servers_which_go_with_their_namespace(cluster: Cluster, serving: DataPlane) -> None:
     url = serving.workspace.url_of("agent")
-    assert "leaves Agent Servers, their LGPs and Secrets running" in serving.notes
+    assert "keeps the Agent Servers, their LGPs and their Secrets" in serving.notes
 
     started = time.monotonic()
     serving.uninstall()

@@ -177,7 +177,7 @@ def test_an_upgrade_under_load_loses_and_doubles_nothing(
 def test_removal_leaves_agent_servers_and_coming_back_does_not_touch_them(
     cluster: Cluster, installed: Installation, workspace: Workspace, namespace: str, hello: str
 ) -> None:
-    assert "leaves Agent Servers, their LGPs and Secrets running" in installed.notes
+    assert "keeps the Agent Servers, their LGPs and their Secrets" in installed.notes
     workspace.wait_until_deployed()
     installed.wait_until_idle(namespace)
     objects, running = cluster.uids(namespace), cluster.agents(namespace)

@@ -1,5 +1,6 @@
 {{/*
-Settings as environment variables: the same for every process, since each records the configuration that it runs with.
+The settings as environment variables. They are the same for every process, because each process records the configuration
+that it runs with.
 */}}
 
 {{- define "agentplane.settings" -}}
@@ -146,7 +147,7 @@ Settings as environment variables: the same for every process, since each record
 
 {{/*
 The whole environment of a container. Takes: root, component, own (a list of variables of the process),
-extra (the values' extraEnv). A name that comes twice is refused: Kubernetes would silently take the last.
+extra (the values' extraEnv). A variable that is set twice is refused, because Kubernetes would silently use the last one.
 */}}
 {{- define "agentplane.environment" -}}
 {{- $settings := list -}}
@@ -155,7 +156,7 @@ extra (the values' extraEnv). A name that comes twice is refused: Kubernetes wou
 {{- $seen := dict -}}
 {{- range $all -}}
 {{- if hasKey $seen .name -}}
-{{- fail (printf "\n\nthe environment of %s has %s twice: take it out of commonEnv, config.settings or %s...extraEnv; the chart sets AGENTPLANE_ variables from its own values" $.component .name $.component) -}}
+{{- fail (printf "\n\nthe environment of %s has %s twice: remove it from commonEnv, config.settings or %s...extraEnv (the chart sets most AGENTPLANE_ variables from its own values)" $.component .name $.component) -}}
 {{- end -}}
 {{- $_ := set $seen .name true -}}
 {{- end -}}

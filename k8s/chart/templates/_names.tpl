@@ -1,6 +1,6 @@
 {{/*
-Names, labels and selectors. Names and selectors are those of the chart that existing installations of the hybrid model
-have: both are fixed once a Deployment exists, and monitoring, network policies and people's habits go by them.
+Names, labels and selectors. Names and selectors are the same as in the langgraph-dataplane chart of the hybrid model.
+Neither can change once a Deployment exists, and monitoring, NetworkPolicies and people's habits depend on them.
 */}}
 
 {{- define "agentplane.fullname" -}}
@@ -19,8 +19,8 @@ have: both are fixed once a Deployment exists, and monitoring, network policies 
 {{- end -}}
 
 {{/*
-What selects the pods of a component: what selects them already, where there are some, for nobody can change it (older
-versions of the chart that people come from leave out the name). Takes: root, component.
+Selector of the pods of a component. Where the Deployment or StatefulSet already exists, its own selector is used, because
+a selector cannot be changed (older versions of the langgraph-dataplane chart leave out the name). Takes: root, component.
 */}}
 {{- define "agentplane.selector" -}}
 {{- $kind := ternary "StatefulSet" "Deployment" (eq .component "redis") -}}
@@ -32,12 +32,12 @@ versions of the chart that people come from leave out the name). Takes: root, co
 {{- dig "spec" "selector" "matchLabels" $ours $live | toYaml -}}
 {{- end -}}
 
-{{/* Labels of the pods of a component: its selector's win. Takes what agentplane.labels takes. */}}
+{{/* Labels of the pods of a component. The labels of its selector win. Takes what agentplane.labels takes. */}}
 {{- define "agentplane.podLabels" -}}
 {{- merge (include "agentplane.selector" . | fromYaml) (include "agentplane.labels" . | fromYaml) | toYaml -}}
 {{- end -}}
 
-{{/* Labels of an object. Takes: root, component (optional), labels (optional; ours win). */}}
+{{/* Labels of an object. Takes: root, component (optional), labels (optional; the chart's own labels win). */}}
 {{- define "agentplane.labels" -}}
 {{- $chart := printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" -}}
 {{- $ours := dict
@@ -86,31 +86,31 @@ annotations:
 {{- .Values.redis.external.existingSecretName | default (printf "%s-redis" (include "agentplane.fullname" .)) -}}
 {{- end -}}
 
-{{/* Key of that Secret with the Sentinels' own password, if they have one. */}}
+{{/* Key of the Redis Secret that has the Sentinels' own password; empty when they have none. */}}
 {{- define "agentplane.sentinelPassword" -}}
 {{- $external := .Values.redis.external -}}
 {{- if $external.existingSecretName }}{{ $external.sentinel.passwordSecretKey }}{{ else if $external.sentinel.password }}sentinel_password{{ end -}}
 {{- end -}}
 
-{{/* Whether Sentinels lead to the external Redis: true or empty. */}}
+{{/* Whether the external Redis is found through Sentinels: true or empty. */}}
 {{- define "agentplane.sentinels" -}}
 {{- $external := .Values.redis.external -}}
 {{- if and $external.enabled (or $external.sentinel.master (hasPrefix "sentinel://" ($external.connectionUrl | default ""))) -}}true{{- end -}}
 {{- end -}}
 
-{{/* What one address of Redis may look like. Whatever does not is never parsed: the error would quote its password. */}}
+{{/* Pattern of one Redis address. Any other text is never parsed, because the error message would quote its password. */}}
 {{- define "agentplane.redisPattern" -}}
 ^[a-z]+://(([A-Za-z0-9._~!$&'()*+,;=:-]|%[0-9A-Fa-f]{2})*@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?(/[0-9]*)?([?][^#]*)?$
 {{- end -}}
 
-{{/* A port. */}}
+{{/* Pattern of a port. */}}
 {{- define "agentplane.portPattern" -}}
 ([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])
 {{- end -}}
 
 {{/*
-The external Redis as far as the values tell it, in JSON: addresses (host:port; of the Sentinels, if there are), user and
-password (as in a URL), database, tls. A URL in a Secret of somebody else is not read.
+The external Redis, as far as the values describe it, in JSON: addresses (host:port of Redis, or of the Sentinels), user
+and password (as in a URL), database, tls. A URL in redis.external.existingSecretName is not read.
 */}}
 {{- define "agentplane.externalRedis" -}}
 {{- $external := .Values.redis.external -}}
@@ -143,7 +143,7 @@ password (as in a URL), database, tls. A URL in a Secret of somebody else is not
 {{- printf "%s.%s.svc.%s:%d" $name (include "agentplane.namespace" .) .Values.clusterDomain (int .Values.redis.service.port) -}}
 {{- end -}}
 
-{{/* Namespaces that are watched, as a comma separated list. */}}
+{{/* The watched namespaces, as a comma-separated list. */}}
 {{- define "agentplane.watched" -}}
 {{- $given := .Values.config.watchNamespaces -}}
 {{- if not .Values.listener.enabled -}}
@@ -152,14 +152,14 @@ password (as in a URL), database, tls. A URL in a Secret of somebody else is not
 {{- include "agentplane.list" ($given | default (include "agentplane.namespace" .)) -}}
 {{- end -}}
 
-{{/* Namespace of the shared Ingress where Agent Servers are in another one, else empty. */}}
+{{/* Namespace of the shared Ingress, if it is not the namespace of the Agent Servers; else empty. */}}
 {{- define "agentplane.ingressElsewhere" -}}
 {{- if and .Values.ingress.enabled .Values.ingress.namespace (ne .Values.ingress.namespace (include "agentplane.watched" .)) -}}
 {{- .Values.ingress.namespace -}}
 {{- end -}}
 {{- end -}}
 
-{{/* A comma separated list without blanks, empty parts and repetitions. Takes: the text. */}}
+{{/* A comma-separated list without blanks, empty parts and duplicates. Takes: the text. */}}
 {{- define "agentplane.list" -}}
 {{- $parts := list -}}
 {{- range splitList "," . -}}
@@ -169,8 +169,8 @@ password (as in a URL), database, tls. A URL in a Secret of somebody else is not
 {{- end -}}
 
 {{/*
-Whether the operator may make ServiceAccounts or SecretProviderClasses (takes: root, kind), and budgets. Where
-`helm upgrade --reuse-values` goes on with the values of a chart that did not have these, the defaults hold.
+Whether the operator may create ServiceAccounts or SecretProviderClasses (takes: root, kind), and PodDisruptionBudgets.
+`helm upgrade --reuse-values` may keep the values of a chart version without these keys; then the defaults apply.
 */}}
 {{- define "agentplane.managed" -}}
 {{- get (.root.Values.operator.managedResources | default dict) .kind | default false -}}
@@ -180,8 +180,8 @@ Whether the operator may make ServiceAccounts or SecretProviderClasses (takes: r
 {{- end -}}
 
 {{/*
-Prefix of queues and keys in Redis. Unless one is given (upstream's default "host" counts as none), it is made from
-namespace and name of the installation, so that two that share a Redis never see each other's work.
+Prefix of queues and keys in Redis. Unless config.hostQueue gives one (upstream's default "host" counts as none), it is
+made from namespace and name of the installation, so that installations that share a Redis never see each other's work.
 */}}
 {{- define "agentplane.prefix" -}}
 {{- if has (.Values.config.hostQueue | default "") (list "" "host") -}}
@@ -197,8 +197,8 @@ namespace and name of the installation, so that two that share a Redis never see
 {{- end -}}
 
 {{/*
-Image of a component. Takes: root, component. One image holds every process; images.listenerImage and
-images.operatorImage override it for one of them, unless they are upstream's own, which agentplane.validate judges.
+Image of a component. Takes: root, component. One image contains every process. images.listenerImage and
+images.operatorImage override it for one component, unless they name upstream's image, which agentplane.validate checks.
 */}}
 {{- define "agentplane.image" -}}
 {{- $images := .root.Values.images -}}

@@ -1,16 +1,16 @@
 {{/*
-Which ports the processes connect to, as far as the values tell it. A NetworkPolicy knows addresses and ports only, and
-sees them after a Service has translated them: what is behind a Service of the cluster is networkPolicy.gatewayTo's.
+The ports that the processes connect to, as far as the values name them. A NetworkPolicy sees only addresses and ports,
+after a Service has translated them. So pods behind a Service of the cluster are covered by networkPolicy.gatewayTo.
 */}}
 
-{{/* The port of a scheme without one; 0 when nobody knows. */}}
+{{/* The default port of a URL scheme; 0 for an unknown scheme. */}}
 {{- define "agentplane.schemePort" -}}
 {{- get (dict "http" 80 "https" 443 "redis" 6379 "rediss" 6379 "sentinel" 26379 "socks5" 1080 "socks5h" 1080) (lower .) | default 0 -}}
 {{- end -}}
 
 {{/*
-Ports of the URLs in a text (several: separated by commas, semicolons or blanks), in JSON: {"ports": […]}. Takes: text,
-bare (whether host:port without a scheme counts, too). Whatever is no URL is passed over: an error would quote a password.
+Ports of the URLs in a text (several URLs: separated by commas, semicolons or blanks), in JSON: {"ports": […]}. Takes:
+text, bare (whether host:port without a scheme counts too). Other text is skipped: an error message would quote a password.
 */}}
 {{- define "agentplane.portsOf" -}}
 {{- $url := "^([A-Za-z][A-Za-z0-9+.-]*)://(?:[^/?#]*@)?(?:\\[[^\\]]*\\]|[^:/?#\\[\\]@]+)(?::([0-9]+))?(?:[/?#].*)?$" -}}
@@ -29,8 +29,8 @@ bare (whether host:port without a scheme counts, too). Whatever is no URL is pas
 {{- end -}}
 
 {{/*
-Every port that the processes connect to beyond their own Redis and names, in JSON: {"ports": […]}. Read are the URLs of
-the values and of all variables whose value is in the values: commonEnv, extraEnv, config.settings, proxies.
+Every port that the processes connect to, except DNS and the chart's own Redis, in JSON: {"ports": […]}. Sources are the
+URLs in the values and in all variables whose value is in the values: commonEnv, extraEnv, config.settings, proxies.
 */}}
 {{- define "agentplane.outboundPorts" -}}
 {{- $ports := list 443 -}}
@@ -55,7 +55,7 @@ the values and of all variables whose value is in the values: commonEnv, extraEn
 {{- end -}}
 {{- end -}}
 {{- if .Values.redis.external.enabled -}}
-{{- /* A URL in a Secret of somebody else is not read, and neither does it say where the master of Sentinels is. */ -}}
+{{- /* A URL in an existing Secret is not read. A Sentinel URL does not name the port of the master: 6379 is assumed. */ -}}
 {{- $sentinels := eq (include "agentplane.sentinels" .) "true" -}}
 {{- $addresses := (include "agentplane.externalRedis" . | fromJson).addresses | default (list (ternary "none:26379" "none:6379" $sentinels)) -}}
 {{- range $addresses }}{{ $ports = append $ports (splitList ":" . | last | int) }}{{ end -}}
@@ -66,7 +66,7 @@ the values and of all variables whose value is in the values: commonEnv, extraEn
 {{- toJson (dict "ports" ($whole | uniq)) -}}
 {{- end -}}
 
-{{/* Name of the NetworkPolicy of the processes, which they are told, so that they can say what may forbid a connection. */}}
+{{/* Name of the processes' NetworkPolicy. It is also a setting: messages about failed connections name the policy. */}}
 {{- define "agentplane.networkPolicy" -}}
 {{- if .Values.networkPolicy.enabled }}{{ include "agentplane.fullname" . }}-processes{{ end -}}
 {{- end -}}

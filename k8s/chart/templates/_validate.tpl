@@ -1,44 +1,44 @@
 {{/*
-What does not fit together, each with the mend; all of it at once. The processes check their settings again, but a
-message of `helm upgrade` comes before anything is changed.
+Checks of the values. All mistakes are reported together, each with its fix. The processes check their settings again at
+their start, but `helm upgrade` reports a mistake before it changes anything.
 */}}
 
 {{- define "agentplane.mistakes.identity" -}}
 {{- $uuid := "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$" -}}
 {{- $config := .Values.config -}}
 {{- if not (or .Values.listener.enabled .Values.operator.enabled) }}
-- listener.enabled and operator.enabled are both false: nothing would run
+- listener.enabled and operator.enabled are both false, so nothing would run: set one of them to true
 {{- end }}
 {{- if .Values.listener.enabled }}
 {{- if not (or $config.langsmithApiKey $config.existingSecretName) }}
-- config.langsmithApiKey is not set: the LangSmith API key of the workspace; or config.existingSecretName, a Secret that has it as {{ $config.langsmithApiKeySecretKey }}
+- config.langsmithApiKey is not set: set it to the LangSmith API key of the workspace, or set config.existingSecretName to a Secret that has the key as {{ $config.langsmithApiKeySecretKey }}
 {{- end }}
 {{- range $name, $what := dict "langsmithWorkspaceId" "id of the LangSmith workspace" "langgraphListenerId" "id of the listener (LangSmith: Deployments > Listeners)" }}
 {{- $value := get $config $name }}
 {{- if not $value }}
-- config.{{ $name }} is not set: {{ $what }}
+- config.{{ $name }} is not set: set it to the {{ $what }}
 {{- else if not (regexMatch $uuid $value) }}
-- config.{{ $name }}={{ $value }} is no UUID: {{ $what }}
+- config.{{ $name }}={{ $value }} is not a UUID: set it to the {{ $what }}
 {{- end }}
 {{- end }}
 {{- else if not (or $config.digestKey $config.langsmithApiKey $config.existingSecretName) }}
-- config.digestKey is not set: a long random word, which an operator without a listener keeps digests with; or config.existingSecretName, a Secret that has it as {{ $config.digestKeySecretKey }}
+- config.digestKey is not set, and an operator without a listener needs it for its keyed digests: set it to a long random text, or set config.existingSecretName to a Secret that has it as {{ $config.digestKeySecretKey }}
 {{- end }}
 {{- if and $config.existingSecretName (or $config.langsmithApiKey $config.digestKey $config.sentryDsn) }}
-- config.existingSecretName={{ $config.existingSecretName }} and one of config.langsmithApiKey, config.digestKey, config.sentryDsn are both set: put the values into that Secret, or leave existingSecretName empty
+- config.existingSecretName={{ $config.existingSecretName }} is set together with config.langsmithApiKey, config.digestKey or config.sentryDsn: put those values into the Secret, or leave config.existingSecretName empty
 {{- end }}
 {{- with $config.hostQueue }}
 {{- if not (regexMatch "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$" .) }}
-- config.hostQueue={{ . }}: it becomes the prefix of queues and Redis keys: at most 40 lowercase letters, digits and dashes
+- config.hostQueue={{ . }} is not a valid prefix of queues and Redis keys: use at most 40 lowercase letters, digits and dashes
 {{- end }}
 {{- end }}
 {{- range $old, $new := dict "rootDomain" "ingress.hostname" }}
 {{- if hasKey $config $old }}
-- config.{{ $old }} is of an older chart: use {{ $new }}
+- config.{{ $old }} is a key of an older chart: use {{ $new }} instead
 {{- end }}
 {{- end }}
 {{- if .Values.listener.templates }}
-- listener.templates have moved to operator.templates
+- listener.templates has moved: use operator.templates instead
 {{- end }}
 {{- end -}}
 
@@ -53,12 +53,12 @@ message of `helm upgrade` comes before anything is changed.
 {{- range $start, $region := $regions -}}
 {{- if eq $url (printf "https://%s.%s.langchain.com" $start $kind) }}{{ $_ := set $found (printf "config.%s" $name) $region }}{{ end -}}
 {{- if eq $url (printf "https://%s.%s.langchain.com" $start (ternary "smith" "host" (eq $kind "host"))) }}
-- config.{{ $name }}={{ $url }} is the other one of the two URLs: api.host is the control plane, api.smith the LangSmith API
+- config.{{ $name }}={{ $url }} is the wrong one of the two URLs: config.hostBackendUrl is the control plane (api.host), config.smithBackendUrl is the LangSmith API (api.smith)
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{- if gt (values $found | uniq | len) 1 }}
-- {{ range $index, $name := keys $found | sortAlpha }}{{ if $index }}, {{ end }}{{ $name }} is of {{ get $found $name }}{{ end }}: all must be of one region; config.region alone sets both URLs
+- {{ range $index, $name := keys $found | sortAlpha }}{{ if $index }}, {{ end }}{{ $name }} belongs to {{ get $found $name }}{{ end }}: all must belong to one region; set config.region alone, which sets both URLs
 {{- end -}}
 {{- end -}}
 
@@ -70,18 +70,18 @@ message of `helm upgrade` comes before anything is changed.
 {{- if $values.enabled -}}
 {{- $enabled = append $enabled $name -}}
 {{- if and (ne $name "ingress") (not $values.name) }}
-- {{ $name }}.name is not set: the Gateway that routes hang on
+- {{ $name }}.name is not set: set it to the name of the Gateway that serves the routes
 {{- end -}}
 {{- if not $values.hostname }}
 {{- if ne $name "ingress" }}
-- {{ $name }}.hostname is not set: the hostname of all Agent Servers
+- {{ $name }}.hostname is not set: set it to the hostname of all Agent Servers
 {{- else if and $.Values.listener.enabled $.Values.config.enableLGPDeploymentHealthCheck }}
-- ingress.hostname is not set: the hostname of all Agent Servers, which the health check goes through; or set config.enableLGPDeploymentHealthCheck=false
+- ingress.hostname is not set: set it to the hostname of all Agent Servers, which the health check uses; or set config.enableLGPDeploymentHealthCheck=false
 {{- end }}
 {{- else if regexMatch "^[a-z]+://|/" $values.hostname }}
-- {{ $name }}.hostname={{ $values.hostname }}: a hostname without https:// and without a path
+- {{ $name }}.hostname={{ $values.hostname }} is not a hostname: give it without https:// and without a path
 {{- else if not (regexMatch (printf "^[^:]+(:%s)?$" (include "agentplane.portPattern" $)) $values.hostname) }}
-- {{ $name }}.hostname={{ $values.hostname }}: a hostname, with a port from 1 to 65535 or without one; an address does not do
+- {{ $name }}.hostname={{ $values.hostname }} is not a hostname: give a hostname (not an IP address), alone or with a port from 1 to 65535
 {{- end -}}
 {{- else -}}
 {{- $set := list -}}
@@ -89,33 +89,33 @@ message of `helm upgrade` comes before anything is changed.
 {{- if and (ne $name "ingress") (get $values $key) }}{{ $set = append $set (printf "%s.%s" $name $key) }}{{ end -}}
 {{- end -}}
 {{- with $set }}
-- {{ join ", " . }} would do nothing while {{ $name }}.enabled is false: enable {{ $name }} (and disable the others), or leave it out
+- {{ join ", " . }} has no effect while {{ $name }}.enabled is false: enable {{ $name }} and disable the other exposures, or remove the value
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{- if gt (len $enabled) 1 }}
-- {{ join " and " $enabled }} are enabled together: at most one may be; with a gateway, set ingress.enabled=false
+- {{ join " and " $enabled }} are enabled together: enable at most one; with a gateway, set ingress.enabled=false
 {{- end -}}
 {{- if .Values.ingress.enabled }}
 {{- if gt (len $watched) 1 }}
-- config.watchNamespaces={{ join "," $watched }} with ingress: a plain Ingress only leads to Services of its own namespace; for more than one namespace use gateway or istioGateway, and set ingress.enabled=false
+- config.watchNamespaces={{ join "," $watched }} does not work with ingress: an Ingress only leads to Services of its own namespace; for more than one namespace use gateway or istioGateway, and set ingress.enabled=false
 {{- else if and .Values.ingress.create (include "agentplane.ingressElsewhere" .) }}
-- ingress.namespace={{ .Values.ingress.namespace }} with ingress.create=true, but the chart makes the shared Ingress where the Agent Servers are, in {{ first $watched }}: leave ingress.namespace empty, or set ingress.create=false to use an Ingress of yours in {{ .Values.ingress.namespace }}
+- ingress.namespace={{ .Values.ingress.namespace }} does not work with ingress.create=true: the chart creates the shared Ingress in the namespace of the Agent Servers, {{ first $watched }}; leave ingress.namespace empty, or set ingress.create=false to use your own Ingress in {{ .Values.ingress.namespace }}
 {{- end }}
 {{- if not .Values.ingress.create }}
 {{- range $key := list "annotations" "labels" "tls" "additionalPaths" }}
 {{- if get $.Values.ingress $key }}
-- ingress.{{ $key }} would do nothing while ingress.create is false: put it on the Ingress that you made, or let the chart create it
+- ingress.{{ $key }} has no effect while ingress.create is false: set it on your own Ingress, or set ingress.create=true
 {{- end }}
 {{- end }}
 {{- if .Values.ingress.metricsPrefix }}
-- ingress.metricsPrefix would do nothing while ingress.create is false: add the path to the Ingress that you made, or let the chart create it
+- ingress.metricsPrefix has no effect while ingress.create is false: add the path to your own Ingress, or set ingress.create=true
 {{- end }}
 {{- end }}
 {{- end }}
 {{- if and .Values.listener.enabled .Values.operator.watchNamespaces }}
 {{- if ne (include "agentplane.list" .Values.operator.watchNamespaces | splitList "," | sortAlpha | join ",") ($watched | sortAlpha | join ",") }}
-- operator.watchNamespaces={{ .Values.operator.watchNamespaces }}, but the listener deploys to {{ join "," $watched }}: both halves of an installation watch config.watchNamespaces; for an operator of other namespaces install the chart once more with listener.enabled=false
+- operator.watchNamespaces={{ .Values.operator.watchNamespaces }} differs from the listener's namespaces, {{ join "," $watched }}: listener and operator of one installation watch config.watchNamespaces; for an operator in other namespaces install the chart again, with listener.enabled=false
 {{- end }}
 {{- end }}
 {{- end -}}
@@ -129,14 +129,14 @@ message of `helm upgrade` comes before anything is changed.
 {{- $end := $given.repository | default $upstream.repository | splitList "/" | last -}}
 {{- $theirs := has $end (list "langsmith-backend" "hosted-langserve-backend" "langgraph-operator") -}}
 {{- if and $theirs $given.repository (ne $given.repository $upstream.repository) }}
-- images.{{ $name }}.repository={{ $given.repository }} holds another program: one image holds every process of this chart; set images.agentplaneImage.repository to where yours is, and leave {{ $name }} out
+- images.{{ $name }}.repository={{ $given.repository }} contains another program: one image contains every process of this chart; set images.agentplaneImage.repository to that image, and remove images.{{ $name }}
 {{- else if and $theirs $given.tag (ne (toString $given.tag) $upstream.tag) }}
-- images.{{ $name }}.tag={{ $given.tag }} is a tag of {{ $upstream.repository }}, which this chart does not run; set images.agentplaneImage.tag, and leave {{ $name }} out
+- images.{{ $name }}.tag={{ $given.tag }} is a tag of {{ $upstream.repository }}, which this chart does not run: set images.agentplaneImage.tag, and remove images.{{ $name }}
 {{- end -}}
 {{- end -}}
 {{- $command := .Values.listener.deployment.command -}}
 {{- if and $command (ne (toJson $command) (toJson (list "host_backend_entrypoint.sh" "./listener_entrypoint.sh"))) (has "host_backend_entrypoint.sh" $command) }}
-- listener.deployment.command={{ toJson $command }} starts a program that is not in the image: leave it out, or give the whole command (python -m workers listener)
+- listener.deployment.command={{ toJson $command }} starts a program that is not in the image: remove the value, or give the whole command (python -m workers listener)
 {{- end -}}
 {{- end -}}
 
@@ -144,45 +144,45 @@ message of `helm upgrade` comes before anything is changed.
 {{- $external := .Values.redis.external -}}
 {{- if $external.enabled -}}
 {{- if not (or $external.connectionUrl $external.existingSecretName) }}
-- redis.external.enabled needs redis.external.connectionUrl, or redis.external.existingSecretName, a Secret that has the URL as {{ $external.connectionUrlSecretKey }}
+- redis.external.enabled=true needs redis.external.connectionUrl: set it, or set redis.external.existingSecretName to a Secret that has the URL as {{ $external.connectionUrlSecretKey }}
 {{- end }}
 {{- if and $external.connectionUrl $external.existingSecretName }}
-- redis.external.connectionUrl and redis.external.existingSecretName are both set: put the URL into that Secret, or leave existingSecretName empty
+- redis.external.connectionUrl and redis.external.existingSecretName are both set: put the URL into the Secret, or leave redis.external.existingSecretName empty
 {{- end }}
 {{- $sentinel := $external.sentinel }}
 {{- with $external.connectionUrl }}
 {{- if hasPrefix "sentinel://" . }}
 {{- if not $sentinel.master }}
-- redis.external.sentinel.master is not set: the name by which the Sentinels of redis.external.connectionUrl know the master
+- redis.external.sentinel.master is not set: set it to the name by which the Sentinels of redis.external.connectionUrl know the master
 {{- end }}
 {{- range compact (splitList ";" .) }}
 {{- if not (and (hasPrefix "sentinel://" (trim .)) (regexMatch (include "agentplane.redisPattern" $) (trim .))) }}
-- redis.external.connectionUrl (its value is not shown): every address between the semicolons must be sentinel://[user:password@]host[:port][/database]; a password must be percent-encoded (%3B for a semicolon), and the name of the master is redis.external.sentinel.master
+- redis.external.connectionUrl (its value is not shown) is not a valid list of Sentinels: every address between the semicolons must be sentinel://[user:password@]host[:port][/database]; a password must be percent-encoded (%3B for a semicolon); the name of the master belongs in redis.external.sentinel.master
 {{- end }}
 {{- end }}
 {{- else if not (regexMatch "^rediss?://" .) }}
-- redis.external.connectionUrl must start with redis:// or, for TLS, rediss://; or with sentinel:// (its value is not shown)
+- redis.external.connectionUrl (its value is not shown) must start with redis://, rediss:// (TLS) or sentinel://
 {{- else if not (regexMatch (include "agentplane.redisPattern" $) .) }}
 - redis.external.connectionUrl (its value is not shown) must be redis://[user:password@]host[:port][/database]; a password must be percent-encoded
 {{- else if compact (list $sentinel.master $sentinel.username $sentinel.password) }}
-- redis.external.sentinel would do nothing, as redis.external.connectionUrl does not start with sentinel://: name the Sentinels there, or leave it out
+- redis.external.sentinel has no effect, because redis.external.connectionUrl does not start with sentinel://: name the Sentinels in redis.external.connectionUrl, or remove redis.external.sentinel
 {{- end }}
 {{- end }}
 {{- $address := printf "^(\\[[0-9A-Fa-f:.]+\\]|[^:]+):%s$" (include "agentplane.portPattern" $) -}}
 {{- range (include "agentplane.externalRedis" $ | fromJson).addresses }}
 {{- if not (regexMatch $address .) }}
-- redis.external.{{ ternary "address" "connectionUrl" (not (empty $external.address)) }} (its value is not shown): every address must be host:port, with a port from 1 to 65535
+- redis.external.{{ ternary "address" "connectionUrl" (not (empty $external.address)) }} (its value is not shown) has an invalid address: every address must be host:port, with a port from 1 to 65535
 {{- end }}
 {{- end }}
 {{- if and $sentinel.passwordSecretKey (not $external.existingSecretName) }}
-- redis.external.sentinel.passwordSecretKey is a key of redis.external.existingSecretName, which is not set: beside a connectionUrl, set redis.external.sentinel.password
+- redis.external.sentinel.passwordSecretKey names a key of redis.external.existingSecretName, which is not set: with redis.external.connectionUrl, set redis.external.sentinel.password instead
 {{- else if and $sentinel.password $external.existingSecretName }}
-- redis.external.sentinel.password and redis.external.existingSecretName are both set: put the password into that Secret, and name its key in redis.external.sentinel.passwordSecretKey
+- redis.external.sentinel.password and redis.external.existingSecretName are both set: put the password into the Secret, and set redis.external.sentinel.passwordSecretKey to its key
 {{- else if and (or $sentinel.username $sentinel.password $sentinel.passwordSecretKey) (not $sentinel.master) (not $external.connectionUrl) }}
-- redis.external.sentinel.master is not set: the name by which the Sentinels know the master
+- redis.external.sentinel.master is not set: set it to the name by which the Sentinels know the master
 {{- end }}
 {{- else if or $external.connectionUrl $external.existingSecretName $external.sentinel.master }}
-- redis.external.connectionUrl, redis.external.existingSecretName and redis.external.sentinel would do nothing while redis.external.enabled is false: set it to true, or leave them out
+- redis.external.connectionUrl, redis.external.existingSecretName and redis.external.sentinel have no effect while redis.external.enabled is false: set redis.external.enabled=true, or remove these values
 {{- end -}}
 {{- end -}}
 
@@ -191,25 +191,25 @@ message of `helm upgrade` comes before anything is changed.
 {{- $scaling := (get $.Values $component).autoscaling -}}
 {{- if and (get $.Values $component).enabled $scaling.enabled -}}
 {{- if gt (int $scaling.minReplicas) (int $scaling.maxReplicas) }}
-- {{ $component }}.autoscaling.minReplicas={{ $scaling.minReplicas }} is more than maxReplicas={{ $scaling.maxReplicas }}
+- {{ $component }}.autoscaling.minReplicas={{ $scaling.minReplicas }} is more than {{ $component }}.autoscaling.maxReplicas={{ $scaling.maxReplicas }}: lower the first, or raise the second
 {{- end }}
 {{- if and $scaling.keda.enabled $.Values.redis.external.enabled (not $.Values.redis.external.address) (not $.Values.redis.external.connectionUrl) }}
-- {{ $component }}.autoscaling.keda.enabled: KEDA cannot read a URL from a Secret; set redis.external.address to host:port of {{ ternary "every Sentinel, with commas between" "Redis" (eq (include "agentplane.sentinels" $) "true") }}, and redis.external.passwordSecretKey to the key of {{ $.Values.redis.external.existingSecretName | default "the Secret" }} that has the password, if there is one
+- {{ $component }}.autoscaling.keda.enabled=true does not work with a Redis URL in a Secret, which KEDA cannot read: set redis.external.address to host:port of {{ ternary "every Sentinel, separated by commas" "Redis" (eq (include "agentplane.sentinels" $) "true") }}, and redis.external.passwordSecretKey to the key of {{ $.Values.redis.external.existingSecretName | default "the Secret" }} that has the password, if there is one
 {{- end }}
 {{- if and $scaling.keda.enabled (contains "%" (pick (include "agentplane.externalRedis" $ | fromJson) "user" "password" | toJson)) }}
-- {{ $component }}.autoscaling.keda.enabled: the user or password in redis.external.connectionUrl is percent-encoded, which KEDA does not understand; use redis.external.existingSecretName with address and passwordSecretKey
+- {{ $component }}.autoscaling.keda.enabled=true does not work with a percent-encoded user or password in redis.external.connectionUrl, which KEDA does not decode: use redis.external.existingSecretName with redis.external.address and redis.external.passwordSecretKey
 {{- end }}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.flower.enabled (not .Values.flower.existingSecretName) }}
-- flower.existingSecretName is not set: Flower shows every task and can end workers, so it only runs with basic auth; name a Secret that has user:password as {{ .Values.flower.basicAuthSecretKey }}
+- flower.existingSecretName is not set, but Flower shows every task and can end workers, so it runs only with basic auth: set flower.existingSecretName to a Secret that has user:password as {{ .Values.flower.basicAuthSecretKey }}
 {{- end -}}
 {{- if and .Values.caBundle.configMapName .Values.caBundle.secretName }}
-- caBundle.configMapName and caBundle.secretName are both set: the bundle comes from one of them
+- caBundle.configMapName and caBundle.secretName are both set: set only the one that has the bundle
 {{- end -}}
 {{- end -}}
 
-{{/* The definition of LGPs belongs to one release of a cluster, whoever installed it. */}}
+{{/* One release of a cluster owns the CustomResourceDefinition of LGPs. This release must not install a second one. */}}
 {{- define "agentplane.mistakes.definition" -}}
 {{- if and .Values.operator.enabled .Values.operator.createCRDs -}}
 {{- $live := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" "lgps.apps.langchain.ai" -}}
@@ -218,7 +218,7 @@ message of `helm upgrade` comes before anything is changed.
 {{- $name := get $annotations "meta.helm.sh/release-name" | default "" -}}
 {{- $namespace := get $annotations "meta.helm.sh/release-namespace" | default "" -}}
 {{- if or (ne $name .Release.Name) (ne $namespace .Release.Namespace) }}
-- operator.createCRDs is true, but the CustomResourceDefinition lgps.apps.langchain.ai is installed already{{ if $name }}, by release {{ $name }} in namespace {{ $namespace }}{{ end }}: set operator.createCRDs=false
+- operator.createCRDs is true, but the CustomResourceDefinition lgps.apps.langchain.ai is already installed{{ if $name }}, by release {{ $name }} in namespace {{ $namespace }}{{ end }}: set operator.createCRDs=false
 {{- end }}
 {{- end -}}
 {{- end -}}

@@ -1,10 +1,10 @@
 {{/*
-The pod of every process, and the pieces that workloads share.
+The pod of every process, and the parts that workloads share.
 */}}
 
 {{/*
-A probe. Takes: probe (the values), command (the check of ours). The values hold timings; a handler in them is taken,
-unless it is that of the chart that users come from, whose programs and paths are not in this image.
+A probe. Takes: probe (the values), command (the chart's own check). The values have the timings. A handler in the values
+is used, unless it is the default of the langgraph-dataplane chart: its programs and paths are not in this image.
 */}}
 {{- define "agentplane.probe" -}}
 {{- $timings := omit .probe "exec" "httpGet" "tcpSocket" "grpc" -}}
@@ -18,7 +18,7 @@ unless it is that of the chart that users come from, whose programs and paths ar
 {{- merge $timings $handler | toYaml -}}
 {{- end -}}
 
-{{/* What changes when Secrets or templates do; environment variables roll pods by themselves. */}}
+{{/* A checksum of Secrets and templates. (A changed environment variable restarts pods without it.) */}}
 {{- define "agentplane.checksum" -}}
 {{- $parts := list (include "agentplane.secretData" .) (toYaml .Values.operator.templates) -}}
 {{- if .Values.redis.external.connectionUrl }}{{ $parts = append $parts (include "agentplane.redisSecretData" .) }}{{ end -}}
@@ -136,7 +136,7 @@ spec:
 {{- end -}}
 
 {{/*
-A Deployment. Takes what agentplane.pod takes, and: single (there is one at most).
+A Deployment. Takes what agentplane.pod takes, and: single (at most one pod at a time).
 */}}
 {{- define "agentplane.deployment" -}}
 {{- $deployment := (get .root.Values .component).deployment -}}
