@@ -1,16 +1,17 @@
-"""The HTTP face: routes as a table, authentication, validation, and answers in the hosted API's form.
+"""The HTTP API: a table of routes, authentication, validation, and answers in the form of the hosted API.
 
-Who may ask. A key belongs to one workspace and is sent as `X-Api-Key` or as a bearer token; no key or an unknown
-one is 401. The workspace follows from the key, so `X-Tenant-Id` may be left out; one that names another workspace
-is 403. What belongs to another workspace is 404. `GET /ok` and the page for browsers need no key.
+Authentication. A key belongs to one workspace; clients send it as `X-Api-Key` or as a bearer token. A request without
+a known key is answered 401. The key determines the workspace, so `X-Tenant-Id` is optional; if it names another
+workspace, the answer is 403. Resources of another workspace are answered 404. `GET /ok` and the page for browsers
+need no key.
 
-Form. What does not fit the models is 422 with FastAPI's list of `loc`, `msg`, `type`; values are left out of it,
-they may be secrets. Everything else that is refused is `{"detail": "..."}`. A list's `offset` is where the next
-page starts.
+Validation. A request that does not match the models is answered 422 with FastAPI's list of `loc`, `msg`, `type`. The
+list omits the values, which may be secrets. All other refusals have the body `{"detail": "..."}`. The `offset` of a
+list is where the next page starts.
 
-Filters. `tag_value_ids` and `agent_id` match nothing: deployments have no tags and belong to no agent here.
-Comma-separated lists take unknown values without complaint, as the document types them as plain strings.
-Deleting several deployments answers 200, 207 when some were not found, 404 when all were not.
+Filters. `tag_value_ids` and `agent_id` match nothing: deployments of this control plane have no tags and no agent.
+Comma-separated filters accept unknown values, because the OpenAPI document declares them as plain strings. Deleting
+several deployments is answered 200, 207 when some were not found, 404 when none was found.
 """
 
 from __future__ import annotations
@@ -43,15 +44,17 @@ PAGE_ROWS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the process was started with."""
+    """Settings of the process."""
 
-    keys: Mapping[str, str]  # API key -> workspace id
-    infer_listener: bool = False  # see rules: placement
+    keys: Mapping[str, str]
+    """API key → workspace id."""
+    infer_listener: bool = False
+    """Whether a deployment without a listener gets the only one; see `rules`, placement."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """One authenticated request: everything that a handler sees."""
+    """One authenticated request; the only argument of a handler."""
 
     store: Store
     settings: Settings
@@ -60,13 +63,14 @@ class Call:
     payload: bytes
 
     def id(self, name: str) -> str:
-        """A path parameter that must be a UUID, in its canonical form."""
+        """Return a path parameter that must be a UUID, in its canonical form. Raises Refused 422."""
         try:
             return str(UUID_FORM.validate_python(self.request.path_params[name]))
         except ValidationError as problem:
             raise _invalid(problem, "path", name) from None
 
     def query(self, model: type[Model]) -> Model:
+        """Return the query string as `model`. Raises Refused 422."""
         values: dict[str, Any] = {}
         for name in model.model_fields:
             given = self.request.query_params.getlist(name)
@@ -82,12 +86,13 @@ class Call:
             raise _invalid(problem, "query") from None
 
     def body(self, model: type[Model]) -> Model:
+        """Return the JSON body as `model`. Raises Refused 422."""
         media_type = self.request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if media_type != "application/json" and not media_type.endswith("+json"):
             message = f"the body must be application/json, not {media_type}"
             raise Refused(422, [{"type": "model_attributes_type", "loc": ["body"], "msg": message}])
         try:
-            # Python's parser first: it is the one that can refuse numbers that JSON has no way to write back.
+            # Python's parser first: unlike pydantic's, it can refuse numbers that JSON cannot represent (NaN, 1e999).
             json.loads(self.payload, parse_constant=_refuse_number, parse_float=_finite)
         except (ValueError, RecursionError) as problem:
             place = problem.pos if isinstance(problem, json.JSONDecodeError) else 0
@@ -152,7 +157,7 @@ def patch_deployment(call: Call) -> Response:
 
 def delete_deployment(call: Call) -> Response:
     deployment_id = call.id("deployment_id")
-    call.query(forms.DeleteQuery)  # there is no tracing project to delete here
+    call.query(forms.DeleteQuery)  # validates only: this control plane has no tracing project to delete
     rules.delete_deployment(call.store, call.workspace, deployment_id)
     return Response(status_code=204)
 
@@ -215,11 +220,11 @@ def delete_listener(call: Call) -> Response:
     return Response(status_code=204)
 
 
-# --- logs: what `langgraph deploy logs` reads
+# --- logs, read by `langgraph deploy logs`
 
 
 def deploy_logs(call: Call) -> Response:
-    """The data plane's reports as log lines, of one revision where the path names one."""
+    """Answer with the data plane's reports as log lines; only one revision's if the path names a revision."""
     deployment_id, form = call.id("deployment_id"), call.body(forms.LogsRequest)
     rules.deployment(call.store, call.workspace, deployment_id)
     where: list[Condition] = [("deployment_id = ?", [deployment_id])]
@@ -239,7 +244,7 @@ def deploy_logs(call: Call) -> Response:
 
 
 def build_logs(call: Call) -> Response:
-    """Nothing is ever built here: deployments come from finished images."""
+    """Answer with no lines: this control plane builds nothing, deployments come from finished images."""
     _revision(call, call.id("deployment_id"), call.id("revision_id"))
     return JSONResponse({"logs": [], "next_offset": None})
 
@@ -252,7 +257,7 @@ def _log_line(row: Mapping[str, Any]) -> Document:
     return {"id": str(row["seq"]), "timestamp": milliseconds, "level": row["level"], "message": message}
 
 
-# --- without a key
+# --- routes that need no key
 
 
 async def show_deployment(request: Request) -> Response:
@@ -292,7 +297,7 @@ ROUTES: Mapping[str, Mapping[str, Handler]] = {
 
 
 def create_app(store: Store, settings: Settings, path: str = "") -> Starlette:
-    """The ASGI application, below `path`. Run it in one thread: handlers use the store's only connection."""
+    """Return the ASGI application, with the prefix `path`. Run it in one thread: the store has one connection."""
     routes: list[BaseRoute] = [
         Route(path, _endpoint(by_method), methods=list(by_method)) for path, by_method in ROUTES.items()
     ]
@@ -325,7 +330,7 @@ def _workspace(request: Request, keys: Mapping[str, str]) -> str:
     bearer = token.strip() if scheme.lower() == "bearer" else ""
     workspace = keys.get(request.headers.get("x-api-key") or bearer)
     if workspace is None:
-        raise Refused(401, "Invalid or missing API key; send a key of this control plane as X-Api-Key.")
+        raise Refused(401, "The API key is missing or invalid; send a key of this control plane as X-Api-Key.")
     tenant = request.headers.get("x-tenant-id", "")
     if tenant and tenant.lower() != workspace:
         raise Refused(403, f"The API key does not belong to workspace '{tenant[:80]}' (X-Tenant-Id).")
@@ -347,9 +352,9 @@ def _revision(call: Call, deployment_id: str, revision_id: str) -> Document:
 
 
 def _listed(column: str, text: str | None) -> list[Condition]:
-    """A condition for a comma-separated filter; blank means no filter."""
+    """Return the condition of a comma-separated filter; none for a blank filter."""
     values = [value.strip() for value in (text or "").split(",") if value.strip()]
-    # One JSON value instead of a question mark each: their number is limited.
+    # One parameter with a JSON array, because SQLite limits the number of question marks.
     return [(f"{column} IN (SELECT value FROM json_each(?))", [json.dumps(values)])] if values else []
 
 

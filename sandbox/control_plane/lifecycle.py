@@ -1,9 +1,10 @@
-"""Which status may follow which: the life cycles of revisions and deployments as tables.
+"""The life cycles of revisions and deployments: tables of which status may follow which.
 
-A data plane reports from workers that may die and repeat themselves, so reports arrive twice and late. Repeating the
-present status is harmless; skipping steps is allowed (two reports may have been folded into one); a step that is
-not in the table would go backwards and is refused. A final status has no successor: trying again is a new revision.
-UNKNOWN is a gap in knowledge, not a stage: entered from every status that is not final, left for any but the first two.
+The workers of a data plane may die and send a report again, so reports arrive twice and late. A report of the current
+status is accepted and changes nothing. A report may skip stages, because a data plane may combine two reports. A step
+that is not in the table would go backwards and is refused. A final status has no successor: another attempt is a new
+revision. UNKNOWN means that the status is not known. It may follow every status that is not final, and every status
+except the first two stages may follow it.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from collections.abc import Mapping
 STAGES = ("CREATING", "QUEUED", "AWAITING_BUILD", "BUILDING", "AWAITING_DEPLOY", "DEPLOYING")
 FINAL = frozenset({"CREATE_FAILED", "BUILD_FAILED", "DEPLOY_FAILED", "DEPLOYED", "SKIPPED", "INTERRUPTED"})
 FAILED = frozenset({"CREATE_FAILED", "BUILD_FAILED", "DEPLOY_FAILED"})
-GIVEN_UP = frozenset({"SKIPPED", "INTERRUPTED"})
+ABANDONED = frozenset({"SKIPPED", "INTERRUPTED"})
 
-# A failure of a stage cannot be reported once a later stage was reached.
+# The failure of a stage is refused once a later stage was reported.
 REVISION_NEXT: Mapping[str, frozenset[str]] = {
     **{
         stage: frozenset({*STAGES[place + 1 :], "UNKNOWN", *FINAL})
@@ -27,8 +28,8 @@ REVISION_NEXT: Mapping[str, frozenset[str]] = {
     **{status: frozenset() for status in FINAL},
 }
 
-# AWAITING_DELETE is entered by DELETE alone, DELETED (the row goes) from there alone: a data plane cannot remove
-# what nobody asked it to remove.
+# Only the DELETE request sets AWAITING_DELETE, and DELETED (which deletes the row) may follow only AWAITING_DELETE: a
+# data plane cannot delete a deployment unless a user asked for the deletion.
 DEPLOYMENT_NEXT: Mapping[str, frozenset[str]] = {
     "AWAITING_DATABASE": frozenset({"READY", "UNUSED", "UNKNOWN"}),
     "READY": frozenset({"UNUSED", "UNKNOWN"}),
@@ -42,12 +43,12 @@ DEPLOYMENT_STATUSES = frozenset(DEPLOYMENT_NEXT) | {"DELETED"}
 
 
 def may_follow(table: Mapping[str, frozenset[str]], present: str, reported: str) -> bool:
-    """Whether a report of `reported` is acceptable while the status is `present`; repeating it always is."""
+    """Whether the status `reported` may follow the status `present`; the same status always may."""
     return reported == present or reported in table[present]
 
 
 def severity(status: str) -> str:
-    """The log level under which a report of this status is shown."""
+    """Return the log level of a report with this status."""
     if status in FAILED:
         return "ERROR"
-    return "WARNING" if status in GIVEN_UP or status == "UNKNOWN" else "INFO"
+    return "WARNING" if status in ABANDONED or status == "UNKNOWN" else "INFO"

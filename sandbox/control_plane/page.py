@@ -1,6 +1,6 @@
-"""The page behind `View status:` of `langgraph deploy`: one deployment for people, without any secret in it.
+"""The HTML page of one deployment: `langgraph deploy` prints its address after `View status:`.
 
-Browsers cannot send an API key, so the page asks for none; it shows states and the data plane's reports only.
+A browser cannot send an API key, so the page requires none. It shows statuses and the data plane's reports, no secrets.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ code{font-size:.9em;word-break:break-all}pre{margin:0;white-space:pre-wrap}
 
 
 def deployment_page(document: Document, revisions: Sequence[Document], reports: Sequence[Mapping[str, Any]]) -> str:
-    """HTML of one deployment; `revisions` and `reports` newest first."""
+    """Return the HTML page of one deployment; `revisions` and `reports` come newest first."""
     config = document["source_config"]
     facts = {
         "Status": document["status"],
@@ -50,7 +50,10 @@ def deployment_page(document: Document, revisions: Sequence[Document], reports: 
 
 
 def missing_page(deployment_id: str) -> str:
-    return _page("Not found", f"<p>Deployment <code>{escape(deployment_id)}</code> does not exist, or no longer.</p>")
+    """Return the HTML page for a deployment that does not exist."""
+    return _page(
+        "Not found", f"<p>Deployment <code>{escape(deployment_id)}</code> does not exist; it may have been deleted.</p>"
+    )
 
 
 def _page(title: str, body: str) -> str:

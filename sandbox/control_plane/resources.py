@@ -1,8 +1,8 @@
-"""What may be sent to the control plane: request bodies and query strings as pydantic models.
+"""Pydantic models of the requests to the control plane: bodies and query strings.
 
-Only the form is checked here, exactly as far as the public document describes it (FastAPI's 422). What the document
-leaves to the server, such as names, namespaces and which fields fit together, is checked in `rules` (400).
-Unknown fields are ignored, as the hosted API does; Kubernetes snippets keep Kubernetes' own camelCase.
+These models check what the public OpenAPI document describes; a mismatch is FastAPI's 422. `rules` checks what the
+document leaves to the server, such as names, namespaces and combinations of fields (400). Unknown fields are ignored,
+as the hosted API ignores them. Parts of Kubernetes objects keep the camelCase names of Kubernetes.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def _one_of(statuses: frozenset[str]) -> AfterValidator:
 
 
 Cores = Annotated[float, Field(ge=0.1), AfterValidator(_one_decimal)]
-"""The public document allows 8 cores, and 16 as a limit. Those are the hosted service's own nodes: a data plane runs on
-nodes of its owner, where the cluster alone decides what is too much."""
+"""Cores, rounded to one decimal. The public document allows at most 8, and 16 as a limit: these numbers fit the nodes
+of the hosted service. A data plane runs on its owner's nodes, so only the cluster limits the cores here."""
 
 
 class Form(BaseModel):
-    """Base of everything sent to us: strict types (a string is no number), finite numbers."""
+    """Base of all request bodies: strict types (a string is not accepted as a number), finite numbers."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -75,7 +75,7 @@ class ResourceRequirements(Form):
 
 
 class VolumeMount(KubernetesForm):
-    """Nothing is required by the document, but null is refused; the cluster judges what is missing."""
+    """The OpenAPI document requires no field but refuses null; Kubernetes validates missing fields."""
 
     name: str = ""
     mount_path: str = ""
@@ -113,7 +113,7 @@ class Container(KubernetesForm):
 
 
 class ResourceSpec(Form):
-    """Cores are rounded to one decimal; no default is filled in: that is the data plane's part."""
+    """Resources of a deployment. Defaults are not filled in here: the data plane has them."""
 
     min_scale: int | None = None
     max_scale: int | None = None
@@ -191,7 +191,7 @@ class DeploymentCreate(Form):
 
 
 class DeploymentPatch(Form):
-    """`name` and `source` are no fields of a patch; they are read to refuse a change instead of ignoring it."""
+    """`name` and `source` cannot be patched; they are declared so that `rules` can refuse a change of them."""
 
     name: Any = None
     source: Any = None
@@ -214,7 +214,7 @@ class ListenerCreate(Form):
 
 
 class ListenerPatch(Form):
-    """`compute_type` and `compute_id` never change; they are read to refuse a change instead of ignoring it."""
+    """`compute_type` and `compute_id` cannot be patched; they are declared so that `rules` can refuse a change."""
 
     version: str | None = None
     compute_config: ComputeConfig | None = None
@@ -235,7 +235,7 @@ class DeploymentReport(Form):
 
 
 class LogsRequest(BaseModel):
-    """Body of `langgraph deploy logs`; lax, because times come as ISO 8601 strings with or without a zone."""
+    """Body that `langgraph deploy logs` sends; not strict, because times are ISO 8601 strings with or without zone."""
 
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
     order: Literal["asc", "desc"] = "desc"
@@ -246,13 +246,13 @@ class LogsRequest(BaseModel):
 
 
 class Page(BaseModel):
-    """Query strings are text, so these models convert; what is not named here is ignored."""
+    """A page of a list. Query strings are text, so this model and its subclasses convert types."""
 
     limit: Annotated[int, Field(ge=1, le=100)] = 20
     offset: Annotated[int, Field(ge=0)] = 0
 
 
-# What JSON calls true, false and null are words in a query string; 0, 1, on and off are not the document's booleans.
+# The booleans of a query string are the words true and false; the OpenAPI document has no 0, 1, on or off.
 WORDS = {"true": True, "false": False, "null": None}
 Words = BeforeValidator(lambda value: WORDS.get(str(value).lower(), value))
 Flag = Annotated[bool, Strict(), Words]

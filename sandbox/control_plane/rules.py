@@ -1,20 +1,19 @@
-"""What the control plane allows and what follows from it: placement, names, revisions, deletion, reports.
+"""The control plane's rules: placement, names, revisions, deletion and status reports.
 
-Every function works inside the caller's transaction and raises `Refused` with the answer that the client gets.
+Every function runs inside the caller's transaction and raises `Refused` with the answer for the client.
 
-Placement. A workspace that has listeners runs everything through them: without `source_config.listener_id` a deployment
-is refused with 400, and the namespace must be one of the listener's. `langgraph deploy` looks for a listener by
-itself only where the control plane is the cloud's (by its host name), so `infer_listener` lets this one fill in what
-leaves no choice: the only listener, its only namespace.
+Placement. In a workspace with listeners, every deployment belongs to a listener: a deployment without
+`source_config.listener_id` is refused with 400, and its namespace must be one of the listener's namespaces.
+`langgraph deploy` looks for a listener only if the host name is that of the hosted control plane. With
+`infer_listener`, this control plane therefore fills in the only listener, and the listener's only namespace.
 
-Revisions. Setting the image, the secrets, the secret references or the resource_spec makes a new revision, also when
-the value is the present one (so that `langgraph deploy` rolls out again). Everything else changes the deployment alone.
+Revisions. Setting the image, the secrets, the secret references or the resource_spec creates a new revision, even when
+the value stays the same: `langgraph deploy` then rolls out again. Other changes create no revision.
 
-Deletion. A deployment with a listener waits (AWAITING_DELETE) until its data plane reports DELETED. One that nothing
-reconciles, because it has no listener or its listener was deleted, before or meanwhile, goes at once: nobody would
-ever report.
+Deletion. A deployment with a listener waits (AWAITING_DELETE) until its data plane reports DELETED. A deployment whose
+listener does not exist, or was deleted before or after the request, is deleted at once: no data plane would report.
 
-Reserved variable names in secrets are not refused here, as the data plane has to refuse them anyway.
+Secrets with reserved variable names are not refused here, because the data plane has to refuse them anyway.
 """
 
 from __future__ import annotations
@@ -30,19 +29,19 @@ from sandbox.control_plane.lifecycle import DEPLOYMENT_NEXT, REVISION_NEXT, may_
 from sandbox.control_plane.store import Document, Store, image_version, timestamp
 
 NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-# Services are named after deployments, so a deployment's name starts with a letter.
+# Kubernetes Services are named after deployments, so a deployment's name must start with a letter.
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 KUBERNETES_SECRET = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-LARGEST_INTEGER = 2**31 - 1  # what Kubernetes keeps replicas in
+LARGEST_INTEGER = 2**31 - 1  # replicas are 32-bit integers in Kubernetes
 
-# Fields that belong to the other sources.
+# Fields that only apply to other sources than external_docker.
 FOREIGN = ("integration_id", "repo_url", "build_on_push", "install_command", "build_command")
 FOREIGN_REVISION = ("repo_ref", "langgraph_config_path", "source_tarball_path")
 
 
 class Refused(Exception):
-    """The request is answered with `status` and `{"detail": detail}`."""
+    """A refused request: the answer has the HTTP status `status` and the body `{"detail": detail}`."""
 
     def __init__(self, status: int, detail: str | list[dict[str, Any]]) -> None:
         super().__init__(detail)
@@ -57,11 +56,15 @@ def not_found(kind: str, resource_id: str) -> Refused:
 
 
 def create_deployment(store: Store, workspace: str, form: forms.DeploymentCreate, *, infer_listener: bool) -> Document:
-    """A new deployment with its first revision, QUEUED."""
+    """Create a deployment and its first revision, QUEUED; return the deployment."""
     if form.source != "external_docker":
-        raise Refused(400, f"source '{form.source}' is not available: a data plane runs 'external_docker' only")
+        raise Refused(400, f"source '{form.source}' is not available: use 'external_docker', the only one that runs")
     if not NAME.fullmatch(form.name):
-        raise Refused(400, f"name {form.name[:80]!r} must be 1 to 63 of a-z, 0-9 and '-', and start with a letter")
+        raise Refused(
+            400,
+            f"name {form.name[:80]!r} must have 1 to 63 characters of a-z, 0-9 and '-', start with a letter and "
+            "not end with '-'",
+        )
     _check(form.source_config, form.source_revision_config, form.secrets, form.secret_references)
     if form.source_revision_config.image_uri is None:
         raise Refused(400, "'source_revision_config.image_uri' is required for source 'external_docker'")
@@ -89,12 +92,12 @@ def create_deployment(store: Store, workspace: str, form: forms.DeploymentCreate
         store.save_deployment(document)
     except sqlite3.IntegrityError:
         raise Refused(409, f"A deployment named '{form.name}' already exists in workspace '{workspace}'.") from None
-    return _revise(store, document, form.source_revision_config.image_uri)
+    return _add_revision(store, document, form.source_revision_config.image_uri)
 
 
 def patch_deployment(store: Store, workspace: str, deployment_id: str, form: forms.DeploymentPatch) -> Document:
-    """The changed deployment, with a new revision where the change needs one."""
-    document = _living(store, workspace, deployment_id)
+    """Change a deployment, and create a revision if the change needs one; return the deployment."""
+    document = _not_deleted(store, workspace, deployment_id)
     for field in ("name", "source"):
         if getattr(form, field) not in (None, document[field]):
             raise Refused(400, f"'{field}' cannot be changed; it is '{document[field]}'. Create another deployment.")
@@ -109,28 +112,28 @@ def patch_deployment(store: Store, workspace: str, deployment_id: str, form: for
     if form.secret_references is not None:
         document["secret_references"] = _dumped(form.secret_references)
     if any(part is not None for part in (image, spec, form.secrets, form.secret_references)):
-        return _revise(store, document, image or document["source_revision_config"]["image_uri"])
-    return _touched(store, document) if changed else document
+        return _add_revision(store, document, image or document["source_revision_config"]["image_uri"])
+    return _save_updated(store, document) if changed else document
 
 
 def redeploy(store: Store, workspace: str, deployment_id: str, revision_id: str) -> Document:
-    """A new revision with an earlier one's image and the deployment's present secrets and resources."""
-    document = _living(store, workspace, deployment_id)
+    """Create a revision with the image of `revision_id` and the deployment's current secrets and resources."""
+    document = _not_deleted(store, workspace, deployment_id)
     revision = store.revision(deployment_id, revision_id)
     if revision is None:
         raise not_found("Revision", revision_id)
-    return _revise(store, document, revision["source_revision_config"]["image_uri"])
+    return _add_revision(store, document, revision["source_revision_config"]["image_uri"])
 
 
 def delete_deployment(store: Store, workspace: str, deployment_id: str) -> None:
-    """Ask the data plane to delete, or delete at once what has none. Asking again changes nothing."""
+    """Mark a deployment for deletion by its data plane, or delete it at once if it has none. Idempotent."""
     document = deployment(store, workspace, deployment_id)
     listener_id = document["source_config"]["listener_id"]
     if listener_id is None or store.listener(workspace, listener_id) is None:
         store.delete("deployments", deployment_id)
     elif document["status"] != "AWAITING_DELETE":
         document["status"] = "AWAITING_DELETE"
-        _touched(store, document)
+        _save_updated(store, document)
         store.record(deployment_id, None, level="INFO", status="AWAITING_DELETE", reason=None, message=None)
 
 
@@ -147,20 +150,23 @@ def deployment(store: Store, workspace: str, deployment_id: str) -> Document:
 def report_revision(
     store: Store, workspace: str, deployment_id: str, revision_id: str, form: forms.RevisionReport
 ) -> Document:
-    """The revision with its new status. DEPLOYED makes it the active one, unless a newer one is active already."""
+    """Set a revision's status and return the revision.
+
+    DEPLOYED makes the revision the active one, unless a newer revision is active. Raises Refused 404, 409.
+    """
     document = deployment(store, workspace, deployment_id)
     revision = store.revision(deployment_id, revision_id)
     if revision is None:
         raise not_found("Revision", revision_id)
     if not may_follow(REVISION_NEXT, revision["status"], form.status):
-        raise Refused(409, f"Revision ID {revision_id} is {revision['status']}; {form.status} would go backwards.")
+        raise Refused(409, f"Revision ID {revision_id} is {revision['status']}; {form.status} cannot follow.")
     if form.status != revision["status"]:
         revision |= {"status": form.status, "updated_at": timestamp(revision["updated_at"])}
         store.save_revision(deployment_id, revision)
         active = document["active_revision_id"]
         if form.status == "DEPLOYED" and (active is None or store.older(active, revision_id)):
             document["active_revision_id"] = revision_id
-            _touched(store, document)
+            _save_updated(store, document)
     _record(store, deployment_id, revision_id, form)
     return revision
 
@@ -168,18 +174,21 @@ def report_revision(
 def report_deployment(
     store: Store, workspace: str, deployment_id: str, form: forms.DeploymentReport
 ) -> Document | None:
-    """The deployment with its new status; None when DELETED removed it."""
+    """Set a deployment's status and return the deployment; DELETED deletes it and returns None.
+
+    Raises Refused 404, 409.
+    """
     document = deployment(store, workspace, deployment_id)
     present = document["status"]
     if not may_follow(DEPLOYMENT_NEXT, present, form.status):
-        hint = f"only DELETE /v2/deployments/{deployment_id} asks for that" if "DELETE" in form.status else "not now"
-        raise Refused(409, f"Deployment ID {deployment_id} is {present}; {form.status} cannot follow ({hint}).")
+        hint = f"; call DELETE /v2/deployments/{deployment_id} first" if "DELETE" in form.status else ""
+        raise Refused(409, f"Deployment ID {deployment_id} is {present}; {form.status} cannot follow{hint}.")
     if form.status == "DELETED":
         store.delete("deployments", deployment_id)
         return None
     if form.status != present:
         document["status"] = form.status
-        _touched(store, document)
+        _save_updated(store, document)
     _record(store, deployment_id, None, form)
     return document
 
@@ -190,7 +199,7 @@ def report_deployment(
 def create_listener(
     store: Store, workspace: str, form: forms.ListenerCreate, *, listener_id: str | None = None
 ) -> Document:
-    """A new listener, its id made up unless given."""
+    """Create a listener, with a random id unless `listener_id` is given. Raises Refused 409, 422."""
     if not form.compute_id.strip():
         raise _invalid("compute_id", "must not be empty")
     now = timestamp()
@@ -213,7 +222,7 @@ def create_listener(
 
 
 def patch_listener(store: Store, workspace: str, listener_id: str, form: forms.ListenerPatch) -> Document:
-    """The listener with another version or other namespaces; null leaves a field as it is."""
+    """Change a listener's version or namespaces; null leaves a field unchanged. Return the listener."""
     document = listener(store, workspace, listener_id)
     for field in ("compute_type", "compute_id"):
         if getattr(form, field) not in (None, document[field]):
@@ -234,12 +243,12 @@ def delete_listener(store: Store, workspace: str, listener_id: str) -> None:
 
 
 def seeded_listener_id(workspace: str, compute_id: str) -> str:
-    """The id that `seed_listener` gives, so that other processes can be configured before this one runs."""
+    """Return the id that `seed_listener` uses: other processes can be configured before the control plane runs."""
     return str(uuid.uuid5(uuid.UUID(workspace), compute_id))
 
 
 def seed_listener(store: Store, workspace: str, compute_id: str, namespaces: Sequence[str]) -> Document:
-    """Make sure that this listener exists with these namespaces; its id follows from workspace and compute id."""
+    """Create a listener, or set its namespaces if it exists; return it. See `seeded_listener_id`."""
     config = forms.ComputeConfig(k8s_namespaces=list(namespaces))
     listener_id = seeded_listener_id(workspace, compute_id)
     if store.listener(workspace, listener_id) is not None:
@@ -255,23 +264,25 @@ def listener(store: Store, workspace: str, listener_id: str) -> Document:
     return document
 
 
-# --- parts
+# --- shared by the functions above
 
 
-def _living(store: Store, workspace: str, deployment_id: str) -> Document:
+def _not_deleted(store: Store, workspace: str, deployment_id: str) -> Document:
     document = deployment(store, workspace, deployment_id)
     if document["status"] == "AWAITING_DELETE":
         raise Refused(400, f"Deployment ID {deployment_id} is being deleted.")
     return document
 
 
-def _touched(store: Store, document: Document) -> Document:
+def _save_updated(store: Store, document: Document) -> Document:
+    """Set `updated_at` to the current time and save the deployment."""
     document["updated_at"] = timestamp(document["updated_at"])
     store.save_deployment(document)
     return document
 
 
-def _revise(store: Store, document: Document, image_uri: str) -> Document:
+def _add_revision(store: Store, document: Document, image_uri: str) -> Document:
+    """Create a deployment's next revision, QUEUED; return the deployment."""
     now = timestamp(document["updated_at"])
     config = forms.SourceRevisionConfig(image_uri=image_uri).model_dump() | {"repo_commit_sha": None}
     revision = {
@@ -291,39 +302,42 @@ def _revise(store: Store, document: Document, image_uri: str) -> Document:
     store.record(
         document["id"], revision["id"], level="INFO", status="QUEUED", reason=None, message=f"image {image_uri}"
     )
-    return _touched(store, document)
+    return _save_updated(store, document)
 
 
 def _placement(store: Store, workspace: str, config: forms.SourceConfig, *, infer: bool) -> Document:
+    """Return listener and namespace of a new deployment, as fields of source_config. Raises Refused 400."""
     namespace = config.listener_config.k8s_namespace if config.listener_config else None
     if config.listener_id is None:
         available = store.listeners(workspace)
         if not available:
             if namespace is not None:
-                raise Refused(400, f"k8s_namespace '{namespace}' needs a listener; workspace '{workspace}' has none")
+                raise Refused(
+                    400, f"k8s_namespace '{namespace}' needs a listener; workspace '{workspace}' has none, create one"
+                )
             return {"listener_id": None, "listener_config": None}
         if not infer or len(available) > 1:
             ids = ", ".join(found["id"] for found in available)
-            raise Refused(400, f"'source_config.listener_id' is required: the workspace has listeners {ids}")
+            raise Refused(400, f"'source_config.listener_id' is required; choose one of the workspace's: {ids}")
         chosen = available[0]
     else:
         found = store.listener(workspace, str(config.listener_id))
         if found is None:
-            raise Refused(400, f"'source_config.listener_id' {config.listener_id} is no listener of this workspace")
+            raise Refused(400, f"'source_config.listener_id' {config.listener_id} is not a listener of this workspace")
         chosen = found
     served = chosen["compute_config"]["k8s_namespaces"]
     if namespace is None and infer and len(served) == 1:
         namespace = served[0]
     field, names = "'source_config.listener_config.k8s_namespace'", ", ".join(served)
     if namespace is None:
-        raise Refused(400, f"{field} is required: listener {chosen['id']} serves {names}")
+        raise Refused(400, f"{field} is required; listener {chosen['id']} serves {names}")
     if namespace not in served:
-        raise Refused(400, f"{field} '{namespace}' is not served by listener {chosen['id']}, which serves {names}")
+        raise Refused(400, f"{field} '{namespace}' is not served by listener {chosen['id']}; it serves {names}")
     return {"listener_id": chosen["id"], "listener_config": {"k8s_namespace": namespace}}
 
 
 def _merge(config: Document, form: forms.SourceConfig) -> bool:
-    """Put the given fields into a deployment's source_config; True if that changed anything."""
+    """Set the given fields in a deployment's source_config; return whether a value changed."""
     before = dict(config)
     placement = config["listener_config"] or {}
     fixed = {
@@ -334,8 +348,8 @@ def _merge(config: Document, form: forms.SourceConfig) -> bool:
         ),
         "deployment_type": (config["deployment_type"], form.deployment_type),
     }
-    for field, (present, wanted) in fixed.items():
-        if wanted not in (None, present):
+    for field, (present, requested) in fixed.items():
+        if requested not in (None, present):
             raise Refused(400, f"'source_config.{field}' cannot be changed; it is {present or 'not set'}")
     if form.custom_url is not None:
         config["custom_url"] = form.custom_url
@@ -350,7 +364,7 @@ def _check(
     secrets: Sequence[forms.Secret] | None,
     references: Sequence[forms.SecretReference] | None,
 ) -> None:
-    """What a create and a patch have in common."""
+    """Check the fields that a create and a patch share. Raises Refused 400."""
     _check_foreign("source_config", config, FOREIGN)
     _check_foreign("source_revision_config", revision, FOREIGN_REVISION)
     image = revision.image_uri if revision else None
@@ -370,7 +384,7 @@ def _check_foreign(
     part: str, form: forms.SourceConfig | forms.SourceRevisionConfig | None, fields: Iterable[str]
 ) -> None:
     for field in fields:
-        # False (build_on_push) says what is the case anyway.
+        # `build_on_push: false` is accepted: it asks for nothing.
         if form is not None and getattr(form, field) not in (None, False):
             raise Refused(400, f"'{part}.{field}' is not applicable to source 'external_docker'")
 
@@ -382,10 +396,12 @@ def _check_spec(spec: forms.ResourceSpec) -> None:
     for kind in ("", "queue_"):
         least, most = getattr(spec, f"{kind}min_scale"), getattr(spec, f"{kind}max_scale")
         if least is not None and most is not None and least > most:
-            raise Refused(400, f"'resource_spec.{kind}min_scale' {least} is more than '{kind}max_scale' {most}")
+            raise Refused(400, f"'resource_spec.{kind}min_scale' {least} is greater than '{kind}max_scale' {most}")
     for reference in spec.image_pull_secrets or ():
         if not KUBERNETES_SECRET.fullmatch(reference.name):
-            raise Refused(400, f"'resource_spec.image_pull_secrets' name {reference.name[:80]!r} is no Secret's name")
+            raise Refused(
+                400, f"'resource_spec.image_pull_secrets' name {reference.name[:80]!r} is not the name of a Secret"
+            )
 
 
 def _spec(spec: forms.ResourceSpec | None) -> Document | None:
@@ -419,13 +435,13 @@ def _compute_config(form: forms.ComputeConfig) -> Document:
         raise _invalid("compute_config", "k8s_namespaces must name at least one namespace", "k8s_namespaces")
     for name in namespaces:
         if not NAMESPACE.fullmatch(name):
-            raise _invalid("compute_config", f"{name[:80]!r} is not a namespace's name", "k8s_namespaces")
+            raise _invalid("compute_config", f"{name[:80]!r} is not a valid namespace name", "k8s_namespaces")
     if repeated := _repeated(namespaces):
         raise _invalid("compute_config", f"namespaces are repeated: {', '.join(repeated)}", "k8s_namespaces")
     return {"k8s_namespaces": namespaces}
 
 
 def _invalid(*path: str) -> Refused:
-    """A 422: the document gives listeners no 400. `path` is field, message and perhaps the field inside."""
+    """Return a 422, as the OpenAPI document has no 400 for listeners. `path`: field, message, optionally a subfield."""
     field, message, *inside = path
     return Refused(422, [{"type": "value_error", "loc": ["body", field, *inside], "msg": message}])

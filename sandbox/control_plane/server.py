@@ -1,4 +1,4 @@
-"""Runs the control plane: `serve` in the foreground for a process of its own, `ControlPlane` in a thread for tests.
+"""Runs the control plane: `serve` in the foreground of a process, `ControlPlane` in a thread for tests.
 
 with ControlPlane({"key-1": workspace}) as plane:
     httpx.get(f"{plane.url}/v2/deployments", headers=plane.headers())
@@ -23,11 +23,12 @@ from sandbox.control_plane.rules import seed_listener
 from sandbox.control_plane.store import Document, Store
 
 HOST = "127.0.0.1"
-GRACE_SECONDS = 1  # how long open connections may delay the end
+GRACE_SECONDS = 1
+"""How long open connections may delay a shutdown."""
 
 
 class _Server(uvicorn.Server):
-    """Tells when it serves."""
+    """A uvicorn server that sets `serving` once its port is bound."""
 
     def __init__(self, store: Store, settings: Settings, port: int, path: str = "") -> None:
         super().__init__(
@@ -49,34 +50,36 @@ class _Server(uvicorn.Server):
         self.announce()
 
     def announce(self) -> None:
-        """Called once, when the port is bound."""
+        """Called once, after the port is bound; does nothing here."""
 
 
 class _Announcing(_Server):
+    """Prints the address once the port is bound."""
+
     def announce(self) -> None:
         print(f"control plane: ready at http://{HOST}:{self.config.port}", file=sys.stderr, flush=True)
 
 
 def seed(store: Store, workspace: str, compute_id: str, namespaces: Sequence[str]) -> Document:
-    """Make sure that a listener exists (see `rules.seed_listener`)."""
+    """Create or update a listener in a transaction of its own (see `rules.seed_listener`)."""
     with store.transaction():
         return seed_listener(store, workspace, compute_id, namespaces)
 
 
 def serve(store: Store, settings: Settings, port: int) -> None:
-    """Serve on loopback until SIGTERM or SIGINT. SystemExit when the port cannot be bound."""
+    """Serve on loopback until SIGTERM or SIGINT. Raises SystemExit when the port cannot be bound."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn stops on these by itself, then raises them again for whoever listened before.
+        # uvicorn stops on these signals, restores the former handlers and raises the signals again: ignore them then.
         signal.signal(number, lambda *_: None)
     _Announcing(store, settings, port).run()
 
 
 class ControlPlane:
-    """A control plane in a thread of this process, on a port that the kernel chose, until the block ends.
+    """A control plane in a thread of this process, on a port that the kernel chooses, until the `with` block ends.
 
-    `keys` maps API keys to workspace ids. `db` survives the block, so the same file can be opened again; without one
-    everything is in memory. `path` goes before every path of the API: `/api-host` as in a self-hosted LangSmith.
-    `host` is the address of this machine to listen on: pods of a real cluster do not share its loopback.
+    `keys` maps API keys to workspace ids. `db` is a SQLite file that outlives the block and can be opened again; by
+    default the state is in memory. `path` is a prefix of all API paths, e.g. `/api-host` as in a self-hosted LangSmith.
+    `host` is the address to listen on: pods of a real cluster cannot reach the loopback address of this machine.
     """
 
     def __init__(
@@ -98,12 +101,12 @@ class ControlPlane:
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
 
     def admit(self, key: str, workspace: str) -> dict[str, str]:
-        """Add a key, for a test that wants a workspace of its own; returns the headers to send."""
+        """Add an API key for a workspace; return the headers that a client with this key sends."""
         self._keys[key] = workspace
         return self.headers(key)
 
     def headers(self, key: str | None = None) -> dict[str, str]:
-        """What a client of the first (or the given) key's workspace sends."""
+        """Return the headers that a client with this API key sends; by default with the first key."""
         key = key or next(iter(self.settings.keys))
         return {"X-Api-Key": key, "X-Tenant-Id": self.settings.keys[key]}
 
@@ -124,7 +127,7 @@ class ControlPlane:
 
 
 def parse_listener(text: str) -> tuple[str, str, list[str]]:
-    """`WORKSPACE:COMPUTE_ID:ns1,ns2` as (workspace, compute id, namespaces); ValueError with the mend."""
+    """Parse `WORKSPACE:COMPUTE_ID:ns1,ns2` into (workspace, compute id, namespaces). Raises ValueError."""
     workspace, compute_id, namespaces = [*text.split(":"), "", ""][:3]
     names: list[Any] = [name for name in namespaces.split(",") if name]
     if text.count(":") != 2 or not (workspace and compute_id and names):

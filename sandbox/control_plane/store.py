@@ -1,11 +1,11 @@
-"""The control plane's memory: one SQLite file in which every resource is one finished JSON document.
+"""The control plane's storage: one SQLite file in which every resource is one complete JSON document.
 
-A row is the resource as the API returns it, plus the few columns that lists filter and sort by; columns are
-derived from the document on every write. A page of a list is therefore one indexed query whose documents are joined
-as they are, without decoding. Lists are newest first, by the order of creation.
+A row holds the resource as the API returns it, and the columns that lists filter and sort by. Every write derives these
+columns from the document. A page of a list is therefore one indexed query, and its documents are joined without
+decoding. Lists are ordered by creation, newest first.
 
-The server is single-threaded, so one connection serves it and each request is one transaction; WAL with
-synchronous=NORMAL survives a killed process (a power failure may take the last few commits, fine for a sandbox).
+The server has one thread, so it uses one connection, and each request is one transaction. WAL with synchronous=NORMAL
+survives a killed process; a power failure may lose the last few commits, which a sandbox accepts.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 Document = dict[str, Any]
-# A condition of a WHERE clause, and the values of its question marks.
 Condition = tuple[str, Sequence[object]]
+"""A condition of a WHERE clause, and the values of its question marks."""
 
 LARGEST_OFFSET = 2**63 - 1
 
@@ -46,7 +46,7 @@ CREATE INDEX IF NOT EXISTS reports_by_age ON reports (deployment_id, seq);
 
 
 def timestamp(after: str = "") -> str:
-    """The time as the API writes it (UTC, microseconds), later than `after` even if the clock is not."""
+    """Return the current UTC time as the API writes it (microseconds), but at least one microsecond after `after`."""
     now = datetime.now(UTC)
     if after:
         now = max(now, datetime.fromisoformat(after) + timedelta(microseconds=1))
@@ -54,18 +54,18 @@ def timestamp(after: str = "") -> str:
 
 
 def image_version(image_uri: str) -> str | None:
-    """The tag of an image reference, None where it has none: what `image_version` shows and filters by."""
+    """Return the tag of an image reference, or None; the API shows the tag as `image_version` and filters by it."""
     _, colon, tag = image_uri.partition("@")[0].rpartition("/")[2].partition(":")
     return tag if colon else None
 
 
 class Store:
-    """Documents by id and in pages. Methods that write must run inside `transaction()`."""
+    """JSON documents by id and in pages. Call methods that write inside `transaction()`."""
 
     def __init__(self, file: Path | str) -> None:
         if str(file) != ":memory:":
-            Path(file).touch(mode=0o600)  # secrets are in it; SQLite gives its side files the same mode
-        # Opened in one thread and used in another (the server's), never in two at once.
+            Path(file).touch(mode=0o600)  # the file holds secrets; SQLite gives its WAL files the same mode
+        # One thread opens the connection and the server's thread uses it, never both at the same time.
         self._connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
         self._connection.row_factory = sqlite3.Row
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=5000"):
@@ -77,7 +77,7 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All writes inside happen, or none when an exception leaves the block."""
+        """Commit all writes of the block, or none when an exception leaves the block."""
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -87,7 +87,7 @@ class Store:
         self._connection.execute("COMMIT")
 
     def page(self, table: str, where: Sequence[Condition], limit: int, offset: int) -> list[str]:
-        """JSON documents of one page, newest first."""
+        """Return the JSON documents of one page that fulfil all conditions, newest first."""
         clause = " AND ".join(condition for condition, _ in where) or "1"
         values = [value for _, values in where for value in values]
         rows = self._connection.execute(
@@ -97,7 +97,7 @@ class Store:
         return [row["document"] for row in rows]
 
     def first(self, table: str, *where: Condition) -> Document | None:
-        """The newest document that fulfils the conditions."""
+        """Return the newest document that fulfils all conditions, or None."""
         found = self.page(table, where, 1, 0)
         return json.loads(found[0]) if found else None
 
@@ -114,12 +114,12 @@ class Store:
         return [json.loads(text) for text in self.page("listeners", [("workspace = ?", [workspace])], most, 0)]
 
     def older(self, revision_id: str, than: str) -> bool:
-        """Whether a revision was made before another one."""
+        """Whether the revision `revision_id` was created before the revision `than`."""
         order = "SELECT (SELECT seq FROM revisions WHERE id = ?) < (SELECT seq FROM revisions WHERE id = ?)"
         return bool(self._connection.execute(order, [revision_id, than]).fetchone()[0])
 
     def save_deployment(self, document: Document) -> None:
-        """Insert or replace; sqlite3.IntegrityError when the workspace has another one of that name."""
+        """Insert or replace. Raises sqlite3.IntegrityError when the workspace has another deployment of that name."""
         config = document["source_config"]
         self._save(
             "deployments",
@@ -136,22 +136,22 @@ class Store:
         self._save("revisions", document, deployment_id=deployment_id, status=document["status"])
 
     def save_listener(self, workspace: str, document: Document) -> None:
-        """Insert or replace; sqlite3.IntegrityError when the workspace has another one with that compute id."""
+        """Insert or replace. Raises sqlite3.IntegrityError when the workspace has another one of that compute id."""
         self._save("listeners", document, workspace=workspace, compute_id=document["compute_id"])
 
     def delete(self, table: str, resource_id: str) -> None:
-        """Remove a resource with everything that belongs to it."""
+        """Delete a resource, and the revisions and reports of a deployment."""
         self._connection.execute(f"DELETE FROM {table} WHERE id = ?", [resource_id])
 
     def delete_abandoned(self, listener_id: str) -> None:
-        """Remove what waits for deletion by a listener that is gone."""
+        """Delete the deployments that wait for deletion by this listener, which no longer exists."""
         self._connection.execute(
             "DELETE FROM deployments WHERE listener_id = ? AND status = 'AWAITING_DELETE'", [listener_id]
         )
 
     def record(self, deployment_id: str, revision_id: str | None, *, level: str, status: str,
                reason: str | None, message: str | None) -> None:  # fmt: skip
-        """Keep a report, unless it repeats the last one of the same revision (or of the deployment itself)."""
+        """Store a report, unless it equals the last report of the same revision (or of the deployment itself)."""
         last = self._connection.execute(
             "SELECT status, reason, message FROM reports WHERE deployment_id = ? AND revision_id IS ? "
             "ORDER BY seq DESC LIMIT 1",
@@ -165,7 +165,7 @@ class Store:
             )
 
     def reports(self, where: Sequence[Condition], *, limit: int, newest_first: bool) -> list[dict[str, Any]]:
-        """Reports that fulfil the conditions, as rows of the table."""
+        """Return at most `limit` reports that fulfil all conditions, as rows of the table."""
         rows = self._connection.execute(
             f"SELECT * FROM reports WHERE {' AND '.join(condition for condition, _ in where)} "
             f"ORDER BY seq {'DESC' if newest_first else 'ASC'} LIMIT ?",

@@ -286,7 +286,7 @@ def test_reports_that_are_switched_off_ask_nobody() -> None:
 @pytest.mark.parametrize(
     ("status", "detail"),
     [
-        (409, "Revision ID r1 is DEPLOYED; DEPLOYING would go backwards."),
+        (409, "Revision ID r1 is DEPLOYED; DEPLOYING cannot follow."),
         (422, [{"loc": ["body", "status"], "msg": "unknown status", "input": "the whole body"}]),
         (404, "Deployment ID d1 not found."),
     ],
@@ -365,7 +365,7 @@ def test_against_the_sandbox(sandbox: ControlPlane) -> None:
     assert names(control_plane) == [deployment["id"]]
     revision = control_plane.deployment(deployment["id"])["latest_revision_id"]
     control_plane.report_revision(deployment["id"], revision, "DEPLOYED", reason=None, message=None)
-    with pytest.raises(ReportRefused, match="backwards"):
+    with pytest.raises(ReportRefused, match="cannot follow"):
         control_plane.report_revision(deployment["id"], revision, "DEPLOYING", reason=None, message=None)
     with pytest.raises(ControlPlaneNotFound):
         control_plane.deployment(str(uuid4()))

@@ -110,12 +110,18 @@ def test_it_says_ready_once_ends_cleanly_and_keeps_secrets_to_itself(start: Star
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--workspace", WORKSPACE, "--workspace", OTHER, "--api-key", "k"], "in pairs"),
+        (["--workspace", WORKSPACE, "--workspace", OTHER, "--api-key", "k"], "one key per workspace"),
         (["--workspace", WORKSPACE, "--api-key", "k", "--workspace", OTHER, "--api-key", "k"], "given twice"),
         (["--workspace", "no-uuid", "--api-key", "k"], "no-uuid"),
         (["--workspace", WORKSPACE, "--api-key", "k", "--seed-listener", "x"], "WORKSPACE:COMPUTE_ID"),
-        (["--workspace", WORKSPACE, "--api-key", "k", "--seed-listener", f"{OTHER}:c:n"], "no --workspace"),
-        (["--workspace", WORKSPACE, "--api-key", "k", "--seed-listener", f"{WORKSPACE}:c:No"], "not a namespace"),
+        (
+            ["--workspace", WORKSPACE, "--api-key", "k", "--seed-listener", f"{OTHER}:c:n"],
+            "is unknown; add --workspace",
+        ),
+        (
+            ["--workspace", WORKSPACE, "--api-key", "k", "--seed-listener", f"{WORKSPACE}:c:No"],
+            "not a valid namespace name",
+        ),
     ],
 )
 def test_a_wrong_command_line_is_refused(tmp_path: Path, arguments: list[str], complaint: str) -> None:
