@@ -31,14 +31,14 @@ from bench.report import Detail, Report
 from bench.world import Options, Say, World, children, cpu_seconds, eventually, running
 from engine import bootstrap
 from engine.event import Record
-from engine.folding import Fold
 from engine.listener.desired import secret_manifest
 from engine.listener.machine import ListenerMachine
 from engine.listener.state import DeploymentState
-from engine.operator.desired import ROUTE_KIND
 from engine.operator.machine import OperatorMachine
+from engine.operator.plan import ROUTE_KIND
 from engine.operator.state import OperatorState
 from engine.ports import Manifest, ObjectKey
+from engine.runtime.fold import Fold
 from sandbox.stack import kubernetes_client
 
 DEPLOYMENTS = 200
@@ -91,9 +91,9 @@ def measure(options: Options) -> Report:
         manifests = wanted(world)
         check(world, manifests)
         options.say(f"{len(manifests):,} objects applied; now the same by a bare client")
-        settle(world.stack.namespace, world)
+        acknowledge(world.stack.namespace, world)
         bare = timed(world, lambda: raw_limit(world, manifests))
-        settle("raw", world)
+        acknowledge("raw", world)
         options.say("and by an operator written with Kopf")
         kopf = timed(world, lambda: peer.converge(world.stack, manifests))
     report = Report(name="convergence", title=f"{deployments} deployments at once ({world.stack.cluster})")
@@ -216,7 +216,7 @@ class Progress:
         applied |= {str(ObjectKey(**found["key"])) for found in record.data["objects"]}
         if not self._plan:
             machine = operator(self.world)
-            self._plan = len(machine.desired(folded(machine, self.world, record.stream)).objects)
+            self._plan = len(machine.plan(folded(machine, self.world, record.stream)).objects)
         if len(applied) >= self._plan:
             self.completed.setdefault(record.stream, record.at)
 
@@ -277,7 +277,7 @@ def wanted(world: World) -> list[Manifest]:
     machine = operator(world)
     for stream in world.events.streams("lgp/"):
         lgp: OperatorState = folded(machine, world, stream)
-        plan = machine.desired(lgp)
+        plan = machine.plan(lgp)
         missing = [key for key, one in plan.objects.items() if lgp.objects[key].applied.digest != one.digest]
         if missing or lgp.rejected:
             raise RuntimeError(f"{stream}: not as asked: {missing or list(lgp.rejected)}")
@@ -304,7 +304,7 @@ def collection(http: httpx.Client, path: str) -> list[Manifest]:
     return [{**item, "kind": kind} for item in listed["items"]]
 
 
-def settle(namespace: str, world: World) -> None:
+def acknowledge(namespace: str, world: World) -> None:
     """Wait until controllers have made their pods: they are not to be part of what is measured next."""
     with kubernetes_client(world.stack.kubeconfig) as http:
         quiet(lambda: len(collection(http, f"/api/v1/namespaces/{namespace}/pods")))

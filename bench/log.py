@@ -26,13 +26,13 @@ from bench.poll import history
 from bench.report import Report, median
 from bench.world import Options
 from engine.event import Event
-from engine.folding import Fold
-from engine.listener import events as e
 from engine.listener.config import ListenerConfig
+from engine.listener.events import DeploymentRegistered, RevisionRequested
 from engine.listener.machine import ListenerMachine
 from engine.listener.state import DeploymentState, evolve
 from engine.log.redis import RedisLog, connect
 from engine.names import deployment_stream
+from engine.runtime.fold import Fold
 from sandbox.redis import RedisServer
 
 DEPLOYMENTS = 1000
@@ -90,14 +90,14 @@ Life = tuple[str, list[Event]]
 
 def life(deployment: str) -> Life:
     """Return everything that happens to a deployment until it serves."""
-    registered = e.DeploymentRegistered(
+    registered = DeploymentRegistered(
         deployment_id=deployment,
         name=f"agent-{deployment}",
         workspace_id="6e1a7a6e-0000-4000-8000-00000000be5c",
         namespace="agents",
         lgp=f"agent-{deployment}-5e2a7c4be5c04c0a9d2a2f7d6a1b3c4d",
     )
-    requested = e.RevisionRequested(
+    requested = RevisionRequested(
         revision_id=f"{deployment}-r1",
         image="registry.example/agent@sha256:" + "5" * 64,
         resource_spec={"min_scale": 1, "cpu": 0.5, "memory_mb": 512},

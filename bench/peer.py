@@ -25,7 +25,7 @@ from bench.world import cpu_seconds
 from engine import bootstrap
 from engine.names import LGP_API_VERSION, LGP_KIND
 from engine.operator import lgp as lgps
-from engine.operator.desired import of
+from engine.operator.plan import build_plan
 from engine.ports import Manifest
 from engine.settings import Settings
 from sandbox.kubeconfig import read_kubeconfig
@@ -60,7 +60,7 @@ async def disconnect(memo: kopf.Memo, **_: Any) -> None:
 @kopf.on.update(GROUP, VERSION, "lgps", field="spec")
 async def expand(body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
     """Apply everything that the LGP asks for."""
-    plan = of(lgps.read(dict(body)), memo.config)
+    plan = build_plan(lgps.read(dict(body)), memo.config)
     for wanted in plan.objects.values():
         manifest = wanted.credential.manifest if wanted.credential is not None else wanted.manifest
         if manifest is not None:

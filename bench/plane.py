@@ -1,7 +1,8 @@
 """A data plane in this process: what the workers, beat and the watcher do, in threads, with every request counted.
 
-Processes of their own would do the same, but only here can one see which half sent which request to Kubernetes. Each
-half has a connection of its own, as in production.
+Processes of their own would do the same, but only here can one see which component sent which request to Kubernetes.
+Each
+component has a connection of its own, as in production.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from engine import bootstrap
-from engine.adapters.cluster import KubernetesCluster
 from engine.errors import LogUnavailable
+from engine.kubernetes.cluster import KubernetesCluster
 from engine.names import LGP_KIND
 from engine.ports import WatchEvent
 from engine.settings import Settings
 from workers.watcher import Watcher, watch
 
 THREADS = 4
-"""Streams that one half advances at once."""
+"""Streams that one component advances at once."""
 SWEEP = 0.2
 """Seconds between two looks for what is due."""
 FORGOTTEN = 2.0
@@ -85,16 +86,16 @@ class Plane:
         return bootstrap.build(self.settings, self, cluster=cluster)
 
     def dispatch(self, stream: str) -> None:
-        """Advance `stream` in a thread of the half that owns it."""
-        half = self.operator if stream.startswith("lgp/") else self.listener
+        """Advance `stream` in a thread of the component that owns it."""
+        component = self.operator if stream.startswith("lgp/") else self.listener
         with self._counting:
             self._busy += 1
-        self._pool.submit(self._advance, half, stream)
+        self._pool.submit(self._advance, component, stream)
 
-    def _advance(self, half: bootstrap.Engine, stream: str) -> None:
+    def _advance(self, component: bootstrap.Engine, stream: str) -> None:
         try:
-            if half.owns(stream):
-                half.advance(stream)
+            if component.owns(stream):
+                component.advance(stream)
         except LogUnavailable:
             pass  # left to the sweep
         except Exception as error:
@@ -132,7 +133,7 @@ class Plane:
         self.rest()
 
     def _shared(self) -> int:
-        """Return how many watches both halves' views ask for, which are made once."""
+        """Return how many watches both components' views ask for, which are made once."""
         watches = [watched for view in self.watcher._views for watched in view.watches()]
         return len(watches) - len(set(watches))
 
@@ -172,22 +173,22 @@ class Plane:
 
     def requests(self) -> dict[str, Counter[tuple[str, str]]]:
         """Return what was sent to Kubernetes so far, by who sent it."""
-        halves = {"listener": self.listener, "operator": self.operator, "watcher": self.watching}
-        return {name: Counter(counted(half).requests) for name, half in halves.items()}
+        components = {"listener": self.listener, "operator": self.operator, "watcher": self.watching}
+        return {name: Counter(counted(component).requests) for name, component in components.items()}
 
     def writes(self) -> int:
         """Return the number of writes to Kubernetes so far, of a status or of anything else."""
         sent = self.requests().values()
-        return sum(count for half in sent for (kind, _), count in half.items() if kind != READ)
+        return sum(count for component in sent for (kind, _), count in component.items() if kind != READ)
 
     def appended(self) -> int:
         """Return the number of events in the log."""
         return sum(self.listener.events.versions().values())
 
 
-def counted(half: bootstrap.Engine) -> CountedCluster:
+def counted(component: bootstrap.Engine) -> CountedCluster:
     """Return the connection of a half."""
-    cluster = half.ports.cluster
+    cluster = component.ports.cluster
     assert isinstance(cluster, CountedCluster)
     return cluster
 

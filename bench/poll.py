@@ -30,13 +30,21 @@ import httpx
 from bench.report import Report, median
 from bench.world import Options, Say, form
 from engine import bootstrap
-from engine.drift import Fingerprint
 from engine.event import Event
-from engine.folding import Fold
-from engine.listener import events as e
+from engine.kubernetes.drift import Fingerprint
+from engine.listener.events import (
+    HealthChecked,
+    LgpApplied,
+    RevisionDeployed,
+    RolloutObserved,
+    SecretsApplied,
+    SecretsPruned,
+    StatusReported,
+)
 from engine.listener.poll import PollMemory
 from engine.listener.state import DeploymentState
 from engine.ports import Cluster
+from engine.runtime.fold import Fold
 from engine.settings import Settings
 from sandbox.control_plane import rules
 from sandbox.control_plane.resources import DeploymentCreate
@@ -213,10 +221,10 @@ def history(state: DeploymentState) -> list[Event]:
     secret, url = f"{state.lgp}-env-0123456789ab", f"https://agents.example.com/lgp/{state.lgp}/ok"
 
     def reported(status: str) -> Event:
-        return e.StatusReported(subject="revision", id=revision.id, status=status)
+        return StatusReported(subject="revision", id=revision.id, status=status)
 
     def observed(ready: int) -> Event:
-        return e.RolloutObserved(
+        return RolloutObserved(
             generation=1,
             available=ready == 2,
             progressing=ready < 2,
@@ -227,9 +235,9 @@ def history(state: DeploymentState) -> list[Event]:
         )
 
     return [
-        e.SecretsApplied(revision_id=revision.id, secret=secret, digest="0" * 64),
+        SecretsApplied(revision_id=revision.id, secret=secret, digest="0" * 64),
         reported("AWAITING_DEPLOY"),
-        e.LgpApplied(
+        LgpApplied(
             revision_id=revision.id,
             manifest_digest="0" * 16,
             fingerprint=Fingerprint(uid=state.id, generation=1, fields="0" * 16),
@@ -237,9 +245,9 @@ def history(state: DeploymentState) -> list[Event]:
         ),
         reported("DEPLOYING"),
         *(observed(ready) for ready in (0, 1, 2)),
-        e.HealthChecked(revision_id=revision.id, ok=True, url=url, detail="200", attempt=1),
-        e.RevisionDeployed(revision_id=revision.id),
+        HealthChecked(revision_id=revision.id, ok=True, url=url, detail="200", attempt=1),
+        RevisionDeployed(revision_id=revision.id),
         reported("DEPLOYED"),
-        e.StatusReported(subject="deployment", id=state.id, status="READY"),
-        e.SecretsPruned(kept=secret, deleted=()),
+        StatusReported(subject="deployment", id=state.id, status="READY"),
+        SecretsPruned(kept=secret, deleted=()),
     ]

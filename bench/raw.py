@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from engine.adapters.kinds import Paths
+from engine.kubernetes.kinds import Paths
 from engine.names import LGP_KIND
 from sandbox.kubeconfig import read_kubeconfig
 

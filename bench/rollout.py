@@ -5,7 +5,8 @@ this process (`plane`), where every request to the API server is counted as it l
 rollout ends when the control plane says DEPLOYED and nothing more happens. Then every stream is marked dirty and
 advanced (a resync), and at last the watcher is replaced by a new one, which lists everything.
 
-An object's path counts, for each half: an apply is one read and one write. A creation and a list go to the path of the
+An object's path counts, for each component: an apply is one read and one write. A creation and a list go to the path
+of the
 collection. The status of the LGP, which changes while pods come up, is told apart.
 """
 
@@ -22,7 +23,7 @@ from bench.world import Options, World, eventually, running
 PATIENCE = 120.0
 """Seconds for a rollout on a busy machine."""
 HEX = re.compile(r"[0-9a-f]{32}")
-HALVES = ("listener", "operator")
+COMPONENTS = ("listener", "operator")
 
 Requests = dict[str, Counter[tuple[str, str]]]
 """Who → (READ, WRITE or STATUS, path) → how often."""
@@ -93,12 +94,12 @@ def resync(plane: Plane) -> None:
 
 def report_on(report: Report, counted: Counted) -> None:
     reads, writes = most(counted.first, READ), most(counted.first, WRITE)
-    written = {path for half in HALVES for kind, path in counted.first[half] if kind == WRITE}
+    written = {path for component in COMPONENTS for kind, path in counted.first[component] if kind == WRITE}
     status = sum(count for (kind, _), count in counted.first["operator"].items() if kind == STATUS)
     looks = sum(count for (kind, _), count in counted.first["watcher"].items() if kind == READ)
     report.add("objects written", len(written), note="a creation counts by its collection")
-    report.add("most reads of one object by one half", reads[1], budget=1, note=reads[0])
-    report.add("most writes of one object by one half", writes[1], budget=1, note=writes[0])
+    report.add("most reads of one object by one component", reads[1], budget=1, note=reads[0])
+    report.add("most writes of one object by one component", writes[1], budget=1, note=writes[0])
     report.add("writes of the LGP's status", status, note="one for every change that people see")
     report.add("reads by the watcher", looks, note="lists that start its watches, and discovery")
     report.add("events of the rollout", counted.events)
@@ -113,14 +114,14 @@ def report_on(report: Report, counted: Counted) -> None:
 
 
 def most(requests: Requests, kind: str) -> tuple[str, int]:
-    """Return the object that one half read or wrote most often, and how often.
+    """Return the object that one component read or wrote most often, and how often.
 
     Discovery and lists of whole collections are not reads of an object.
     """
     found = [
-        (count, f"{half}: {short(path)}")
-        for half in HALVES
-        for (what, path), count in requests[half].items()
+        (count, f"{component}: {short(path)}")
+        for component in COMPONENTS
+        for (what, path), count in requests[component].items()
         if what == kind and (kind != READ or is_object(path))
     ]
     count, path = max(found, default=(0, ""))
@@ -138,7 +139,7 @@ def short(path: str) -> str:
 
 
 def _paths(counted: Counted) -> list[str]:
-    paths = {path for half in HALVES for _, path in counted.first[half]}
+    paths = {path for component in COMPONENTS for _, path in counted.first[component]}
     return sorted(paths, key=lambda path: (not is_object(path), not lgp_path(path), path))
 
 
@@ -152,4 +153,4 @@ COLUMNS = (
 
 
 def _row(requests: Requests, path: str) -> tuple[str, ...]:
-    return (short(path), *(str(requests[half][kind, path] or "") for _, half, kind in COLUMNS))
+    return (short(path), *(str(requests[component][kind, path] or "") for _, component, kind in COLUMNS))

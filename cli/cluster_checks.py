@@ -13,8 +13,7 @@ from datetime import UTC, datetime
 from cli.findings import Finding, fail, ok, skip, warn
 from engine import bootstrap
 from engine.errors import ObjectRefused
-from engine.names import LGP_API_VERSION, LGP_KIND, SECRET_PROVIDER_CLASS, SHARED_INGRESS_ANNOTATION
-from engine.permissions import (
+from engine.kubernetes.permissions import (
     HTTP_ROUTE,
     INGRESS,
     SCALED_OBJECT,
@@ -24,6 +23,7 @@ from engine.permissions import (
     needed_at_ingress,
     together,
 )
+from engine.names import LGP_API_VERSION, LGP_KIND, SECRET_PROVIDER_CLASS, SHARED_INGRESS_ANNOTATION
 from engine.ports import Cluster, Manifest, ObjectKey
 from engine.settings import Settings, variable
 
@@ -52,13 +52,13 @@ def check_cluster(settings: Settings) -> Iterator[Finding]:
         yield from _permissions(cluster, _of_this(settings, needed(settings)), namespace)
         yield from _claim(cluster, settings, namespace)
         yield from _ingress(cluster, settings, namespace)
-    elsewhere, there = settings.ingress_elsewhere, needed_at_ingress(settings)
+    external_watches, there = settings.ingress_elsewhere, needed_at_ingress(settings)
     needs = _of_this(settings, {process: there.get(process, []) for process in needed(settings)})
-    if elsewhere and any(needs.values()):
-        if _exists(cluster, elsewhere):
-            yield from _permissions(cluster, needs, elsewhere)
+    if external_watches and any(needs.values()):
+        if _exists(cluster, external_watches):
+            yield from _permissions(cluster, needs, external_watches)
         else:
-            yield _no_namespace(cluster.host, elsewhere, "ingress_namespace")
+            yield _no_namespace(cluster.host, external_watches, "ingress_namespace")
     yield from _gateway(cluster, settings)
 
 
@@ -172,31 +172,31 @@ def _lacking(permissions: list[Permission], may: set[tuple[str, str, str]]) -> s
 
 def _claim(cluster: Cluster, settings: Settings, namespace: str) -> Iterator[Finding]:
     """Which data plane the namespace belongs to."""
-    claims = bootstrap.claims_of(settings, cluster)
+    leases = bootstrap.leases_of(settings, cluster)
     try:
-        claim = claims.read(namespace)
+        lease = leases.read(namespace)
     except ObjectRefused:
         return  # told by the permissions
-    expired = claim.expired(datetime.now(UTC))
-    if not claim.holder:
-        yield ok("claim", f"namespace {namespace} is nobody's yet: the first worker claims it")
-    elif claim.holder != claims.holder:
-        dead = "its term has passed, so it seems dead" if expired else "it is alive"
+    expired = lease.expired(datetime.now(UTC))
+    if not lease.holder:
+        yield ok("lease", f"namespace {namespace} is nobody's yet: the first worker leases it")
+    elif lease.holder != leases.holder:
+        dead = "its TTL has passed, so it seems dead" if expired else "it is alive"
         yield fail(
-            "claim",
-            f"namespace {namespace} is held by data plane {claim.holder!r}: {dead}",
-            f"`agentplane claims take {namespace}` takes it over from a dead one"
+            "lease",
+            f"namespace {namespace} is held by data plane {lease.holder!r}: {dead}",
+            f"`agentplane leases take {namespace}` takes it over from a dead one"
             if expired
             else f"watch another namespace ({variable('watch_namespaces')}), or stop that data plane first",
         )
     elif expired:
         yield warn(
-            "claim",
-            f"namespace {namespace} is ours, but nobody has renewed the claim for {claim.term.total_seconds():.0f} s",
+            "lease",
+            f"namespace {namespace} is ours, but nobody has renewed the lease for {lease.ttl.total_seconds():.0f} s",
             "see that beat and the workers run",
         )
     else:
-        yield ok("claim", f"namespace {namespace} is ours")
+        yield ok("lease", f"namespace {namespace} is ours")
 
 
 def _ingress(cluster: Cluster, settings: Settings, namespace: str) -> Iterator[Finding]:

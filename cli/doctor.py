@@ -21,7 +21,7 @@ from cli.output import FAILED, columns, console, fold, json_line
 from cli.peer_checks import check_control_plane, check_hostname, check_redis, check_smith
 from cli.worker_checks import check_workers
 from engine import bootstrap
-from engine.adapters.network_policy import may_forbid
+from engine.control_plane.network_policy import may_forbid
 from engine.errors import AgentplaneError, SettingsError
 from engine.settings import Settings, unknown_variables
 
@@ -89,8 +89,8 @@ def examine() -> Iterator[Finding]:
 def _whose(settings: Settings) -> str:
     if settings.process:
         return f"checked is what the {settings.process} needs"
-    halves = [name for name in ("listener", "operator") if getattr(settings, f"{name}_enabled")]
-    return f"runs here: {' and '.join(halves) or 'no half'}"
+    components = [name for name in ("listener", "operator") if getattr(settings, f"{name}_enabled")]
+    return f"runs here: {' and '.join(components) or 'no component'}"
 
 
 def check_variables() -> Iterator[Finding]:

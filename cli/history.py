@@ -20,13 +20,13 @@ from cli.summaries import summary
 from engine.errors import AgentplaneError
 from engine.event import Record
 from engine.log.contract import EventLog
+from engine.log.export import export_log, import_log, line, snapshot_line
 from engine.log.memory import MemoryLog
-from engine.log.transfer import export_log, import_log, line, snapshot_line
 from engine.names import lgp_stream
-from engine.replay import ENGINE_PREFIX, Replay, Replayer
-from engine.views import DeploymentView, by_position, everything, find, namesakes, streams_of, timeline
+from engine.queries import DeploymentSummary, by_position, everything, find, namesakes, streams_of, timeline
+from engine.replay import DATA_PLANE_PREFIX, Replay, Replayer
 
-LOUD = {
+STYLES = {
     "RevisionFailed": "red",
     "ObjectRejected": "red",
     "LgpRejected": "red",
@@ -89,7 +89,7 @@ def _write_line(record: Record) -> None:
 class _Timeline:
     """Records as rows, one at a time."""
 
-    def __init__(self, view: DeploymentView | None, head: int) -> None:
+    def __init__(self, view: DeploymentSummary | None, head: int) -> None:
         self._view = view
         self._names: dict[str, str] = {}
         """Stream → what people call it, as the events tell it."""
@@ -113,14 +113,14 @@ class _Timeline:
             "STREAM": self._stream(record),
             "V": str(record.version),
             "ACTOR": record.actor,
-            "EVENT": Text(record.type, style=LOUD.get(record.type, "")),
+            "EVENT": Text(record.type, style=STYLES.get(record.type, "")),
             "WHAT": summary(record),
         }
         self._table.add([row[column] for column in self._shown])
 
     def _stream(self, record: Record) -> str:
         kind, _, rest = record.stream.partition("/")
-        if self._view is not None or record.stream.startswith(ENGINE_PREFIX):
+        if self._view is not None or record.stream.startswith(DATA_PLANE_PREFIX):
             return kind
         if record.type == "DeploymentRegistered":
             self._names[record.stream] = record.data["name"]
@@ -202,9 +202,9 @@ def export(file: Path | None, deployment: str | None) -> None:
         _write_whole(file, lines)
 
 
-def _part(log: EventLog, view: DeploymentView) -> Iterator[bytes]:
+def _part(log: EventLog, view: DeploymentSummary) -> Iterator[bytes]:
     """Yield the lines of one deployment's streams and of the data planes', whose configuration a replay needs."""
-    wanted = {*streams_of(view), *log.streams(ENGINE_PREFIX)}
+    wanted = {*streams_of(view), *log.streams(DATA_PLANE_PREFIX)}
     for stream, through in sorted(log.trimmed().items()):
         snapshot = log.load_snapshot(stream) if stream in wanted else None
         if snapshot is not None:
@@ -213,7 +213,7 @@ def _part(log: EventLog, view: DeploymentView) -> Iterator[bytes]:
 
 
 def _write_whole(file: Path, lines: Iterable[bytes]) -> None:
-    """Write a file whole or not at all: a full disk leaves no half of an export behind."""
+    """Write a file whole or not at all: a full disk leaves no component of an export behind."""
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as stream:

@@ -8,7 +8,7 @@ from engine.settings import Settings
 
 
 def settings() -> Settings:
-    """Return the settings without what only the halves need. Raises SettingsError."""
+    """Return the settings without what only the components need. Raises SettingsError."""
     return Settings.load(listener_enabled=False, operator_enabled=False)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cli import claims, history, operating, processes, stack, status, takeover, uninstall
+from cli import adoption, history, leases, operating, processes, stack, status, uninstall
 from cli import doctor as doctors
 from cli.output import reporting
 
@@ -66,7 +66,7 @@ def show_events(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
     json: Json = False,
 ) -> None:
-    """What happened, by position: to one deployment (both halves), or to everything."""
+    """What happened, by position: to one deployment (both components), or to everything."""
     history.events(deployment, follow=follow, json=json)
 
 
@@ -89,7 +89,7 @@ def replay_log(
 @reporting
 def export_log(
     file: Annotated[Path | None, typer.Argument(help="Where to; standard output when left out.")] = None,
-    deployment: Annotated[str | None, typer.Option(help="Only this deployment, both halves.")] = None,
+    deployment: Annotated[str | None, typer.Option(help="Only this deployment, both components.")] = None,
 ) -> None:
     """Write the log as JSON Lines. It holds no secret values."""
     history.export(file, deployment)
@@ -109,11 +109,11 @@ def check_everything(json: Json = False) -> None:
     raise typer.Exit(doctors.doctor(json=json))
 
 
-@app.command("takeover", rich_help_panel=LOOK)
+@app.command("adoption", rich_help_panel=LOOK)
 @reporting
-def forecast_takeover(json: Json = False) -> None:
+def forecast_adoption(json: Json = False) -> None:
     """What would happen to Agent Servers that another data plane made. Writes nothing. 1 if one would be refused."""
-    raise typer.Exit(takeover.show(json=json))
+    raise typer.Exit(adoption.show(json=json))
 
 
 @app.command("pause", rich_help_panel=DO)
@@ -139,32 +139,32 @@ def release_deletions(
     raise typer.Exit(operating.release_deletions(yes=yes))
 
 
-claim = typer.Typer(invoke_without_command=True, help="Which data plane each watched namespace belongs to.")
-app.add_typer(claim, name="claims", rich_help_panel=DO)
+lease = typer.Typer(invoke_without_command=True, help="Which data plane each watched namespace belongs to.")
+app.add_typer(lease, name="leases", rich_help_panel=DO)
 
 
-@claim.callback()
+@lease.callback()
 @reporting
 def show_claims(context: typer.Context, json: Json = False) -> None:
     """Which data plane each watched namespace belongs to. Ends with 1 where one is another's."""
     if context.invoked_subcommand is None:
-        raise typer.Exit(claims.show(json=json))
+        raise typer.Exit(leases.show(json=json))
 
 
-@claim.command("take")
+@lease.command("take")
 @reporting
 def take_claim(namespace: Annotated[str, typer.Argument(help="A watched namespace.")]) -> None:
-    """Take a namespace over from a data plane that is dead, once the term of its claim has passed."""
-    claims.take(namespace)
+    """Take a namespace over from a data plane that is dead, once the term of its lease has passed."""
+    leases.take(namespace)
 
 
-@claim.command("release")
+@lease.command("release")
 @reporting
 def release_claim(
     namespace: Annotated[str | None, typer.Argument(help="A watched namespace; all when left out.")] = None,
 ) -> None:
-    """Give claims back that are ours; data planes that run would claim them again."""
-    claims.release(namespace)
+    """Give leases back that are ours; data planes that run would lease them again."""
+    leases.release(namespace)
 
 
 @app.command("uninstall", rich_help_panel=DO)

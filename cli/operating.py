@@ -8,15 +8,15 @@ from pathlib import Path
 
 from cli.log import event_log
 from cli.output import FAILED, console
-from engine import engine_events as ee
+from engine.dataplane.events import DeletionGuardReleased
 from engine.errors import AgentplaneError, ConcurrencyConflict
 from engine.event import Event
-from engine.listener import events as e
+from engine.listener.events import Paused, Resumed
 from engine.log.contract import EventLog
 from engine.log.retention import Policy, retain
 from engine.names import deployment_stream
+from engine.queries import DeploymentSummary, data_plane_states, deployments, find
 from engine.replay import configured
-from engine.views import DeploymentView, deployments, engine_states, find
 
 ACTOR = "cli"
 
@@ -32,7 +32,7 @@ def pause(deployment: str) -> None:
     if view.paused:
         console.print(f"{view.name} is paused already")
         return
-    append(log, deployment_stream(view.id), e.Paused(by=person()))
+    append(log, deployment_stream(view.id), Paused(by=person()))
     console.print(f"{view.name} is paused; `agentplane resume {deployment}` lets it go on")
 
 
@@ -43,12 +43,12 @@ def resume(deployment: str) -> None:
     """
     log = event_log()
     view = _live(log, deployment)
-    append(log, deployment_stream(view.id), e.Resumed(by=person()))
+    append(log, deployment_stream(view.id), Resumed(by=person()))
     now = "goes on" if view.paused else "was not paused; what failed is tried again now"
     console.print(f"{view.name} {now}")
 
 
-def _live(log: EventLog, deployment: str) -> DeploymentView:
+def _live(log: EventLog, deployment: str) -> DeploymentSummary:
     view = find(log, deployment, one=True)
     if view.deleted:
         raise NotOperable(f"{view.name} ({view.id or view.lgp}) is deleted")
@@ -60,7 +60,7 @@ def _live(log: EventLog, deployment: str) -> DeploymentView:
 def release_deletions(*, yes: bool) -> int:
     """Append DeletionGuardReleased for every data plane whose guard tripped; return the exit code."""
     log = event_log()
-    guarded = {stream: state.guarded for stream, state in engine_states(log).items() if state.guarded}
+    guarded = {stream: state.guarded for stream, state in data_plane_states(log).items() if state.guarded}
     if not guarded:
         console.print("no deletions are waiting")
         return 0
@@ -69,7 +69,7 @@ def release_deletions(*, yes: bool) -> int:
         for deployment in waiting:
             console.print(f"{stream}: {names.get(deployment, 'deployment')} ({deployment})", markup=False)
         if yes:
-            append(log, stream, ee.DeletionGuardReleased(deployments=waiting, by=person()))
+            append(log, stream, DeletionGuardReleased(deployments=waiting, by=person()))
     if not yes:
         console.print("nothing was done: say --yes to let these deletions go on")
         return FAILED

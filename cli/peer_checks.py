@@ -13,11 +13,11 @@ import redis
 from cli import sentinel_checks
 from cli.findings import Finding, fail, ok, skip, warn
 from engine import bootstrap
-from engine.adapters.control_plane import HttpControlPlane
-from engine.adapters.health import HttpHealth
-from engine.adapters.network_policy import may_forbid
+from engine.control_plane.client import HttpControlPlane
+from engine.control_plane.health import HttpHealth
+from engine.control_plane.network_policy import may_forbid
 from engine.errors import ControlPlaneError, ControlPlaneNotFound, ControlPlaneUnavailable
-from engine.listener.poll import misfit
+from engine.listener.poll import configuration_mismatch
 from engine.log.redis import connect
 from engine.log.sentinels import Sentinels
 from engine.settings import REGIONS, Settings, variable
@@ -127,7 +127,7 @@ def _listener(control_plane: HttpControlPlane, settings: Settings) -> Iterator[F
         raise
     except ControlPlaneError as error:
         refused, mend = str(error), "" if hosted else LISTENERS_OFF
-    problem = refused or misfit(control_plane, bootstrap.listener_config(settings))
+    problem = refused or configuration_mismatch(control_plane, bootstrap.listener_config(settings))
     if problem:
         yield fail("listener", problem, mend)
     else:

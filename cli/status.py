@@ -9,8 +9,8 @@ from rich.text import Text
 from cli.log import event_log
 from cli.output import FAILED, WIDE, Table, age, columns, console, fold, json_line, table, widths
 from cli.summaries import plain, shorten_ids
-from engine.engine_events import EngineState
-from engine.views import DeploymentView, deployments, engine_states
+from engine.dataplane.state import DataPlaneState
+from engine.queries import DeploymentSummary, data_plane_states, deployments
 
 COLOURS = {
     "DEPLOYED": "green",
@@ -35,7 +35,7 @@ def show(*, json: bool, deleted: bool) -> int:
     """
     events = event_log()
     views = deployments(events, deleted=deleted)
-    engines = engine_states(events)
+    engines = data_plane_states(events)
     waiting = len(events.dirty())
     if json:
         for view in views:
@@ -62,7 +62,7 @@ def show(*, json: bool, deleted: bool) -> int:
 HEADINGS = ("DEPLOYMENT", "NAMESPACE", "STATUS", "REVISION", "PHASE", "AGE", "REASON")
 
 
-def _table(views: list[DeploymentView]) -> None:
+def _table(views: list[DeploymentSummary]) -> None:
     """Print the deployments; in a narrow terminal a reason has lines of its own."""
     rows = [_row(view) for view in views]
     width = columns() or WIDE
@@ -80,7 +80,7 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def _row(view: DeploymentView) -> tuple[str | Text, ...]:
+def _row(view: DeploymentSummary) -> tuple[str | Text, ...]:
     phase = Text(view.phase or "-", style=COLOURS.get(view.phase, ""))
     if view.stopped:
         phase.append(" (stopped)", style="dim")
@@ -95,7 +95,7 @@ def _brief(reason: str) -> str:
     return first if len(first) <= LONGEST_REASON else f"{first[: LONGEST_REASON - 1]}…"
 
 
-def problems(state: EngineState) -> list[str]:
+def problems(state: DataPlaneState) -> list[str]:
     """Return what is wrong with a data plane itself."""
     found = []
     if state.refusal:
@@ -107,8 +107,8 @@ def problems(state: EngineState) -> list[str]:
             f"is being removed by {state.removing}: nothing is polled; `agentplane uninstall --cancel` takes that back"
         )
     found += [
-        f"namespace {namespace} is held by data plane {holder}: nothing is written there; see `agentplane claims`"
-        for namespace, holder in sorted(state.claims.items())
+        f"namespace {namespace} is held by data plane {holder}: nothing is written there; see `agentplane leases`"
+        for namespace, holder in sorted(state.leases.items())
         if holder
     ]
     if state.guarded:

@@ -26,7 +26,7 @@ _SHA = re.compile(r"(sha256:[0-9a-f]{8})[0-9a-f]{56}\b")
 
 def summary(record: Record) -> str:
     """Return one line on what `record` says. Never raises: a shape that it does not know is told field by field."""
-    tell = TOLD.get(record.type)
+    tell = FORMATTERS.get(record.type)
     try:
         told = tell(record.data, _lgp(record)) if tell is not None else _everything(record.data)
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -181,7 +181,7 @@ def _pruned(data: Data, lgp: str) -> str:
 
 
 def _drift(data: Data, lgp: str) -> str:
-    """Of either half: the listener's names the object in a text."""
+    """Of either component: the listener's names the object in a text."""
     which = _object(data["key"], lgp) if "key" in data else str(data["object"])
     return _joined(f"{which} {data['change']}", data.get("detail"), by=": ")
 
@@ -223,7 +223,7 @@ def _missed(kind: str, status: str) -> bool:
 
 
 def _spread(data: Data, lgp: str) -> str:
-    return f"every stream of the {data['half']} is decided anew with {data['digest']}"
+    return f"every stream of the {data['component']} is decided anew with {data['digest']}"
 
 
 def _tripped(data: Data, lgp: str) -> str:
@@ -244,7 +244,7 @@ def _text(template: str) -> Tell:
     return lambda data, lgp: template.format_map(data)
 
 
-TOLD: Mapping[str, Tell] = {
+FORMATTERS: Mapping[str, Tell] = {
     "DeploymentRegistered": _text("{name} in {namespace}, LGP {lgp}"),
     "RevisionRequested": _requested,
     "RevisionSuperseded": _text("revision {revision_id} by {by}"),
@@ -285,11 +285,11 @@ TOLD: Mapping[str, Tell] = {
         f"{_object(data['key'], lgp)} does not work: {_joined(data['reason'], data['message'], by=': ')}"
     ),
     "LgpStatusApplied": _conditions,
-    "ConfigurationRecorded": _text("{half}, digest {digest}"),
+    "ConfigurationRecorded": _text("{component}, digest {digest}"),
     "ConfigurationSpread": _spread,
     "ListenerPublished": _text("version {version}"),
     "ListenerRefused": _text("{reason}"),
-    "NamespaceClaimed": _text("{namespace} is ours"),
+    "NamespaceLeased": _text("{namespace} is ours"),
     "NamespaceRefused": _text("{namespace} is held by data plane {holder}: nothing is written there"),
     "NamespaceLeft": _text("{namespace} is watched no longer"),
     "RemovalStarted": _text("by {by}: polls stop, Agent Servers go"),

@@ -14,12 +14,12 @@ from collections.abc import Iterable
 from cli.log import event_log
 from cli.operating import NotOperable, append, person
 from cli.output import FAILED, console, note
-from engine import engine_events as ee
-from engine.listener import events as e
+from engine.dataplane.events import RemovalCancelled, RemovalStarted
+from engine.listener.events import DeletionRequested, Resumed
 from engine.listener.state import Status
 from engine.log.contract import EventLog
 from engine.names import deployment_stream
-from engine.views import DeploymentView, deployments, engine_states, leaves_nothing
+from engine.queries import DeploymentSummary, data_plane_states, deployments, leaves_nothing
 
 LOOK_SECONDS = 0.5
 """Between two looks at what is left."""
@@ -40,7 +40,7 @@ def delete_agents(*, yes: bool, wait_seconds: float) -> int:
         console.print(f"nothing was done: say --yes to delete {_counted(ours)}, their databases included")
         return FAILED
     for stream in engines:
-        append(log, stream, ee.RemovalStarted(by=person()))
+        append(log, stream, RemovalStarted(by=person()))
     for view in ours:
         _request_deletion(log, view)
     left = _wait(log, ours, wait_seconds)
@@ -59,28 +59,28 @@ def delete_agents(*, yes: bool, wait_seconds: float) -> int:
 def cancel() -> None:
     """Let the data plane poll again: what the control plane still lists is deployed anew."""
     log = event_log()
-    removed = [stream for stream, state in engine_states(log).items() if state.removing is not None]
+    removed = [stream for stream, state in data_plane_states(log).items() if state.removing is not None]
     for stream in removed:
-        append(log, stream, ee.RemovalCancelled(by=person()))
+        append(log, stream, RemovalCancelled(by=person()))
     console.print("the next poll deploys what the control plane lists" if removed else "nothing is being removed")
 
 
 def _engines(log: EventLog) -> list[str]:
-    engines = list(engine_states(log))
+    engines = list(data_plane_states(log))
     if not engines:
         raise NotOperable("no data plane has ever written to this log: is AGENTPLANE_PREFIX that of the installation?")
     return engines
 
 
-def _request_deletion(log: EventLog, view: DeploymentView) -> None:
+def _request_deletion(log: EventLog, view: DeploymentSummary) -> None:
     stream = deployment_stream(view.id)
     if view.paused:
-        append(log, stream, e.Resumed(by=person()))
+        append(log, stream, Resumed(by=person()))
     if view.status != Status.AWAITING_DELETE:
-        append(log, stream, e.DeletionRequested(reason=f"the data plane is being removed by {person()}"))
+        append(log, stream, DeletionRequested(reason=f"the data plane is being removed by {person()}"))
 
 
-def _wait(log: EventLog, ours: Iterable[DeploymentView], seconds: float) -> list[DeploymentView]:
+def _wait(log: EventLog, ours: Iterable[DeploymentSummary], seconds: float) -> list[DeploymentSummary]:
     """Wait until deployments and their objects are gone; return those that are not."""
     wanted, told = {view.id: view for view in ours}, -1
     deadline = time.monotonic() + seconds
@@ -94,5 +94,5 @@ def _wait(log: EventLog, ours: Iterable[DeploymentView], seconds: float) -> list
         time.sleep(LOOK_SECONDS)
 
 
-def _counted(views: list[DeploymentView]) -> str:
+def _counted(views: list[DeploymentSummary]) -> str:
     return f"{len(views)} Agent Server{'' if len(views) == 1 else 's'}"

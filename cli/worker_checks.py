@@ -23,28 +23,28 @@ LATE = timedelta(seconds=60)
 
 def check_workers(settings: Settings) -> Iterator[Finding]:
     """Which workers answer, and whether timers run out unheard. Raises LogUnavailable, and what the broker does."""
-    halves = [name for name in ("listener", "operator") if getattr(settings, f"{name}_enabled")]
+    components = [name for name in ("listener", "operator") if getattr(settings, f"{name}_enabled")]
     try:
         answered = _answering(settings, PING_SECONDS)
-        if not all(_of(half, answered) for half in halves):
+        if not all(_of(component, answered) for component in components):
             answered |= _answering(settings, PING_SECONDS * PATIENCE)
     except OperationalError:
         return  # the check of Redis says why
-    for half in halves:
-        names = _of(half, answered)
+    for component in components:
+        names = _of(component, answered)
         if names:
-            yield ok("workers", f"{half}: {', '.join(names)}")
+            yield ok("workers", f"{component}: {', '.join(names)}")
         else:
             yield warn(
                 "workers",
-                f"no {half} worker answers within {PING_SECONDS * PATIENCE:g} s: nothing of its half is done",
-                f"start it: agentplane {half}; in a cluster look at its pods' logs",
+                f"no {component} worker answers within {PING_SECONDS * PATIENCE:g} s: nothing of its component is done",
+                f"start it: agentplane {component}; in a cluster look at its pods' logs",
             )
     yield from _sweeps(settings)
 
 
-def _of(half: str, answered: dict[str, Any]) -> list[str]:
-    return sorted(name for name in answered if name.startswith(f"{half}@"))
+def _of(component: str, answered: dict[str, Any]) -> list[str]:
+    return sorted(name for name in answered if name.startswith(f"{component}@"))
 
 
 def _answering(settings: Settings, seconds: float) -> dict[str, Any]:

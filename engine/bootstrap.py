@@ -19,29 +19,29 @@ from typing import Any
 import structlog
 
 from engine import telemetry
-from engine.adapters.clock import SystemClock
-from engine.adapters.cluster import KubernetesCluster
-from engine.adapters.control_plane import HttpControlPlane
-from engine.adapters.digest import keyed_digest
-from engine.adapters.health import HttpHealth
-from engine.claims import SHARED, Claims
-from engine.configuration import Configurations
-from engine.engine_events import NamespaceClaimed, NamespaceLeft, NamespaceRefused
+from engine.clock import SystemClock
+from engine.control_plane.client import HttpControlPlane
+from engine.control_plane.health import HttpHealth
+from engine.dataplane.configuration import Configurations
+from engine.dataplane.events import NamespaceLeased, NamespaceLeft, NamespaceRefused
+from engine.dataplane.stream import DataPlaneStream
+from engine.digests import keyed_digest
 from engine.errors import AgentplaneError, ClusterError, LockLost
 from engine.event import Event
+from engine.kubernetes.cluster import KubernetesCluster
+from engine.kubernetes.namespace_lease import SHARED, NamespaceLeases
 from engine.listener.config import ListenerConfig
 from engine.listener.machine import ListenerMachine
 from engine.listener.poll import DeletionGuard, Poller, PollResult
 from engine.log.contract import EventLog, Lock
 from engine.log.redis import RedisLog
-from engine.loop import Advanced, advance
-from engine.machine import Machine
-from engine.names import engine_stream
+from engine.names import data_plane_stream
 from engine.operator.config import Gateway, OperatorConfig, SharedIngress, Templates
 from engine.operator.machine import OperatorMachine
-from engine.own_stream import OwnStream
 from engine.ports import Cluster, ControlPlane, Dispatcher, HealthProbe, Ports
-from engine.retry import Backoff
+from engine.runtime.advance import Advanced, advance
+from engine.runtime.machine import Machine
+from engine.runtime.retry import Backoff
 from engine.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -50,7 +50,7 @@ PROGRAM_VERSION = version("agentplane")
 
 
 class UnknownStream(AgentplaneError):
-    """No half that runs here owns streams of this name."""
+    """No component that runs here owns streams of this name."""
 
 
 class CountedLog(RedisLog):
@@ -87,21 +87,21 @@ class Engine:
     events: EventLog
     ports: Ports
     dispatcher: Dispatcher
-    claims: Claims
+    leases: NamespaceLeases
     """Of the watched namespaces."""
     machines: Mapping[str, Machine[Any]]
-    """Stream prefix → the half that owns such streams, of those that run here."""
+    """Stream prefix → the component that owns such streams, of those that run here."""
     backoff: Backoff = field(default_factory=Backoff)
     stopping: threading.Event = field(default_factory=threading.Event)
     """Set when this process is to end: `advance` stops after the act it is in."""
 
     def machine_of(self, stream: str) -> Machine[Any]:
-        """Return the half that owns `stream`. Raises UnknownStream."""
+        """Return the component that owns `stream`. Raises UnknownStream."""
         for prefix, machine in self.machines.items():
             if stream.startswith(prefix):
                 return machine
         here = ", ".join(f"{prefix}…" for prefix in self.machines) or "none"
-        raise UnknownStream(f"stream {stream!r} belongs to no half that runs here (streams of this one: {here})")
+        raise UnknownStream(f"stream {stream!r} belongs to no component that runs here (streams of this one: {here})")
 
     def owns(self, stream: str) -> bool:
         """Whether `advance` can do something for `stream` here."""
@@ -110,14 +110,14 @@ class Engine:
     def advance(self, stream: str) -> Advanced:
         """Bring `stream` as far as it goes now. Raises UnknownStream, LogUnavailable."""
         if stream == self.own_stream:
-            return self._settle_own()
+            return self._acknowledge_own()
         machine = self.machine_of(stream)
         advanced = advance(
             stream,
             telemetry.observed(machine),
             self.events,
             self.ports,
-            lock_term=self.settings.lock_seconds,
+            lock_ttl=self.settings.lock_seconds,
             backoff=self.backoff,
             stopping=self.stopping.is_set,
             outdated=lambda: self.configurations.outdated(machine.name),
@@ -143,12 +143,12 @@ class Engine:
 
     @property
     def own_stream(self) -> str:
-        return engine_stream(self.settings.stream_name)
+        return data_plane_stream(self.settings.stream_name)
 
     @cached_property
-    def own(self) -> OwnStream:
+    def own(self) -> DataPlaneStream:
         """The stream of this data plane itself."""
-        return OwnStream(self.events, self.own_stream)
+        return DataPlaneStream(self.events, self.own_stream)
 
     @cached_property
     def configurations(self) -> Configurations:
@@ -169,38 +169,38 @@ class Engine:
             digest=self.ports.digest,
             guard=DeletionGuard(share=self.settings.deletion_guard_share, minimum=self.settings.deletion_guard_minimum),
             version=PROGRAM_VERSION,
-            lock_term=self.settings.lock_seconds,
+            lock_ttl=self.settings.lock_seconds,
         )
 
     # --- namespaces
 
-    def keep_claims(self) -> None:
-        """Renew the claims on our namespaces, and note which are ours and which another data plane's.
+    def renew_leases(self) -> None:
+        """Renew the leases on our namespaces, and note which are ours and which another data plane's.
 
         When one becomes ours, its streams are marked dirty first: a crash in between does that once more. Raises
         LogUnavailable; what Kubernetes refuses is logged, and met again by the acts. A data plane that is being
-        removed claims nothing any more.
+        removed leases nothing any more.
         """
         state = self.own.state()
         if state.removing:
             return
-        known = state.claims
-        for namespace in self.claims.namespaces:
+        known = state.leases
+        for namespace in self.leases.namespaces:
             try:
-                other = self.claims.other_holder(namespace)
+                other = self.leases.other_holder(namespace)
             except ClusterError as error:
-                log.warning("namespace not claimed", namespace=namespace, reason=str(error))
+                log.warning("namespace not leased", namespace=namespace, reason=str(error))
                 continue
             if known.get(namespace) == (other or ""):
                 continue
             if other is None:
                 self._mark_namespace(namespace)
-                self.own.append(NamespaceClaimed(namespace=namespace))
-                log.info("namespace claimed", namespace=namespace, holder=self.claims.holder)
+                self.own.append(NamespaceLeased(namespace=namespace))
+                log.info("namespace leased", namespace=namespace, holder=self.leases.holder)
             else:
                 self.own.append(NamespaceRefused(namespace=namespace, holder=other))
                 log.error("namespace refused", namespace=namespace, holder=other)
-        for namespace in sorted(known.keys() - set(self.claims.namespaces)):
+        for namespace in sorted(known.keys() - set(self.leases.namespaces)):
             self.own.append(NamespaceLeft(namespace=namespace))
 
     def _mark_namespace(self, namespace: str) -> None:
@@ -210,9 +210,9 @@ class Engine:
             for stream in self.events.streams(at):
                 self.events.mark_dirty(stream)
 
-    def _settle_own(self) -> Advanced:
+    def _acknowledge_own(self) -> Advanced:
         """The own stream asks for nothing: what it holds is acted on by those who append to it."""
-        return Advanced(stream=self.own_stream, version=self.own.settle(), acts=0, outcome="settled")
+        return Advanced(stream=self.own_stream, version=self.own.acknowledge(), acts=0, outcome="acknowledged")
 
     def close(self) -> None:
         """Close every connection."""
@@ -236,7 +236,7 @@ def build(
     Raises SettingsError where there is no way to Kubernetes.
     """
     cluster = cluster or open_cluster(settings)
-    claims = claims_of(settings, cluster)
+    leases = leases_of(settings, cluster)
     ports = Ports(
         control_plane=control_plane or HttpControlPlane.from_settings(settings),
         cluster=cluster,
@@ -246,26 +246,26 @@ def build(
         digest=keyed_digest(_digest_secret(settings)),
         api_key=settings.langsmith_api_key.get_secret_value() if settings.langsmith_api_key else "",
         random=random.random,
-        other_holder=claims.other_holder,
+        other_holder=leases.other_holder,
     )
     return Engine(
         settings=settings,
         events=events or open_log(settings),
         ports=ports,
         dispatcher=dispatcher or SweepOnly(),
-        claims=claims,
+        leases=leases,
         machines={machine.stream_prefix: machine for machine in machines(settings)},
     )
 
 
 def machines(settings: Settings) -> list[Machine[Any]]:
-    """Return the halves that run here."""
-    halves: list[Machine[Any]] = []
+    """Return the components that run here."""
+    components: list[Machine[Any]] = []
     if settings.listener_enabled:
-        halves.append(ListenerMachine(listener_config(settings)))
+        components.append(ListenerMachine(listener_config(settings)))
     if settings.operator_enabled:
-        halves.append(OperatorMachine(operator_config(settings)))
-    return halves
+        components.append(OperatorMachine(operator_config(settings)))
+    return components
 
 
 def open_log(settings: Settings) -> RedisLog:
@@ -285,14 +285,14 @@ def open_cluster(settings: Settings) -> KubernetesCluster:
     )
 
 
-def claims_of(settings: Settings, cluster: Cluster) -> Claims:
-    """Return the claims on the watched namespaces. Nothing is sent yet."""
-    return Claims(
+def leases_of(settings: Settings, cluster: Cluster) -> NamespaceLeases:
+    """Return the leases on the watched namespaces. Nothing is sent yet."""
+    return NamespaceLeases(
         cluster,
         SystemClock(),
         SHARED if settings.share_namespaces else settings.data_plane,
         settings.watch_namespaces,
-        timedelta(seconds=settings.claim_seconds),
+        timedelta(seconds=settings.lease_seconds),
     )
 
 

@@ -1,6 +1,6 @@
 """Every error of the engine, and for each one whether trying again can help.
 
-`retryable` is read in one place only, `loop.advance`: a passing failure becomes a timed retry, a permanent one
+`retryable` is read in one place only, `runtime.advance`: a passing failure becomes a timed retry, a permanent one
 waits for new input. Messages name the thing, the value and the mend; they never hold a secret value.
 """
 

@@ -43,7 +43,7 @@ class Record:
     id: str
     """Unique over all logs."""
     stream: str
-    """`deployment/<id>`, `lgp/<namespace>/<name>` or `engine/<listener id>`."""
+    """`deployment/<id>`, `lgp/<namespace>/<name>` or `dataplane/<listener id>`."""
     version: int
     """Place in the stream, from 1."""
     position: int

@@ -70,9 +70,9 @@ def lgp_stream(namespace: str, name: str) -> str:
     return f"lgp/{namespace}/{name}"
 
 
-def engine_stream(name: str) -> str:
+def data_plane_stream(name: str) -> str:
     """The stream of a data plane itself, by listener id (`operator` for an operator that runs alone)."""
-    return f"engine/{name}"
+    return f"dataplane/{name}"
 
 
 def route_path(base_path: str, name: str) -> str:

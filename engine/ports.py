@@ -1,6 +1,7 @@
 """The outside world as the engine sees it: narrow protocols, so that fakes fit on a screen.
 
-Adapters in `engine/adapters` implement them; `bootstrap` wires them. Every call has a timeout and raises only
+Adapters in `engine/kubernetes` and `engine/control_plane` implement them; `bootstrap` wires them. Every call has a
+timeout and raises only
 errors of `engine.errors`.
 """
 
@@ -28,7 +29,7 @@ class Clock(Protocol):
 
 
 class ControlPlane(Protocol):
-    """The public API of the control plane, as one workspace sees it (engine/adapters/control_plane.py)."""
+    """The public API of the control plane, as one workspace sees it (engine/control_plane/client.py)."""
 
     def deployments(self) -> Iterator[Sequence[dict[str, Json]]]:
         """Yield every page of `GET /v2/deployments` as undecoded resources, without any filter of ours."""
@@ -99,7 +100,7 @@ class WatchEvent:
 
 
 class Cluster(Protocol):
-    """The Kubernetes API, generic over kinds (engine/adapters/cluster.py)."""
+    """The Kubernetes API, generic over kinds (engine/kubernetes/cluster.py)."""
 
     def get(self, key: ObjectKey) -> Manifest | None:
         """Return the object, or None when it does not exist."""
@@ -214,7 +215,8 @@ class Ports:
     random: Callable[[], float] = lambda: 0.5
     """A chance in [0, 1), for jitter."""
     other_holder: Callable[[str], str | None] = lambda _namespace: None
-    """Which other data plane holds a namespace, None where we may write (engine/claims.py). Raises ClusterError."""
+    """Which other data plane holds a namespace, None where we may write
+    (engine/kubernetes/namespace_lease.py). Raises ClusterError."""
 
 
 class Dispatcher(Protocol):

@@ -22,18 +22,18 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from engine.engine_events import ENGINE_EVENTS, ConfigurationRecorded
+from engine.dataplane.events import DATA_PLANE_EVENTS, ConfigurationRecorded
+from engine.digests import canonical, digest
 from engine.errors import AgentplaneError
 from engine.event import Event, Record
-from engine.folding import canonical, digest
 from engine.listener.config import ListenerConfig
 from engine.listener.events import LgpApplied
 from engine.listener.machine import ListenerMachine
 from engine.log.contract import EventLog
-from engine.machine import Act, Decision, Done, Machine, Wait
 from engine.operator.config import OperatorConfig
 from engine.operator.events import ObjectRejected, ObjectsApplied
 from engine.operator.machine import OperatorMachine
+from engine.runtime.machine import Act, Decision, Done, Machine, Wait
 
 
 class ReplayError(AgentplaneError):
@@ -42,18 +42,18 @@ class ReplayError(AgentplaneError):
 
 @dataclass(frozen=True, slots=True)
 class Half:
-    """How to make one half from its recorded configuration."""
+    """How to make one component from its recorded configuration."""
 
     machine: type[ListenerMachine] | type[OperatorMachine]
     build: Callable[[dict[str, Any]], Machine[Any]]
 
 
-HALVES = {
+COMPONENTS = {
     "listener": Half(ListenerMachine, lambda config: ListenerMachine(ListenerConfig.model_validate(config))),
     "operator": Half(OperatorMachine, lambda config: OperatorMachine(OperatorConfig.model_validate(config))),
 }
 
-ENGINE_PREFIX = "engine/"
+DATA_PLANE_PREFIX = "dataplane/"
 
 SKEW = timedelta(seconds=5)
 """By which a worker's clock may be ahead of the log's."""
@@ -66,7 +66,7 @@ def _same(*fields: str) -> Callable[[Event, Act], bool]:
     return lambda event, act: all(getattr(event, f) == getattr(act, f) for f in fields if hasattr(act, f))
 
 
-CLAIMS: dict[str, Callable[[Any, Any], bool]] = {
+MATCHES: dict[str, Callable[[Any, Any], bool]] = {
     "SecretsApplied": _same("revision_id"),
     "LgpAdopted": _same("revision_id"),
     "LgpApplied": _same("revision_id", "manifest_digest"),
@@ -120,7 +120,7 @@ class Replay:
 
 @dataclass(slots=True)
 class _Stream:
-    half: str
+    component: str
     state: Any
     version: int = 0
     at: datetime | None = None
@@ -139,7 +139,7 @@ class _Stream:
 
 @dataclass(slots=True)
 class _Configured:
-    """The machines of one half."""
+    """The machines of one component."""
 
     machine: Machine[Any]
     since: datetime
@@ -154,7 +154,7 @@ class Replayer:
     """Folds records in the order of their positions."""
 
     def __init__(self) -> None:
-        self._halves: dict[str, _Configured] = {}
+        self._components: dict[str, _Configured] = {}
         self._streams: dict[str, _Stream] = {}
         self._result = Replay()
 
@@ -165,8 +165,8 @@ class Replayer:
         events.
         """
         self._result.events += 1
-        if record.stream.startswith(ENGINE_PREFIX):
-            self._configure(ENGINE_EVENTS.decode(record), record.at)
+        if record.stream.startswith(DATA_PLANE_PREFIX):
+            self._configure(DATA_PLANE_EVENTS.decode(record), record.at)
             self._note(record, None, None)
             return
         stream = self._stream_of(record.stream)
@@ -175,7 +175,7 @@ class Replayer:
                 f"{record.stream}: version {record.version} follows {stream.version}: events are missing; if they were "
                 "archived, import the archives together with this log"
             )
-        configured = self._configured(stream.half)
+        configured = self._configured(stream.component)
         machine = configured.machine
         event = machine.events.decode(record)
         for decider in configured.in_force(record.at):
@@ -189,7 +189,7 @@ class Replayer:
     def finish(self) -> Replay:
         """Add the final state and manifests of every stream; return the result."""
         for name, stream in sorted(self._streams.items()):
-            manifests = self._configured(stream.half).machine.manifests(stream.state)
+            manifests = self._configured(stream.component).machine.manifests(stream.state)
             self._result.manifests += len(manifests)
             final = {"stream": name, "state": stream.state.model_dump(mode="json"), "manifests": manifests}
             self._result.transcript.append(canonical(final))
@@ -197,32 +197,32 @@ class Replayer:
         return self._result
 
     def machines(self) -> dict[str, Machine[Any]]:
-        """Return the halves as configured last, by stream prefix."""
-        return {known.machine.stream_prefix: known.machine for known in self._halves.values()}
+        """Return the components as configured last, by stream prefix."""
+        return {known.machine.stream_prefix: known.machine for known in self._components.values()}
 
     def _configure(self, event: Event, at: datetime) -> None:
         if isinstance(event, ConfigurationRecorded):
-            known = self._halves.get(event.half)
-            machine = HALVES[event.half].build(event.config)
-            self._halves[event.half] = _Configured(machine, at, known.machine if known else None)
+            known = self._components.get(event.component)
+            machine = COMPONENTS[event.component].build(event.config)
+            self._components[event.component] = _Configured(machine, at, known.machine if known else None)
 
     def _stream_of(self, name: str) -> _Stream:
         if name not in self._streams:
-            half = next((h for h, made in HALVES.items() if name.startswith(made.machine.stream_prefix)), None)
-            if half is None:
+            component = next((h for h, made in COMPONENTS.items() if name.startswith(made.machine.stream_prefix)), None)
+            if component is None:
                 raise ReplayError(
-                    f"stream {name!r} belongs to no half that this version of agentplane knows; upgrade it"
+                    f"stream {name!r} belongs to no component that this version of agentplane knows; upgrade it"
                 )
-            self._streams[name] = _Stream(half=half, state=HALVES[half].machine.initial)
+            self._streams[name] = _Stream(component=component, state=COMPONENTS[component].machine.initial)
         return self._streams[name]
 
-    def _configured(self, half: str) -> _Configured:
-        if half not in self._halves:
+    def _configured(self, component: str) -> _Configured:
+        if component not in self._components:
             raise ReplayError(
-                f"the log holds events of the {half} but no configuration of it before them; "
+                f"the log holds events of the {component} but no configuration of it before them; "
                 "export the engine's own stream too, from the beginning"
             )
-        return self._halves[half]
+        return self._components[component]
 
     def _decide_until(self, end: datetime, stream: _Stream, machine: Machine[Any]) -> None:
         """Collect every act that the present state asks for from its beginning to `end`."""
@@ -256,11 +256,11 @@ class Replayer:
         self._compare_digests(record, event, stream.batch_digests)
 
     def _compare_claim(self, record: Record, event: Event, acts: set[Act]) -> None:
-        claim = CLAIMS.get(record.type)
-        if claim is None or not acts:
+        matches = MATCHES.get(record.type)
+        if matches is None or not acts:
             return
         self._result.checked += 1
-        if not any(claim(event, act) for act in acts):
+        if not any(matches(event, act) for act in acts):
             asked = "; ".join(sorted(str(described(act)) for act in acts))
             self._diverge(record, f"{record.type} says {record.data}, but today's code asks for {asked}")
 
@@ -288,9 +288,9 @@ class Replayer:
 
 
 def configured(events: EventLog) -> dict[str, Machine[Any]]:
-    """Return the halves as the log configures them last, by stream prefix."""
+    """Return the components as the log configures them last, by stream prefix."""
     replayer = Replayer()
-    for stream in events.streams(ENGINE_PREFIX):
+    for stream in events.streams(DATA_PLANE_PREFIX):
         for record in events.read(stream):
             replayer.feed(record)
     return replayer.machines()

@@ -100,8 +100,8 @@ class Settings(BaseSettings):
 
     # --- who we are
 
-    listener_enabled: bool = Field(True, description="run the listener half; false leaves it to another one")
-    operator_enabled: bool = Field(True, description="run the operator half; false leaves it to another one")
+    listener_enabled: bool = Field(True, description="run the listener component; false leaves it to another one")
+    operator_enabled: bool = Field(True, description="run the operator component; false leaves it to another one")
     langsmith_api_key: SecretStr | None = Field(None, description="LangSmith API key of the workspace")
     workspace_id: UUID | None = Field(None, description="id of the LangSmith workspace, a UUID")
     listener_id: UUID | None = Field(
@@ -172,10 +172,10 @@ class Settings(BaseSettings):
         description="share watched namespaces with other data planes that set this, too: each then touches only what "
         "carries its own listener's id",
     )
-    claim_seconds: Annotated[float, Field(ge=5, le=86_400)] = Field(
+    lease_seconds: Annotated[float, Field(ge=5, le=86_400)] = Field(
         60.0,
         description="seconds after which the namespaces of a data plane that died may be taken over, by command; its "
-        "claims are renewed every third of them",
+        "leases are renewed every third of them",
     )
     queue_enabled: bool = Field(True, description="separate queue workers for an LGP that does not say")
     tracing_enabled: bool = Field(True, description="Agent Servers send traces to LangSmith")
@@ -372,7 +372,7 @@ class Settings(BaseSettings):
 
     @property
     def data_plane(self) -> str:
-        """The name under which this data plane claims namespaces: its prefix and its listener's id."""
+        """The name under which this data plane leases namespaces: its prefix and its listener's id."""
         return f"{self.prefix}/{self.listener_id or 'operator'}"
 
     @property
@@ -542,9 +542,9 @@ class Settings(BaseSettings):
             mistakes.append(_missing("watch_namespaces"))
         if self.share_namespaces and not self.listener_id:
             mistakes.append(f"{_missing('listener_id')}; namespaces are shared by it")
-        if self.claim_seconds < 2 * self.lock_seconds:
+        if self.lease_seconds < 2 * self.lock_seconds:
             mistakes.append(
-                f"{variable('claim_seconds')}={self.claim_seconds:g}: must be at least twice "
+                f"{variable('lease_seconds')}={self.lease_seconds:g}: must be at least twice "
                 f"{variable('lock_seconds')}={self.lock_seconds:g}, or a worker that slept might write to a namespace "
                 "that was taken over"
             )

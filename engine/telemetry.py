@@ -37,7 +37,7 @@ from prometheus_client.registry import Collector
 from engine.errors import AgentplaneError
 from engine.event import Event as DomainEvent
 from engine.log.contract import EventLog
-from engine.machine import Act, Machine
+from engine.runtime.machine import Act, Machine
 from engine.settings import Settings
 
 if TYPE_CHECKING:
@@ -252,9 +252,11 @@ REGISTRY = CollectorRegistry()
 _FAST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 EVENTS = Counter("agentplane_events_appended", "Events appended to the log", ["type"], registry=REGISTRY)
-ACTS = Counter("agentplane_acts", "Acts performed", ["half", "act", "outcome"], registry=REGISTRY)
-ACT_SECONDS = Histogram("agentplane_act_seconds", "Duration of acts", ["half", "act"], buckets=_FAST, registry=REGISTRY)
-ADVANCES = Counter("agentplane_advances", "Calls of advance", ["half", "outcome"], registry=REGISTRY)
+ACTS = Counter("agentplane_acts", "Acts performed", ["component", "act", "outcome"], registry=REGISTRY)
+ACT_SECONDS = Histogram(
+    "agentplane_act_seconds", "Duration of acts", ["component", "act"], buckets=_FAST, registry=REGISTRY
+)
+ADVANCES = Counter("agentplane_advances", "Calls of advance", ["component", "outcome"], registry=REGISTRY)
 POLLS = Counter("agentplane_polls", "Polls of the control plane", ["outcome"], registry=REGISTRY)
 POLL_SECONDS = Histogram(
     "agentplane_poll_seconds", "Duration of polls that read the control plane", buckets=_FAST, registry=REGISTRY
@@ -337,9 +339,9 @@ class _Observed:
             outcome = "crashed"
             raise
         finally:
-            half = self._machine.name
-            ACT_SECONDS.labels(half, act.name).observe(time.perf_counter() - start)
-            ACTS.labels(half, act.name, outcome).inc()
+            component = self._machine.name
+            ACT_SECONDS.labels(component, act.name).observe(time.perf_counter() - start)
+            ACTS.labels(component, act.name, outcome).inc()
 
 
 @contextlib.contextmanager

@@ -2,7 +2,8 @@
 
 Settings come from the environment (`engine.settings`); a mistake in them is said in one line each, with exit code 2.
 
-A worker takes no message before its configuration is in force (`engine/configuration.py`), and waits for a Redis that
+A worker takes no message before its configuration is in force (`engine/dataplane/configuration.py`), and waits for a
+Redis that
 is away. On SIGTERM it takes no more messages, lets each running task finish the act it is in, hands back what is left
 to do, and ends. A task that takes longer than the grace period allows is handed back in the middle of its act: acts may
 run twice, and another worker goes on once the lock has run out.
@@ -25,9 +26,9 @@ from celery.utils.nodenames import default_nodename, host_format  # type: ignore
 from celery.worker import state  # type: ignore[import-untyped]
 
 from engine import bootstrap, telemetry
-from engine.configuration import PRESENCE_EVERY
+from engine.dataplane.configuration import PRESENCE_EVERY
 from engine.errors import AgentplaneError, FutureEvent, LogUnavailable, SettingsError
-from engine.loop import described
+from engine.runtime.advance import described
 from engine.settings import Settings
 from workers import heartbeat, tasks
 from workers.app import build, queue_name, served_queues
@@ -120,15 +121,15 @@ def recorded(record: Callable[[], object]) -> bool:
             time.sleep(REDIS_AGAIN_SECONDS)
 
 
-def keep_configuration(engine: bootstrap.Engine, half: str) -> None:
-    """Leave signs that a worker of `half` with this configuration is there, until the worker is to end."""
+def keep_configuration(engine: bootstrap.Engine, component: str) -> None:
+    """Leave signs that a worker of `component` with this configuration is there, until the worker is to end."""
     while not engine.stopping.wait(PRESENCE_EVERY):
         try:
-            engine.configurations.keep(half, time.monotonic())
+            engine.configurations.keep(component, time.monotonic())
         except AgentplaneError as error:
-            log.warning("configuration not kept", half=half, reason=str(error))
+            log.warning("configuration not kept", component=component, reason=str(error))
         except Exception as defect:
-            log.error("configuration not kept", half=half, reason=described(defect))
+            log.error("configuration not kept", component=component, reason=described(defect))
 
 
 def run_worker(

@@ -35,8 +35,8 @@ from typing import Any
 from celery import Celery, signals  # type: ignore[import-untyped]
 from kombu.entity import Exchange, Queue
 
-from engine.keeping import LONGEST_HOLD
 from engine.log.sentinels import Sentinels
+from engine.runtime.lock_renewal import LONGEST_HOLD
 from engine.settings import Settings
 
 CONTROL_PLANE, RECONCILE, OPERATOR = "control-plane", "reconcile", "operator"

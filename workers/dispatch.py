@@ -39,7 +39,7 @@ ROUTES: Mapping[str, Route] = {
 
 
 def route_of(stream: str, settings: Settings) -> Route:
-    """Return who advances `stream`; streams of the data plane itself go to whichever half runs."""
+    """Return who advances `stream`; streams of the data plane itself go to whichever component runs."""
     for prefix, route in ROUTES.items():
         if stream.startswith(prefix):
             return route

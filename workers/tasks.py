@@ -3,7 +3,7 @@
     listener.poll              poll the control plane once
     listener.advance(stream)   bring a deployment as far as it goes now
     operator.advance(stream)   bring an LGP as far as it goes now
-    engine.sweep               renew the claims on our namespaces; ask for every stream that is due, or dirty for
+    engine.sweep               renew the leases on our namespaces; ask for every stream that is due, or dirty for
                                longer than its message should take
 
 An outage of Redis ends a task with a log line and no more: whatever it was about to do is still in the event log.
@@ -43,7 +43,7 @@ class Sends(Protocol):
 
 def sweep(engine: Engine, sends: Sends) -> list[str]:
     """Keep our namespaces, ask for what is due and what was forgotten; return those streams. Raises LogUnavailable."""
-    engine.keep_claims()
+    engine.renew_leases()
     due = engine.events.take_due(engine.ports.clock.now())
     forgotten = engine.events.take_dirty(older_than=FORGOTTEN_SWEEPS * engine.settings.sweep_seconds)
     room = {queue: MOST_WAITING - length for queue, length in sends.waiting().items()}
@@ -93,7 +93,7 @@ def advance_stream(engine: Engine, stream: str) -> None:
     try:
         advanced = engine.advance(stream)
     except UnknownStream as error:
-        log.error("no half of this worker owns the stream", stream=stream, reason=str(error))
+        log.error("no component of this worker owns the stream", stream=stream, reason=str(error))
         return
     log.debug("advanced", stream=stream, version=advanced.version, acts=advanced.acts, outcome=advanced.outcome)
     if advanced.outcome == "interrupted":

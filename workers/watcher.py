@@ -1,7 +1,8 @@
 """The watcher: what happens in the cluster, as events.
 
 Theory of operation. One thread per watch and one that tails the log put what they learn into a queue; a single
-thread, the *core*, takes it out. An object goes into the views (`workers/views.py`), the projections of the cluster;
+thread, the *core*, takes it out. An object goes into the views (`engine/operator/observation/observer.py`), the
+projections of the cluster;
 a stream that it concerns becomes *pending*. When a stream is judged, its view compares the whole of what is known of
 the cluster with the newest state of the stream, and what the log does not know yet is appended, on condition that the
 state is still the newest (ConcurrencyConflict: judge again). So it does not matter which change woke a stream, in
@@ -49,17 +50,19 @@ from engine.errors import (
     SettingsError,
 )
 from engine.event import Event
-from engine.folding import Fold
 from engine.listener.machine import ListenerMachine
+from engine.listener.observation.observer import ListenerObserver
 from engine.log.contract import EventLog
 from engine.operator.machine import OperatorMachine
+from engine.operator.observation.observer import OperatorObserver
 from engine.ports import Cluster, Dispatcher, WatchEvent
-from engine.retry import REFUSED_BASE, Backoff
+from engine.runtime.fold import Fold
+from engine.runtime.observation import SOON, Observer, Watch
+from engine.runtime.retry import REFUSED_BASE, Backoff
 from engine.settings import Settings
 from workers import heartbeat
 from workers.__main__ import recorded
 from workers.dispatch import CeleryDispatcher
-from workers.views import SOON, ListenerView, OperatorView, View, Watched
 
 log = structlog.get_logger(__name__)
 
@@ -71,7 +74,7 @@ LOCKED = 0.25
 """Seconds before looking again at a suspicion about a stream that is being advanced."""
 AGAIN = 1.0
 """Seconds before a judgement that failed for want of a peer is tried again."""
-CLAIM_AGAIN = 2.0
+LEASE_AGAIN = 2.0
 """Seconds before looking again whether another data plane still holds a namespace."""
 HISTORY = 1.0
 """Seconds between two looks whether the log was taken back."""
@@ -82,10 +85,10 @@ STALE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Changed:
     """A line of a watch."""
 
-    watched: Watched
+    watched: Watch
     namespace: str
     event: WatchEvent
 
@@ -97,13 +100,15 @@ class Appended:
     stream: str
 
 
-Message = Seen | Appended
+Message = Changed | Appended
 
 
 class Core:
     """The single-threaded part: takes messages, keeps the views, judges streams."""
 
-    def __init__(self, views: Sequence[View], events: EventLog, dispatcher: Dispatcher, *, hold: float = HOLD) -> None:
+    def __init__(
+        self, views: Sequence[Observer], events: EventLog, dispatcher: Dispatcher, *, hold: float = HOLD
+    ) -> None:
         self._views = {view.machine.stream_prefix: view for view in views}
         self._events = events
         self._dispatcher = dispatcher
@@ -113,9 +118,9 @@ class Core:
         """Streams whose fold may be behind the log."""
         self._pending: dict[str, float] = {}
         """Stream → when to judge it."""
-        self._suspected: dict[str, float] = {}
+        self._unconfirmed: dict[str, float] = {}
         """Stream → since when something is suspected of it."""
-        self.calls_for: set[tuple[Watched, str]] = set()
+        self.extra_watches: set[tuple[Watch, str]] = set()
         """Watches that states call for beyond the usual ones, with their namespaces."""
 
     # --- taking in
@@ -127,17 +132,17 @@ class Core:
                 self._stale.add(stream)
                 if self._view(stream) is not None:
                     self._ask(stream, now + SOON)
-            case Seen(watched, namespace, event):
+            case Changed(watched, namespace, event):
                 self._see(watched, namespace, event, now)
 
-    def _see(self, watched: Watched, namespace: str, event: WatchEvent, now: float) -> None:
+    def _see(self, watched: Watch, namespace: str, event: WatchEvent, now: float) -> None:
         for view in self._views.values():
             try:
                 if event.type == "SYNCED":
-                    touched = view.synced(watched, namespace, self._events.streams)
+                    touched = view.on_synced(watched, namespace, self._events.streams)
                 else:
                     there = event.type != "DELETED"
-                    touched = view.see(watched, namespace, event.object, there=there)
+                    touched = view.on_change(watched, namespace, event.object, there=there)
                 for stream, delay in touched:
                     self._ask(stream, now + delay)
             except LogUnavailable:
@@ -149,7 +154,7 @@ class Core:
     def _ask(self, stream: str, at: float) -> None:
         self._pending[stream] = min(at, self._pending.get(stream, at))
 
-    def _view(self, stream: str) -> View | None:
+    def _view(self, stream: str) -> Observer | None:
         return next((view for prefix, view in self._views.items() if stream.startswith(prefix)), None)
 
     # --- judging
@@ -188,31 +193,33 @@ class Core:
             self._folds.pop(stream, None)
         return 0
 
-    def _appended(self, stream: str, view: View, now: float) -> int:
+    def _appended(self, stream: str, view: Observer, now: float) -> int:
         """Append what the view adds to the stream; return how many events."""
         fold = self._fold(stream, view)
-        self.calls_for.update(view.more_watches(fold.state))
+        self.extra_watches.update(view.extra_watches(fold.state))
         seen = view.observe(stream, fold.state)
-        suspected: Iterable[Event] = ()
-        if not seen.suspected:
-            self._suspected.pop(stream, None)
-        elif self._ripe(stream, now) and not seen.certain:  # a look that is refused must not hold up what is certain
-            view.confirm(stream, fold.state, seen.suspected)
+        unconfirmed: Iterable[Event] = ()
+        if not seen.unconfirmed:
+            self._unconfirmed.pop(stream, None)
+        elif (
+            self._debounced(stream, now) and not seen.certain
+        ):  # a look that is refused must not hold up what is certain
+            view.confirm(stream, fold.state, seen.unconfirmed)
             fold = self._fold(stream, view, fresh=True)
             seen = view.observe(stream, fold.state)
-            suspected = seen.suspected
-            self._suspected.pop(stream, None)
-        events = [*seen.certain, *suspected]
+            unconfirmed = seen.unconfirmed
+            self._unconfirmed.pop(stream, None)
+        events = [*seen.certain, *unconfirmed]
         if not events:
             return 0
         # The fold stays as it is until it has read back what it appends, like everybody else's events.
         self._stale.add(stream)
-        mark = self._events.mark(stream)
+        mark = self._events.work_token(stream)
         self._events.append(stream, fold.version, events, actor=ACTOR)
         log.info("observed", stream=stream, version=fold.version + len(events), events=[event.type for event in events])
         # A stream that was dirty before and has been since is asked for already: its message waits in a queue, or
         # somebody is at work on it, who cannot settle it without seeing these events.
-        if not mark or self._events.mark(stream) != mark:
+        if not mark or self._events.work_token(stream) != mark:
             self._dispatch(stream)
         self._ask(stream, now + SOON)
         return len(events)
@@ -224,9 +231,9 @@ class Core:
             # The stream is dirty, so the next sweep finds it.
             log.warning("not dispatched", stream=stream, error=type(error).__name__)
 
-    def _ripe(self, stream: str, now: float) -> bool:
+    def _debounced(self, stream: str, now: float) -> bool:
         """Whether a suspicion was held long enough, and nobody is at work on the stream."""
-        since = self._suspected.setdefault(stream, now)
+        since = self._unconfirmed.setdefault(stream, now)
         if now - since < self._hold:
             self._ask(stream, since + self._hold)
             return False
@@ -235,7 +242,7 @@ class Core:
             return False
         return True
 
-    def _fold(self, stream: str, view: View, *, fresh: bool = False) -> Fold[Any]:
+    def _fold(self, stream: str, view: Observer, *, fresh: bool = False) -> Fold[Any]:
         fold = self._folds.get(stream)
         if fold is None:
             fold = self._folds[stream] = Fold(view.machine, self._events, stream)
@@ -276,7 +283,7 @@ class Watcher:
 
     def __init__(
         self,
-        views: Sequence[View],
+        views: Sequence[Observer],
         namespaces: Sequence[str],
         events: EventLog,
         cluster: Cluster,
@@ -296,7 +303,7 @@ class Watcher:
         self._other_holder = other_holder
         self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._stop = Flag()
-        self._threads: dict[tuple[Watched, str], threading.Thread] = {}
+        self._threads: dict[tuple[Watch, str], threading.Thread] = {}
         self._gap = threading.Event()
         """The tail was interrupted."""
         self._last_seen = 0.0
@@ -310,7 +317,7 @@ class Watcher:
             for watched in view.watches():
                 for namespace in self._namespaces:
                     self._watch(watched, namespace)
-            for watched, namespace in view.elsewhere():
+            for watched, namespace in view.external_watches():
                 self._watch(watched, namespace)
         beaten = 0.0
         backlog: deque[Message] = deque()
@@ -340,7 +347,7 @@ class Watcher:
             self.core.take(backlog[0], now)
             backlog.popleft()
         self.core.judge_due(time.monotonic())
-        for watched, namespace in self.core.calls_for:
+        for watched, namespace in self.core.extra_watches:
             if namespace in self._namespaces:
                 self._watch(watched, namespace)
 
@@ -374,23 +381,23 @@ class Watcher:
         thread.start()
         return thread
 
-    def _watch(self, watched: Watched, namespace: str) -> None:
+    def _watch(self, watched: Watch, namespace: str) -> None:
         if (watched, namespace) not in self._threads:
             name = f"watch {watched.kind} {namespace}"
             self._threads[(watched, namespace)] = self._thread(name, self._follow, watched, namespace)
 
-    def _follow(self, watched: Watched, namespace: str) -> None:
+    def _follow(self, watched: Watch, namespace: str) -> None:
         """Put everything that a watch yields into the queue, for ever."""
         backoff, failures, name = Backoff(base=0.5, cap=30.0), 0, f"{watched.kind} in {namespace}"
         while not self._stop.is_set():
             try:
                 if self._other_holder(namespace) is not None:
-                    self._stop.wait(CLAIM_AGAIN)
+                    self._stop.wait(LEASE_AGAIN)
                     continue
                 for event in self._cluster.watch(watched.api_version, watched.kind, namespace, labels=watched.labels):
                     failures = 0
                     self._last_seen = time.time()
-                    self._queue.put(Seen(watched, namespace, event))
+                    self._queue.put(Changed(watched, namespace, event))
                     if self._stop.is_set():
                         return
                     if self._other_holder(namespace) is not None:
@@ -432,17 +439,17 @@ class Watcher:
 # --- the process
 
 
-def views_of(engine: bootstrap.Engine) -> list[View]:
-    """Return the views of the halves that run here."""
-    views: list[View] = []
+def observers_of(engine: bootstrap.Engine) -> list[Observer]:
+    """Return the views of the components that run here."""
+    views: list[Observer] = []
     settings = engine.settings
     own = str(settings.listener_id) if settings.share_namespaces else ""
     machine: Any  # wrapped for metrics, maybe
     for machine in engine.machines.values():
         if machine.stream_prefix == OperatorMachine.stream_prefix:
-            views.append(OperatorView(machine, engine.ports.cluster, engine.ports.digest, own=own))
+            views.append(OperatorObserver(machine, engine.ports.cluster, engine.ports.digest, own=own))
         elif machine.stream_prefix == ListenerMachine.stream_prefix:
-            views.append(ListenerView(machine, engine.ports.cluster))
+            views.append(ListenerObserver(machine, engine.ports.cluster))
     return views
 
 
@@ -465,13 +472,13 @@ def check(path: Path, now: float) -> str | None:
 def watch(engine: bootstrap.Engine, sign: Path | None = None) -> Watcher:
     """Return the watcher of an engine, ready to `run`."""
     return Watcher(
-        views_of(engine),
+        observers_of(engine),
         engine.settings.watch_namespaces,
         engine.events,
         engine.ports.cluster,
         engine.dispatcher,
         sign=sign,
-        other_holder=engine.claims.seen_holder,
+        other_holder=engine.leases.seen_holder,
     )
 
 

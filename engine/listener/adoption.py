@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from engine import names, ownership
-from engine.folding import canonical
+from engine import names
+from engine.digests import canonical
+from engine.kubernetes import managed_fields
 from engine.listener.events import LgpAdopted
 from engine.listener.state import DeploymentState, Revision
 from engine.ports import Manifest, ObjectKey, Ports
@@ -67,7 +68,7 @@ def without_others(left: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_foreign(live: Manifest) -> bool:
     """Whether somebody else wrote the spec of a live LGP."""
-    return not ownership.applies(live, names.LISTENER_MANAGER, "spec")
+    return not managed_fields.applies(live, names.LISTENER_MANAGER, "spec")
 
 
 def adopt(live: Manifest, revision: Revision, ports: Ports) -> LgpAdopted:
@@ -82,11 +83,11 @@ def adopt(live: Manifest, revision: Revision, ports: Ports) -> LgpAdopted:
         spec_digest="" if why else ports.digest(canonical(spec)),
         differences=why,
         database={name: database[name] for name in KEPT if database.get("enabled") and name in database},
-        managers=tuple(ownership.other_managers(live, names.LISTENER_MANAGER)),
+        managers=tuple(managed_fields.other_managers(live, names.LISTENER_MANAGER)),
     )
 
 
-def given_up(state: DeploymentState, live: Manifest | None) -> LgpAdopted:
+def disowned(state: DeploymentState, live: Manifest | None) -> LgpAdopted:
     """Return that an LGP that was taken over as it was is written anew, for somebody changed it, or it is gone."""
     kept = state.adopted.database if state.adopted is not None else {}
     return LgpAdopted(
@@ -95,7 +96,7 @@ def given_up(state: DeploymentState, live: Manifest | None) -> LgpAdopted:
         uid=live["metadata"]["uid"] if live is not None else "",
         differences=("spec",),
         database=kept,
-        managers=tuple(ownership.other_managers(live, names.LISTENER_MANAGER)) if live is not None else (),
+        managers=tuple(managed_fields.other_managers(live, names.LISTENER_MANAGER)) if live is not None else (),
     )
 
 

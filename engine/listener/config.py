@@ -10,7 +10,7 @@ from engine.names import route_path
 
 
 class ListenerConfig(BaseModel):
-    """Configuration of the listener half. Times are seconds."""
+    """Configuration of the listener component. Times are seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -12,13 +12,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from engine.folding import digest
-from engine.listener import acts as a
+from engine.digests import digest
+from engine.listener.acts import (
+    ApplyLgp,
+    ApplySecrets,
+    CheckHealth,
+    CompleteRevision,
+    ConfirmDeletion,
+    DeleteLgp,
+    DeleteSecrets,
+    FailRevision,
+    PruneSecrets,
+    PublishEndpoint,
+    ReportStatus,
+)
 from engine.listener.config import ListenerConfig
-from engine.listener.desired import is_stopped, placed_manifest, predecessor_manifest, wanted_manifest
+from engine.listener.desired import desired_manifest, is_stopped, placed_manifest, predecessor_manifest
 from engine.listener.environment import malformed_names, reserved_names
 from engine.listener.state import Closed, DeploymentState, Phase, Revision, Status
-from engine.machine import Act, Decision, Done, Wait
+from engine.runtime.machine import Act, Decision, Done, Wait
 
 DELETION_CHECK = timedelta(seconds=10)
 """How long to wait for the watcher to see the LGP go before looking ourselves; doubles with every look."""
@@ -45,23 +57,23 @@ def decide(state: DeploymentState, now: datetime, config: ListenerConfig) -> Dec
     if (owner := other_owner(state, config)) is not None:
         return Done(owner)
     waits: list[Wait] = []
-    for wish in _wishes(state, now, config):
-        if isinstance(wish, Wait):
-            waits.append(wish)
+    for candidate in _candidates(state, now, config):
+        if isinstance(candidate, Wait):
+            waits.append(candidate)
             continue
-        retry_at = state.deferred.get(wish.name)
+        retry_at = state.deferred.get(candidate.name)
         if retry_at is None or retry_at <= now:
-            return wish
-        refused = state.refused.get(wish.name)
-        waits.append(Wait(retry_at, f"{wish.name} is tried again{f': {refused}' if refused else ''}"))
-        if refused is None and not isinstance(wish, ASIDE):
+            return candidate
+        refused = state.refused.get(candidate.name)
+        waits.append(Wait(retry_at, f"{candidate.name} is tried again{f': {refused}' if refused else ''}"))
+        if refused is None and not isinstance(candidate, ASIDE):
             break  # the steps of a deployment come one after the other
     if waits:
         return min(waits, key=lambda wait: wait.until)
     return Done(state.last_reason or "nothing to do")
 
 
-ASIDE = (a.ReportStatus, a.PublishEndpoint)
+ASIDE = (ReportStatus, PublishEndpoint)
 """Acts that hold nothing up."""
 
 
@@ -73,7 +85,7 @@ def other_owner(state: DeploymentState, config: ListenerConfig) -> str | None:
     return f"belongs to listener {listener_id} of workspace {state.workspace_id}: left alone"
 
 
-def _wishes(state: DeploymentState, now: datetime, config: ListenerConfig) -> Iterator[Act | Wait]:
+def _candidates(state: DeploymentState, now: datetime, config: ListenerConfig) -> Iterator[Act | Wait]:
     """Yield what the state asks for, most urgent first."""
     if not state.id:
         return
@@ -96,13 +108,13 @@ def _reports(state: DeploymentState, config: ListenerConfig) -> Iterator[Act]:
     url = config.endpoint(state.lgp)
     deployed = state.revision is not None and state.revision.phase is Phase.DEPLOYED and not state.deletion_reason
     if deployed and url and state.endpoint_tried != url:
-        yield a.PublishEndpoint(url=url, replaces=state.endpoint)
+        yield PublishEndpoint(url=url, replaces=state.endpoint)
     report = next_report(state)
     if report is not None:
         yield report
 
 
-def next_report(state: DeploymentState) -> a.ReportStatus | None:
+def next_report(state: DeploymentState) -> ReportStatus | None:
     """Return the next thing the control plane is not yet told, if any."""
     if state.reports_unsupported:
         return None
@@ -112,7 +124,7 @@ def next_report(state: DeploymentState) -> a.ReportStatus | None:
     if revision is not None and not state.deletion_reason:
         reported = state.reported.get(revision.id, "QUEUED")
         if RANK[revision.phase] > RANK.get(reported, 0):
-            return a.ReportStatus(
+            return ReportStatus(
                 subject="revision",
                 id=revision.id,
                 status=revision.phase,
@@ -121,12 +133,12 @@ def next_report(state: DeploymentState) -> a.ReportStatus | None:
             )
     told = state.reported.get("deployment", Status.AWAITING_DATABASE)
     if state.status != told and state.status is not Status.AWAITING_DELETE:
-        return a.ReportStatus(subject="deployment", id=state.id, status=state.status, reason=None, message=None)
+        return ReportStatus(subject="deployment", id=state.id, status=state.status, reason=None, message=None)
     return None
 
 
-def _report_closed(closed: Closed) -> a.ReportStatus:
-    return a.ReportStatus(
+def _report_closed(closed: Closed) -> ReportStatus:
+    return ReportStatus(
         subject="revision", id=closed.id, status=closed.status, reason="Superseded", message=closed.reason
     )
 
@@ -136,21 +148,21 @@ def _report_closed(closed: Closed) -> a.ReportStatus:
 
 def _deletion(state: DeploymentState, now: datetime) -> Iterator[Act | Wait]:
     if state.deletion_started is None:
-        yield a.DeleteLgp()
+        yield DeleteLgp()
     elif not state.lgp_gone:
         checked = state.deletion_checked or state.deletion_started
         due = checked + min(DELETION_CHECK * 2 ** min(state.deletion_checks, 20), LONGEST_DELETION_CHECK)
-        yield a.ConfirmDeletion() if due <= now else Wait(due, "the LGP and its objects are going")
+        yield ConfirmDeletion() if due <= now else Wait(due, "the LGP and its objects are going")
     else:
-        yield a.DeleteSecrets()
+        yield DeleteSecrets()
 
 
 def _remains(state: DeploymentState) -> Iterator[Act | Wait]:
     """Yield what removes things that are there although the deployment was deleted."""
     if state.drifted:
-        yield a.DeleteLgp()
+        yield DeleteLgp()
     if state.secret_drifted:
-        yield a.DeleteSecrets()
+        yield DeleteSecrets()
 
 
 # --- the current revision --------------------------------------------------------------------------------------------
@@ -162,7 +174,7 @@ def _queued(state: DeploymentState, revision: Revision, now: datetime, config: L
         yield failure
         return
     yield from _repair_placed(state, now, config)
-    yield from _until_deadline(a.ApplySecrets(revision_id=revision.id), state, revision, now, config)
+    yield from _until_deadline(ApplySecrets(revision_id=revision.id), state, revision, now, config)
 
 
 def _until_deadline(
@@ -172,7 +184,7 @@ def _until_deadline(
     if state.rejection:
         deadline = revision.since + timedelta(seconds=config.rollout_deadline)
         if deadline <= now:
-            yield a.FailRevision(revision_id=revision.id, reason="ObjectRejected", message=state.rejection)
+            yield FailRevision(revision_id=revision.id, reason="ObjectRejected", message=state.rejection)
         yield act
         yield Wait(deadline, state.rejection)
     else:
@@ -183,7 +195,7 @@ def _repair_placed(state: DeploymentState, now: datetime, config: ListenerConfig
     """Yield what brings back the LGP of the revision before, which serves while the current one has none."""
     manifest = placed_manifest(state, config) if state.drifted and config.watches(state.namespace) else None
     if manifest is not None and state.applied is not None:
-        repair = a.ApplyLgp(revision_id=state.applied.revision_id, manifest_digest=digest(manifest))
+        repair = ApplyLgp(revision_id=state.applied.revision_id, manifest_digest=digest(manifest))
         yield _unless_fought_over(repair, state, now)
 
 
@@ -194,10 +206,10 @@ def _unless_fought_over(repair: Act, state: DeploymentState, now: datetime) -> A
     return Wait(state.repair_at, "somebody keeps changing the LGP")
 
 
-def refusal(state: DeploymentState, revision: Revision, config: ListenerConfig) -> a.FailRevision | None:
+def refusal(state: DeploymentState, revision: Revision, config: ListenerConfig) -> FailRevision | None:
     """Return why this revision cannot be deployed whatever we do, if so."""
     if not config.watches(state.namespace):
-        return a.FailRevision(
+        return FailRevision(
             revision_id=revision.id,
             reason="NamespaceNotWatched",
             message=f"namespace {state.namespace!r} is not among the watched ones ({', '.join(config.namespaces)}); "
@@ -205,14 +217,14 @@ def refusal(state: DeploymentState, revision: Revision, config: ListenerConfig) 
         )
     names = (*revision.secret_names, *(reference.name for reference in revision.secret_references))
     if taken := reserved_names(names):
-        return a.FailRevision(
+        return FailRevision(
             revision_id=revision.id,
             reason="ReservedVariable",
             message=f"these variables are set by the platform and cannot be secrets: {', '.join(taken)}; remove them "
             "from the deployment",
         )
     if wrong := malformed_names(names):
-        return a.FailRevision(
+        return FailRevision(
             revision_id=revision.id,
             reason="InvalidVariable",
             message=f"these names cannot be environment variables: {', '.join(wrong)}; rename them in the deployment",
@@ -230,15 +242,15 @@ def _awaiting_deploy(
     yield from _until_deadline(apply_lgp(state, revision, config), state, revision, now, config)
 
 
-def apply_lgp(state: DeploymentState, revision: Revision, config: ListenerConfig) -> a.ApplyLgp:
-    return a.ApplyLgp(revision_id=revision.id, manifest_digest=digest(wanted_manifest(state, config)))
+def apply_lgp(state: DeploymentState, revision: Revision, config: ListenerConfig) -> ApplyLgp:
+    return ApplyLgp(revision_id=revision.id, manifest_digest=digest(desired_manifest(state, config)))
 
 
 def _deploying(
     state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig
 ) -> Iterator[Act | Wait]:
     if state.secret_drifted:
-        yield a.ApplySecrets(revision_id=revision.id)
+        yield ApplySecrets(revision_id=revision.id)
     elif _must_apply_again(state, config):
         yield refusal(state, revision, config) or _apply_again(state, revision, now, config)
         return
@@ -247,13 +259,13 @@ def _deploying(
         yield from _health(state, revision, now, config)
         return
     if rollout is not None and rollout.failing_since is not None:
-        given_up = max(rollout.failing_since, revision.since) + timedelta(seconds=config.failure_grace)
-        failure = a.FailRevision(revision_id=revision.id, reason=rollout.reason, message=rollout.message)
-        yield failure if given_up <= now else Wait(given_up, f"{rollout.reason}: the pod may still come up")
+        disowned = max(rollout.failing_since, revision.since) + timedelta(seconds=config.failure_grace)
+        failure = FailRevision(revision_id=revision.id, reason=rollout.reason, message=rollout.message)
+        yield failure if disowned <= now else Wait(disowned, f"{rollout.reason}: the pod may still come up")
     deadline = revision.since + timedelta(seconds=config.rollout_deadline)
     if deadline <= now:
         told = f"; last seen: {rollout.reason}: {rollout.message}" if rollout and rollout.reason else ""
-        yield a.FailRevision(
+        yield FailRevision(
             revision_id=revision.id,
             reason="RolloutDeadlineExceeded",
             message=f"the rollout did not become available within {config.rollout_deadline:g} s{told}",
@@ -265,16 +277,16 @@ def _health(state: DeploymentState, revision: Revision, now: datetime, config: L
     url = config.endpoint(state.lgp)
     health = state.health
     if not config.health_check or not url or (health is not None and health.ok):
-        yield a.CompleteRevision(revision_id=revision.id)
+        yield CompleteRevision(revision_id=revision.id)
         return
-    check = a.CheckHealth(revision_id=revision.id, url=f"{url}/ok", attempt=health.attempts + 1 if health else 1)
+    check = CheckHealth(revision_id=revision.id, url=f"{url}/ok", attempt=health.attempts + 1 if health else 1)
     if health is None:
         yield check
         return
     deadline = health.first + timedelta(seconds=config.health_deadline)
     if deadline <= now:
         wrong = state.rollout.message.partition("\n")[0] if state.rollout is not None else ""
-        yield a.FailRevision(
+        yield FailRevision(
             revision_id=revision.id,
             reason="HealthCheckFailed",
             message=f"GET {url}/ok did not answer 200 within {config.health_deadline:g} s ({health.attempts} tries); "
@@ -296,11 +308,11 @@ def _deployed(
     if not config.watches(state.namespace):
         return  # no longer ours: left as it is
     if state.secret_drifted:
-        yield a.ApplySecrets(revision_id=revision.id)
+        yield ApplySecrets(revision_id=revision.id)
     if _must_apply_again(state, config):
         yield _apply_again(state, revision, now, config)
     elif state.pruned_for != revision.secret:
-        yield a.PruneSecrets(keep=revision.secret)
+        yield PruneSecrets(keep=revision.secret)
 
 
 def _failed(state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig) -> Iterator[Act | Wait]:
@@ -311,10 +323,10 @@ def _failed(state: DeploymentState, revision: Revision, now: datetime, config: L
     if not config.watches(state.namespace):
         return
     if state.secret_drifted and revision.lgp_generation:
-        yield a.ApplySecrets(revision_id=revision.id)
+        yield ApplySecrets(revision_id=revision.id)
     restored = predecessor_manifest(state, config)
     if restored is not None and state.predecessor is not None:
-        restore = a.ApplyLgp(revision_id=state.predecessor.id, manifest_digest=digest(restored), restores=True)
+        restore = ApplyLgp(revision_id=state.predecessor.id, manifest_digest=digest(restored), restores=True)
         if state.applied is None or state.applied.manifest_digest != restore.manifest_digest:
             yield restore
         elif state.drifted:
@@ -347,7 +359,7 @@ def _must_apply_again(state: DeploymentState, config: ListenerConfig) -> bool:
 
 def _asks_for_another(state: DeploymentState, config: ListenerConfig) -> bool:
     applied = state.applied
-    return applied is None or applied.manifest_digest != digest(wanted_manifest(state, config))
+    return applied is None or applied.manifest_digest != digest(desired_manifest(state, config))
 
 
 def _apply_again(state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig) -> Act | Wait:

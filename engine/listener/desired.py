@@ -77,7 +77,7 @@ def secret_manifest(state: DeploymentState, config: ListenerConfig, name: str, v
     }
 
 
-def wanted_manifest(state: DeploymentState, config: ListenerConfig) -> Manifest:
+def desired_manifest(state: DeploymentState, config: ListenerConfig) -> Manifest:
     """Return the LGP of the current revision, whose Secret must have been applied."""
     if state.revision is None:
         raise ValueError(f"deployment {state.id} has no revision; an LGP cannot be made for it")

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from engine.drift import Fingerprint
 from engine.event import Event, Registry
-from engine.retry import ActDeferred, ActRefused
+from engine.kubernetes.drift import Fingerprint
+from engine.runtime.retry import ActDeferred, ActRefused
 
 
 class SecretReference(BaseModel):

@@ -1,4 +1,4 @@
-"""The listener as an instance of the one shape (`engine.machine`)."""
+"""The listener as an instance of the one shape (`engine.runtime.machine`)."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from engine.digests import digest
 from engine.event import Event
-from engine.folding import digest
-from engine.listener.acts import perform
 from engine.listener.config import ListenerConfig
 from engine.listener.decide import decide
-from engine.listener.desired import placed_manifest, predecessor_manifest, wanted_manifest
+from engine.listener.desired import desired_manifest, placed_manifest, predecessor_manifest
 from engine.listener.events import DEPLOYMENT_EVENTS
+from engine.listener.perform import perform
 from engine.listener.state import DeploymentState, Phase, evolve
-from engine.machine import Act, Decision
 from engine.ports import Manifest, Ports
+from engine.runtime.machine import Act, Decision
 
 
 class ListenerMachine:
@@ -46,7 +46,7 @@ class ListenerMachine:
             if restored is not None:
                 return [restored]
         if state.revision is not None and state.revision.secret:
-            return [wanted_manifest(state, self.config)]
+            return [desired_manifest(state, self.config)]
         placed = placed_manifest(state, self.config)
         return [] if placed is None else [placed]
 

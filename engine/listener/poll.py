@@ -28,7 +28,18 @@ from functools import partial
 
 import structlog
 
-from engine import engine_events as ee
+from engine.dataplane.events import (
+    DATA_PLANE_EVENTS,
+    DeletionGuardReleased,
+    DeletionGuardTripped,
+    ListenerPublished,
+    ListenerRefused,
+    PollFailed,
+    PollRecovered,
+    ResourceAccepted,
+    ResourceRejected,
+)
+from engine.dataplane.state import DataPlaneState, evolve
 from engine.errors import (
     AgentplaneError,
     ConcurrencyConflict,
@@ -42,19 +53,19 @@ from engine.errors import (
     SnapshotUnreadable,
 )
 from engine.event import Event, Json
-from engine.folding import Fold
-from engine.keeping import held
-from engine.listener import events as e
-from engine.listener import resource as r
 from engine.listener.config import ListenerConfig
 from engine.listener.decide import other_owner
+from engine.listener.events import DeletionRequested, RevisionRequested
 from engine.listener.machine import ListenerMachine
+from engine.listener.resource import addressed_to, changes_to, content_digest, display_name, parse_deployment
 from engine.listener.state import DeploymentState
 from engine.log.contract import EventLog
-from engine.loop import described
-from engine.names import deployment_stream, engine_stream
+from engine.names import data_plane_stream, deployment_stream
 from engine.ports import Clock, ControlPlane, Dispatcher
-from engine.retry import Backoff
+from engine.runtime.advance import described
+from engine.runtime.fold import Fold
+from engine.runtime.lock_renewal import hold_lock
+from engine.runtime.retry import Backoff
 
 log = structlog.get_logger(__name__)
 
@@ -89,7 +100,7 @@ class PollMemory:
     """Deployments that answered 404 in the last poll."""
     gone: dict[str, int] = field(default_factory=dict)
     """Deployment → version at which its stream was found to have ended, to be ending, or not to be ours."""
-    introduced: bool = False
+    handshake_done: bool = False
     """Whether listener and settings were found to fit."""
     failures: int = 0
     """Failed polls in a row."""
@@ -114,7 +125,7 @@ class PollResult:
 
 
 @dataclass(slots=True, kw_only=True)
-class Sight:
+class PollContext:
     """What one poll has seen so far."""
 
     engine: EngineStream
@@ -147,7 +158,7 @@ class Poller:
     guard: DeletionGuard
     version: str
     """Of agentplane, published once."""
-    lock_term: float
+    lock_ttl: float
     """Seconds after which a poll whose worker died keeps nobody else from polling; renewed with every request."""
     backoff: Backoff = field(default_factory=lambda: Backoff(base=10.0, cap=300.0))
     chance: Callable[[], float] = random.random
@@ -155,11 +166,11 @@ class Poller:
 
     def poll(self) -> PollResult:
         """Poll once. Raises LogUnavailable; what goes wrong with the control plane is in the result and the log."""
-        stream = engine_stream(self.config.listener_id)
+        stream = data_plane_stream(self.config.listener_id)
         if self.memory.not_before is not None and self.clock.now() < self.memory.not_before:
             return PollResult(outcome="resting")
         try:
-            with held(self.events, f"poll/{self.config.listener_id}", self.lock_term) as lock:
+            with hold_lock(self.events, f"poll/{self.config.listener_id}", self.lock_ttl) as lock:
                 return self._poll(stream, lock.keep)
         except (LockHeld, LockLost):
             return PollResult(outcome="busy")
@@ -176,9 +187,9 @@ class Poller:
             self.memory.digests.clear()
             self.memory.gone.clear()
         versions = self.events.versions(ListenerMachine.stream_prefix)
-        sight = Sight(engine=engine, keep=keep, versions=versions, result=result)
+        sight = PollContext(engine=engine, keep=keep, versions=versions, result=result)
         try:
-            if not self._introduced(engine):
+            if not self._handshake(engine):
                 result.outcome, result.error = "refused", engine.state.refusal or ""
                 return result
             self._read(sight)
@@ -191,7 +202,7 @@ class Poller:
         self.memory.failures, self.memory.not_before = 0, None
         if engine.state.poll_failure is not None:
             log.info("poll recovered", after=engine.state.poll_failure)
-            engine.append(ee.PollRecovered())
+            engine.append(PollRecovered())
         return result
 
     def _failed(self, engine: EngineStream, error: ControlPlaneError, result: PollResult) -> None:
@@ -202,62 +213,62 @@ class Poller:
         self.memory.not_before = self.clock.now() + timedelta(seconds=rest)
         if engine.state.poll_failure is None:
             log.error("poll failed", reason=str(error), rest_seconds=round(rest, 1))
-            engine.append(ee.PollFailed(reason=str(error)))
+            engine.append(PollFailed(reason=str(error)))
         else:
             log.warning("poll still fails", reason=str(error), rest_seconds=round(rest, 1))
 
     # --- at the start
 
-    def _introduced(self, engine: EngineStream) -> bool:
+    def _handshake(self, engine: EngineStream) -> bool:
         """Check that listener and settings fit, once a process; publish our version. Return whether they fit."""
-        if self.memory.introduced:
+        if self.memory.handshake_done:
             return True
-        refusal = misfit(self.control_plane, self.config)
+        refusal = configuration_mismatch(self.control_plane, self.config)
         if refusal is not None:
             if engine.state.refusal != refusal:
                 log.error("listener refused", reason=refusal)
-                engine.append(ee.ListenerRefused(reason=refusal))
+                engine.append(ListenerRefused(reason=refusal))
             return False
         try:
             self.control_plane.publish_version(self.config.listener_id, self.version)
         except ControlPlaneDenied as error:
             log.warning("the control plane does not let us publish our version", reason=str(error))
         if engine.state.refusal is not None or engine.state.published != self.version:
-            engine.append(ee.ListenerPublished(version=self.version))
-        self.memory.introduced = True
+            engine.append(ListenerPublished(version=self.version))
+        self.memory.handshake_done = True
         return True
 
     # --- the pages
 
-    def _read(self, sight: Sight) -> None:
+    def _read(self, sight: PollContext) -> None:
         """Read every page, and append what is new in it."""
         for page in self.control_plane.deployments():
             sight.keep()
             for resource in page:
-                if r.addressed_to(resource, self.config.listener_id, self.config.workspace_id):
+                if addressed_to(resource, self.config.listener_id, self.config.workspace_id):
                     sight.listed.add(str(resource.get("id")))
-                    sight.names.add(r.named(resource))
-                    self._survive(sight, resource)
+                    sight.names.add(display_name(resource))
+                    self._process_resource_safely(sight, resource)
         sight.result.listed = len(sight.listed)
 
-    def _survive(self, sight: Sight, raw: dict[str, Json]) -> None:
+    def _process_resource_safely(self, sight: PollContext, raw: dict[str, Json]) -> None:
         """Consider one resource; one that brings a defect to light is skipped, like any other that is wrong."""
         try:
-            self._consider(sight, raw)
+            self._process_resource(sight, raw)
         except AgentplaneError:
             raise
         except Exception as defect:
             problem = f"cannot be handled: {described(defect)}"
-            self._reject(sight, InvalidResource(r.named(raw), "(as a whole)", problem))
+            self._reject(sight, InvalidResource(display_name(raw), "(as a whole)", problem))
 
-    def _consider(self, sight: Sight, raw: dict[str, Json]) -> None:
+    def _process_resource(self, sight: PollContext, raw: dict[str, Json]) -> None:
         """Append what is new in one resource, unless it is as it was; put a wish for deletion aside."""
-        content, deployment_id = r.content_digest(raw, self.digest), str(raw.get("id"))
+        content, deployment_id = content_digest(raw, self.digest), str(raw.get("id"))
         version = sight.version(deployment_id)
         if self.memory.digests.get(deployment_id) == (content, version):
             return
         try:
-            version = self._bring_up(sight, raw, content)
+            version = self._bring_stream_up_to_date(sight, raw, content)
         except InvalidResource as error:
             self._reject(sight, error)
         except STREAM_STOPPED as error:
@@ -266,12 +277,12 @@ class Poller:
         except ControlPlaneNotFound:
             return  # it went while we looked; the next poll sees to it
         else:
-            if r.named(raw) in sight.engine.state.rejected:
-                sight.engine.append(ee.ResourceAccepted(resource=r.named(raw)))
+            if display_name(raw) in sight.engine.state.rejected:
+                sight.engine.append(ResourceAccepted(resource=display_name(raw)))
         if deployment_id not in sight.deletions:
             self.memory.digests[deployment_id] = (content, version)
 
-    def _bring_up(self, sight: Sight, raw: dict[str, Json], content: str) -> int:
+    def _bring_stream_up_to_date(self, sight: PollContext, raw: dict[str, Json], content: str) -> int:
         """Bring the stream up to a resource; return the version at which it is so.
 
         Raises InvalidResource.
@@ -284,7 +295,7 @@ class Poller:
             if _replaces_revision(fold.state, found):
                 sight.keep()
                 found = self._read_again(deployment_id, fold.state)
-            if any(isinstance(event, e.DeletionRequested) for event in found):
+            if any(isinstance(event, DeletionRequested) for event in found):
                 sight.deletions[deployment_id] = found
                 return fold.version
             if not found or self._appended(fold, found, sight.result):
@@ -293,14 +304,14 @@ class Poller:
 
     def _changes(self, raw: dict[str, Json], content: str) -> Callable[[DeploymentState], list[Event]]:
         """Return what brings a state up to a resource. Raises InvalidResource, now or then."""
-        return partial(r.changes, resource=r.parse(raw), content=content, digest=self.digest)
+        return partial(changes_to, resource=parse_deployment(raw), content=content, digest=self.digest)
 
     def _read_again(self, deployment_id: str, state: DeploymentState) -> list[Event]:
         """Return what brings `state` up to the deployment as it is now."""
         raw = self.control_plane.deployment(deployment_id)
-        if not r.addressed_to(raw, self.config.listener_id, self.config.workspace_id):
+        if not addressed_to(raw, self.config.listener_id, self.config.workspace_id):
             return []
-        return self._changes(raw, r.content_digest(raw, self.digest))(state)
+        return self._changes(raw, content_digest(raw, self.digest))(state)
 
     def _fold(self, deployment_id: str) -> Fold[DeploymentState]:
         fold = Fold(ListenerMachine(self.config), self.events, deployment_stream(deployment_id))
@@ -321,23 +332,23 @@ class Poller:
 
     # --- what cannot be understood
 
-    def _reject(self, sight: Sight, error: InvalidResource) -> None:
+    def _reject(self, sight: PollContext, error: InvalidResource) -> None:
         """Say once what is wrong with a resource."""
         sight.result.rejected += 1
         if sight.engine.state.rejected.get(error.resource) != f"{error.field}: {error.problem}":
             log.error("deployment skipped", resource=error.resource, field=error.field, problem=error.problem)
-            event = ee.ResourceRejected(resource=error.resource, field=error.field, problem=error.problem)
+            event = ResourceRejected(resource=error.resource, field=error.field, problem=error.problem)
             sight.engine.append(event)
 
-    def _lift_rejections(self, sight: Sight) -> None:
+    def _lift_rejections(self, sight: PollContext) -> None:
         """Say that resources are skipped no more which are not listed any more."""
         for resource in [name for name in sight.engine.state.rejected if name not in sight.names]:
-            sight.engine.append(ee.ResourceAccepted(resource=resource))
+            sight.engine.append(ResourceAccepted(resource=resource))
             self.memory.digests.pop(resource.removeprefix("deployment "), None)
 
     # --- deletions
 
-    def _look_for_missing(self, sight: Sight) -> set[str]:
+    def _look_for_missing(self, sight: PollContext) -> set[str]:
         """Ask for every live deployment that was not listed by its own URL; return the live ones.
 
         One that is missing for the second time running is put among the deletions.
@@ -357,7 +368,7 @@ class Poller:
                 missed.add(deployment_id)
                 if deployment_id in self.memory.missed:
                     reason = "404 from the control plane in two polls"
-                    sight.deletions[deployment_id] = [e.DeletionRequested(reason=reason)]
+                    sight.deletions[deployment_id] = [DeletionRequested(reason=reason)]
         self.memory.missed = missed
         return live
 
@@ -374,18 +385,18 @@ class Poller:
         self.memory.gone[deployment_id] = fold.version
         return False
 
-    def _delete(self, sight: Sight, live: int) -> None:
+    def _delete(self, sight: PollContext, live: int) -> None:
         """Append deletions, unless they are more at once than the guard lets through."""
         engine = sight.engine
         held = {deployment_id for deployment_id in sight.deletions if deployment_id not in engine.state.released}
         if self.guard.trips(len(held), live):
             if set(engine.state.guarded) != held:
                 log.error("deletion guard tripped", deployments=len(held), live=live)
-                engine.append(ee.DeletionGuardTripped(deployments=tuple(sorted(held)), live=live))
+                engine.append(DeletionGuardTripped(deployments=tuple(sorted(held)), live=live))
         else:
             held = set()
             if engine.state.guarded:
-                engine.append(ee.DeletionGuardReleased(deployments=(), by=ACTOR))
+                engine.append(DeletionGuardReleased(deployments=(), by=ACTOR))
         for deployment_id in sorted(sight.deletions.keys() - held):
             found = sight.deletions[deployment_id]
             fold = self._fold(deployment_id)
@@ -397,11 +408,11 @@ class Poller:
 
 def _replaces_revision(state: DeploymentState, found: list[Event]) -> bool:
     """Whether a revision is to take the place of another one."""
-    requested = next((event.revision_id for event in found if isinstance(event, e.RevisionRequested)), None)
+    requested = next((event.revision_id for event in found if isinstance(event, RevisionRequested)), None)
     return requested is not None and state.revision is not None and state.revision.id != requested
 
 
-def misfit(control_plane: ControlPlane, config: ListenerConfig) -> str | None:
+def configuration_mismatch(control_plane: ControlPlane, config: ListenerConfig) -> str | None:
     """Return why the control plane's listener and our settings do not fit, if they do not.
 
     Raises ControlPlaneUnavailable where there is no control plane.
@@ -433,12 +444,12 @@ class EngineStream:
         self._events = events
         self._stream = stream
         self._version = 0
-        self.state = ee.EngineState()
+        self.state = DataPlaneState()
         self._catch_up()
 
     def _catch_up(self) -> None:
         for record in self._events.read(self._stream, self._version):
-            self.state = ee.evolve(self.state, ee.ENGINE_EVENTS.decode(record), record.at)
+            self.state = evolve(self.state, DATA_PLANE_EVENTS.decode(record), record.at)
             self._version = record.version
 
     def append(self, event: Event, actor: str = ACTOR) -> None:
@@ -449,7 +460,7 @@ class EngineStream:
             except ConcurrencyConflict:
                 self._catch_up()
                 continue
-            self._events.settle(self._stream, self._version)
+            self._events.acknowledge(self._stream, self._version)
             self._version -= 1
             self._catch_up()
             return

@@ -11,10 +11,16 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from engine.digests import canonical
 from engine.errors import InvalidResource
 from engine.event import Event, Json
-from engine.folding import canonical
-from engine.listener import events as e
+from engine.listener.events import (
+    DeletionRequested,
+    DeploymentRegistered,
+    RevisionRequested,
+    RevisionSuperseded,
+    SecretReference,
+)
 from engine.listener.resource_spec import ResourceSpec
 from engine.listener.state import OPEN, DeploymentState
 from engine.names import lgp_name
@@ -57,7 +63,7 @@ class Secret(Lenient):
     value: str = Field(repr=False)
 
 
-class Doomed(Lenient):
+class DeletedResource(Lenient):
     """A deployment that is to go. Whatever else is wrong with it does not keep it."""
 
     id: str = Field(pattern=r"^[0-9a-fA-F-]{32,36}$")
@@ -66,14 +72,14 @@ class Doomed(Lenient):
     source_config: Placement
 
 
-class DeploymentResource(Doomed):
+class DeploymentResource(DeletedResource):
     """One element of `GET /v2/deployments`."""
 
     latest_revision_id: str | None = Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")
     source_config: SourceConfig
     source_revision_config: SourceRevisionConfig
     secrets: tuple[Secret, ...] | None = Field(default=(), repr=False)
-    secret_references: tuple[e.SecretReference, ...] | None = None
+    secret_references: tuple[SecretReference, ...] | None = None
 
 
 def addressed_to(resource: dict[str, Json], listener_id: str, workspace_id: str) -> bool:
@@ -110,21 +116,23 @@ def content_digest(resource: dict[str, Json], digest: Digest) -> str:
     )
 
 
-def named(resource: dict[str, Json]) -> str:
+def display_name(resource: dict[str, Json]) -> str:
     """Return what an undecoded resource is called in messages."""
     known = resource.get("id")
     return f"deployment {known}" if isinstance(known, str) else f"deployment (no id) {resource.get('name')!s:.80}"
 
 
-def parse(resource: dict[str, Json]) -> DeploymentResource | Doomed:
+def parse_deployment(resource: dict[str, Json]) -> DeploymentResource | DeletedResource:
     """Return the parsed resource. Raises InvalidResource with the path of the first wrong field."""
-    model = Doomed if resource.get("status") == AWAITING_DELETE else DeploymentResource
+    model = DeletedResource if resource.get("status") == AWAITING_DELETE else DeploymentResource
     try:
         return model.model_validate(resource)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         path = ".".join(str(part) for part in first["loc"])
-        raise InvalidResource(named(resource), path, f"{first['msg']}; correct it on the control plane") from None
+        raise InvalidResource(
+            display_name(resource), path, f"{first['msg']}; correct it on the control plane"
+        ) from None
 
 
 def secrets_digest(resource: DeploymentResource, digest: Digest) -> str:
@@ -132,7 +140,9 @@ def secrets_digest(resource: DeploymentResource, digest: Digest) -> str:
     return digest(canonical({secret.name: secret.value for secret in resource.secrets or ()}))
 
 
-def changes(state: DeploymentState, resource: DeploymentResource | Doomed, content: str, digest: Digest) -> list[Event]:
+def changes_to(
+    state: DeploymentState, resource: DeploymentResource | DeletedResource, content: str, digest: Digest
+) -> list[Event]:
     """Return the events that bring `state` up to `resource`; none when there is nothing new.
 
     `content` is the content digest of the resource. A deletion that was asked for cannot be taken back: a deployment
@@ -159,10 +169,10 @@ def changes(state: DeploymentState, resource: DeploymentResource | Doomed, conte
         return found
     current = state.revision if known else None
     if current is not None and current.id != resource.latest_revision_id and current.phase in OPEN:
-        found.append(e.RevisionSuperseded(revision_id=current.id, by=resource.latest_revision_id))
+        found.append(RevisionSuperseded(revision_id=current.id, by=resource.latest_revision_id))
     spec = resource.source_config.resource_spec
     found.append(
-        e.RevisionRequested(
+        RevisionRequested(
             revision_id=resource.latest_revision_id,
             image=resource.source_revision_config.image_uri,
             resource_spec=_without_nulls(spec.model_dump(mode="json", exclude_unset=True)) if spec else {},
@@ -176,16 +186,16 @@ def changes(state: DeploymentState, resource: DeploymentResource | Doomed, conte
     return found
 
 
-def _deletion(state: DeploymentState, resource: Doomed) -> list[Event]:
+def _deletion(state: DeploymentState, resource: DeletedResource) -> list[Event]:
     if state.deleted or state.deletion_reason:
         return []
     # One that was deleted before we ever saw it is registered all the same: something of it may be in the cluster.
     registered = [] if state.id else [_registered(resource)]
-    return [*registered, e.DeletionRequested(reason=AWAITING_DELETE)]
+    return [*registered, DeletionRequested(reason=AWAITING_DELETE)]
 
 
-def _registered(resource: Doomed) -> e.DeploymentRegistered:
-    return e.DeploymentRegistered(
+def _registered(resource: DeletedResource) -> DeploymentRegistered:
+    return DeploymentRegistered(
         deployment_id=resource.id,
         name=resource.name,
         workspace_id=resource.tenant_id,

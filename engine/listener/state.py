@@ -31,11 +31,37 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from engine.drift import CALM, Fingerprint, repair_delay
 from engine.event import Event
-from engine.listener import events as e
-from engine.machine import State
-from engine.retry import ActDeferred, ActRefused, refused_delay
+from engine.kubernetes.drift import CALM, Fingerprint, repair_delay
+from engine.listener.events import (
+    DeletionPending,
+    DeletionRequested,
+    DeletionStarted,
+    DeploymentDeleted,
+    DeploymentRegistered,
+    DriftDetected,
+    EndpointNotPublished,
+    EndpointPublished,
+    HealthChecked,
+    LgpAdopted,
+    LgpApplied,
+    LgpGone,
+    LgpRejected,
+    Paused,
+    Resumed,
+    RevisionDeployed,
+    RevisionFailed,
+    RevisionRequested,
+    RevisionSuperseded,
+    RolloutObserved,
+    SecretReference,
+    SecretsApplied,
+    SecretsPruned,
+    StatusReported,
+    StatusReportRejected,
+)
+from engine.runtime.machine import State
+from engine.runtime.retry import ActDeferred, ActRefused, refused_delay
 
 
 class Phase(StrEnum):
@@ -104,7 +130,7 @@ class Revision(Value):
     resource_spec: dict[str, Any]
     secret_names: tuple[str, ...]
     secrets_digest: str
-    secret_references: tuple[e.SecretReference, ...]
+    secret_references: tuple[SecretReference, ...]
     phase: Phase = Phase.QUEUED
     since: datetime
     """When it entered its phase."""
@@ -246,26 +272,26 @@ class DeploymentState(State):
 
 def evolve(state: DeploymentState, event: Event, at: datetime) -> DeploymentState:
     """Fold one event that happened `at` (UTC)."""
-    if isinstance(event, e.RevisionRequested) and event.based_on not in (None, state.content_digest):
+    if isinstance(event, RevisionRequested) and event.based_on not in (None, state.content_digest):
         return state
-    state = _settle_retries(state, event, at)
+    state = _update_retries(state, event, at)
     state = _move(state, event, at)
     handler = HANDLERS.get(event.type)
     return handler(state, event, at) if handler else state
 
 
-def _settle_retries(state: DeploymentState, event: Event, at: datetime) -> DeploymentState:
+def _update_retries(state: DeploymentState, event: Event, at: datetime) -> DeploymentState:
     """An act that worked is no longer deferred; new input gives every act another chance."""
     match event:
         case ActDeferred(act=act, retry_at=retry_at):
             return _defer(_release(state, act), act, retry_at)
         case ActRefused(act=act, reason=reason):
             return _refuse(state, act, reason, at)
-        case e.LgpRejected():
+        case LgpRejected():
             act = "ApplySecrets" if event.object.startswith(SECRET) else "ApplyLgp"
             reason = f"{event.object}: {event.message}"
             return _refuse(state, act, reason, at).model_copy(update={"rejection": reason})
-        case e.RevisionRequested() | e.DeletionRequested() | e.Resumed():
+        case RevisionRequested() | DeletionRequested() | Resumed():
             return state.model_copy(update={"deferred": {}, "refused": {}, "refusals": {}, "rejection": ""})
     act = SUCCESS_OF.get(event.type, "")
     if event.type in ("SecretsApplied", "LgpApplied") and state.rejection:
@@ -330,7 +356,7 @@ def _move(state: DeploymentState, event: Event, at: datetime) -> DeploymentState
     return state if status is None else state.model_copy(update={"status": status})
 
 
-def _registered(state: DeploymentState, event: e.DeploymentRegistered, at: datetime) -> DeploymentState:
+def _registered(state: DeploymentState, event: DeploymentRegistered, at: datetime) -> DeploymentState:
     # A deployment that was deleted and is there again (restored on the control plane) starts anew, but for what the
     # control plane was told of its revisions: that never goes backwards.
     told = {subject: status for subject, status in state.reported.items() if subject != "deployment"}
@@ -348,7 +374,7 @@ def _registered(state: DeploymentState, event: e.DeploymentRegistered, at: datet
     )
 
 
-def _requested(state: DeploymentState, event: e.RevisionRequested, at: datetime) -> DeploymentState:
+def _requested(state: DeploymentState, event: RevisionRequested, at: datetime) -> DeploymentState:
     revision = Revision(
         id=event.revision_id,
         image=event.image,
@@ -372,7 +398,7 @@ def _requested(state: DeploymentState, event: e.RevisionRequested, at: datetime)
     )
 
 
-def _superseded(state: DeploymentState, event: e.RevisionSuperseded, at: datetime) -> DeploymentState:
+def _superseded(state: DeploymentState, event: RevisionSuperseded, at: datetime) -> DeploymentState:
     revision = state.revision
     if revision is None or revision.id != event.revision_id:
         return state
@@ -382,7 +408,7 @@ def _superseded(state: DeploymentState, event: e.RevisionSuperseded, at: datetim
     return state.model_copy(update={"closed": (*state.closed, closed)})
 
 
-def _deletion_requested(state: DeploymentState, event: e.DeletionRequested, at: datetime) -> DeploymentState:
+def _deletion_requested(state: DeploymentState, event: DeletionRequested, at: datetime) -> DeploymentState:
     return state.model_copy(update={"deletion_reason": event.reason})
 
 
@@ -392,17 +418,17 @@ def _revise(state: DeploymentState, revision_id: str, **changes: Any) -> Deploym
     return state.model_copy(update={"revision": state.revision.model_copy(update=changes)})
 
 
-def _secrets_applied(state: DeploymentState, event: e.SecretsApplied, at: datetime) -> DeploymentState:
+def _secrets_applied(state: DeploymentState, event: SecretsApplied, at: datetime) -> DeploymentState:
     return _revise(state.model_copy(update={"secret_drifted": False}), event.revision_id, secret=event.secret)
 
 
-def _adopted(state: DeploymentState, event: e.LgpAdopted, at: datetime) -> DeploymentState:
+def _adopted(state: DeploymentState, event: LgpAdopted, at: datetime) -> DeploymentState:
     held = event.revision_id if event.spec_digest else ""
     adopted = AdoptedLgp(held=held, spec_digest=event.spec_digest, database=event.database)
     return state.model_copy(update={"adopted": adopted, "lgp": event.lgp, "made": False})
 
 
-def _lgp_applied(state: DeploymentState, event: e.LgpApplied, at: datetime) -> DeploymentState:
+def _lgp_applied(state: DeploymentState, event: LgpApplied, at: datetime) -> DeploymentState:
     before, revision, live = state.applied, state.revision, event.fingerprint
     # While the current revision has no LGP yet, an apply repaired the one before it.
     current = revision is not None and revision.id == event.revision_id and _has_lgp(revision) and not event.restored
@@ -436,7 +462,7 @@ def _has_lgp(revision: Revision) -> bool:
     return revision.phase in (Phase.DEPLOYING, Phase.DEPLOYED) or revision.lgp_generation > 0
 
 
-def _rollout_observed(state: DeploymentState, event: e.RolloutObserved, at: datetime) -> DeploymentState:
+def _rollout_observed(state: DeploymentState, event: RolloutObserved, at: datetime) -> DeploymentState:
     rollout = Rollout(
         generation=event.generation,
         available=event.available,
@@ -452,7 +478,7 @@ def _rollout_observed(state: DeploymentState, event: e.RolloutObserved, at: date
     return state.model_copy(update={"rollout": rollout, "health": state.health if event.available else None})
 
 
-def _health_checked(state: DeploymentState, event: e.HealthChecked, at: datetime) -> DeploymentState:
+def _health_checked(state: DeploymentState, event: HealthChecked, at: datetime) -> DeploymentState:
     if state.revision is None or state.revision.id != event.revision_id:
         return state
     first = state.health.first if state.health else at
@@ -460,19 +486,19 @@ def _health_checked(state: DeploymentState, event: e.HealthChecked, at: datetime
     return state.model_copy(update={"health": health})
 
 
-def _deployed(state: DeploymentState, event: e.RevisionDeployed, at: datetime) -> DeploymentState:
+def _deployed(state: DeploymentState, event: RevisionDeployed, at: datetime) -> DeploymentState:
     return state.model_copy(update={"serving": event.revision_id})
 
 
-def _failed(state: DeploymentState, event: e.RevisionFailed, at: datetime) -> DeploymentState:
+def _failed(state: DeploymentState, event: RevisionFailed, at: datetime) -> DeploymentState:
     return _revise(state, event.revision_id, reason=event.reason, message=event.message)
 
 
-def _pruned(state: DeploymentState, event: e.SecretsPruned, at: datetime) -> DeploymentState:
+def _pruned(state: DeploymentState, event: SecretsPruned, at: datetime) -> DeploymentState:
     return state.model_copy(update={"pruned_for": event.kept})
 
 
-def _drifted(state: DeploymentState, event: e.DriftDetected, at: datetime) -> DeploymentState:
+def _drifted(state: DeploymentState, event: DriftDetected, at: datetime) -> DeploymentState:
     if state.deleted:
         # Left behind by a worker that slept through its lock: everything is deleted once more.
         return state.model_copy(update={"drifted": True, "secret_drifted": True})
@@ -487,14 +513,14 @@ def _lgp_drifted(state: DeploymentState, at: datetime) -> DeploymentState:
     return state.model_copy(update={"drifted": True, "repairs": repairs, "repair_at": at + repair_delay(repairs)})
 
 
-def _lgp_gone(state: DeploymentState, event: e.LgpGone, at: datetime) -> DeploymentState:
+def _lgp_gone(state: DeploymentState, event: LgpGone, at: datetime) -> DeploymentState:
     if not state.deletion_reason:
         # Somebody else deleted it: that is drift.
         return _lgp_drifted(state, at).model_copy(update={"rollout": None})
     return state.model_copy(update={"lgp_gone": True})
 
 
-def _deletion_started(state: DeploymentState, event: e.DeletionStarted, at: datetime) -> DeploymentState:
+def _deletion_started(state: DeploymentState, event: DeletionStarted, at: datetime) -> DeploymentState:
     return state.model_copy(
         update={
             "deletion_started": at,
@@ -505,22 +531,20 @@ def _deletion_started(state: DeploymentState, event: e.DeletionStarted, at: date
     )
 
 
-def _deletion_pending(state: DeploymentState, event: e.DeletionPending, at: datetime) -> DeploymentState:
+def _deletion_pending(state: DeploymentState, event: DeletionPending, at: datetime) -> DeploymentState:
     return state.model_copy(update={"deletion_checked": at, "deletion_checks": state.deletion_checks + 1})
 
 
-def _deployment_deleted(state: DeploymentState, event: e.DeploymentDeleted, at: datetime) -> DeploymentState:
+def _deployment_deleted(state: DeploymentState, event: DeploymentDeleted, at: datetime) -> DeploymentState:
     return state.model_copy(update={"secret_drifted": False})
 
 
-def _reported(
-    state: DeploymentState, event: e.StatusReported | e.StatusReportRejected, at: datetime
-) -> DeploymentState:
+def _reported(state: DeploymentState, event: StatusReported | StatusReportRejected, at: datetime) -> DeploymentState:
     key = "deployment" if event.subject == "deployment" else event.id
     closed = tuple(c for c in state.closed if c.id != event.id)
     kept = {c.id for c in closed} | {"deployment", state.revision.id if state.revision else ""}
     reported = {k: v for k, v in {**state.reported, key: event.status}.items() if k in kept or k == key}
-    unsupported = isinstance(event, e.StatusReportRejected) and event.unsupported
+    unsupported = isinstance(event, StatusReportRejected) and event.unsupported
     return state.model_copy(
         update={
             "reported": reported,
@@ -530,19 +554,19 @@ def _reported(
     )
 
 
-def _published(state: DeploymentState, event: e.EndpointPublished, at: datetime) -> DeploymentState:
+def _published(state: DeploymentState, event: EndpointPublished, at: datetime) -> DeploymentState:
     return state.model_copy(update={"endpoint": event.url, "endpoint_tried": event.url})
 
 
-def _not_published(state: DeploymentState, event: e.EndpointNotPublished, at: datetime) -> DeploymentState:
+def _not_published(state: DeploymentState, event: EndpointNotPublished, at: datetime) -> DeploymentState:
     return state.model_copy(update={"endpoint_tried": event.url})
 
 
-def _paused(state: DeploymentState, event: e.Paused, at: datetime) -> DeploymentState:
+def _paused(state: DeploymentState, event: Paused, at: datetime) -> DeploymentState:
     return state.model_copy(update={"paused": True})
 
 
-def _resumed(state: DeploymentState, event: e.Resumed, at: datetime) -> DeploymentState:
+def _resumed(state: DeploymentState, event: Resumed, at: datetime) -> DeploymentState:
     return state.model_copy(update={"paused": False})
 
 

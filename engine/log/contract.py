@@ -166,11 +166,11 @@ class EventLog(Protocol):
         """Ask for `stream` to be looked at (again), whatever its version."""
         ...
 
-    def mark(self, stream: str) -> int:
+    def work_token(self, stream: str) -> int:
         """Return the number of the stream's mark, 0 when it is clean. Read before the events, given to `settle`."""
         ...
 
-    def settle(
+    def acknowledge(
         self,
         stream: str,
         version: int,

@@ -236,11 +236,11 @@ class MemoryLog:
             self._dirty.setdefault(stream, self._now())
             self._renew(stream)
 
-    def mark(self, stream: str) -> int:
+    def work_token(self, stream: str) -> int:
         with self._mutex:
             return self._marks.get(stream, 0)
 
-    def settle(
+    def acknowledge(
         self,
         stream: str,
         version: int,
@@ -253,7 +253,7 @@ class MemoryLog:
         with self._mutex:
             if lock is not None:
                 self.prove(lock)
-            if self._versions.get(stream, 0) != version or (mark is not None and self.mark(stream) != mark):
+            if self._versions.get(stream, 0) != version or (mark is not None and self.work_token(stream) != mark):
                 return False
             if last is not None and [record.id for record in self.read(stream, version - 1)] != [last]:
                 return False

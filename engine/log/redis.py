@@ -59,7 +59,7 @@ from redis.retry import Retry
 
 from engine.errors import ConcurrencyConflict, ImportRefused, LockHeld, LockLost, LogUnavailable, TrimRefused
 from engine.event import Event, Record
-from engine.log import lua
+from engine.log import scripts
 from engine.log.contract import Lock, Snapshot
 from engine.log.envelope import from_micros, new_id, to_micros
 from engine.log.sentinels import Sentinels
@@ -142,7 +142,9 @@ class RedisLog:
         self._clock = clock
         self._new_id = new_id
         self._execute: Callable[..., Any] = client.execute_command
-        self._scripts: dict[str, Script] = {name: client.register_script(text) for name, text in lua.SCRIPTS.items()}
+        self._scripts: dict[str, Script] = {
+            name: client.register_script(text) for name, text in scripts.SCRIPTS.items()
+        }
 
     @classmethod
     def from_url(
@@ -368,10 +370,10 @@ class RedisLog:
     def mark_dirty(self, stream: str) -> None:
         self._run("MARK_DIRTY", self._keys("dirty", "marks", "mark"), stream, self._now())
 
-    def mark(self, stream: str) -> int:
+    def work_token(self, stream: str) -> int:
         return int(self._call("HGET", self._key("marks"), stream) or 0)
 
-    def settle(
+    def acknowledge(
         self,
         stream: str,
         version: int,

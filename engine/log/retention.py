@@ -24,16 +24,16 @@ import structlog
 
 from engine.errors import FutureEvent, SnapshotUnreadable, TrimRefused
 from engine.event import Record
-from engine.folding import Fold
 from engine.log.contract import EventLog
-from engine.log.transfer import line
-from engine.machine import Machine
+from engine.log.export import line
+from engine.runtime.fold import Fold
+from engine.runtime.machine import Machine
 
 log = structlog.get_logger(__name__)
 
-FAREWELLS = frozenset({"DeploymentDeleted", "LgpRemoved"})
+TERMINAL_EVENTS = frozenset({"DeploymentDeleted", "LgpRemoved"})
 """Events after which a stream is gone …"""
-ARRIVALS = frozenset({"DeploymentRegistered", "LgpObserved"})
+INITIAL_EVENTS = frozenset({"DeploymentRegistered", "LgpObserved"})
 """… unless one of these follows."""
 
 
@@ -62,7 +62,7 @@ class Retained:
 def retain(
     events: EventLog, machines: Mapping[str, Machine[Any]], policy: Policy, folder: Path, now: datetime
 ) -> Retained:
-    """Apply `policy`; `machines` are those of all halves, by stream prefix. Archives go to `folder`.
+    """Apply `policy`; `machines` are those of all components, by stream prefix. Archives go to `folder`.
 
     Raises OSError when the archive cannot be written (nothing is trimmed then), LogUnavailable.
     """
@@ -99,8 +99,8 @@ def retain(
 
 
 def _gone(records: Sequence[Record]) -> bool:
-    last = next((record.type for record in reversed(records) if record.type in FAREWELLS | ARRIVALS), None)
-    return last in FAREWELLS
+    last = next((record.type for record in reversed(records) if record.type in TERMINAL_EVENTS | INITIAL_EVENTS), None)
+    return last in TERMINAL_EVENTS
 
 
 def _trimmable(

@@ -11,44 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from engine.folding import digest
-from engine.machine import Act, Decision, Done, Wait
-from engine.operator.autoscalers import GRACE
-from engine.operator.desired import Desired, Wanted
+from engine.digests import digest
+from engine.operator.acts import ApplyObjects, ApplyStatus, JudgeAutoscalers, PruneEverything, PruneObjects
+from engine.operator.observation.autoscalers import GRACE
+from engine.operator.plan import Plan, PlannedObject
 from engine.operator.scaling import is_autoscaler
 from engine.operator.state import Life, ObjectState, OperatorState
-from engine.operator.status import DEFERRALS_TO_TELL, verdict
+from engine.operator.status import DEFERRALS_TO_TELL, compute_status
+from engine.runtime.machine import Act, Decision, Done, Wait
 
 
-class ApplyObjects(Act):
-    """Apply these objects (by `str(key)`), in this order."""
-
-    keys: tuple[str, ...]
-
-
-class PruneObjects(Act):
-    """Delete these objects, which the LGP no longer asks for."""
-
-    keys: tuple[str, ...]
-
-
-class PruneEverything(Act):
-    """Delete whatever is left of an LGP that is gone: volume claims, its route, what Kubernetes did not collect."""
-
-
-class JudgeAutoscalers(Act):
-    """Note that these autoscalers have not worked for too long."""
-
-    keys: tuple[str, ...]
-
-
-class ApplyStatus(Act):
-    """Write the LGP's status."""
-
-    digest: str
-
-
-def decide(state: OperatorState, plan: Desired, now: datetime) -> Decision:
+def decide(state: OperatorState, plan: Plan, now: datetime) -> Decision:
     """Return the next step; `plan` is what `state.lgp` asks for."""
     waits: list[Wait] = []
     for act in _acts(state, plan, now):
@@ -74,7 +47,7 @@ IDLE = {
 }
 
 
-def _acts(state: OperatorState, plan: Desired, now: datetime) -> Iterator[Act]:
+def _acts(state: OperatorState, plan: Plan, now: datetime) -> Iterator[Act]:
     """Yield every act that there is reason for, most pressing first."""
     if state.life is Life.GONE:
         yield PruneEverything()
@@ -93,18 +66,18 @@ def _acts(state: OperatorState, plan: Desired, now: datetime) -> Iterator[Act]:
     overdue = tuple(key for key, at in judged.items() if at is not None and at <= now)
     if overdue:
         yield JudgeAutoscalers(keys=overdue)
-    status = digest(verdict(state, plan).status)
+    status = digest(compute_status(state, plan).status)
     if status != state.status_digest:
         yield ApplyStatus(digest=status)
 
 
-def due(state: OperatorState, wanted: Wanted, now: datetime) -> bool:
+def due(state: OperatorState, wanted: PlannedObject, now: datetime) -> bool:
     """Whether the object is to be applied now."""
     at = due_at(state, wanted)
     return at is not None and at <= now
 
 
-def due_at(state: OperatorState, wanted: Wanted) -> datetime | None:
+def due_at(state: OperatorState, wanted: PlannedObject) -> datetime | None:
     """Return from when the object is to be applied: AT_ONCE for what differs, None for what is as asked."""
     key = str(wanted.key)
     rejection = state.rejected.get(key)
@@ -116,7 +89,7 @@ def due_at(state: OperatorState, wanted: Wanted) -> datetime | None:
     return entry.repair_at if entry.drift else None
 
 
-def at_rest(state: OperatorState, plan: Desired, key: str) -> bool:
+def at_rest(state: OperatorState, plan: Plan, key: str) -> bool:
     """Whether the object went out as asked and nothing is known to be wrong with it: only then can it drift."""
     wanted, entry = plan.objects.get(key), state.objects.get(key)
     if wanted is None or entry is None or state.life is not Life.PRESENT:
@@ -124,7 +97,7 @@ def at_rest(state: OperatorState, plan: Desired, key: str) -> bool:
     return not entry.drift and key not in state.rejected and entry.applied.digest == wanted.digest
 
 
-def prunable(entry: ObjectState, key: str, plan: Desired) -> bool:
+def prunable(entry: ObjectState, key: str, plan: Plan) -> bool:
     """Whether an object that went out is to be deleted while its LGP exists. Databases and their passwords never
     are.
     """
@@ -136,7 +109,7 @@ def prunable(entry: ObjectState, key: str, plan: Desired) -> bool:
     return not (database or applied.credential)
 
 
-def judged_at(state: OperatorState, plan: Desired, key: str) -> datetime | None:
+def judged_at(state: OperatorState, plan: Plan, key: str) -> datetime | None:
     """Return when an autoscaler that does not work is no longer waited for; None: not, or not yet, to be judged.
 
     While anything rolls out, there may be no pods to have metrics of, nor the table that a trigger reads.
@@ -149,7 +122,7 @@ def judged_at(state: OperatorState, plan: Desired, key: str) -> datetime | None:
     return max(entry.since, datetime.fromisoformat(rolled_out.at)) + GRACE
 
 
-def _timers(state: OperatorState, plan: Desired, now: datetime) -> Iterator[Wait]:
+def _timers(state: OperatorState, plan: Plan, now: datetime) -> Iterator[Wait]:
     for key, wanted in plan.objects.items():
         at = due_at(state, wanted)
         if at is not None and at > now:

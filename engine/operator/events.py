@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from engine.drift import Fingerprint
 from engine.event import Event, Registry
+from engine.kubernetes.drift import Fingerprint
 from engine.ports import ObjectKey
-from engine.retry import ActDeferred, ActRefused
+from engine.runtime.retry import ActDeferred, ActRefused
 
 
 class Value(BaseModel):

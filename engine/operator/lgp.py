@@ -34,8 +34,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.alias_generators import to_camel
 
 from engine import names
+from engine.digests import canonical
 from engine.errors import InvalidResource
-from engine.folding import canonical
 from engine.operator.events import Adopted
 
 Json = Any

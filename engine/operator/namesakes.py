@@ -7,11 +7,12 @@ object that we applied before; any other is left as it is, and the LGP's status 
 
 from __future__ import annotations
 
-from engine import names, ownership
+from engine import names
 from engine.errors import ObjectConflict, ObjectRefused
+from engine.kubernetes import managed_fields
 from engine.operator import manifests
-from engine.operator.desired import SECOND_BUDGET, Desired, Wanted, pods_of_budget
-from engine.operator.state import LgpView, OperatorState
+from engine.operator.plan import SECOND_BUDGET, Plan, PlannedObject, pods_of_budget
+from engine.operator.state import ObservedLgp, OperatorState
 from engine.ports import Applied, Manifest, ObjectKey, Ports
 
 NOT_OURS = "NotOurs"
@@ -20,7 +21,7 @@ TRIES = 5
 """Reads and writes of one object whose fields become ours before the act is deferred."""
 
 
-def apply(wanted: Wanted, plan: Desired, state: OperatorState, view: LgpView, ports: Ports) -> Applied:
+def apply(wanted: PlannedObject, plan: Plan, state: OperatorState, view: ObservedLgp, ports: Ports) -> Applied:
     """Apply an object of `plan`, unless a namesake that is not the LGP's is there.
 
     What another program set in the spec of an object that is the LGP's, and nobody asks for, goes. Raises ObjectRefused
@@ -44,7 +45,7 @@ def apply(wanted: Wanted, plan: Desired, state: OperatorState, view: LgpView, po
     return ports.cluster.apply(wanted.manifest, manager=names.OPERATOR_MANAGER, before_write=before_write)
 
 
-def _ours(key: ObjectKey, known: str, view: LgpView, ports: Ports) -> Manifest | None:
+def _ours(key: ObjectKey, known: str, view: ObservedLgp, ports: Ports) -> Manifest | None:
     """Return the live object, None when there is none. Raises ObjectRefused for one that is not the LGP's."""
     live = ports.cluster.get(key)
     if live is None or live["metadata"]["uid"] == known or _owned(live, view):
@@ -57,14 +58,14 @@ def _ours(key: ObjectKey, known: str, view: LgpView, ports: Ports) -> Manifest |
     )
 
 
-def _owned(live: Manifest, view: LgpView) -> bool:
+def _owned(live: Manifest, view: ObservedLgp) -> bool:
     return any(owner.get("uid") == view.uid for owner in live["metadata"].get("ownerReferences") or [])
 
 
 def _take_over(key: ObjectKey, live: Manifest | None, ports: Ports) -> None:
     """Let what others set in the spec of an object be ours, so that the apply takes out what nobody asks for."""
     for _ in range(TRIES):
-        fields = ownership.taken_over(live, names.OPERATOR_MANAGER) if live is not None else None
+        fields = managed_fields.taken_over(live, names.OPERATOR_MANAGER) if live is not None else None
         if live is None or fields is None:
             return
         patch = {"metadata": {"resourceVersion": live["metadata"]["resourceVersion"], "managedFields": fields}}

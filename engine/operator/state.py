@@ -23,20 +23,30 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from engine.drift import CALM, repair_delay
 from engine.event import Event
-from engine.machine import State
-from engine.operator import events as e
+from engine.kubernetes.drift import CALM, repair_delay
 from engine.operator.events import (
     Adopted,
     AppliedObject,
+    AutoscalerObserved,
     AutoscalerStatus,
+    AutoscalerUnhealthy,
+    DriftDetected,
+    LgpObserved,
+    LgpRemoved,
+    LgpStatusApplied,
+    ObjectRejected,
+    ObjectsAdopted,
+    ObjectsApplied,
+    ObjectsPruned,
     RolledOut,
     Stopped,
     Value,
+    WorkloadObserved,
     WorkloadStatus,
 )
-from engine.retry import ActDeferred, ActRefused, refused_delay
+from engine.runtime.machine import State
+from engine.runtime.retry import ActDeferred, ActRefused, refused_delay
 
 
 class Life(StrEnum):
@@ -85,7 +95,7 @@ missing namespace, permission or definition, a policy of an admission webhook) c
 LGP."""
 
 
-class LgpView(Value):
+class ObservedLgp(Value):
     """The LGP as it was observed last, without secret values."""
 
     namespace: str
@@ -171,7 +181,7 @@ class OperatorState(State):
     """What is known of one LGP."""
 
     life: Life = Life.UNKNOWN
-    lgp: LgpView | None = None
+    lgp: ObservedLgp | None = None
     adopted: Adopted | None = None
     """What was there of its objects before this log made any; None: nothing."""
     objects: dict[str, ObjectState] = {}
@@ -214,9 +224,9 @@ def _move(state: OperatorState, event: Event) -> OperatorState:
     """Apply the transition table."""
     what = event.type
     match event:
-        case e.LgpObserved(deleting=True):
+        case LgpObserved(deleting=True):
             what = "LgpObserved(deleting)"
-        case e.ObjectsPruned(everything=True):
+        case ObjectsPruned(everything=True):
             what = "ObjectsPruned(everything)"
     life = TRANSITIONS.get((state.life, what))
     return state if life is None else state.model_copy(update={"life": life})
@@ -226,7 +236,7 @@ def _release(state: OperatorState, event: Event) -> OperatorState:
     """End the hold of the act that came through; new input ends every hold."""
     if not state.held:
         return state
-    if isinstance(event, e.LgpObserved | e.LgpRemoved):
+    if isinstance(event, LgpObserved | LgpRemoved):
         return state.model_copy(update={"held": {}})
     act = SUCCESS_OF.get(event.type)
     if act not in state.held:
@@ -234,19 +244,19 @@ def _release(state: OperatorState, event: Event) -> OperatorState:
     return state.model_copy(update={"held": {name: hold for name, hold in state.held.items() if name != act}})
 
 
-def _observed(state: OperatorState, event: e.LgpObserved, at: datetime) -> OperatorState:
-    view = LgpView(**event.model_dump(exclude={"deleting"}))
+def _observed(state: OperatorState, event: LgpObserved, at: datetime) -> OperatorState:
+    view = ObservedLgp(**event.model_dump(exclude={"deleting"}))
     if state.lgp is not None and state.lgp.uid != event.uid:
         # Another LGP under the same name. Objects of the first may still be there, and are taken over.
         state = OperatorState(life=state.life, adopted=state.adopted, objects=state.objects)
     return state.model_copy(update={"lgp": view})
 
 
-def _removed(state: OperatorState, event: e.LgpRemoved, at: datetime) -> OperatorState:
+def _removed(state: OperatorState, event: LgpRemoved, at: datetime) -> OperatorState:
     return state.model_copy(update={"status": {}, "status_digest": "", "rolled_out": None, "rejected": {}})
 
 
-def _adopted(state: OperatorState, event: e.ObjectsAdopted, at: datetime) -> OperatorState:
+def _adopted(state: OperatorState, event: ObjectsAdopted, at: datetime) -> OperatorState:
     return state.model_copy(update={"adopted": event.adopted})
 
 
@@ -258,7 +268,7 @@ def _without_adopted(state: OperatorState, key: str) -> OperatorState:
     return state.model_copy(update={"adopted": state.adopted.model_copy(update={"objects": objects})})
 
 
-def _applied(state: OperatorState, event: e.ObjectsApplied, at: datetime) -> OperatorState:
+def _applied(state: OperatorState, event: ObjectsApplied, at: datetime) -> OperatorState:
     objects = dict(state.objects)
     for applied in event.objects:
         before = objects.get(str(applied.key))
@@ -271,7 +281,7 @@ def _keys(objects: tuple[AppliedObject, ...]) -> set[str]:
     return {str(applied.key) for applied in objects}
 
 
-def _rejected(state: OperatorState, event: e.ObjectRejected, at: datetime) -> OperatorState:
+def _rejected(state: OperatorState, event: ObjectRejected, at: datetime) -> OperatorState:
     before = state.rejected.get(str(event.key))
     again = before is not None and before.digest == event.digest
     rejection = Rejection(
@@ -288,7 +298,7 @@ def _rejected(state: OperatorState, event: e.ObjectRejected, at: datetime) -> Op
     return state.model_copy(update={"rejected": {**state.rejected, str(event.key): rejection}})
 
 
-def _pruned(state: OperatorState, event: e.ObjectsPruned, at: datetime) -> OperatorState:
+def _pruned(state: OperatorState, event: ObjectsPruned, at: datetime) -> OperatorState:
     if event.everything:
         return OperatorState(life=state.life, lgp=state.lgp)
 
@@ -305,7 +315,7 @@ def _pruned(state: OperatorState, event: e.ObjectsPruned, at: datetime) -> Opera
     )
 
 
-def _drifted(state: OperatorState, event: e.DriftDetected, at: datetime) -> OperatorState:
+def _drifted(state: OperatorState, event: DriftDetected, at: datetime) -> OperatorState:
     key = str(event.key)
     before = state.objects.get(key)
     if key in state.rejected:
@@ -327,7 +337,7 @@ def _drifted(state: OperatorState, event: e.DriftDetected, at: datetime) -> Oper
     return state.model_copy(update={"objects": {**state.objects, key: drifted}})
 
 
-def _workload(state: OperatorState, event: e.WorkloadObserved, at: datetime) -> OperatorState:
+def _workload(state: OperatorState, event: WorkloadObserved, at: datetime) -> OperatorState:
     key = str(event.workload.key)
     since = None
     if (failure := event.workload.failure) is not None:
@@ -340,7 +350,7 @@ def _workload(state: OperatorState, event: e.WorkloadObserved, at: datetime) -> 
     return state.model_copy(update={"workloads": {**state.workloads, key: observed}})
 
 
-def _autoscaler(state: OperatorState, event: e.AutoscalerObserved, at: datetime) -> OperatorState:
+def _autoscaler(state: OperatorState, event: AutoscalerObserved, at: datetime) -> OperatorState:
     seen = event.autoscaler
     before = state.autoscalers.get(str(seen.key))
     if before is not None and before.observed.uid != seen.uid:
@@ -355,7 +365,7 @@ def _autoscaler(state: OperatorState, event: e.AutoscalerObserved, at: datetime)
     return state.model_copy(update={"autoscalers": {**state.autoscalers, str(seen.key): now}})
 
 
-def _unhealthy(state: OperatorState, event: e.AutoscalerUnhealthy, at: datetime) -> OperatorState:
+def _unhealthy(state: OperatorState, event: AutoscalerUnhealthy, at: datetime) -> OperatorState:
     before = state.autoscalers.get(str(event.key))
     if before is None or before.since is None:
         return state  # it works again
@@ -363,7 +373,7 @@ def _unhealthy(state: OperatorState, event: e.AutoscalerUnhealthy, at: datetime)
     return state.model_copy(update={"autoscalers": {**state.autoscalers, str(event.key): now}})
 
 
-def _status_applied(state: OperatorState, event: e.LgpStatusApplied, at: datetime) -> OperatorState:
+def _status_applied(state: OperatorState, event: LgpStatusApplied, at: datetime) -> OperatorState:
     return state.model_copy(
         update={"status": event.status, "status_digest": event.digest, "rolled_out": event.rolled_out}
     )

@@ -30,14 +30,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from engine.drift import FREE_REPAIRS
-from engine.operator import autoscalers
+from engine.kubernetes.drift import FREE_REPAIRS
 from engine.operator.conditions import LONGEST_MESSAGE
-from engine.operator.desired import Desired, Wanted
 from engine.operator.events import RolledOut, WorkloadStatus
 from engine.operator.manifests import is_budget
+from engine.operator.observation import autoscalers
+from engine.operator.plan import Plan, PlannedObject
 from engine.operator.scaling import KIND_NOT_SERVED, is_autoscaler
-from engine.operator.state import AutoscalerState, LgpView, OperatorState, Rejection, WorkloadState
+from engine.operator.state import AutoscalerState, ObservedLgp, OperatorState, Rejection, WorkloadState
 
 CURED_BY_DATABASE = frozenset({"CrashLoopBackOff", "ProgressDeadlineExceeded"})
 """Reasons of failure that a database that is not ready yet explains."""
@@ -64,12 +64,12 @@ class Verdict:
     rolled_out: RolledOut | None
 
 
-def verdict(state: OperatorState, plan: Desired) -> Verdict:
+def compute_status(state: OperatorState, plan: Plan) -> Verdict:
     """Return the status of the LGP in `state`, which asks for `plan`. `state.lgp` must be there."""
     lgp = state.lgp
     if lgp is None:
         raise ValueError("an LGP that was never observed has no status")
-    return _Judgement(state, plan, lgp).verdict()
+    return _Status(state, plan, lgp).compute_status()
 
 
 def timestamp(at: datetime) -> str:
@@ -77,7 +77,7 @@ def timestamp(at: datetime) -> str:
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def current_workload(state: OperatorState, wanted: Wanted) -> WorkloadState | None:
+def current_workload(state: OperatorState, wanted: PlannedObject) -> WorkloadState | None:
     """Return the workload's state if it speaks of the object as it is asked for now, else None."""
     entry, workload = state.objects.get(str(wanted.key)), state.workloads.get(str(wanted.key))
     if entry is None or workload is None or entry.applied.digest != wanted.digest:
@@ -86,8 +86,8 @@ def current_workload(state: OperatorState, wanted: Wanted) -> WorkloadState | No
     return workload if seen.uid == print_.uid and seen.generation >= print_.generation else None
 
 
-class _Judgement:
-    def __init__(self, state: OperatorState, plan: Desired, lgp: LgpView) -> None:
+class _Status:
+    def __init__(self, state: OperatorState, plan: Plan, lgp: ObservedLgp) -> None:
         self.state, self.plan, self.lgp = state, plan, lgp
         self.now = timestamp(state.changed_at or datetime.min.replace(tzinfo=UTC))
         self.before: Mapping[str, dict[str, Any]] = {c["type"]: c for c in state.status.get("conditions", [])}
@@ -97,7 +97,7 @@ class _Judgement:
             if wanted.key.kind in ("Deployment", "StatefulSet")
         }
 
-    def verdict(self) -> Verdict:
+    def compute_status(self) -> Verdict:
         database = self._database()
         database_since = database["lastTransitionTime"] if database["status"] == "True" else None
         problems = list(self._problems(database_since))

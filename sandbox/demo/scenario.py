@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.log.transfer import export_log
+from engine.log.export import export_log
 from engine.names import deployment_stream, lgp_stream
 from sandbox.demo.prober import Prober
 from sandbox.demo.world import StepFailed, World, eventually, expect, image

@@ -1,4 +1,4 @@
-"""`agentplane takeover` says beforehand what a takeover does, with the settings it will have and without writing."""
+"""`agentplane adoption` says beforehand what a takeover does, with the settings it will have and without writing."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from cli.main import app
 from sandbox.ports import free_port
 from tests.adoption.conftest import Cluster
 from tests.adoption.objects import LISTENER_MANAGER, PASSWORD, TOKEN, Upstream, path_of
-from tests.adoption.test_both_halves_take_over import NEXT, deployed, listener, plane, upstream_of
+from tests.adoption.test_both_components_adopt import NEXT, deployed, listener, plane, upstream_of
 from tests.adoption.test_operator_takes_over import ours, taken_over
 from tests.integration.test_listener import KEY, WORKSPACE, Listener
 
 __all__ = ["listener", "plane"]  # fixtures
 
 
-def takeover(listener: Listener, *flags: str, code: int = 0) -> str:
+def adoption(listener: Listener, *flags: str, code: int = 0) -> str:
     """Run the command as a person does, who has the values but no data plane yet; return what it prints."""
     settings = {
         "LANGSMITH_API_KEY": KEY,
@@ -34,7 +34,7 @@ def takeover(listener: Listener, *flags: str, code: int = 0) -> str:
     }
     environment: dict[str, Any] = dict.fromkeys(name for name in os.environ if name.startswith("AGENTPLANE_"))
     environment |= {f"AGENTPLANE_{name}": value for name, value in settings.items()}
-    done = CliRunner().invoke(app, ["takeover", *flags], env=environment, prog_name="agentplane")
+    done = CliRunner().invoke(app, ["adoption", *flags], env=environment, prog_name="agentplane")
     assert done.exit_code == code, f"{done.stdout}{done.stderr}{done.exception}"
     assert TOKEN not in done.stdout
     assert PASSWORD not in done.stdout
@@ -54,8 +54,8 @@ def test_a_takeover_without_a_restart_is_foretold_and_comes_true(listener: Liste
     upstream = upstream_of(listener, cluster)
     before, written = cluster.taken(upstream), versions(cluster)
 
-    told = takeover(listener)
-    (forecast,) = [json.loads(line) for line in takeover(listener, "--json").splitlines()]
+    told = adoption(listener)
+    (forecast,) = [json.loads(line) for line in adoption(listener, "--json").splitlines()]
 
     assert versions(cluster) == written, "nothing is written"
     assert f"{cluster.namespace}/{upstream.name}" in told
@@ -69,7 +69,7 @@ def test_a_takeover_without_a_restart_is_foretold_and_comes_true(listener: Liste
         deployed(listener, upstream)
         assert cluster.taken(upstream) == before
 
-        assert "stays as it is" in takeover(listener), "until there is a newer revision"
+        assert "stays as it is" in adoption(listener), "until there is a newer revision"
 
 
 def test_what_would_restart_is_foretold_with_the_reason(listener: Listener, cluster: Cluster) -> None:
@@ -78,7 +78,7 @@ def test_what_would_restart_is_foretold_with_the_reason(listener: Listener, clus
     body = {"source_revision_config": {"image_uri": NEXT}}
     listener.http.patch(f"/v2/deployments/{upstream.deployment_id}", json=body).raise_for_status()
 
-    (forecast,) = [json.loads(line) for line in takeover(listener, "--json").splitlines()]
+    (forecast,) = [json.loads(line) for line in adoption(listener, "--json").splitlines()]
 
     assert "written anew" in forecast["listener"]
     assert "spec.serverSpec.image" in forecast["listener"]
@@ -95,7 +95,7 @@ def test_what_would_be_refused_is_foretold(listener: Listener, cluster: Cluster)
     upstream = upstream_of(listener, cluster)
     cluster.http.delete(f"{path_of(upstream.password())}/{upstream.secret}").raise_for_status()
 
-    told = takeover(listener, code=1)
+    told = adoption(listener, code=1)
 
     assert "refused" in told
     assert f"Secret {upstream.secret} has no key POSTGRES_PASSWORD; put it there" in told
@@ -106,7 +106,7 @@ def test_a_managed_account_that_is_not_allowed_is_foretold_with_the_value_to_set
 ) -> None:
     upstream_of(listener, cluster, managedResources={"serviceAccount": {}})
 
-    told = takeover(listener, code=1)
+    told = adoption(listener, code=1)
 
     assert "refused" in told
     assert "set operator.managedResources.serviceAccounts=true" in " ".join(told.split())
@@ -116,4 +116,4 @@ def test_an_lgp_of_another_listener_is_left_alone(listener: Listener, cluster: C
     upstream = Upstream(namespace=cluster.namespace)
     cluster.upstream(upstream)
 
-    assert "is left alone: no deployment of this listener" in takeover(listener)
+    assert "is left alone: no deployment of this listener" in adoption(listener)

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from engine.kubernetes.permissions import needed, together
 from engine.log.memory import MemoryLog
 from engine.names import LGP_LABEL
 from engine.operator.config import Templates
 from engine.operator.events import Adopted
 from engine.operator.state import Life
-from engine.permissions import needed, together
 from engine.ports import Manifest
 from engine.settings import Settings
 from tests.adoption.conftest import Cluster, Taken

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from engine import ownership
-from engine.operator import adoption
+from engine.kubernetes import managed_fields
 from engine.operator import lgp as lgps
-from engine.operator.adoption import Found, Unclear
+from engine.operator.adoption import choose
+from engine.operator.adoption.choose import Found, Unclear
 from engine.operator.config import OperatorConfig, SharedIngress, Templates
-from engine.operator.desired import of
 from engine.operator.events import Adopted
 from engine.operator.lgp import Lgp
+from engine.operator.plan import build_plan
 from engine.ports import Manifest
 from tests.adoption.objects import HOST, OPERATOR_MANAGER, PASSWORD, Upstream
 from tests.unit.operator.world import digest_of
@@ -52,9 +52,9 @@ def server(change: Any = None) -> Manifest:
 
 
 def kept(asked: Lgp, of_log: Lgp, *there: Manifest, **more: Any) -> Adopted:
-    database = adoption.describe_database(live(UPSTREAM.postgres(UID)), asked, CONFIG)
+    database = choose.describe_database(live(UPSTREAM.postgres(UID)), asked, CONFIG)
     found = Found(database=database, objects={key(one): one for one in there}, **more)
-    adopted = adoption.adopt(asked, of_log, CONFIG, "config", found)
+    adopted = choose.adopt(asked, of_log, CONFIG, "config", found)
     assert adopted is not None
     return adopted
 
@@ -66,7 +66,9 @@ def test_pods_that_run_what_is_asked_for_are_left_alone_whatever_else_is_in_them
     adopted = kept(lgp(), redacted(), server(), live(UPSTREAM.redis()))
 
     assert not any(one.differences for one in adopted.objects.values())
-    plan = of(lgps.parse("agents", UPSTREAM.name, UID, redacted().spec.model_dump(by_alias=True), adopted), CONFIG)
+    plan = build_plan(
+        lgps.parse("agents", UPSTREAM.name, UID, redacted().spec.model_dump(by_alias=True), adopted), CONFIG
+    )
     assert plan.held == {key(server()), key(UPSTREAM.redis())}
     for held in plan.held:
         manifest = plan.objects[held].manifest
@@ -158,22 +160,22 @@ def test_other_templates_of_the_configuration_end_it() -> None:
     changed = CONFIG.templates.deployment.replace("  selector:", "  revisionHistoryLimit: 2\n  selector:")
     more = changed.replace("enableServiceLinks: false", "enableServiceLinks: false\n      hostNetwork: false")
 
-    assert key(server()) in of(beside, CONFIG).held
+    assert key(server()) in build_plan(beside, CONFIG).held
     for_the_deployment = CONFIG.model_copy(update={"templates": Templates(deployment=changed)})
-    assert key(server()) in of(beside, for_the_deployment).held, "its pods are asked to be the same"
+    assert key(server()) in build_plan(beside, for_the_deployment).held, "its pods are asked to be the same"
     for_the_pods = CONFIG.model_copy(update={"templates": Templates(deployment=more)})
-    assert key(server()) not in of(beside, for_the_pods).held
+    assert key(server()) not in build_plan(beside, for_the_pods).held
 
 
 def test_what_we_made_ourselves_is_nothing_to_take_over() -> None:
-    wanted = {str(one.key): one.manifest for one in of(lgp(), CONFIG).objects.values() if one.manifest}
+    wanted = {str(one.key): one.manifest for one in build_plan(lgp(), CONFIG).objects.values() if one.manifest}
     ours = {
         name: live(manifest, "agentplane-operator", "Apply")
         for name, manifest in wanted.items()
         if manifest["kind"] in ("Deployment", "Service")
     }
 
-    assert adoption.adopt(lgp(), redacted(), CONFIG, "config", Found(objects=ours)) is None
+    assert choose.adopt(lgp(), redacted(), CONFIG, "config", Found(objects=ours)) is None
 
 
 # --- the database
@@ -211,7 +213,7 @@ def pods_at(host: str) -> Manifest:
     ],
 )
 def test_which_database_is_an_lgps(there: list[Manifest], pods: Manifest | None, found: str | None) -> None:
-    chosen = adoption.choose_database(lgp(), CONFIG, there, pods)
+    chosen = choose.choose_database(lgp(), CONFIG, there, pods)
 
     assert not isinstance(chosen, Unclear)
     assert (chosen and chosen["metadata"]["name"]) == found
@@ -225,7 +227,7 @@ def test_which_database_is_an_lgps(there: list[Manifest], pods: Manifest | None,
     ],
 )
 def test_a_database_that_nobody_can_tell_is_asked_for(there: list[Manifest], told: str) -> None:
-    chosen = adoption.choose_database(lgp(), CONFIG, there, pods_at("gone"))
+    chosen = choose.choose_database(lgp(), CONFIG, there, pods_at("gone"))
 
     assert isinstance(chosen, Unclear)
     assert told in chosen.message
@@ -237,15 +239,17 @@ def test_a_database_keeps_what_leads_to_its_data_and_its_image() -> None:
     there = live(UPSTREAM.postgres(UID))
     there["spec"]["template"]["spec"]["containers"][0]["image"] = "pgvector/pgvector:pg16"
 
-    database = adoption.describe_database(there, lgp(), CONFIG)
-    made = {str(one.key): one.manifest for one in of(_beside(Adopted(database=database)), CONFIG).objects.values()}
+    database = choose.describe_database(there, lgp(), CONFIG)
+    made = {
+        str(one.key): one.manifest for one in build_plan(_beside(Adopted(database=database)), CONFIG).objects.values()
+    }
 
     manifest = made[f"StatefulSet agents/{UPSTREAM.database}"]
     assert manifest is not None
     assert manifest["spec"]["template"]["spec"]["containers"][0]["image"] == "pgvector/pgvector:pg16"
     assert f"Service agents/{UPSTREAM.database}" in made
     asked = CONFIG.templates.db.replace("pgvector:pg15", "pgvector:pg17")
-    changed = of(
+    changed = build_plan(
         _beside(Adopted(database=database)), CONFIG.model_copy(update={"templates": Templates(db=asked)})
     ).objects
     other = changed[f"StatefulSet agents/{UPSTREAM.database}"].manifest
@@ -274,7 +278,7 @@ def test_fields_of_others_become_ours_but_for_what_is_left_to_them() -> None:
     ours = entry("agentplane-operator", {"f:strategy": {}}, "Apply")
     status = {"manager": "kube-controller-manager", "operation": "Update", "fieldsV1": {"f:status": {}}}
 
-    fields = adoption.taken_over(owned(theirs, ours, status))
+    fields = choose.taken_over(owned(theirs, ours, status))
 
     assert fields is not None
     assert fields[0] == ours | {
@@ -283,7 +287,7 @@ def test_fields_of_others_become_ours_but_for_what_is_left_to_them() -> None:
     }
     assert fields[1]["fieldsV1"] == {"f:spec": {"f:selector": {}, "f:replicas": {}}}
     assert fields[2] == status
-    assert adoption.taken_over(owned(*fields)) is None, "once is enough"
+    assert choose.taken_over(owned(*fields)) is None, "once is enough"
 
 
 def test_what_others_set_and_nobody_asks_for_is_taken_out_and_only_that() -> None:
@@ -298,7 +302,7 @@ def test_what_others_set_and_nobody_asks_for_is_taken_out_and_only_that() -> Non
         },
     )
 
-    left = ownership.leftovers(
+    left = managed_fields.leftovers(
         owned(theirs, kind="LGP", **there),
         "agentplane-listener",
         {"serverSpec": {"image": "y"}, "database": {"legacyName": True}},

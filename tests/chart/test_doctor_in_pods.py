@@ -81,7 +81,7 @@ def doctor_in(
             },
             way: {"hostname": "agents.example.com", "tlsEnabled": False},
             "redis": {"external": {"enabled": True, "connectionUrl": redis_url}},
-            "claims": {"release": False},  # no kubelet is here to run the Job
+            "leases": {"release": False},  # no kubelet is here to run the Job
             "operator": {"createCRDs": False, "kedaEnabled": False},
             "flower": {"enabled": True, "existingSecretName": "flower"},
         },

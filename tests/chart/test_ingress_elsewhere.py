@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from engine.adapters.kinds import PLURALS, group_of
+from engine.kubernetes.kinds import PLURALS, group_of
+from engine.kubernetes.permissions import needed, needed_at_ingress
 from engine.names import lgp_name
-from engine.permissions import needed, needed_at_ingress
 from engine.ports import Manifest
 from tests.chart.conftest import make_namespace
 from tests.chart.rendering import NEEDED, RELEASE, Refused, Values, at, chart, helm, layered, objects, settings_of

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import yaml
 
-from engine.adapters.kinds import PLURALS
+from engine.kubernetes.kinds import PLURALS
 from engine.ports import Manifest
 from sandbox import envtest
 from tests.chart.conftest import make_namespace

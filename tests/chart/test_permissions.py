@@ -20,13 +20,13 @@ import pytest
 import yaml
 
 from engine import bootstrap
-from engine.adapters.cluster import KubernetesCluster
-from engine.adapters.kinds import PLURALS, group_of
-from engine.adapters.kubernetes_http import load_configuration
 from engine.errors import ControlPlaneNotFound
+from engine.kubernetes.cluster import KubernetesCluster
+from engine.kubernetes.http import load_configuration
+from engine.kubernetes.kinds import PLURALS, group_of
+from engine.kubernetes.permissions import needed
 from engine.log.memory import MemoryLog, SystemClock
 from engine.names import lgp_name
-from engine.permissions import needed
 from engine.ports import Health, Manifest
 from sandbox import envtest
 from tests.chart.conftest import jobs_done, make_namespace
@@ -221,7 +221,7 @@ class DataPlane:
 
     def _sweep(self) -> None:
         while not self._done.wait(0.2):
-            self.engines["listener"].keep_claims()
+            self.engines["listener"].renew_leases()
             for stream in {*self.events.take_due(SystemClock().now()), *self.events.take_dirty(older_than=0.5)}:
                 self.dispatch(stream)
 
@@ -388,7 +388,7 @@ def test_the_life_of_a_deployment_needs_what_is_granted_and_no_more(uncollected:
         at("operator.createCRDs", False),
         at("operator.kedaEnabled", False),
         at("config.watchNamespaces", ",".join(others)),
-        at("config.settings", {"claim_seconds": 5, "lock_seconds": 2}),  # so that claims are renewed meanwhile
+        at("config.settings", {"lease_seconds": 5, "lock_seconds": 2}),  # so that leases are renewed meanwhile
         LAYOUTS[layout],
     )
     control_plane = ControlPlane(others[-1] if others else home)
@@ -401,7 +401,7 @@ def test_the_life_of_a_deployment_needs_what_is_granted_and_no_more(uncollected:
                 Kubelet(server, control_plane.namespace),
             ):
                 live(server, plane, control_plane)
-                until(lambda: plane.used() >= CLAIMING, "a claim is renewed")
+                until(lambda: plane.used() >= CLAIMING, "a lease is renewed")
         finally:
             config.uninstall(RELEASE)
 

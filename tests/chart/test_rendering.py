@@ -248,7 +248,7 @@ def test_every_watched_namespace_has_roles_and_nothing_is_cluster_wide() -> None
     assert roles == {
         (where, f"{RELEASE}-{who}")
         for where in ("blue", "green")
-        for who in ("listener", "operator", "watcher", "claims")
+        for who in ("listener", "operator", "watcher", "leases")
     }
     cluster_wide = [m["kind"] for m in found if "namespace" not in m["metadata"]]
     assert cluster_wide == ["CustomResourceDefinition"]

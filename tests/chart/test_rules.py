@@ -28,12 +28,20 @@ import yaml
 from structlog.testing import capture_logs
 
 from engine import bootstrap, names
-from engine.adapters.cluster import KubernetesCluster
-from engine.adapters.kinds import PLURALS, group_of, version_path
 from engine.bootstrap import Engine
-from engine.claims import LEASE_API_VERSION, LEASE_NAME, Claim, held
 from engine.errors import ClusterError, ClusterUnavailable
 from engine.event import Event
+from engine.kubernetes.cluster import KubernetesCluster
+from engine.kubernetes.kinds import PLURALS, group_of, version_path
+from engine.kubernetes.namespace_lease import LEASE_API_VERSION, LEASE_NAME, NamespaceLease, lease_manifest
+from engine.kubernetes.permissions import (
+    APPLIED,
+    AUTOSCALER,
+    HTTP_ROUTE,
+    INGRESS_API_VERSION,
+    SCALED_OBJECT,
+    VIRTUAL_SERVICE,
+)
 from engine.listener.events import RolloutObserved
 from engine.log.memory import MemoryLog
 from engine.names import (
@@ -47,25 +55,18 @@ from engine.names import (
 )
 from engine.operator.events import DriftDetected, LgpObserved, LgpRemoved, WorkloadObserved, WorkloadStatus
 from engine.operator.manifests import is_shared_ingress, without_path
-from engine.operator.observing import observe_lgp
-from engine.permissions import (
-    APPLIED,
-    AUTOSCALER,
-    HTTP_ROUTE,
-    INGRESS_API_VERSION,
-    SCALED_OBJECT,
-    VIRTUAL_SERVICE,
-)
+from engine.operator.observation.lgp import observe_lgp
+from engine.operator.observation.observer import BUDGETS, EXTERNAL_SERVICES, INGRESSES, of_lgps
 from engine.ports import Manifest, WatchEvent
-from engine.views import deployments
+from engine.queries import deployments
+from engine.runtime.observation import LGPS, SECRETS, Watch
 from tests.chart.conftest import make_namespace
 from tests.chart.rendering import NEEDED, RELEASE, Values, at, chart, helm, layered, objects, settings_of
 from tests.chart.test_permissions import Account, ControlPlane, Healthy, granted
 from tests.conftest import ApiServer, running_real
 from tests.integration import service_accounts
 from tests.integration.operator_stack import Kubelet, install_crd, lgp_manifest, shared_ingress, until
-from workers.views import BUDGETS, EXTERNAL_SERVICES, INGRESSES, LGPS, SECRETS, Watched, of_lgps
-from workers.watcher import Appended, Seen, watch
+from workers.watcher import Appended, Changed, watch
 
 PATIENCE = 60.0
 """Seconds for what must come; a loaded machine is slow."""
@@ -117,8 +118,8 @@ def values_of(layout: str, front: str) -> Values:
     return layered(NEEDED, LAYOUTS[layout], elsewhere)
 
 
-COMPONENTS = ("listener", "operator", "watcher", "claims")
-"""The last is the account of the Job that gives the claims back."""
+COMPONENTS = ("listener", "operator", "watcher", "leases")
+"""The last is the account of the Job that gives the leases back."""
 
 
 FRONT = "in the namespace of the Ingress"
@@ -208,7 +209,7 @@ class Stage:
             self.make(shared_ingress(self.front))
         self.settings = settings_of([one for one in yaml.safe_load_all(release["manifest"]) if one])
         for manifest in objects(whole, namespace=self.namespace):
-            if manifest["metadata"]["name"] == f"{RELEASE}-claims" and manifest["kind"] != "Job":
+            if manifest["metadata"]["name"] == f"{RELEASE}-leases" and manifest["kind"] != "Job":
                 self.make(manifest)  # of a hook, which would only run when the release goes
         self.kubelet = Kubelet(server, self.namespace)  # not started: it reports what it is told to
         self.accounts = {name: Account(server, self.namespace, f"{RELEASE}-{name}") for name in COMPONENTS}
@@ -276,13 +277,13 @@ class Stage:
         merge = {"Content-Type": "application/merge-patch+json"}
         self.http.patch(path, json=patch, headers=merge).raise_for_status()
 
-    def claim(self, age: timedelta | None) -> None:
-        """Let our claim be so old, or (None) not there."""
+    def lease(self, age: timedelta | None) -> None:
+        """Let our lease be so old, or (None) not there."""
         self.http.delete(self.path("leases", LEASE_NAME))
         if age is not None:
-            term = timedelta(seconds=self.settings.claim_seconds)
+            term = timedelta(seconds=self.settings.lease_seconds)
             now = datetime.now(UTC) - age
-            self.make(held(Claim(namespace=self.namespace), self.settings.data_plane, term, now))
+            self.make(lease_manifest(NamespaceLease(namespace=self.namespace), self.settings.data_plane, term, now))
 
     # rights
 
@@ -598,10 +599,10 @@ class Lookout:
     stage: Stage
     events: MemoryLog
     stream: str
-    watched: Watched
+    watched: Watch
     happens: Callable[[Lookout], None]
     is_done: Callable[[], bool]
-    beside: tuple[Watched, ...] = (LGPS,)
+    beside: tuple[Watch, ...] = (LGPS,)
     where: str = ""
     """Of `watched`; FRONT, or in the watched namespace."""
     later: bool = False
@@ -637,13 +638,13 @@ class Lookout:
     def told(self) -> list[str]:
         return [f"{line['event']} {line.get('error', '')}" for line in self._lines]
 
-    def see(self, watched: Watched, manifests: Sequence[Manifest]) -> None:
+    def see(self, watched: Watch, manifests: Sequence[Manifest]) -> None:
         """Take in what another watch tells."""
         for manifest in manifests:
             event = WatchEvent(type="MODIFIED", object=manifest)
-            self.watcher.core.take(Seen(watched, self.stage.namespace, event), self._now)
+            self.watcher.core.take(Changed(watched, self.stage.namespace, event), self._now)
 
-    def _follow(self, watched: Watched) -> None:
+    def _follow(self, watched: Watch) -> None:
         deadline = time.monotonic() + PATIENCE
         seen: list[str] = []
 
@@ -651,7 +652,7 @@ class Lookout:
             before = len(seen)
             while not self.watcher._queue.empty():
                 message = self.watcher._queue.get()
-                assert isinstance(message, Seen)
+                assert isinstance(message, Changed)
                 self.watcher.core.take(message, self._now)
                 seen.append(message.event.type)
             if "SYNCED" not in seen or not self.later or watched != self.watched:
@@ -684,7 +685,7 @@ class Lookout:
             core.judge_due(due)
 
 
-def looks(work: Work, watched: Watched, verb: str, done: Callable[[Event], bool], **options: Any) -> Lookout:
+def looks(work: Work, watched: Watch, verb: str, done: Callable[[Event], bool], **options: Any) -> Lookout:
     """A watcher beside the operator of `work`, on the same log."""
     log, stream = work.engine.events, work.stream
     assert isinstance(log, MemoryLog)
@@ -767,7 +768,7 @@ DEPLOYMENTS, REPLICA_SETS, PODS = (
 )
 
 
-def rollout(stage: Stage, verb: str, watched: Watched, done: Callable[[WorkloadStatus], bool]) -> Piece:
+def rollout(stage: Stage, verb: str, watched: Watch, done: Callable[[WorkloadStatus], bool]) -> Piece:
     """A workload whose image cannot be pulled."""
     work, name = posted(stage, {**LIGHT, "serverSpec": {"image": "registry.example/hello:missing"}})
     others = {"replicasets": REPLICA_SETS, "pods": PODS, "deployments": DEPLOYMENTS}
@@ -793,17 +794,17 @@ def rollout(stage: Stage, verb: str, watched: Watched, done: Callable[[WorkloadS
     )
 
 
-# the Job that gives claims back
+# the Job that gives leases back
 
 
 @dataclass
 class Release:
-    """`agentplane claims release`."""
+    """`agentplane leases release`."""
 
     stage: Stage
 
     def __post_init__(self) -> None:
-        self.stage.claim(timedelta())
+        self.stage.lease(timedelta())
         self._lines: list[str] = []
 
     def run(self, mend: Callable[[], None]) -> None:
@@ -814,7 +815,7 @@ class Release:
         self._release()
 
     def _release(self) -> None:
-        bootstrap.claims_of(self.stage.settings, self.stage.accounts["claims"]).release(self.stage.namespace)
+        bootstrap.leases_of(self.stage.settings, self.stage.accounts["leases"]).release(self.stage.namespace)
 
     def done(self) -> bool:
         return self.stage.get("leases", LEASE_NAME) is None
@@ -824,11 +825,11 @@ class Release:
 
 
 def claimed(piece: Callable[[Stage], Piece], age: timedelta | None) -> Callable[[Stage], Piece]:
-    """The first piece of work in a namespace whose claim is so old, or (None) is nobody's."""
+    """The first piece of work in a namespace whose lease is so old, or (None) is nobody's."""
 
     def scene(stage: Stage) -> Piece:
         found = piece(stage)
-        stage.claim(age)
+        stage.lease(age)
         return found
 
     return scene
@@ -852,8 +853,8 @@ class Line:
 LONG_AGO = timedelta(hours=1)
 
 
-def claims(component: str, piece: Callable[[Stage], Piece], told: str) -> dict[Right, Line]:
-    """The claim is read before anything is done in a namespace; whoever comes first writes it."""
+def leases(component: str, piece: Callable[[Stage], Piece], told: str) -> dict[Right, Line]:
+    """The lease is read before anything is done in a namespace; whoever comes first writes it."""
     nothing = "nothing is done in the namespace, for nobody knows whose it is"
     return {
         Right(component, "get", "leases"): Line(stops=nothing, shown=claimed(piece, timedelta()), told=told),
@@ -863,7 +864,7 @@ def claims(component: str, piece: Callable[[Stage], Piece], told: str) -> dict[R
             told=told,
         ),
         Right(component, "patch", "leases"): Line(
-            stops="a claim is not renewed; when it is old, nothing is done in the namespace any more",
+            stops="a lease is not renewed; when it is old, nothing is done in the namespace any more",
             shown=claimed(piece, LONG_AGO),
             told=told,
         ),
@@ -933,7 +934,7 @@ PATH_LOST = {
 
 TABLE: dict[Right, Line] = {
     # listener
-    **claims("listener", first_secret, "ActRefused"),
+    **leases("listener", first_secret, "ActRefused"),
     Right("listener", "get", "lgps"): Line(stops="a deployment gets no LGP", shown=first_lgp, told="LgpRejected"),
     Right("listener", "create", "lgps"): Line(stops="a deployment gets no LGP", shown=first_lgp, told="LgpRejected"),
     Right("listener", "patch", "lgps"): Line(stops="a deployment gets no LGP", shown=first_lgp, told="LgpRejected"),
@@ -958,7 +959,7 @@ TABLE: dict[Right, Line] = {
         for verb in ("list", "delete")
     },
     # operator
-    **claims("operator", partial(makes, resource="deployments"), "ActRefused"),
+    **leases("operator", partial(makes, resource="deployments"), "ActRefused"),
     Right("operator", "get", "lgps"): Line(
         stops="nothing is made of an LGP", shown=partial(makes, resource="deployments"), told="ActRefused"
     ),
@@ -1058,7 +1059,7 @@ TABLE: dict[Right, Line] = {
     **seen("services", "Service beside the Ingress", layout="ingress elsewhere", where=FRONT),
     # the Job after `helm uninstall`
     **{
-        Right("claims", verb, "leases"): Line(
+        Right("leases", verb, "leases"): Line(
             stops="a namespace stays claimed by a data plane that is gone", shown=Release, told="error"
         )
         for verb in ("get", "delete")

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from kubernetes import client
 
-from engine.adapters.cluster import KubernetesCluster
-from engine.adapters.control_plane import HttpControlPlane
+from engine.control_plane.client import HttpControlPlane
 from engine.errors import AgentplaneError
+from engine.kubernetes.cluster import KubernetesCluster
 from engine.ports import ObjectKey
 from tests.chart.rendering import NEEDED, Values, environment, own_secrets, pods, rendered
 from tests.integration.certificates import self_signed

@@ -220,7 +220,6 @@ class Workspace:
         eventually(f"deployed: {self.unfinished()}", lambda: not self.unfinished(), seconds)
 
 
-
 @dataclass
 class DataPlane:
     """A release of the chart."""

@@ -139,7 +139,7 @@ def test_after_a_day_of_life_everything_is_as_asked_for(cluster: Cluster, plane:
 
     assert {"create", "update", "delete", "drain"} <= set(day.done), f"seed {SEED}: {day.done}"
     eventually(f"seed {SEED}: every revision came to its end", lambda: not unsettled(day), SETTLING)
-    eventually(f"seed {SEED}: no stream is left to look at", lambda: settled(plane), SETTLING)
+    eventually(f"seed {SEED}: no stream is left to look at", lambda: acknowledged(plane), SETTLING)
     assert set(day.asked) == {one["name"] for one in plane.workspace.deployments()}, f"seed {SEED}"
     assert wrong(day) == [], f"seed {SEED}"
     assert [name for name in day.deleted if cluster.objects_of(plane.agents, name)] == [], f"seed {SEED}"
@@ -166,7 +166,7 @@ def unsettled(day: Day) -> list[str]:
     return waiting
 
 
-def settled(plane: DataPlane) -> bool:
+def acknowledged(plane: DataPlane) -> bool:
     """Whether the data plane says that it has nothing to do."""
     return " 0 streams to look at" in plane.agentplane("status", check=False)
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from engine.claims import Claims
 from engine.event import Event, Json, Registry
-from engine.machine import Act, Decision, Done, State, Wait
+from engine.kubernetes.namespace_lease import NamespaceLeases
 from engine.ports import Health, Ports
-from engine.retry import ActDeferred, ActRefused
+from engine.runtime.machine import Act, Decision, Done, State, Wait
+from engine.runtime.retry import ActDeferred, ActRefused
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -157,10 +157,10 @@ def ports(clock: Any, chance: float = 1.0) -> Ports:
     )
 
 
-def no_claims() -> Claims:
-    """Claims of a data plane that watches no namespace."""
+def no_leases() -> NamespaceLeases:
+    """Leases of a data plane that watches no namespace."""
     nothing: Any = None
-    return Claims(nothing, nothing, "", (), timedelta())
+    return NamespaceLeases(nothing, nothing, "", (), timedelta())
 
 
 def notes(*texts: str) -> list[Event]:

@@ -11,7 +11,7 @@ import pytest
 from engine.errors import ConcurrencyConflict, FutureEvent
 from engine.event import Registry
 from engine.log.contract import EventLog
-from engine.retry import ActDeferred
+from engine.runtime.retry import ActDeferred
 from tests.contract.conftest import World
 from tests.contract.notes import NOON, Noted, Renamed, Worker, notes
 
@@ -59,7 +59,7 @@ def test_ids_are_unique(events: EventLog) -> None:
 
 def test_a_conflict_names_both_versions_and_appends_nothing(events: EventLog) -> None:
     events.append("work/a", 0, notes("one"), actor="poll")
-    events.settle("work/a", 1)
+    events.acknowledge("work/a", 1)
 
     with pytest.raises(ConcurrencyConflict) as conflict:
         events.append("work/a", 0, notes("two", "three"), actor="poll")

@@ -108,20 +108,20 @@ def test_a_settle_never_hides_an_append(events: EventLog) -> None:
             events.append("work/a", version, notes(str(version)), actor="test")
         done.set()
 
-    def settle() -> None:
+    def acknowledge() -> None:
         nonlocal seen
         while True:
             last = done.is_set()
-            mark, version = events.mark("work/a"), events.version("work/a")
+            mark, version = events.work_token("work/a"), events.version("work/a")
             try:
                 with events.lock("work/a", 30) as lock:
-                    if events.settle("work/a", version, mark=mark, lock=lock):
+                    if events.acknowledge("work/a", version, mark=mark, lock=lock):
                         seen = max(seen, version)
             except (LockHeld, LockLost):
                 pass
             if last:
                 return
 
-    at_once([append, settle, settle])
+    at_once([append, acknowledge, acknowledge])
 
     assert events.dirty() == ["work/a"] or seen == 200

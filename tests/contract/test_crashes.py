@@ -16,8 +16,8 @@ import pytest
 from engine.errors import ConcurrencyConflict
 from engine.log.contract import EventLog, Lock
 from engine.log.memory import MemoryLog
-from engine.loop import Advanced, advance
-from engine.retry import Backoff
+from engine.runtime.advance import Advanced, advance
+from engine.runtime.retry import Backoff
 from tests.contract.conftest import World
 from tests.contract.notes import Asked, MovableClock, Step, Worker, ports
 
@@ -79,7 +79,7 @@ def work(world: World, events: Any, effects: list[int], point: Callable[[str], N
         effects.append(step.number)
         point("after the effect")
 
-    return advance(STREAM, Worker(do), events, ports(world.clock), lock_term=TERM, backoff=Backoff())
+    return advance(STREAM, Worker(do), events, ports(world.clock), lock_ttl=TERM, backoff=Backoff())
 
 
 def sweep_and_work(world: World, effects: list[int]) -> None:
@@ -87,7 +87,7 @@ def sweep_and_work(world: World, effects: list[int]) -> None:
     world.run_out(STREAM)
     for stream in world.events.take_dirty(0):
         assert stream == STREAM
-        assert work(world, world.events, effects).outcome == "settled"
+        assert work(world, world.events, effects).outcome == "acknowledged"
 
 
 def converged(world: World, effects: list[int]) -> None:
@@ -169,7 +169,7 @@ def test_two_workers_at_once_do_each_step_once(world: World) -> None:
             if version < 60:
                 with suppress(ConcurrencyConflict):
                     world.events.append(STREAM, version, [Asked(steps=1)], actor="poll")
-            done = advance(STREAM, machine, world.events, ports(world.clock), lock_term=TERM, backoff=Backoff())
+            done = advance(STREAM, machine, world.events, ports(world.clock), lock_ttl=TERM, backoff=Backoff())
             outcomes.append(done.outcome)
 
     threads = [threading.Thread(target=run) for _ in range(4)]
@@ -182,7 +182,7 @@ def test_two_workers_at_once_do_each_step_once(world: World) -> None:
     assert steps == list(range(1, asked + 1))
     assert asked > 1
     assert world.events.dirty() == []
-    assert set(outcomes) <= {"settled", "busy"}
+    assert set(outcomes) <= {"acknowledged", "busy"}
 
 
 def test_a_worker_that_sleeps_through_its_lock_cannot_append_and_the_stream_is_looked_at_again(world: World) -> None:
@@ -192,7 +192,7 @@ def test_a_worker_that_sleeps_through_its_lock_cannot_append_and_the_stream_is_l
     def sleep_through(name: str) -> None:
         if name == "after the effect" and effects == [1]:
             world.run_out(STREAM)
-            assert work(world, world.events, effects).outcome == "settled"
+            assert work(world, world.events, effects).outcome == "acknowledged"
             assert world.events.dirty() == []
 
     assert work(world, world.events, effects, sleep_through).outcome == "lost"

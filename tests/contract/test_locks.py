@@ -74,7 +74,7 @@ def test_a_worker_that_slept_through_its_lock_adds_nothing(world: World) -> None
             with pytest.raises(LockLost):
                 stale.keep()
             with pytest.raises(LockLost):
-                world.events.settle("work/a", 0, lock=stale)
+                world.events.acknowledge("work/a", 0, lock=stale)
             fresh.keep()
             world.events.append("work/a", 0, notes("fresh"), actor="poll", lock=fresh)
 

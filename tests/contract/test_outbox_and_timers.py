@@ -12,26 +12,26 @@ SOON, LATER = NOON + timedelta(seconds=5), NOON + timedelta(seconds=50)
 
 
 def test_an_append_marks_its_stream_dirty(events: EventLog) -> None:
-    assert events.mark("work/a") == 0
+    assert events.work_token("work/a") == 0
     events.append("work/a", 0, notes("one"), actor="poll")
 
     assert events.dirty() == ["work/a"]
-    assert events.mark("work/a") > 0
+    assert events.work_token("work/a") > 0
 
 
 def test_settling_at_the_last_version_cleans(events: EventLog) -> None:
     events.append("work/a", 0, notes("one", "two"), actor="poll")
 
-    assert events.settle("work/a", 2)
+    assert events.acknowledge("work/a", 2)
     assert events.dirty() == []
-    assert events.mark("work/a") == 0
+    assert events.work_token("work/a") == 0
 
 
 def test_settling_behind_the_last_version_leaves_the_stream_dirty(events: EventLog) -> None:
     events.append("work/a", 0, notes("one"), actor="poll")
     events.append("work/a", 1, notes("two"), actor="watcher")
 
-    assert not events.settle("work/a", 1)
+    assert not events.acknowledge("work/a", 1)
     assert events.dirty() == ["work/a"]
 
 
@@ -39,7 +39,7 @@ def test_settling_ahead_of_the_last_version_leaves_the_stream_dirty(events: Even
     """A worker remembers events that a Redis without its last second has lost."""
     events.append("work/a", 0, notes("one"), actor="poll")
 
-    assert not events.settle("work/a", 2)
+    assert not events.acknowledge("work/a", 2)
     assert events.dirty() == ["work/a"]
 
 
@@ -48,51 +48,51 @@ def test_settling_after_another_event_than_the_last_leaves_the_stream_dirty(even
     events.append("work/a", 0, notes("one"), actor="poll")
     [last] = events.read("work/a")
 
-    assert not events.settle("work/a", 1, last="another")
+    assert not events.acknowledge("work/a", 1, last="another")
     assert events.dirty() == ["work/a"]
-    assert events.settle("work/a", 1, last=last.id)
+    assert events.acknowledge("work/a", 1, last=last.id)
 
 
 def test_a_mark_that_came_while_a_worker_looked_survives_settling(events: EventLog) -> None:
     events.append("work/a", 0, notes("one"), actor="poll")
-    mark = events.mark("work/a")
+    mark = events.work_token("work/a")
     events.mark_dirty("work/a")
 
-    assert not events.settle("work/a", 1, mark=mark)
+    assert not events.acknowledge("work/a", 1, mark=mark)
     assert events.dirty() == ["work/a"]
-    assert events.settle("work/a", 1, mark=events.mark("work/a"))
+    assert events.acknowledge("work/a", 1, mark=events.work_token("work/a"))
 
 
 def test_an_append_on_a_dirty_stream_keeps_its_mark(events: EventLog) -> None:
     events.append("work/a", 0, notes("one"), actor="poll")
-    mark = events.mark("work/a")
+    mark = events.work_token("work/a")
     events.append("work/a", 1, notes("two"), actor="worker")
 
-    assert events.settle("work/a", 2, mark=mark)
+    assert events.acknowledge("work/a", 2, mark=mark)
 
 
 def test_a_stream_without_events_can_be_marked_and_settled(events: EventLog) -> None:
     events.mark_dirty("work/a")
 
     assert events.dirty() == ["work/a"]
-    assert events.settle("work/a", 0, mark=events.mark("work/a"))
+    assert events.acknowledge("work/a", 0, mark=events.work_token("work/a"))
     assert events.dirty() == []
 
 
 def test_settling_sets_the_timer(events: EventLog) -> None:
     events.append("work/a", 0, notes("one"), actor="poll")
 
-    assert events.settle("work/a", 1, until=SOON)
+    assert events.acknowledge("work/a", 1, until=SOON)
     assert events.due() == [("work/a", SOON)]
 
-    assert events.settle("work/a", 1)
+    assert events.acknowledge("work/a", 1)
     assert events.due() == []
 
 
 def test_settling_in_vain_leaves_the_timer(events: EventLog) -> None:
     events.schedule("work/a", SOON)
 
-    assert not events.settle("work/a", 7, until=LATER)
+    assert not events.acknowledge("work/a", 7, until=LATER)
     assert events.due() == [("work/a", SOON)]
 
 
@@ -127,7 +127,7 @@ def test_dirty_streams_are_taken_oldest_first_and_not_too_many(world: World) -> 
 
 def test_a_timer_turns_into_a_mark_when_its_time_has_come(events: EventLog) -> None:
     events.append("work/a", 0, notes("one"), actor="poll")
-    events.settle("work/a", 1, until=SOON)
+    events.acknowledge("work/a", 1, until=SOON)
 
     assert events.take_due(SOON - timedelta(microseconds=1)) == []
     assert events.dirty() == []
@@ -140,11 +140,11 @@ def test_a_timer_turns_into_a_mark_when_its_time_has_come(events: EventLog) -> N
 def test_a_timer_that_runs_out_while_a_worker_looks_is_not_lost(events: EventLog) -> None:
     events.append("work/a", 0, notes("one"), actor="poll")
     events.schedule("work/a", SOON)
-    mark = events.mark("work/a")
+    mark = events.work_token("work/a")
 
     events.take_due(SOON)
 
-    assert not events.settle("work/a", 1, mark=mark)
+    assert not events.acknowledge("work/a", 1, mark=mark)
     assert events.dirty() == ["work/a"]
 
 

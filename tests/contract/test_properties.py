@@ -15,9 +15,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from engine.errors import ConcurrencyConflict, LockHeld, LockLost, TrimRefused
 from engine.log.contract import EventLog, Lock, Snapshot
+from engine.log.export import export_log, import_log
 from engine.log.memory import MemoryLog
 from engine.log.redis import RedisLog
-from engine.log.transfer import export_log, import_log
 from tests.contract.notes import MovableClock, notes
 
 NAMES = ("work/a", "work/b", "other/c")
@@ -142,16 +142,16 @@ class LogMachine(RuleBasedStateMachine):
     @rule(target=seen_marks, stream=streams)
     def look_at_the_mark(self, stream: str) -> tuple[str, int, int]:
         """What the log says, beside what the model has."""
-        mark = self.events.mark(stream)
+        mark = self.events.work_token(stream)
         assert (mark > 0) == (stream in self.model.dirty)
         return stream, mark, self.model.marks.get(stream, 0)
 
     @rule(seen=seen_marks, off_by=st.sampled_from([0, 0, 0, -1, 1]), wait=st.none() | seconds)
-    def settle(self, seen: tuple[str, int, int], off_by: int, wait: int | None) -> None:
+    def acknowledge(self, seen: tuple[str, int, int], off_by: int, wait: int | None) -> None:
         stream, mark, model_mark = seen
         until = None if wait is None else self.clock.now() + timedelta(seconds=wait)
         version = len(self.model.texts[stream]) + off_by
-        clean = self.events.settle(stream, version, mark=mark, until=until)
+        clean = self.events.acknowledge(stream, version, mark=mark, until=until)
         assert clean == (off_by == 0 and self.model.marks.get(stream, 0) == model_mark)
         if clean:
             self.model.dirty.pop(stream, None)

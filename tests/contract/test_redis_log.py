@@ -14,12 +14,12 @@ import pytest
 import redis
 
 from engine.errors import ConcurrencyConflict, LogUnavailable
-from engine.folding import Fold
+from engine.log.export import export_log, import_log
 from engine.log.memory import MemoryLog
 from engine.log.redis import RedisLog, connect
-from engine.log.transfer import export_log, import_log
-from engine.loop import advance
-from engine.retry import Backoff
+from engine.runtime.advance import advance
+from engine.runtime.fold import Fold
+from engine.runtime.retry import Backoff
 from sandbox.redis import RedisServer
 from tests.contract.notes import Asked, MovableClock, Step, Stepped, Worker, notes, ports
 
@@ -63,7 +63,7 @@ def test_every_key_shares_the_hash_tag(shared: RedisLog, redis_url: str, prefix:
         fold.catch_up()
         fold.save(every=1)
         shared.trim("work/a", 1)
-        shared.settle("work/a", 2, until=shared.read("work/a")[0].at)
+        shared.acknowledge("work/a", 2, until=shared.read("work/a")[0].at)
         shared.mark_dirty("work/a")
         with redis.Redis.from_url(redis_url) as client:
             keys = {key.decode() for key in client.keys(f"*{prefix}*")}
@@ -274,9 +274,9 @@ def test_a_worker_that_remembers_lost_events_appends_what_happened_and_goes_on(
             crash.lose_what_came_since()
 
     machine = Worker(in_the_middle)
-    result = advance("work/a", machine, events, ports(clock), lock_term=60, backoff=Backoff())
+    result = advance("work/a", machine, events, ports(clock), lock_ttl=60, backoff=Backoff())
 
-    assert result.outcome == "settled"
+    assert result.outcome == "acknowledged"
     assert events.dirty() == []
     # Step 2 happened, was forgotten, and what the worker did next (step 3) is a fact that the log keeps.
     assert [record.data.get("number") for record in events.read("work/a")] == [None, 1, 3, 4, 5]
@@ -286,15 +286,15 @@ def test_a_stream_that_was_settled_in_the_lost_second_is_dirty_again(server: Red
     crash, machine = LastSecond(server), Worker()
     events.append("work/a", 0, [Asked(steps=2)], actor="poll")
     crash.remember()
-    advance("work/a", machine, events, ports(MovableClock()), lock_term=60, backoff=Backoff())
+    advance("work/a", machine, events, ports(MovableClock()), lock_ttl=60, backoff=Backoff())
     assert events.dirty() == []
     crash.lose_what_came_since()
 
     assert events.dirty() == ["work/a"]
     assert events.head() == 1
-    again = advance("work/a", machine, events, ports(MovableClock()), lock_term=60, backoff=Backoff())
+    again = advance("work/a", machine, events, ports(MovableClock()), lock_ttl=60, backoff=Backoff())
 
-    assert again.outcome == "settled"
+    assert again.outcome == "acknowledged"
     assert [record.version for record in events.read("work/a")] == [1, 2, 3]
     assert [record.position for record in events.read_all()] == [1, 2, 3]
 
@@ -306,18 +306,18 @@ def test_an_event_that_took_the_place_of_the_one_that_was_decided_on_is_looked_a
     class Unlucky(RedisLog):
         lost = False
 
-        def settle(self, stream: str, version: int, **named: Any) -> bool:
+        def acknowledge(self, stream: str, version: int, **named: Any) -> bool:
             if not self.lost:
                 self.lost = True
                 crash.lose_what_came_since()
                 assert self.append(stream, 1, [Asked(steps=1)], actor="poll") == version
-            return super().settle(stream, version, **named)
+            return super().acknowledge(stream, version, **named)
 
     events = Unlucky.from_url(server.url, "mine", timeout=2)
     events.append("work/a", 0, [Asked(steps=1)], actor="poll")
     machine = Worker(lambda step, _: crash.remember() if len(machine.steps) == 1 else None)
 
-    advance("work/a", machine, events, ports(MovableClock()), lock_term=60, backoff=Backoff())
+    advance("work/a", machine, events, ports(MovableClock()), lock_ttl=60, backoff=Backoff())
 
     assert [(record.type, record.data.get("number")) for record in events.read("work/a")] == [
         ("Asked", None),
@@ -376,8 +376,8 @@ def test_a_restart_in_the_middle_of_an_act_is_survived(server: RedisServer, even
             server.restart()
 
     machine = Worker(restart)
-    result = advance("work/a", machine, events, ports(MovableClock()), lock_term=60, backoff=Backoff())
+    result = advance("work/a", machine, events, ports(MovableClock()), lock_ttl=60, backoff=Backoff())
 
-    assert (result.outcome, machine.steps) == ("settled", [1, 2, 3])
+    assert (result.outcome, machine.steps) == ("acknowledged", [1, 2, 3])
     assert [record.version for record in events.read("work/a")] == [1, 2, 3, 4]
     assert not events.locked("work/a")

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from engine.event import Event, Registry
-from engine.folding import Fold
 from engine.log.contract import EventLog
+from engine.log.export import export_log, import_log
 from engine.log.memory import MemoryLog
 from engine.log.retention import Policy, retain
-from engine.log.transfer import export_log, import_log
-from engine.machine import State
+from engine.runtime.fold import Fold
+from engine.runtime.machine import State
 from tests.contract.conftest import World
 from tests.contract.notes import NOON, Asked, Noted, Stepped, Work, Worker, notes
 
@@ -131,7 +131,7 @@ def ended(world: World, *more: Event) -> None:
 
 def test_a_stream_that_is_gone_goes_as_a_whole(world: World, tmp_path: Path) -> None:
     ended(world)
-    world.events.settle("work/a", 3)
+    world.events.acknowledge("work/a", 3)
 
     retained = retain(world.events, MACHINES, POLICY, tmp_path, world.clock.now())
 
@@ -143,14 +143,14 @@ def test_a_stream_that_is_gone_goes_as_a_whole(world: World, tmp_path: Path) -> 
 
 def test_a_stream_that_is_gone_stays_for_its_time(world: World, tmp_path: Path) -> None:
     ended(world)
-    world.events.settle("work/a", 3)
+    world.events.acknowledge("work/a", 3)
 
     assert retain(world.events, MACHINES, POLICY, tmp_path, NOON + 30 * DAY).forgotten == {}
 
 
 def test_a_stream_that_came_back_is_live(world: World, tmp_path: Path) -> None:
     ended(world, DeploymentRegistered())
-    world.events.settle("work/a", 4)
+    world.events.acknowledge("work/a", 4)
 
     retained = retain(world.events, MACHINES, POLICY, tmp_path, world.clock.now())
 
@@ -162,6 +162,6 @@ def test_a_stream_that_somebody_must_look_at_stays(world: World, tmp_path: Path)
     ended(world)
     assert retain(world.events, MACHINES, POLICY, tmp_path, world.clock.now()).forgotten == {}
 
-    world.events.settle("work/a", 3, until=NOON + 99 * DAY)
+    world.events.acknowledge("work/a", 3, until=NOON + 99 * DAY)
     assert retain(world.events, MACHINES, POLICY, tmp_path, world.clock.now()).forgotten == {}
     assert len(world.events.read("work/a")) == 3

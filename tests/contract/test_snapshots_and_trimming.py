@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from engine.errors import SnapshotUnreadable, TrimRefused
-from engine.folding import Fold, fingerprint
 from engine.log.contract import EventLog, Snapshot
+from engine.runtime.fold import Fold, fingerprint
 from tests.contract.notes import Asked, Renamed, Stepped, Work, Worker, notes
 
 
@@ -175,7 +175,7 @@ def test_a_forgotten_stream_leaves_nothing_and_may_begin_again(events: EventLog)
     given(events)
     events.append("work/b", 0, notes("other"), actor="poll")
     events.save_snapshot(snapshot(10))
-    events.settle("work/a", 10)
+    events.acknowledge("work/a", 10)
     events.schedule("work/a", events.read("work/a")[0].at)
 
     assert events.forget("work/a", 10) == 10
@@ -191,7 +191,7 @@ def test_a_stream_that_somebody_needs_is_not_forgotten(events: EventLog) -> None
     given(events, 3)
     with pytest.raises(TrimRefused, match="work/a"):
         events.forget("work/a", 3)  # dirty
-    events.settle("work/a", 3)
+    events.acknowledge("work/a", 3)
     with pytest.raises(TrimRefused, match="work/a"):
         events.forget("work/a", 2)  # has moved on
     with events.lock("work/a", 30), pytest.raises(TrimRefused, match="work/a"):

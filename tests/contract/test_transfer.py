@@ -9,10 +9,10 @@ import pytest
 
 from engine.errors import ImportRefused
 from engine.event import Json
-from engine.folding import Fold
 from engine.log.contract import EventLog
+from engine.log.export import export_log, import_log
 from engine.log.memory import MemoryLog
-from engine.log.transfer import export_log, import_log
+from engine.runtime.fold import Fold
 from tests.contract.conftest import World
 from tests.contract.notes import Asked, Stepped, Worker, notes
 

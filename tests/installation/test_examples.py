@@ -15,7 +15,7 @@ from tests.installation.cluster import EXAMPLES, example, placed
 
 FILES = sorted(EXAMPLES.glob("*.yaml"))
 CLAIMING = [path for path in FILES if not path.stem.startswith("shared-namespace")]
-"""A claim that data planes hold together is given back by none of them."""
+"""A lease that data planes hold together is given back by none of them."""
 PAIRS = sorted({path.stem.removesuffix("-a") for path in FILES if path.stem.endswith("-a")})
 
 
@@ -42,7 +42,7 @@ def test_an_example_is_taken_by_the_chart_and_its_schema(path: Path) -> None:
 
 @pytest.mark.parametrize("path", CLAIMING, ids=lambda path: path.stem)
 def test_the_job_that_gives_namespaces_back_has_the_settings_that_it_needs(path: Path) -> None:
-    job = found(path.stem)["Job", "claims"]
+    job = found(path.stem)["Job", "leases"]
     said = environment(job["spec"]["template"]["spec"])
     settings = Settings.load(
         listener_enabled=False,

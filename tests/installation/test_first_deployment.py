@@ -182,12 +182,12 @@ def test_removal_leaves_agent_servers_and_coming_back_does_not_touch_them(
     installed.wait_until_idle(namespace)
     objects, running = cluster.uids(namespace), cluster.agents(namespace)
     serving = next(pod for pod in running.values() if pod["metadata"]["labels"]["app"] in hello)
-    claims = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
-    assert cluster.listed(claims, namespace) != []
+    leases = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+    assert cluster.listed(leases, namespace) != []
 
     installed.uninstall()
 
-    assert cluster.listed(claims, namespace) == []
+    assert cluster.listed(leases, namespace) == []
     assert cluster.uids(namespace) == objects
     assert directly(serving, "/ok").json()["ok"] is True
     assert cluster.get(f"{hello}/ok").status_code == 404  # the Ingress went with the release, as the notes say

@@ -14,7 +14,7 @@ IMAGE = "sandbox.local/agentplane:checkout"
 WHO = """
 import os, sys
 from pathlib import Path
-from engine.adapters.cluster import KubernetesCluster
+from engine.kubernetes.cluster import KubernetesCluster
 cluster = KubernetesCluster.load()
 mine = os.environ["NAMESPACE"]
 print("may list", [cluster.allowed("list", "v1", "Secret", where) for where in (mine, "kube-system")])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import kubernetes
 
-from engine.adapters.cluster import KubernetesCluster, key_of
+from engine.kubernetes.cluster import KubernetesCluster, key_of
 from engine.ports import Manifest
 
 MANAGER = "agentplane-client-versions"

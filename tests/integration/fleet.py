@@ -1,4 +1,4 @@
-"""Real worker and beat processes for tests, over a small machine instead of the halves.
+"""Real worker and beat processes for tests, over a small machine instead of the components.
 
 `python -m tests.integration.fleet listener` is the listener worker as `python -m workers listener` runs it, by the same
 code path, except that deployments are advanced by the machine of `tests/contract/notes.py`: each step writes a line to
@@ -20,12 +20,12 @@ from uuid import UUID
 import structlog
 
 from engine import telemetry
-from engine.adapters.clock import SystemClock
 from engine.bootstrap import Engine
+from engine.clock import SystemClock
 from engine.log.redis import RedisLog, connect
 from engine.settings import Settings
 from sandbox.processes import ServerProcess
-from tests.contract.notes import Asked, Step, Worker, no_claims, ports
+from tests.contract.notes import Asked, Step, Worker, no_leases, ports
 from workers.__main__ import GRACE, quieten, work
 from workers.app import RECONCILE, build, in_flight_key, list_key
 from workers.dispatch import CeleryDispatcher
@@ -215,7 +215,7 @@ def main(process: str, threads: str, step_seconds: str, grace: str) -> int:
         events=events,
         ports=ports(SystemClock()),
         dispatcher=CeleryDispatcher(settings),
-        claims=no_claims(),
+        leases=no_leases(),
         machines={"deployment/": FleetWorker(float(step_seconds))},
     )
     return work(settings, process, int(threads), engine, float(grace))

@@ -11,22 +11,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from engine.adapters.cluster import KubernetesCluster
-from engine.adapters.digest import keyed_digest
+from engine.digests import keyed_digest
 from engine.errors import ClusterError, LockLost, LogUnavailable
-from engine.folding import Fold
+from engine.kubernetes.cluster import KubernetesCluster
 from engine.log.contract import EventLog
 from engine.log.memory import MemoryLog, SystemClock
-from engine.loop import advance
 from engine.names import LGP_API_VERSION, LGP_KIND, SHARED_INGRESS_ANNOTATION, lgp_stream
 from engine.operator.config import OperatorConfig, SharedIngress
 from engine.operator.machine import OperatorMachine
+from engine.operator.observation.observer import OperatorObserver
 from engine.operator.state import OperatorState
 from engine.ports import Manifest, ObjectKey, Ports
-from engine.retry import Backoff
+from engine.runtime.advance import advance
+from engine.runtime.fold import Fold
+from engine.runtime.retry import Backoff
 from sandbox import envtest
 from tests.conftest import ApiServer
-from workers.views import OperatorView
 from workers.watcher import Watcher
 
 CRD = Path(__file__).resolve().parents[2] / "k8s" / "crds" / "lgps.apps.langchain.ai.yaml"
@@ -81,7 +81,7 @@ class Requests:
 
 
 class Operator:
-    """The operator half at work on one namespace: a watcher, workers, and an event log in memory."""
+    """The operator component at work on one namespace: a watcher, workers, and an event log in memory."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Operator:
             api_key="",
         )
         self._queue: queue.Queue[str | None] = queue.Queue()
-        view = OperatorView(self.machine, self.watching, self.ports.digest)
+        view = OperatorObserver(self.machine, self.watching, self.ports.digest)
         self.watcher = Watcher([view], [namespace], self.events, self.watching, self)
         self._threads = [threading.Thread(target=self.watcher.run, daemon=True)]
         self._threads += [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
@@ -136,7 +136,7 @@ class Operator:
     def _work(self) -> None:
         while (stream := self._queue.get()) is not None:
             with contextlib.suppress(LogUnavailable):  # the stream stays dirty
-                advance(stream, self.machine, self.events, self.ports, lock_term=30.0, backoff=Backoff(cap=2.0))
+                advance(stream, self.machine, self.events, self.ports, lock_ttl=30.0, backoff=Backoff(cap=2.0))
 
     def _sweep(self) -> None:
         while not self._done.wait(0.2):

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import yaml
 
-from engine.adapters.kinds import PLURALS, group_of
-from engine.permissions import Permission
+from engine.kubernetes.kinds import PLURALS, group_of
+from engine.kubernetes.permissions import Permission
 
 Rule = dict[str, list[str]]
 

@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from engine.log.export import export_log, import_log
 from engine.log.redis import RedisLog
-from engine.log.transfer import export_log, import_log
-from engine.views import deployments
+from engine.queries import deployments
 from tests.replay.record import LOGS
 
 
@@ -31,7 +31,7 @@ def test_a_deleted_deployment_goes_into_an_archive_and_comes_back(redis_url: str
     recorded = (LOGS / "deletion.jsonl").read_bytes()
     import_log(events, recorded.splitlines(keepends=True))
     for stream in events.dirty():
-        events.settle(stream, events.version(stream))
+        events.acknowledge(stream, events.version(stream))
     assert [view.status for view in deployments(events, deleted=True)] == ["DELETED"]
 
     done = agentplane(redis_url, prefix, "archive", str(tmp_path), "--gone-days", "0")

@@ -15,7 +15,7 @@ import pytest
 from engine.listener.state import Phase
 from engine.operator import decide
 from engine.ports import ObjectKey
-from engine.views import find
+from engine.queries import find
 from sandbox import envtest
 from sandbox.control_plane.server import ControlPlane
 from tests.conftest import ApiServer, running_real

@@ -18,7 +18,7 @@ from engine.names import lgp_stream
 from engine.operator.config import OperatorConfig, SharedIngress
 from engine.operator.state import Life
 from engine.ports import Manifest
-from engine.retry import refused_delay
+from engine.runtime.retry import refused_delay
 from sandbox.control_plane.server import ControlPlane
 from tests.conftest import ApiServer
 from tests.integration import test_listener

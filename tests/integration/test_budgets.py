@@ -83,20 +83,20 @@ def counted(plane: Plane) -> rollout.Counted:
 
 
 def test_a_first_rollout_reads_and_writes_each_object_at_most_once(counted: rollout.Counted) -> None:
-    for half in rollout.HALVES:
+    for component in rollout.COMPONENTS:
         again = {
             rollout.short(path): f"{count} times {kind}"
-            for (kind, path), count in counted.first[half].items()
+            for (kind, path), count in counted.first[component].items()
             if kind in (READ, WRITE) and count > 1
         }
-        assert again == {}, half
+        assert again == {}, component
 
 
 def test_a_first_rollout_writes_every_object_and_nothing_else(counted: rollout.Counted) -> None:
     written = [
         rollout.short(path)
-        for half in rollout.HALVES
-        for (kind, path), count in counted.first[half].items()
+        for component in rollout.COMPONENTS
+        for (kind, path), count in counted.first[component].items()
         if kind == WRITE
     ]
 
@@ -117,7 +117,10 @@ def test_a_first_rollout_writes_every_object_and_nothing_else(counted: rollout.C
 
 def test_only_the_operator_writes_a_status_and_only_the_lgps(counted: rollout.Counted) -> None:
     writers = {
-        (half, lgp_path(path)) for half, sent in counted.first.items() for (kind, path) in sent if kind == STATUS
+        (component, lgp_path(path))
+        for component, sent in counted.first.items()
+        for (kind, path) in sent
+        if kind == STATUS
     }
 
     assert writers == {("operator", True)}

@@ -20,15 +20,32 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli.main import app
-from engine import engine_events as ee
-from engine.drift import Fingerprint
+from engine.dataplane.events import (
+    ConfigurationRecorded,
+    DeletionGuardTripped,
+    PollFailed,
+    PollRecovered,
+    ResourceRejected,
+)
 from engine.event import Event
-from engine.listener import events as e
+from engine.kubernetes.drift import Fingerprint
+from engine.listener.events import (
+    DeletionRequested,
+    DeploymentDeleted,
+    DeploymentRegistered,
+    LgpApplied,
+    Paused,
+    Resumed,
+    RevisionDeployed,
+    RevisionFailed,
+    RevisionRequested,
+    SecretsApplied,
+)
+from engine.log.export import export_log
 from engine.log.redis import RedisLog
-from engine.log.transfer import export_log
-from engine.names import deployment_stream, engine_stream, lgp_name, lgp_stream
-from engine.operator import events as o
-from engine.retry import ActDeferred, ActRefused
+from engine.names import data_plane_stream, deployment_stream, lgp_name, lgp_stream
+from engine.operator.events import LgpObserved, LgpRemoved
+from engine.runtime.retry import ActDeferred, ActRefused
 from sandbox.ports import free_port
 from sandbox.redis import RedisServer
 
@@ -38,7 +55,7 @@ PATIENCE = 60.0
 HELLO = "97e32883-8b48-4b1c-8bc8-eb08c3462c00"
 OTHER = "00000000-8b48-4b1c-8bc8-eb08c3462c01"
 IMAGE = f"registry.example/hello@sha256:{'5' * 64}"
-ENGINE = engine_stream("11111111-1111-4111-8111-111111111111")
+ENGINE = data_plane_stream("11111111-1111-4111-8111-111111111111")
 
 
 def environment(redis_url: str, prefix: str, **more: str) -> dict[str, str]:
@@ -94,7 +111,7 @@ class Agentplane:
         stream = deployment_stream(deployment_id)
         self.append(
             stream,
-            e.DeploymentRegistered(
+            DeploymentRegistered(
                 deployment_id=deployment_id,
                 name=name,
                 workspace_id="w",
@@ -102,7 +119,7 @@ class Agentplane:
                 namespace="agents",
                 lgp=lgp_name(name, deployment_id),
             ),
-            e.RevisionRequested(
+            RevisionRequested(
                 revision_id=f"revision-of-{name}",
                 image=IMAGE,
                 resource_spec={},
@@ -180,9 +197,9 @@ def test_status_is_well_when_all_is(agentplane: Agentplane) -> None:
     stream = agentplane.deployment()
     agentplane.append(
         stream,
-        e.SecretsApplied(revision_id="revision-of-hello", secret="s", digest="s"),
+        SecretsApplied(revision_id="revision-of-hello", secret="s", digest="s"),
         applied_lgp("revision-of-hello"),
-        e.RevisionDeployed(revision_id="revision-of-hello"),
+        RevisionDeployed(revision_id="revision-of-hello"),
     )
 
     heads, row, summary = agentplane.run("status").stdout.splitlines()
@@ -197,8 +214,8 @@ def test_status_is_well_when_all_is(agentplane: Agentplane) -> None:
     )  # fmt: skip
 
 
-def applied_lgp(revision: str) -> e.LgpApplied:
-    return e.LgpApplied.model_validate(
+def applied_lgp(revision: str) -> LgpApplied:
+    return LgpApplied.model_validate(
         {
             "revision_id": revision,
             "manifest_digest": "m",
@@ -211,7 +228,7 @@ def applied_lgp(revision: str) -> e.LgpApplied:
 def test_a_failed_revision_says_why_and_ends_with_1(agentplane: Agentplane) -> None:
     agentplane.append(
         agentplane.deployment(),
-        e.RevisionFailed(revision_id="revision-of-hello", reason="ImagePullBackOff", message="no such image\nand more"),
+        RevisionFailed(revision_id="revision-of-hello", reason="ImagePullBackOff", message="no such image\nand more"),
     )
 
     assert "DEPLOY_FAILED" in agentplane.run("status", code=1).stdout
@@ -219,14 +236,14 @@ def test_a_failed_revision_says_why_and_ends_with_1(agentplane: Agentplane) -> N
 
 
 def test_a_failed_revision_that_was_stopped_says_so(agentplane: Agentplane) -> None:
-    stopped = e.LgpApplied(
+    stopped = LgpApplied(
         revision_id="revision-of-hello",
         manifest_digest="d",
         fingerprint=Fingerprint(uid="u", generation=2, fields="f"),
         created=False,
         stopped=True,
     )
-    crashed = e.RevisionFailed(revision_id="revision-of-hello", reason="CrashLoopBackOff", message="exit code 3")
+    crashed = RevisionFailed(revision_id="revision-of-hello", reason="CrashLoopBackOff", message="exit code 3")
     agentplane.append(agentplane.deployment(), crashed, stopped)
 
     assert "DEPLOY_FAILED (stopped)" in agentplane.run("status", code=1).stdout
@@ -253,7 +270,7 @@ def test_an_act_that_is_refused_is_a_failure(agentplane: Agentplane) -> None:
 def test_an_lgp_that_somebody_else_wrote_is_shown_too(agentplane: Agentplane) -> None:
     agentplane.append(
         lgp_stream("agents", "foreign"),
-        o.LgpObserved(
+        LgpObserved(
             namespace="agents", name="foreign", uid="u", generation=1, deleting=False, revision="", deployment_id="",
             spec={"serverSpec": {"image": IMAGE}}, digest="d",
         ),
@@ -269,9 +286,9 @@ def test_an_lgp_that_somebody_else_wrote_is_shown_too(agentplane: Agentplane) ->
 def test_what_is_wrong_with_the_data_plane_itself(agentplane: Agentplane) -> None:
     agentplane.append(
         ENGINE,
-        ee.PollFailed(reason="503 from the control plane"),
-        ee.ResourceRejected(resource="deployment x", field="name", problem="is missing"),
-        ee.DeletionGuardTripped(deployments=("a", "b"), live=2),
+        PollFailed(reason="503 from the control plane"),
+        ResourceRejected(resource="deployment x", field="name", problem="is missing"),
+        DeletionGuardTripped(deployments=("a", "b"), live=2),
     )
 
     told = agentplane.run("status", code=1).stdout
@@ -302,7 +319,7 @@ def test_a_stream_of_a_newer_program_hides_no_other(agentplane: Agentplane) -> N
 def test_a_narrow_terminal_gets_the_reason_on_lines_of_its_own(agentplane: Agentplane) -> None:
     agentplane.append(
         agentplane.deployment(),
-        e.RevisionFailed(revision_id="revision-of-hello", reason="Why", message="because " * 20),
+        RevisionFailed(revision_id="revision-of-hello", reason="Why", message="because " * 20),
     )
 
     told = agentplane.run("status", code=1, COLUMNS="80").stdout
@@ -317,8 +334,8 @@ def test_a_narrow_terminal_gets_the_reason_on_lines_of_its_own(agentplane: Agent
 def test_the_timeline_of_one_deployment_has_both_halves(agentplane: Agentplane) -> None:
     stream = agentplane.deployment()
     agentplane.deployment(OTHER, "other")
-    agentplane.append(lgp_stream("agents", lgp_name("hello", HELLO)), o.LgpRemoved())
-    agentplane.append(stream, e.RevisionDeployed(revision_id="revision-of-hello"))
+    agentplane.append(lgp_stream("agents", lgp_name("hello", HELLO)), LgpRemoved())
+    agentplane.append(stream, RevisionDeployed(revision_id="revision-of-hello"))
 
     title, heads, *rows = agentplane.run("events", "hello").stdout.splitlines()
 
@@ -331,18 +348,18 @@ def test_the_timeline_of_one_deployment_has_both_halves(agentplane: Agentplane) 
 
 
 def test_the_timeline_of_everything_names_deployments(agentplane: Agentplane) -> None:
-    agentplane.append(ENGINE, ee.PollRecovered())
+    agentplane.append(ENGINE, PollRecovered())
     agentplane.deployment()
 
     streams = [row.split()[2] for row in agentplane.run("events").stdout.splitlines()[1:]]
 
-    assert streams == ["engine", "deployment/hello", "deployment/hello"]
+    assert streams == ["dataplane", "deployment/hello", "deployment/hello"]
 
 
 def test_every_row_is_a_line_and_fits_a_narrow_terminal_when_asked(agentplane: Agentplane) -> None:
     agentplane.append(
         agentplane.deployment(),
-        e.RevisionFailed(revision_id="revision-of-hello", reason="Why", message="long " * 60),
+        RevisionFailed(revision_id="revision-of-hello", reason="Why", message="long " * 60),
     )
 
     assert len(agentplane.run("events", "hello").stdout.splitlines()) == 5
@@ -360,7 +377,7 @@ def test_json_is_an_export(agentplane: Agentplane) -> None:
 
 
 def test_a_deleted_deployment_still_has_its_timeline(agentplane: Agentplane) -> None:
-    agentplane.append(agentplane.deployment(), e.DeletionRequested(reason="AWAITING_DELETE"), e.DeploymentDeleted())
+    agentplane.append(agentplane.deployment(), DeletionRequested(reason="AWAITING_DELETE"), DeploymentDeleted())
 
     assert "DeploymentDeleted" in agentplane.run("events", "hello").stdout
     assert "no deployments yet" in agentplane.run("status").stdout
@@ -369,7 +386,7 @@ def test_a_deleted_deployment_still_has_its_timeline(agentplane: Agentplane) -> 
 
 
 def test_of_several_deployments_of_one_name_the_live_one_is_told_and_the_others_named(agentplane: Agentplane) -> None:
-    agentplane.append(agentplane.deployment(), e.DeletionRequested(reason="gone"), e.DeploymentDeleted())
+    agentplane.append(agentplane.deployment(), DeletionRequested(reason="gone"), DeploymentDeleted())
     agentplane.deployment(OTHER, "hello")
 
     done = agentplane.run("events", "hello")
@@ -388,7 +405,7 @@ def test_an_unknown_deployment_names_the_known_ones(agentplane: Agentplane) -> N
 
 def test_a_reader_who_leaves_ends_it_quietly(agentplane: Agentplane) -> None:
     for _ in range(50):
-        agentplane.append(ENGINE, *[ee.PollFailed(reason="x" * 500)] * 20)
+        agentplane.append(ENGINE, *[PollFailed(reason="x" * 500)] * 20)
 
     for arguments in ("events", "events --json", "export"):
         told = agentplane.shell(f"agentplane {arguments} | head -2 >/dev/null; echo ${{PIPESTATUS[0]}}")
@@ -402,8 +419,8 @@ def test_following_goes_on_until_ctrl_c(agentplane: Agentplane, tmp_path: Path) 
     following = agentplane.start("events", "hello", "--follow", stdout=said)
     eventually(lambda: "RevisionRequested" in said.read_text(), "what was before is told")
 
-    agentplane.append(deployment_stream(OTHER), e.Paused(by="ada"))
-    agentplane.append(stream, e.Resumed(by="grace"))
+    agentplane.append(deployment_stream(OTHER), Paused(by="ada"))
+    agentplane.append(stream, Resumed(by="grace"))
     eventually(lambda: "grace" in said.read_text(), "what comes is told")
     following.send_signal(signal.SIGINT)
 
@@ -424,7 +441,7 @@ def test_following_survives_a_restart_of_redis(prefix: str, tmp_path: Path) -> N
         server.stop()
         time.sleep(0.5)
         server.start()
-        agentplane.append(stream, e.Paused(by="ada"))
+        agentplane.append(stream, Paused(by="ada"))
 
         eventually(lambda: said.read_text().count("\n") == 3, "what comes after the restart is told")
         following.terminate()
@@ -474,7 +491,7 @@ def test_commands_that_read_events_need_no_other_settings(agentplane: Agentplane
 def exported(agentplane: Agentplane, tmp_path: Path) -> Path:
     agentplane.append(
         ENGINE,
-        ee.ConfigurationRecorded(half="listener", digest="x", config=LISTENER_CONFIG),
+        ConfigurationRecorded(component="listener", digest="x", config=LISTENER_CONFIG),
     )
     agentplane.deployment()
     agentplane.deployment(OTHER, "other")
@@ -512,10 +529,10 @@ def test_the_export_of_one_deployment_can_be_replayed(agentplane: Agentplane, ex
 
 
 def test_a_log_that_was_tampered_with_diverges(agentplane: Agentplane, tmp_path: Path) -> None:
-    agentplane.append(ENGINE, ee.ConfigurationRecorded(half="listener", digest="x", config=LISTENER_CONFIG))
+    agentplane.append(ENGINE, ConfigurationRecorded(component="listener", digest="x", config=LISTENER_CONFIG))
     stream = agentplane.deployment()
     agentplane.events.append(
-        stream, 2, [e.RevisionDeployed(revision_id="revision-of-hello")], actor="listener", cause="CompleteRevision"
+        stream, 2, [RevisionDeployed(revision_id="revision-of-hello")], actor="listener", cause="CompleteRevision"
     )
     file = tmp_path / "log.jsonl"
     agentplane.run("export", str(file))
@@ -569,7 +586,7 @@ def test_a_full_disk(agentplane: Agentplane, exported: Path, tmp_path: Path) -> 
 
 def test_an_export_that_does_not_fit_leaves_the_earlier_one(agentplane: Agentplane, exported: Path) -> None:
     before = exported.read_bytes()
-    agentplane.append(ENGINE, *[ee.PollFailed(reason="x" * 1000)] * 20)
+    agentplane.append(ENGINE, *[PollFailed(reason="x" * 1000)] * 20)
 
     told = agentplane.shell(f"ulimit -f 4; agentplane export {exported}; echo $?")
 
@@ -621,7 +638,7 @@ def test_of_two_live_deployments_of_one_name_neither_is_paused(agentplane: Agent
 def test_deletions_are_named_before_they_are_released(agentplane: Agentplane) -> None:
     agentplane.deployment()
     assert agentplane.run("release-deletions").stdout == "no deletions are waiting\n"
-    agentplane.append(ENGINE, ee.DeletionGuardTripped(deployments=(HELLO,), live=1))
+    agentplane.append(ENGINE, DeletionGuardTripped(deployments=(HELLO,), live=1))
 
     told = agentplane.run("release-deletions", code=1).stdout
     assert f"{ENGINE}: hello ({HELLO})" in told

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from engine.adapters.cluster import APPLY_TRIES, KubernetesCluster
-from engine.adapters.kubernetes_http import load_configuration
 from engine.errors import ClusterUnavailable, LockLost, ObjectConflict, ObjectRefused, SettingsError
+from engine.kubernetes.cluster import APPLY_TRIES, KubernetesCluster
+from engine.kubernetes.http import load_configuration
 from engine.ports import Manifest, ObjectKey
 from tests.conftest import ApiServer
 

@@ -12,8 +12,8 @@ import pytest
 import structlog
 from kubernetes import client
 
-from engine.adapters.cluster import LIST_TRIES, KubernetesCluster
 from engine.errors import ClusterUnavailable, ObjectRefused
+from engine.kubernetes.cluster import LIST_TRIES, KubernetesCluster
 from engine.ports import ObjectKey
 from tests.integration.faulty_server import Handler, Reply, Request, json_reply, refused_url, serving
 
@@ -165,7 +165,7 @@ def test_threads_share_one_pool() -> None:
     ("refusal", "error"),
     [
         (status(503, "ServiceUnavailable", "starting"), "starting"),
-        (Reply(status=500, body=b"half", cut_at=1, headers={"Content-Length": "50"}), "no answer"),
+        (Reply(status=500, body=b"component", cut_at=1, headers={"Content-Length": "50"}), "no answer"),
     ],
 )
 def test_a_watch_that_is_refused_in_a_broken_way_goes_on(refusal: Reply, error: str) -> None:

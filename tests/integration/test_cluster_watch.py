@@ -13,10 +13,10 @@ from typing import Any
 import orjson
 import pytest
 
-from engine.adapters.cluster import KubernetesCluster
-from engine.adapters.kubernetes_http import load_configuration
-from engine.adapters.watching import Listed, Watch
 from engine.errors import ClusterUnavailable, ObjectRefused, WatchExpired
+from engine.kubernetes.cluster import KubernetesCluster
+from engine.kubernetes.http import load_configuration
+from engine.kubernetes.watch import Listed, Watch
 from engine.ports import Manifest, ObjectKey, WatchEvent
 from tests.conftest import ApiServer
 
@@ -374,12 +374,12 @@ def test_bookmarks_move_the_place_to_resume_from_and_are_not_yielded() -> None:
 
 
 def test_half_a_line_of_json_resumes_after_the_last_whole_one() -> None:
-    whole, half = line("ADDED", thing("whole", 6)), line("ADDED", thing("half", 7))[:30]
-    script = Script([listed(5)], [[whole, half], [line("ADDED", thing("half", 7))]])
+    whole, component = line("ADDED", thing("whole", 6)), line("ADDED", thing("component", 7))[:30]
+    script = Script([listed(5)], [[whole, component], [line("ADDED", thing("component", 7))]])
 
     seen, slept, _ = play(script)
 
-    assert seen == [("SYNCED", ""), ("ADDED", "whole"), ("ADDED", "half")]
+    assert seen == [("SYNCED", ""), ("ADDED", "whole"), ("ADDED", "component")]
     assert script.resumed == ["5", "6", "7"]
     assert len(slept) == 1
 

@@ -15,7 +15,7 @@ import httpx
 import orjson
 import pytest
 
-from engine.adapters.control_plane import LONGEST_RETRY_AFTER, ControlPlaneRejected, HttpControlPlane, retry_after
+from engine.control_plane.client import LONGEST_RETRY_AFTER, ControlPlaneRejected, HttpControlPlane, retry_after
 from engine.errors import (
     ControlPlaneDenied,
     ControlPlaneError,

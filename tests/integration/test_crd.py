@@ -15,7 +15,7 @@ import httpx
 import pytest
 import yaml
 
-from engine.adapters.cluster import KubernetesCluster
+from engine.kubernetes.cluster import KubernetesCluster
 from engine.names import LISTENER_MANAGER
 from tests.conftest import ApiServer
 from tests.integration.operator_stack import install_crd, until

@@ -20,7 +20,7 @@ from cli import worker_checks
 from cli.doctor import examine
 from cli.findings import Finding, Level
 from engine import bootstrap
-from engine.permissions import needed, together
+from engine.kubernetes.permissions import needed, together
 from engine.settings import PREFIX, Settings
 from sandbox.control_plane.server import ControlPlane, seed
 from sandbox.ports import free_port
@@ -147,7 +147,7 @@ def test_timers_that_nobody_hears(settings: Set, prefix: str) -> None:
     settings(prefix=prefix)
     log = bootstrap.open_log(Settings.load())
     log.append("lgp/agents/app", 0, notes("there"), actor="test")
-    log.settle("lgp/agents/app", 1, until=datetime.now(UTC) - timedelta(minutes=5))
+    log.acknowledge("lgp/agents/app", 1, until=datetime.now(UTC) - timedelta(minutes=5))
     log.close()
 
     assert "1 timers have run out" in the_one("sweeps", Level.WARN).detail
@@ -160,7 +160,7 @@ def test_no_secret_is_told(settings: Set) -> None:
 # --- each process
 
 
-CLUSTER = {"kubernetes", "lgp resource", "permissions", "claim"}
+CLUSTER = {"kubernetes", "lgp resource", "permissions", "lease"}
 ALONE: dict[str, set[str]] = {
     "beat": set(),
     "flower": set(),

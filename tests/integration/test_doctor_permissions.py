@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.permissions import needed, together
+from engine.kubernetes.permissions import needed, together
 from engine.settings import Settings
 from sandbox import envtest
 from sandbox.demo.scenario import gone

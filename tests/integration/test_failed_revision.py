@@ -1,4 +1,4 @@
-"""A revision that fails, with both halves at work: only what was deployed before it is left in the cluster."""
+"""A revision that fails, with both components at work: only what was deployed before it is left in the cluster."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from engine.listener.state import Phase
 from engine.names import LGP_LABEL
 from engine.ports import Manifest, ObjectKey
+from engine.queries import find
 from engine.replay import replay
-from engine.views import find
 from sandbox.control_plane.server import ControlPlane
 from tests.conftest import ApiServer
 from tests.integration.operator_stack import Kubelet, shared_ingress, until

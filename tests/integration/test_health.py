@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from engine.adapters.health import LONGEST_DETAIL, HttpHealth
+from engine.control_plane.health import LONGEST_DETAIL, HttpHealth
 from tests.integration.certificates import self_signed
 from tests.integration.faulty_server import Reply, Request, json_reply, refused_url, serving
 

@@ -16,10 +16,10 @@ from typing import Any
 import httpx
 import pytest
 
-from engine.adapters.cluster import KubernetesCluster
+from engine.kubernetes.cluster import KubernetesCluster
 from engine.listener import resource as resources
 from engine.listener.config import ListenerConfig
-from engine.listener.desired import wanted_manifest
+from engine.listener.desired import desired_manifest
 from engine.listener.events import RevisionRequested
 from engine.listener.machine import ListenerMachine
 from engine.log.memory import SystemClock
@@ -165,12 +165,14 @@ def lgp(namespace: str, spec: Spec, **changes: Any) -> Manifest:
     raw["source_config"] |= {"resource_spec": spec, "listener_config": {"k8s_namespace": namespace}}
     machine = ListenerMachine(CONFIG)
     state, now = machine.initial, SystemClock().now()
-    for event in resources.changes(state, resources.parse(raw), resources.content_digest(raw, keyed), keyed):
+    for event in resources.changes_to(
+        state, resources.parse_deployment(raw), resources.content_digest(raw, keyed), keyed
+    ):
         state = machine.evolve(state, event, now)
         if isinstance(event, RevisionRequested):
             revision = state.revision.model_copy(update={"secret": "the-secret"})  # type: ignore[union-attr]
             state = state.model_copy(update={"revision": revision})
-    return wanted_manifest(state, CONFIG)
+    return desired_manifest(state, CONFIG)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The listener half alone, on both API servers, with the sandbox's control plane and operators that are not ours."""
+"""The listener component alone, on both API servers, with the sandbox control plane and operators not ours."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from typing import Any
 import httpx
 import pytest
 
-from engine import bootstrap, views
-from engine.adapters.cluster import KubernetesCluster
-from engine.adapters.control_plane import HttpControlPlane
-from engine.engine_events import ENGINE_EVENTS
+from engine import bootstrap, queries
+from engine.control_plane.client import HttpControlPlane
+from engine.dataplane.events import DATA_PLANE_EVENTS
 from engine.errors import ControlPlaneThrottled, ControlPlaneUnavailable, ReportRefused
+from engine.kubernetes.cluster import KubernetesCluster
 from engine.listener.state import Phase
 from engine.log.memory import MemoryLog
-from engine.loop import advance
-from engine.names import LGP_API_VERSION, LGP_KIND, deployment_stream, engine_stream, lgp_name
+from engine.names import LGP_API_VERSION, LGP_KIND, data_plane_stream, deployment_stream, lgp_name
 from engine.ports import Health, Manifest, ObjectKey
 from engine.replay import replay
-from engine.retry import Backoff
+from engine.runtime.advance import advance
+from engine.runtime.retry import Backoff
 from engine.settings import Settings
 from sandbox.control_plane.server import ControlPlane, seed
 from tests.conftest import ApiServer
@@ -47,7 +47,7 @@ class Healthy:
 
 
 class Listener:
-    """The listener half at work: polls, workers, a watcher and sweeps as threads; the log in memory."""
+    """The listener component at work: polls, workers, a watcher and sweeps as threads; the log in memory."""
 
     def __init__(
         self, plane: ControlPlane, listener_id: str, api_server: ApiServer, namespace: str, **given: Any
@@ -175,7 +175,7 @@ class Listener:
         return [record.type for record in self.events.read(deployment_stream(deployment_id))]
 
     def engine_events(self) -> list[Any]:
-        return [ENGINE_EVENTS.decode(r) for r in self.events.read(engine_stream(self.settings.stream_name))]
+        return [DATA_PLANE_EVENTS.decode(r) for r in self.events.read(data_plane_stream(self.settings.stream_name))]
 
     def key(self, deployment_id: str, name: str = "hello") -> ObjectKey:
         lgp = lgp_name(name, deployment_id)
@@ -443,7 +443,7 @@ def test_a_worker_that_slept_through_its_lock_leaves_no_older_lgp(
     assert stream in listener.events.dirty()  # it is looked at once more
     listener.engine.advance(stream)
     assert listener.image(deployment_id) == f"{IMAGE}:v3"
-    assert views.find(listener.events, "hello").phase == "DEPLOYING"
+    assert queries.find(listener.events, "hello").phase == "DEPLOYING"
     listener.engine.close()
     listener.http.close()
 
@@ -463,7 +463,7 @@ class Sleeper:
                 self.slept = True
                 self._listener.events._locks.clear()  # it ran out
                 self._listener.engine.poll()
-                assert self._listener.engine.advance(self._stream).outcome in ("settled", "waiting")
+                assert self._listener.engine.advance(self._stream).outcome in ("acknowledged", "waiting")
             return call(method, path, *args, **kwargs)
 
         cluster._http.call = late  # type: ignore[method-assign]
@@ -473,7 +473,7 @@ class Sleeper:
         engine = self._listener.engine
         ports = replace(engine.ports, cluster=self._cluster)
         machine = engine.machine_of(self._stream)
-        done = advance(self._stream, machine, engine.events, ports, lock_term=30, backoff=Backoff())
+        done = advance(self._stream, machine, engine.events, ports, lock_ttl=30, backoff=Backoff())
         self._cluster.close()
         return done.outcome
 

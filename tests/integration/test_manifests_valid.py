@@ -282,7 +282,7 @@ def stored_lgp(api: Api, spec: Mapping[str, Any]) -> Lgp:
     ],
 )
 def test_everything_is_accepted_and_applying_again_changes_nothing(api: Api, spec: str, config: str) -> None:
-    settled(api, stored_lgp(api, SPECS[spec]), CONFIGS[config] if config in CONFIGS else with_upstream_templates())
+    acknowledged(api, stored_lgp(api, SPECS[spec]), CONFIGS[config] if config in CONFIGS else with_upstream_templates())
 
 
 def with_upstream_templates() -> OperatorConfig:
@@ -291,7 +291,7 @@ def with_upstream_templates() -> OperatorConfig:
     return OperatorConfig(templates=Templates(**values["operator"]["templates"]))
 
 
-def settled(api: Api, one: Lgp, config: OperatorConfig) -> None:
+def acknowledged(api: Api, one: Lgp, config: OperatorConfig) -> None:
     """Apply everything twice; fail unless the second time writes nothing."""
     for credential in manifests.credentials(one, config):
         api.create(credential.with_values({field.field: "p" for field in credential.generated}))

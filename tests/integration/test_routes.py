@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from engine import names
-from engine.operator import acts
+from engine.operator import perform
 from engine.operator.config import Gateway, OperatorConfig, SharedIngress
 from engine.operator.state import Life
 from engine.ports import Manifest, ObjectKey, Ports
@@ -62,8 +62,8 @@ class Conflicts:
 @pytest.fixture
 def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers that take no turns, as if each were a process, and that read the shared Ingress at the same time once."""
-    monkeypatch.setattr(acts, "INGRESS_TURNS", defaultdict(contextlib.nullcontext))
-    read: Callable[[str, Ports], Manifest | None] = acts._shared_ingress
+    monkeypatch.setattr(perform, "INGRESS_TURNS", defaultdict(contextlib.nullcontext))
+    read: Callable[[str, Ports], Manifest | None] = perform._shared_ingress
     both = threading.Barrier(2)
 
     def read_together(namespace: str, ports: Ports) -> Manifest | None:
@@ -73,7 +73,7 @@ def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
             both.abort()
         return found
 
-    monkeypatch.setattr(acts, "_shared_ingress", read_together)
+    monkeypatch.setattr(perform, "_shared_ingress", read_together)
 
 
 def test_two_processes_and_a_person_lose_nothing_on_one_ingress(

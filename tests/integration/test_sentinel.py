@@ -131,22 +131,22 @@ def test_what_the_replica_did_not_have_is_gone_as_a_whole(group: RedisGroup, eve
     """The log of the successor is the log of a moment before: events, marks, timers and locks of that moment."""
     events.append("work/a", 0, notes("one", "two"), actor="poll")
     events.append("work/b", 0, notes("other"), actor="poll")
-    assert events.settle("work/b", 1)
+    assert events.acknowledge("work/b", 1)
     with events.lock("work/a", term=60) as kept:
         group.replicated()
-        then = (events.head(), events.versions(), events.dirty(), events.mark("work/a"))
+        then = (events.head(), events.versions(), events.dirty(), events.work_token("work/a"))
         history = events.history()
 
         with group.cut_off():
             events.append("work/a", 2, notes("lost"), actor="worker", lock=kept)
-            assert events.settle("work/a", 3)
+            assert events.acknowledge("work/a", 3)
             events.append("work/b", 1, notes("lost too"), actor="poll")
             with events.lock("work/c", term=60) as lost:
                 pass
 
-        assert (events.head(), events.versions(), events.dirty(), events.mark("work/a")) == then
+        assert (events.head(), events.versions(), events.dirty(), events.work_token("work/a")) == then
         assert events.history() not in ("", history)
-        assert events.settle("work/a", 3) is False
+        assert events.acknowledge("work/a", 3) is False
         with pytest.raises(ConcurrencyConflict) as conflict:
             events.append("work/a", 3, notes("x"), actor="worker", lock=kept)
         assert conflict.value.actual == 2

@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from engine import bootstrap
-from engine.adapters.cluster import KubernetesCluster
-from engine.adapters.control_plane import HttpControlPlane
+from engine.control_plane.client import HttpControlPlane
 from engine.errors import ControlPlaneDenied
+from engine.kubernetes.cluster import KubernetesCluster
 from engine.log.memory import MemoryLog
 from engine.names import deployment_stream
 from engine.settings import Settings

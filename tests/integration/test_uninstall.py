@@ -1,4 +1,4 @@
-"""`agentplane uninstall` and `agentplane claims`, as commands, beside a data plane at work."""
+"""`agentplane uninstall` and `agentplane leases`, as commands, beside a data plane at work."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def plane() -> Iterator[ControlPlane]:
 def data_plane(
     plane: ControlPlane, api_server: ApiServer, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Listener]:
-    """Both halves at work, and commands that find their log."""
+    """Both components at work, and commands that find their log."""
     options: dict[str, Any] = {"operator_enabled": True, "ingress_enabled": False, "health_check_enabled": False}
     with at_work(plane, api_server, namespace, **options) as listener:
         monkeypatch.setattr(uninstall, "event_log", lambda: listener.events)
@@ -94,33 +94,33 @@ def test_claims_are_shown_taken_and_released(
     api_server: ApiServer, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def i_am(prefix: str) -> None:
-        for name, value in {"prefix": prefix, "watch_namespaces": namespace, "claim_seconds": "5"}.items():
+        for name, value in {"prefix": prefix, "watch_namespaces": namespace, "lease_seconds": "5"}.items():
             monkeypatch.setenv(variable(name), value)
         monkeypatch.setenv(variable("lock_seconds"), "2")
         monkeypatch.setenv(variable("kubeconfig"), str(api_server.kubeconfig))
 
     monkeypatch.setenv("COLUMNS", "200")  # so that no line is folded
     i_am("ours")
-    assert "nobody's: the first data plane that writes there claims it" in run("claims")[1]
-    assert run("claims", "take", namespace) == (0, f"namespace {namespace} is ours\n")
-    shown = orjson.loads(run("claims", "--json")[1])
+    assert "nobody's: the first data plane that writes there leases it" in run("leases")[1]
+    assert run("leases", "take", namespace) == (0, f"namespace {namespace} is ours\n")
+    shown = orjson.loads(run("leases", "--json")[1])
     assert (shown["holder"], shown["ours"]) == ("ours/operator", True)
 
     i_am("theirs")
-    code, said = run("claims")
+    code, said = run("leases")
     assert (code, "another data plane's" in said) == (1, True)
-    code, said = run("claims", "take", namespace)
+    code, said = run("leases", "take", namespace)
     assert code == 2
     assert f"namespace {namespace} is held by 'ours/operator', which is alive" in said
-    assert run("claims", "release") == (0, f"namespace {namespace} was not ours\n")
-    assert run("claims", "take", "elsewhere")[0] == 2
+    assert run("leases", "release") == (0, f"namespace {namespace} was not ours\n")
+    assert run("leases", "take", "elsewhere")[0] == 2
 
-    until(lambda: f"its term has passed: `agentplane claims take {namespace}`" in run("claims")[1], "it has passed")
-    code, said = run("claims", "take", namespace)
+    until(lambda: f"its TTL has passed: `agentplane leases take {namespace}`" in run("leases")[1], "it has passed")
+    code, said = run("leases", "take", namespace)
     assert (code, said) == (0, f"namespace {namespace} is ours now; it was held by 'ours/operator'\n")
-    assert run("claims", "release") == (0, f"namespace {namespace} is nobody's now\n")
+    assert run("leases", "release") == (0, f"namespace {namespace} is nobody's now\n")
 
     monkeypatch.setenv(variable("share_namespaces"), "true")
     monkeypatch.setenv(variable("listener_id"), LISTENER)
-    said = f"namespace {namespace} is shared: its claim ends when nobody renews it\n"
-    assert run("claims", "release") == (0, said)
+    said = f"namespace {namespace} is shared: its lease ends when nobody renews it\n"
+    assert run("leases", "release") == (0, said)

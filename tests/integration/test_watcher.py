@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from engine.adapters.cluster import KubernetesCluster
+from engine.kubernetes.cluster import KubernetesCluster
 from engine.listener.config import ListenerConfig
 from engine.listener.events import Paused, Resumed
 from engine.listener.machine import ListenerMachine
 from engine.log.redis import RedisLog
 from engine.operator.state import Life
-from engine.operator.watching import Observation
+from engine.runtime.observation import Observation
 from sandbox.redis import RedisServer
 from tests.conftest import ApiServer
 from tests.contract.test_redis_log import LastSecond
@@ -181,10 +181,10 @@ class Forgotten:
     def watches(self) -> tuple[()]:
         return ()
 
-    def elsewhere(self) -> tuple[()]:
+    def external_watches(self) -> tuple[()]:
         return ()
 
-    def more_watches(self, state: Any) -> Iterator[Any]:
+    def extra_watches(self, state: Any) -> Iterator[Any]:
         return iter(())
 
     def observe(self, stream: str, state: Any) -> Observation:
@@ -193,7 +193,7 @@ class Forgotten:
             self._crash = None
         return Observation(certain=() if state.paused else (Paused(by="the cluster"),))
 
-    def confirm(self, stream: str, state: Any, suspected: Any) -> None: ...
+    def confirm(self, stream: str, state: Any, unconfirmed: Any) -> None: ...
 
 
 class Nobody:

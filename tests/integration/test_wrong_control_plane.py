@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from engine import bootstrap
-from engine.adapters.cluster import KubernetesCluster
+from engine.kubernetes.cluster import KubernetesCluster
 from engine.log.redis import RedisLog
 from engine.settings import Settings
 from sandbox.control_plane.server import ControlPlane, seed

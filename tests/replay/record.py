@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.log.transfer import export_log
+from engine.log.export import export_log
 from sandbox.demo import scenario
 from sandbox.demo.world import World, eventually, image
 from sandbox.stack import Cluster, running

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.folding import canonical
+from engine.digests import canonical
+from engine.log.export import export_log, import_log
 from engine.log.memory import MemoryLog
-from engine.log.transfer import export_log, import_log
 from engine.replay import replay
 from tests.replay.record import LOGS, RECORDINGS
 

@@ -1,4 +1,4 @@
-"""Wiring: which half owns what, and configuration that reaches every stream even through a crash."""
+"""Wiring: which component owns what, and configuration that reaches every stream even through a crash."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import pytest
 import structlog
 
 from engine import bootstrap, telemetry
-from engine.adapters.digest import keyed_digest
-from engine.engine_events import (
-    ENGINE_EVENTS,
+from engine.dataplane.events import (
+    DATA_PLANE_EVENTS,
     ConfigurationRecorded,
-    NamespaceClaimed,
+    NamespaceLeased,
     NamespaceLeft,
     NamespaceRefused,
     PollFailed,
     RemovalStarted,
 )
+from engine.dataplane.stream import DataPlaneStream
+from engine.digests import keyed_digest
 from engine.errors import ClusterUnavailable, LockLost
 from engine.event import Event, Registry
 from engine.log.memory import MemoryLog
-from engine.machine import Act, Done, State
-from engine.own_stream import OwnStream
+from engine.runtime.machine import Act, Done, State
 from engine.settings import Settings
 
 WORKSPACE = "11111111-2222-4333-8444-555555555555"
@@ -57,7 +57,7 @@ def wired(events: MemoryLog, **given: Any) -> bootstrap.Engine:
 def with_streams(events: MemoryLog, *streams: str) -> MemoryLog:
     for stream in streams:
         events.append(stream, 0, [Noted()], actor="test")
-        events.settle(stream, 1)
+        events.acknowledge(stream, 1)
     return events
 
 
@@ -66,8 +66,8 @@ def test_each_half_owns_its_streams() -> None:
 
     assert engine.machine_of("deployment/1").name == "listener"
     assert engine.machine_of("lgp/agents/app").name == "operator"
-    assert engine.owns(f"engine/{LISTENER}")
-    assert not engine.owns("engine/somebody-else")
+    assert engine.owns(f"dataplane/{LISTENER}")
+    assert not engine.owns("dataplane/somebody-else")
     with pytest.raises(bootstrap.UnknownStream, match=r"deployment/…, lgp/…"):
         engine.advance("nothing/of/ours")
 
@@ -85,16 +85,16 @@ def test_configuration_is_recorded_once_and_reaches_every_stream_of_its_half() -
     assert wired(events).configurations.record() == ["listener", "operator"]
     assert sorted(events.dirty()) == ["deployment/1", "deployment/2", "lgp/agents/app"]
 
-    before = events.version(f"engine/{LISTENER}")
+    before = events.version(f"dataplane/{LISTENER}")
     assert wired(events).configurations.record() == []
-    assert events.version(f"engine/{LISTENER}") == before
+    assert events.version(f"dataplane/{LISTENER}") == before
 
 
 def test_a_change_marks_the_streams_of_the_half_that_it_concerns() -> None:
     events = with_streams(MemoryLog(), "deployment/1", "lgp/agents/app")
     wired(events).configurations.record()
     for stream in events.dirty():
-        events.settle(stream, 1)
+        events.acknowledge(stream, 1)
 
     assert wired(events, rollout_deadline_seconds=60).configurations.record() == ["listener"]
     assert events.dirty() == ["deployment/1"]
@@ -115,7 +115,7 @@ def test_a_crash_between_recording_and_marking_is_made_good(crash_at: str, monke
         wired(events).configurations.record()
     monkeypatch.undo()
     for stream in events.dirty():
-        events.settle(stream, events.version(stream))  # a worker of the old program took them
+        events.acknowledge(stream, events.version(stream))  # a worker of the old program took them
 
     assert "listener" in wired(events).configurations.record()
     assert sorted(events.dirty()) == ["deployment/1", "deployment/2"]
@@ -125,12 +125,12 @@ def test_other_events_of_the_own_stream_change_nothing_and_do_not_stay_dirty() -
     events = with_streams(MemoryLog(), "deployment/1")
     engine = wired(events)
     engine.configurations.record()
-    events.settle("deployment/1", 1)
+    events.acknowledge("deployment/1", 1)
     own = engine.own_stream
     events.append(own, events.version(own), [PollFailed(reason="away")], actor="poll")
 
     assert engine.configurations.record() == []
-    assert engine.advance(own).outcome == "settled"
+    assert engine.advance(own).outcome == "acknowledged"
     assert events.dirty() == []
 
 
@@ -151,7 +151,10 @@ def test_recorded_configuration_holds_no_secret() -> None:
     engine.configurations.record()
 
     records = events.read(engine.own_stream)
-    assert {ENGINE_EVENTS.decode(record).type for record in records} == {"ConfigurationRecorded", "ConfigurationSpread"}
+    assert {DATA_PLANE_EVENTS.decode(record).type for record in records} == {
+        "ConfigurationRecorded",
+        "ConfigurationSpread",
+    }
     assert KEY not in str(records)
     assert "sesame" not in str(records)
 
@@ -174,7 +177,7 @@ class Note(Act):
     """Appends one Noted."""
 
 
-class Seen(State):
+class Changed(State):
     noted: int = 0
 
 
@@ -183,7 +186,7 @@ class NotingMachine:
 
     name, stream_prefix, events, config = "listener", "deployment/", Registry(Noted), settings()
 
-    initial = Seen()
+    initial = Changed()
 
     def __init__(self) -> None:
         self.bound: list[dict[str, Any]] = []
@@ -206,12 +209,12 @@ def test_acts_are_counted_and_named_on_their_log_lines() -> None:
     events = with_streams(MemoryLog(), "deployment/1")
     machine: Any = NotingMachine()
     engine = replace(wired(events), machines={"deployment/": machine})
-    labels = {"half": "listener", "act": "Note", "outcome": "done"}
+    labels = {"component": "listener", "act": "Note", "outcome": "done"}
     before = telemetry.REGISTRY.get_sample_value("agentplane_acts_total", labels) or 0
 
     advanced = engine.advance("deployment/1")
 
-    assert (advanced.outcome, advanced.acts) == ("settled", 1)
+    assert (advanced.outcome, advanced.acts) == ("acknowledged", 1)
     assert telemetry.REGISTRY.get_sample_value("agentplane_acts_total", labels) == before + 1
     assert machine.bound == [{"stream": "deployment/1", "version": 1, "act": "Note"}]
 
@@ -236,22 +239,22 @@ def test_a_namespace_is_claimed_once_and_its_streams_are_looked_at() -> None:
     events = with_streams(MemoryLog(), "deployment/1", "lgp/agents/app", "lgp/others/app")
     engine = with_claims(events, agents=None)
 
-    engine.keep_claims()
-    engine.keep_claims()
+    engine.renew_leases()
+    engine.renew_leases()
 
-    assert told(events) == [NamespaceClaimed(namespace="agents")]
+    assert told(events) == [NamespaceLeased(namespace="agents")]
     assert sorted(events.dirty()) == ["deployment/1", "lgp/agents/app"]
 
 
 def test_who_holds_a_namespace_is_said_once_and_again_when_it_is_ours() -> None:
     events = with_streams(MemoryLog(), "lgp/agents/app")
     for holder in ("b/2", "b/2", "c/3", None, None):
-        with_claims(events, agents=holder).keep_claims()
+        with_claims(events, agents=holder).renew_leases()
 
     assert told(events) == [
         NamespaceRefused(namespace="agents", holder="b/2"),
         NamespaceRefused(namespace="agents", holder="c/3"),
-        NamespaceClaimed(namespace="agents"),
+        NamespaceLeased(namespace="agents"),
     ]
     assert events.dirty() == ["lgp/agents/app"]
 
@@ -263,11 +266,11 @@ def test_a_crash_before_a_claim_is_noted_marks_the_streams_again() -> None:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(OwnStream, "append", crash)
+        patch.setattr(DataPlaneStream, "append", crash)
         with pytest.raises(KeyboardInterrupt):
-            with_claims(events, agents=None).keep_claims()
-    events.settle("lgp/agents/app", 1, mark=events.mark("lgp/agents/app"))
-    with_claims(events, agents=None).keep_claims()
+            with_claims(events, agents=None).renew_leases()
+    events.acknowledge("lgp/agents/app", 1, mark=events.work_token("lgp/agents/app"))
+    with_claims(events, agents=None).renew_leases()
 
     assert events.dirty() == ["lgp/agents/app"]
 
@@ -275,18 +278,18 @@ def test_a_crash_before_a_claim_is_noted_marks_the_streams_again() -> None:
 def test_one_namespace_that_cannot_be_claimed_does_not_keep_the_others() -> None:
     events = MemoryLog()
 
-    with_claims(events, agents=ClusterUnavailable("away"), more=None).keep_claims()
+    with_claims(events, agents=ClusterUnavailable("away"), more=None).renew_leases()
 
-    assert told(events) == [NamespaceClaimed(namespace="more")]
+    assert told(events) == [NamespaceLeased(namespace="more")]
 
 
 def test_a_namespace_that_is_watched_no_longer_is_left() -> None:
     events = MemoryLog()
-    with_claims(events, agents="b/2", more=None).keep_claims()
-    with_claims(events, more=None).keep_claims()
+    with_claims(events, agents="b/2", more=None).renew_leases()
+    with_claims(events, more=None).renew_leases()
 
     assert told(events)[-1] == NamespaceLeft(namespace="agents")
-    assert with_claims(events, more=None).own.state().claims == {"more": ""}
+    assert with_claims(events, more=None).own.state().leases == {"more": ""}
 
 
 def test_a_data_plane_that_is_being_removed_claims_nothing() -> None:
@@ -294,7 +297,7 @@ def test_a_data_plane_that_is_being_removed_claims_nothing() -> None:
     engine = with_claims(events, agents=None)
     engine.own.append(RemovalStarted(by="ana"))
 
-    engine.keep_claims()
+    engine.renew_leases()
 
     assert told(events) == [RemovalStarted(by="ana")]
 
@@ -312,9 +315,9 @@ def with_claims(events: MemoryLog, **holders: str | Exception | None) -> bootstr
                 raise holder
             return holder
 
-    claims: Any = Told()
-    return replace(wired(events), claims=claims)
+    leases: Any = Told()
+    return replace(wired(events), leases=leases)
 
 
 def told(events: MemoryLog) -> list[Event]:
-    return [ENGINE_EVENTS.decode(record) for record in events.read(f"engine/{LISTENER}")]
+    return [DATA_PLANE_EVENTS.decode(record) for record in events.read(f"dataplane/{LISTENER}")]

@@ -14,23 +14,23 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from pydantic import BaseModel
 
-from engine import configuration
-from engine.configuration import ABSENCE, PRESENCE_EVERY, PRESENCE_TERM, Configurations
-from engine.engine_events import ENGINE_EVENTS, ConfigurationRecorded, ConfigurationSpread
+from engine.dataplane import configuration
+from engine.dataplane.configuration import ABSENCE, PRESENCE_EVERY, PRESENCE_TTL, Configurations
+from engine.dataplane.events import DATA_PLANE_EVENTS, ConfigurationRecorded, ConfigurationSpread
+from engine.dataplane.stream import DataPlaneStream
 from engine.event import Event, Registry
-from engine.folding import Fold
 from engine.log.memory import MemoryLog
-from engine.loop import Advanced, advance
-from engine.machine import Act, Decision, Done, State
-from engine.own_stream import OwnStream
-from engine.retry import ActDeferred, ActRefused, Backoff
+from engine.runtime.advance import Advanced, advance
+from engine.runtime.fold import Fold
+from engine.runtime.machine import Act, Decision, Done, State
+from engine.runtime.retry import ActDeferred, ActRefused, Backoff
 from tests.contract.notes import MovableClock, ports
 
-OWN = "engine/one"
+OWN = "dataplane/one"
 APP, OTHER = "lgp/agents/app", "lgp/agents/other"
 
 
-class Seen(Event):
+class Changed(Event):
     """There is something to paint."""
 
 
@@ -51,11 +51,11 @@ class Colours(BaseModel):
 
 
 class Painter:
-    """A half whose configuration is a colour: what it looks at gets that colour."""
+    """A component whose configuration is a colour: what it looks at gets that colour."""
 
     name = "operator"
     stream_prefix = "lgp/"
-    events = Registry(Seen, Painted, ActDeferred, ActRefused)
+    events = Registry(Changed, Painted, ActDeferred, ActRefused)
     initial = Wall()
 
     def __init__(self, colour: str, meanwhile: Callable[[], object] = lambda: None) -> None:
@@ -80,13 +80,13 @@ class Painter:
 
 
 class Worker:
-    """A process that works on the streams of the half, under a colour; not started yet."""
+    """A process that works on the streams of the component, under a colour; not started yet."""
 
     def __init__(self, site: Site, colour: str, meanwhile: Callable[[], object] = lambda: None) -> None:
         self._site = site
         self._machine: Any = Painter(colour, meanwhile)
         self.colour = colour
-        self.configurations = Configurations(site.events, OwnStream(site.events, OWN), {"lgp/": self._machine})
+        self.configurations = Configurations(site.events, DataPlaneStream(site.events, OWN), {"lgp/": self._machine})
 
     def start(self) -> Worker:
         self.configurations.record("operator")
@@ -104,7 +104,7 @@ class Worker:
             self._machine,
             self._site.events,
             ports(self._site.clock),
-            lock_term=30,
+            lock_ttl=30,
             backoff=Backoff(),
             outdated=self.outdated,
         )
@@ -121,7 +121,7 @@ class Site:
             self.see(stream)
 
     def see(self, stream: str) -> None:
-        self.events.append(stream, self.events.version(stream), [Seen()], actor="watcher")
+        self.events.append(stream, self.events.version(stream), [Changed()], actor="watcher")
 
     def colour(self, stream: str) -> str:
         fold: Fold[Wall] = Fold(Painter(""), self.events, stream)
@@ -138,19 +138,19 @@ class Site:
                 worker.keep()
 
     def recorded(self) -> list[str]:
-        decoded = map(ENGINE_EVENTS.decode, self.events.read(OWN))
+        decoded = map(DATA_PLANE_EVENTS.decode, self.events.read(OWN))
         return [event.config["colour"] for event in decoded if isinstance(event, ConfigurationRecorded)]
 
 
 def test_an_old_worker_leaves_a_stream_to_the_new_one_for_which_it_was_marked() -> None:
     site = Site(APP)
     old = Worker(site, "red").start()
-    assert old.advance(APP).outcome == "settled"
+    assert old.advance(APP).outcome == "acknowledged"
 
     new = Worker(site, "blue").start()
 
     assert (old.advance(APP).outcome, site.events.dirty()) == ("outdated", [APP])
-    assert new.advance(APP).outcome == "settled"
+    assert new.advance(APP).outcome == "acknowledged"
     assert (site.colour(APP), site.events.dirty()) == ("blue", [])
 
 
@@ -198,7 +198,7 @@ def test_an_event_of_a_newer_program_in_the_own_stream_makes_a_worker_outdated()
 
     site = Site(APP)
     old = Worker(site, "red").start()
-    site.events.append(OWN, site.events.version(OWN), [Foretold()], actor="engine")
+    site.events.append(OWN, site.events.version(OWN), [Foretold()], actor="dataplane")
 
     assert old.advance(APP).outcome == "outdated"
 
@@ -219,7 +219,7 @@ def test_a_worker_that_says_it_is_there_takes_the_place_of_no_newer_one(absent: 
     old = Worker(site, "red").start()
     if absent:
         Worker(site, "green").start()  # and ends
-        site.pass_time(PRESENCE_TERM + ABSENCE, old)
+        site.pass_time(PRESENCE_TTL + ABSENCE, old)
     announce, new = site.events.announce, Worker(site, "blue")
 
     def upgrade(name: str, term: float) -> None:
@@ -240,10 +240,10 @@ def test_an_old_worker_goes_on_when_no_new_one_comes_up() -> None:
     old.advance(APP)
     Worker(site, "blue").start()  # and crashes
 
-    site.pass_time(PRESENCE_TERM + ABSENCE + 2 * PRESENCE_EVERY, old)
+    site.pass_time(PRESENCE_TTL + ABSENCE + 2 * PRESENCE_EVERY, old)
 
     assert not old.outdated()
-    assert old.advance(APP).outcome == "settled"
+    assert old.advance(APP).outcome == "acknowledged"
 
 
 def test_an_old_container_that_restarts_during_an_upgrade_keeps_the_new_configuration_out_while_it_lives_only() -> None:
@@ -254,10 +254,10 @@ def test_an_old_container_that_restarts_during_an_upgrade_keeps_the_new_configur
 
     site.pass_time(10 * ABSENCE, new, restarted)
     assert new.outdated()
-    site.pass_time(PRESENCE_TERM + ABSENCE + 2 * PRESENCE_EVERY, new)  # the old pod is gone
+    site.pass_time(PRESENCE_TTL + ABSENCE + 2 * PRESENCE_EVERY, new)  # the old pod is gone
 
     assert site.recorded() == ["blue", "red", "blue"]
-    assert new.advance(APP).outcome == "settled"
+    assert new.advance(APP).outcome == "acknowledged"
     assert site.colour(APP) == "blue"
 
 
@@ -280,7 +280,7 @@ def test_a_log_that_came_back_empty_gets_its_configuration_again() -> None:
     site = Site(APP)
     worker = Worker(site, "red").start()
     site.events = MemoryLog(site.clock)
-    worker.configurations = Configurations(site.events, OwnStream(site.events, OWN), {"lgp/": Painter("red")})  # type: ignore[dict-item]
+    worker.configurations = Configurations(site.events, DataPlaneStream(site.events, OWN), {"lgp/": Painter("red")})  # type: ignore[dict-item]
 
     worker.keep()
 
@@ -347,7 +347,7 @@ class Upgrades(RuleBasedStateMachine):
 
     @invariant()
     def a_clean_stream_was_looked_at_under_the_configuration_in_force(self) -> None:
-        state = OwnStream(self.site.events, OWN).state()
+        state = DataPlaneStream(self.site.events, OWN).state()
         if state.spread != state.configurations or not self.site.recorded():
             return  # nothing in force, or a crash before all streams were marked, which the next worker makes good
         for stream in {APP, OTHER} - set(self.site.events.dirty()):
@@ -356,7 +356,7 @@ class Upgrades(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Given any worker that stays: in the end all is as a living worker's configuration asks for."""
         self.alive.append(Worker(self.site, "red").start())
-        self.site.pass_time(PRESENCE_TERM + ABSENCE + 2 * PRESENCE_EVERY, *self.alive)
+        self.site.pass_time(PRESENCE_TTL + ABSENCE + 2 * PRESENCE_EVERY, *self.alive)
         for stream in (APP, OTHER):
             for worker in self.alive:
                 worker.advance(stream)

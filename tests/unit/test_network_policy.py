@@ -12,9 +12,9 @@ import pytest
 import redis
 import urllib3
 
-from engine.adapters.control_plane import HttpControlPlane
-from engine.adapters.health import LONGEST_DETAIL, HttpHealth
-from engine.adapters.network_policy import may_forbid
+from engine.control_plane.client import HttpControlPlane
+from engine.control_plane.health import LONGEST_DETAIL, HttpHealth
+from engine.control_plane.network_policy import may_forbid
 from engine.errors import ControlPlaneUnavailable
 from engine.log.redis import connect
 

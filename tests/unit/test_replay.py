@@ -9,16 +9,15 @@ from typing import Any
 
 import pytest
 
-from engine import engine_events as ee
+from engine.dataplane.events import ConfigurationRecorded
+from engine.digests import digest
 from engine.errors import ClusterUnavailable, ConcurrencyConflict, FutureEvent, ObjectRefused
 from engine.event import Record
-from engine.folding import digest
-from engine.listener import events as e
-from engine.listener.events import DEPLOYMENT_EVENTS
+from engine.listener.events import DEPLOYMENT_EVENTS, Paused
 from engine.listener.machine import ListenerMachine
 from engine.names import deployment_stream
 from engine.operator.events import LGP_EVENTS
-from engine.replay import CHANGEOVER, CLAIMS, SKEW, Replay, ReplayError, replay
+from engine.replay import CHANGEOVER, MATCHES, SKEW, Replay, ReplayError, replay
 from tests.unit.listener.conftest import DEPLOYMENT, FakeClock, World, resource
 from tests.unit.listener.test_lifecycle import deploy, operator_says, see
 
@@ -280,7 +279,7 @@ def test_a_log_without_a_configuration_is_refused() -> None:
 
 
 def test_a_stream_of_nobody_is_refused(world: World) -> None:
-    world.events.append("moon/1", 0, [e.Paused(by="me")], actor="cli")
+    world.events.append("moon/1", 0, [Paused(by="me")], actor="cli")
 
     with pytest.raises(ReplayError, match="moon/1"):
         replayed(world)
@@ -297,7 +296,7 @@ def test_configurations_of_the_log_are_the_ones_that_are_used(world: World) -> N
     """A configuration that was not in force when things were done does not explain them."""
     deploy(world)
     other = world.config.model_copy(update={"smith_url": "https://other.example"}).model_dump(mode="json")
-    recorded = ee.ConfigurationRecorded(half="listener", digest=digest(other), config=other)
+    recorded = ConfigurationRecorded(component="listener", digest=digest(other), config=other)
 
     wrong = changed(world, "ConfigurationRecorded", **recorded.model_dump(mode="json"))
 
@@ -309,7 +308,7 @@ def test_configurations_of_the_log_are_the_ones_that_are_used(world: World) -> N
 
 def test_every_claim_is_about_an_event_that_there_is() -> None:
     known = {*DEPLOYMENT_EVENTS._classes, *LGP_EVENTS._classes}
-    assert set(CLAIMS) <= known
+    assert set(MATCHES) <= known
 
 
 def test_every_event_that_an_act_leaves_is_compared_or_tells_what_the_world_said(world: World) -> None:
@@ -321,4 +320,4 @@ def test_every_event_that_an_act_leaves_is_compared_or_tells_what_the_world_said
     world.advance()
 
     left = {record.type for record in records(world) if record.actor == ListenerMachine.name}
-    assert left <= set(CLAIMS) | answers
+    assert left <= set(MATCHES) | answers

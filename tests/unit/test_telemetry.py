@@ -279,7 +279,7 @@ def test_a_log_that_is_away_costs_its_gauges_only() -> None:
 )
 def test_acts_are_counted_by_outcome(error: Exception, outcome: str) -> None:
     class Failing:
-        name = f"half-{outcome}"
+        name = f"component-{outcome}"
 
         def perform(self, *_: Any) -> Any:
             raise error
@@ -292,7 +292,7 @@ def test_acts_are_counted_by_outcome(error: Exception, outcome: str) -> None:
     with pytest.raises(type(error)):
         telemetry.observed(machine).perform(act, None, None)  # type: ignore[arg-type]
 
-    labels = {"half": machine.name, "act": "Try"}
+    labels = {"component": machine.name, "act": "Try"}
     assert telemetry.REGISTRY.get_sample_value("agentplane_acts_total", {**labels, "outcome": outcome}) == 1
     assert telemetry.REGISTRY.get_sample_value("agentplane_act_seconds_count", labels) == 1
 

@@ -1,4 +1,4 @@
-"""What users of the other chart ran into has tests here: the table in docs/takeover.md, held against the tests."""
+"""What users of the other chart ran into has tests here: the table in docs/adoption.md, held against the tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "takeover.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "adoption.md").read_text(encoding="utf-8")
 FACTS = ROOT.parent / "shared" / "reference" / "FACTS.md"
 
 NUMBER = re.compile(r"\b\d{3,4}\b")

@@ -9,12 +9,12 @@ import pytest
 
 from engine.errors import ObjectRefused
 from engine.event import Event
-from engine.listener import events as e
 from engine.listener.config import ListenerConfig
+from engine.listener.events import DriftDetected, Paused
 from engine.listener.machine import ListenerMachine
 from engine.log.memory import MemoryLog
-from engine.operator.watching import Observation
-from engine.retry import REFUSED_BASE
+from engine.runtime.observation import Observation
+from engine.runtime.retry import REFUSED_BASE
 from workers.watcher import Appended, Core
 
 STREAM = "deployment/a"
@@ -29,14 +29,14 @@ class Sees:
     def __init__(self) -> None:
         self.seen: list[Event] = []
 
-    def more_watches(self, state: Any) -> Iterator[Any]:
+    def extra_watches(self, state: Any) -> Iterator[Any]:
         return iter(())
 
     def observe(self, stream: str, state: Any) -> Observation:
         seen, self.seen = tuple(self.seen), []
         return Observation(certain=seen)
 
-    def confirm(self, stream: str, state: Any, suspected: Iterable[Event]) -> None: ...
+    def confirm(self, stream: str, state: Any, unconfirmed: Iterable[Event]) -> None: ...
 
 
 class Watching:
@@ -49,16 +49,16 @@ class Watching:
     def dispatch(self, stream: str) -> None:
         self.asked.append(stream)
 
-    def see(self, by: str) -> None:
+    def on_change(self, by: str) -> None:
         self.now += 60
-        self.view.seen = [e.Paused(by=by)]
+        self.view.seen = [Paused(by=by)]
         self.core.take(Appended(STREAM), self.now)
         self.now += 60
         self.core.judge_due(self.now)
         assert self.events.read(STREAM)[-1].data == {"by": by}
 
-    def settle(self) -> None:
-        assert self.events.settle(STREAM, self.events.version(STREAM))
+    def acknowledge(self) -> None:
+        assert self.events.acknowledge(STREAM, self.events.version(STREAM))
 
 
 @pytest.fixture
@@ -67,17 +67,17 @@ def watching() -> Watching:
 
 
 def test_a_stream_is_asked_for_when_it_becomes_dirty(watching: Watching) -> None:
-    watching.see("one")
-    watching.settle()
-    watching.see("two")
+    watching.on_change("one")
+    watching.acknowledge()
+    watching.on_change("two")
 
     assert watching.asked == [STREAM, STREAM]
 
 
 def test_a_stream_that_waits_for_its_turn_is_not_asked_for_again(watching: Watching) -> None:
-    watching.see("one")
-    watching.see("two")
-    watching.see("three")
+    watching.on_change("one")
+    watching.on_change("two")
+    watching.on_change("three")
 
     assert watching.asked == [STREAM]
 
@@ -85,15 +85,15 @@ def test_a_stream_that_waits_for_its_turn_is_not_asked_for_again(watching: Watch
 def test_a_stream_that_is_settled_while_the_watcher_appends_is_asked_for(
     watching: Watching, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watching.see("one")
+    watching.on_change("one")
     append = watching.events.append
 
     def settled_first(*arguments: Any, **named: Any) -> int:
-        watching.settle()
+        watching.acknowledge()
         return append(*arguments, **named)
 
     monkeypatch.setattr(watching.events, "append", settled_first)
-    watching.see("two")
+    watching.on_change("two")
 
     assert watching.asked == [STREAM, STREAM]
 
@@ -104,18 +104,18 @@ class MayNotLook(Sees):
     allowed = False
 
     def observe(self, stream: str, state: Any) -> Observation:
-        drift = e.DriftDetected(object="LGP agents/a", change="it was deleted")
-        return Observation(certain=super().observe(stream, state).certain, suspected=(drift,))
+        drift = DriftDetected(object="LGP agents/a", change="it was deleted")
+        return Observation(certain=super().observe(stream, state).certain, unconfirmed=(drift,))
 
-    def confirm(self, stream: str, state: Any, suspected: Iterable[Event]) -> None:
+    def confirm(self, stream: str, state: Any, unconfirmed: Iterable[Event]) -> None:
         if not self.allowed:
             raise ObjectRefused("read LGP agents/a: forbidden", status=403)
 
 
 def test_a_look_that_is_refused_holds_up_nothing_else_and_is_tried_again() -> None:
     watching = Watching(MayNotLook())
-    watching.see("one")
-    watching.see("two")
+    watching.on_change("one")
+    watching.on_change("two")
     watching.core.judge_due(watching.now + 5)
 
     assert [record.type for record in watching.events.read(STREAM)] == ["Paused", "Paused"]

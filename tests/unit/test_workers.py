@@ -17,7 +17,7 @@ from engine.errors import LogUnavailable
 from engine.event import Event
 from engine.log.memory import MemoryLog
 from engine.settings import Settings
-from tests.contract.notes import NOON, Asked, MovableClock, Worker, no_claims, notes, ports
+from tests.contract.notes import NOON, Asked, MovableClock, Worker, no_leases, notes, ports
 from tests.integration.fleet import environment, variables
 from workers import tasks
 from workers.__main__ import main, work
@@ -57,7 +57,7 @@ def engine() -> Engine:
         events=MemoryLog(clock),
         ports=ports(clock),
         dispatcher=Sent(),
-        claims=no_claims(),
+        leases=no_leases(),
         machines={"deployment/": Worker()},
     )
 
@@ -75,7 +75,7 @@ def clock_of(engine: Engine) -> MovableClock:
     [
         ("deployment/1", Route("listener.advance", "reconcile")),
         ("lgp/ns/a", Route("operator.advance", "operator")),
-        ("engine/2", Route("listener.advance", "reconcile")),
+        ("dataplane/2", Route("listener.advance", "reconcile")),
     ],
 )
 def test_streams_go_to_the_half_that_owns_them(stream: str, route: Route) -> None:
@@ -83,7 +83,7 @@ def test_streams_go_to_the_half_that_owns_them(stream: str, route: Route) -> Non
 
 
 def test_an_operator_alone_looks_after_the_data_planes_own_stream() -> None:
-    assert route_of("engine/operator", operator_alone()).queue == "operator"
+    assert route_of("dataplane/operator", operator_alone()).queue == "operator"
 
 
 def test_every_queue_has_a_worker() -> None:
@@ -273,7 +273,7 @@ def test_a_worker_that_is_older_than_the_log_ends_with_one_line(
         """Something that only a later program knows."""
 
     engine = replace(engine, machines={machine.stream_prefix: machine for machine in machines(settings())})
-    engine.events.append(engine.own_stream, 0, [Foretold()], actor="engine")
+    engine.events.append(engine.own_stream, 0, [Foretold()], actor="dataplane")
 
     assert work(settings(), "listener", 1, engine) == 1
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 from engine import names
 from engine.operator.config import OperatorConfig
 from engine.operator.lgp import Lgp
-from engine.operator.manifests import autoscaling, budgets, cache, database, managed, routes, server
+from engine.operator.manifests import autoscaling, budgets, database, managed, redis, routes, server
 from engine.operator.manifests.budgets import covers, is_budget, other_budgets
 from engine.operator.manifests.database import Credential, Generated, credentials
 from engine.operator.manifests.environment import makes_postgres, makes_redis
@@ -107,7 +107,7 @@ def objects(lgp: Lgp, config: OperatorConfig) -> list[Manifest]:
     return [
         *managed.objects(lgp),
         *database.objects(lgp, config),
-        *cache.objects(lgp, config),
+        *redis.objects(lgp, config),
         *workloads,
         service,
         *routes.objects(lgp, config, _port(service)),

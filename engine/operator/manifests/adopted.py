@@ -2,7 +2,7 @@
 
 A workload's selector is fixed for its life, and a Service that selected other pods would lead nowhere until they are
 there. So both keep theirs, and our pods carry the labels that they ask for. A StatefulSet also keeps the claims that
-it makes. Whether pods are left as they are is decided in `engine/operator/desired.py`, which compares.
+it makes. Whether pods are left as they are is decided in `engine/operator/plan.py`, which compares.
 """
 
 from __future__ import annotations

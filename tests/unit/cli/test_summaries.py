@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cli.summaries import LONGEST, TOLD, shorten_ids, summary
-from engine.engine_events import ENGINE_EVENTS
+from cli.summaries import FORMATTERS, LONGEST, shorten_ids, summary
+from engine.dataplane.events import DATA_PLANE_EVENTS
 from engine.event import Record
 from engine.listener.events import DEPLOYMENT_EVENTS
 from engine.operator.events import LGP_EVENTS
@@ -275,13 +275,13 @@ SUMMARIES: dict[str, list[tuple[dict[str, Any], str]]] = {
             "not Autoscaling (KindNotServed)",
         )
     ],
-    "ConfigurationRecorded": [({"half": "listener", "digest": "abc", "config": {}}, "listener, digest abc")],
+    "ConfigurationRecorded": [({"component": "listener", "digest": "abc", "config": {}}, "listener, digest abc")],
     "ConfigurationSpread": [
-        ({"half": "operator", "digest": "abc"}, "every stream of the operator is decided anew with abc")
+        ({"component": "operator", "digest": "abc"}, "every stream of the operator is decided anew with abc")
     ],
     "ListenerPublished": [({"version": "0.1.0"}, "version 0.1.0")],
     "ListenerRefused": [({"reason": "no listener"}, "no listener")],
-    "NamespaceClaimed": [({"namespace": "agents"}, "agents is ours")],
+    "NamespaceLeased": [({"namespace": "agents"}, "agents is ours")],
     "NamespaceRefused": [
         (
             {"namespace": "agents", "holder": "b-dataplane/6d1f"},
@@ -326,7 +326,7 @@ def record(kind: str, data: dict[str, Any]) -> Record:
 
 
 LGP_TYPES = frozenset(LGP_EVENTS._classes)
-ALL_TYPES = LGP_TYPES | DEPLOYMENT_EVENTS._classes.keys() | ENGINE_EVENTS._classes.keys()
+ALL_TYPES = LGP_TYPES | DEPLOYMENT_EVENTS._classes.keys() | DATA_PLANE_EVENTS._classes.keys()
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_what_is_told(kind: str, data: dict[str, Any], told: str) -> None:
 
 
 def test_every_type_of_event_has_its_own_telling_and_an_example() -> None:
-    assert TOLD.keys() >= ALL_TYPES
+    assert FORMATTERS.keys() >= ALL_TYPES
     assert SUMMARIES.keys() >= ALL_TYPES
 
 

@@ -12,24 +12,24 @@ from typing import Any
 
 import pytest
 
-from engine.engine_events import ConfigurationRecorded
+from engine.dataplane.events import ConfigurationRecorded
+from engine.digests import digest
 from engine.errors import ControlPlaneNotFound, ObjectConflict
 from engine.event import Event
-from engine.folding import digest
 from engine.listener.config import ListenerConfig
 from engine.listener.machine import ListenerMachine
+from engine.listener.observation.compare import is_remainder, observe, observe_secret
 from engine.listener.poll import DeletionGuard, Poller
-from engine.listener.watching import is_remainder, observe, observe_secret
 from engine.log.contract import Lock
 from engine.log.memory import MemoryLog
-from engine.loop import Advanced, advance
-from engine.names import LGP_API_VERSION, deployment_stream, engine_stream
+from engine.names import LGP_API_VERSION, data_plane_stream, deployment_stream
 from engine.ports import Applied, Health, Manifest, ObjectKey, Ports
-from engine.retry import Backoff
+from engine.runtime.advance import Advanced, advance
+from engine.runtime.retry import Backoff
 
 LISTENER = "11111111-1111-4111-8111-111111111111"
 WORKSPACE = "22222222-2222-4222-8222-222222222222"
-LOCK_TERM = 10.0
+LOCK_TTL = 10.0
 DEPLOYMENT = "33333333-3333-4333-8333-333333333333"
 
 
@@ -347,14 +347,14 @@ class World:
 
     def advance(self, deployment_id: str = DEPLOYMENT) -> Advanced:
         stream = deployment_stream(deployment_id)
-        return advance(stream, self.machine, self.events, self.ports, lock_term=LOCK_TERM, backoff=Backoff())
+        return advance(stream, self.machine, self.events, self.ports, lock_ttl=LOCK_TTL, backoff=Backoff())
 
     def record_configuration(self) -> None:
         """Log the configuration, as processes do at their start, so that the log can be replayed."""
         config = self.config.model_dump(mode="json")
-        recorded = ConfigurationRecorded(half="listener", digest=digest(config), config=config)
-        stream = engine_stream(LISTENER)
-        self.events.append(stream, self.events.version(stream), [recorded], actor="engine")
+        recorded = ConfigurationRecorded(component="listener", digest=digest(config), config=config)
+        stream = data_plane_stream(LISTENER)
+        self.events.append(stream, self.events.version(stream), [recorded], actor="dataplane")
 
     def poller(self, guard: DeletionGuard | None = None) -> Poller:
         """A process that polls, with a memory of its own."""
@@ -367,7 +367,7 @@ class World:
             digest=lambda value: self.digest(value),
             guard=guard or DeletionGuard(share=0.5, minimum=2),
             version="1.2.3",
-            lock_term=30,
+            lock_ttl=30,
             chance=lambda: 1.0,
         )
 

@@ -12,7 +12,7 @@ import pytest
 from engine.listener.poll import Poller
 from engine.names import REVISION_LABEL, deployment_stream
 from engine.replay import replay
-from tests.unit.listener.conftest import DEPLOYMENT, LOCK_TERM, Crash, FakeClock, World, resource
+from tests.unit.listener.conftest import DEPLOYMENT, LOCK_TTL, Crash, FakeClock, World, resource
 from tests.unit.listener.test_lifecycle import LGP, status
 
 STREAM = deployment_stream(DEPLOYMENT)
@@ -38,7 +38,7 @@ class Life:
         self._operator(available=True)
         self._asked("r3", "sk-second")
         self._operator(available=False, reason="ImagePullBackOff")
-        self.world.clock.pass_seconds(2 * LOCK_TERM)
+        self.world.clock.pass_seconds(2 * LOCK_TTL)
         self._settle()
         self.after_failure = self.world.cluster.objects[LGP]["metadata"]["labels"][REVISION_LABEL]
         self._asked("r4", "sk-fourth")

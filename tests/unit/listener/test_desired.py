@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.listener import adoption
-from engine.listener.desired import cores, mebibytes, queue_spec, wanted_manifest
+from engine.listener.desired import cores, desired_manifest, mebibytes, queue_spec
 from engine.listener.events import SecretReference
 from engine.names import LONGEST_LGP_NAME, lgp_name
 from tests.unit.listener.conftest import DEPLOYMENT, World, resource
@@ -20,7 +20,7 @@ def lgp(world: World, spec: dict[str, Any], **changes: Any) -> dict[str, Any]:
     see(world, raw)
     state = world.state()
     revision = state.revision.model_copy(update={"secret": "the-secret"})
-    return wanted_manifest(state.model_copy(update={"revision": revision}), world.config)["spec"]
+    return desired_manifest(state.model_copy(update={"revision": revision}), world.config)["spec"]
 
 
 def test_limits_are_twice_the_request_unless_given(world: World) -> None:

@@ -8,10 +8,10 @@ import pytest
 
 from engine.errors import ControlPlaneUnavailable, ObjectRefused, ReportsUnsupported
 from engine.event import Event
-from engine.listener import events as e
-from engine.listener import resource as r
+from engine.listener.events import Paused, Resumed
+from engine.listener.observation.compare import observe, observe_secret
+from engine.listener.resource import changes_to, content_digest, parse_deployment
 from engine.listener.state import Phase, Status
-from engine.listener.watching import observe, observe_secret
 from engine.names import LGP_API_VERSION, deployment_stream, lgp_name
 from engine.ports import ObjectKey
 from tests.unit.listener.conftest import DEPLOYMENT, World, keyed, resource
@@ -23,8 +23,8 @@ STREAM = deployment_stream(DEPLOYMENT)
 def see(world: World, raw: dict[str, Any]) -> None:
     """The control plane changes, and a poll sees it."""
     world.control_plane.resources[raw["id"]] = raw
-    content = r.content_digest(raw, world.digest)
-    append(world, *r.changes(world.state(), r.parse(raw), content, world.digest))
+    content = content_digest(raw, world.digest)
+    append(world, *changes_to(world.state(), parse_deployment(raw), content, world.digest))
 
 
 def append(world: World, *events: Event) -> None:
@@ -357,12 +357,12 @@ def test_a_report_that_fails_for_now_is_made_later_and_holds_nothing_up(world: W
 
 
 def test_a_paused_deployment_is_left_alone(world: World) -> None:
-    append(world, e.Paused(by="me"))
+    append(world, Paused(by="me"))
     see(world, resource())
     world.advance()
     assert world.cluster.objects == {}
 
-    append(world, e.Resumed(by="me"))
+    append(world, Resumed(by="me"))
     world.advance()
     assert LGP in world.cluster.objects
 

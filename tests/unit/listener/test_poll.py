@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from engine import engine_events as ee
+from engine.dataplane.events import DeletionGuardReleased
 from engine.errors import ControlPlaneDenied, ControlPlaneThrottled, ControlPlaneUnavailable
 from engine.listener.poll import Poller, PollMemory
 from engine.log.memory import MemoryLog
-from engine.names import deployment_stream, engine_stream
+from engine.names import data_plane_stream, deployment_stream
 from tests.unit.listener.conftest import DEPLOYMENT, LISTENER, WORKSPACE, World, resource
 
-ENGINE = engine_stream(LISTENER)
+ENGINE = data_plane_stream(LISTENER)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_an_unchanged_list_adds_nothing_even_to_a_process_without_memory(world: 
     head = world.events.head()
 
     assert poller.poll().changed == []
-    poller.memory = PollMemory(introduced=True)
+    poller.memory = PollMemory(handshake_done=True)
     assert poller.poll().changed == []
     assert world.events.head() == head
 
@@ -174,7 +174,7 @@ def test_too_many_deletions_at_once_wait_for_a_person(world: World, poller: Poll
     assert engine_types(world).count("DeletionGuardTripped") == 1
     assert not any(world.state(identified(n)).deletion_reason for n in range(10))
 
-    release = ee.DeletionGuardReleased(deployments=tuple(identified(n) for n in range(8)), by="me")
+    release = DeletionGuardReleased(deployments=tuple(identified(n) for n in range(8)), by="me")
     world.events.append(ENGINE, world.events.version(ENGINE), [release], actor="cli")
     poller.poll()
 

@@ -18,7 +18,8 @@ import structlog.testing
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from engine import engine_events as ee
+from engine.dataplane.events import DeletionGuardReleased
+from engine.digests import canonical
 from engine.errors import (
     ClusterUnavailable,
     ControlPlaneDenied,
@@ -28,15 +29,14 @@ from engine.errors import (
     ReportRefused,
     ReportsUnsupported,
 )
-from engine.folding import canonical
-from engine.listener import events as e
 from engine.listener.decide import RANK
+from engine.listener.events import Paused, Resumed
 from engine.listener.poll import DeletionGuard, Poller
 from engine.listener.state import Phase
-from engine.names import DEPLOYMENT_LABEL, LGP_API_VERSION, deployment_stream, engine_stream, lgp_name
+from engine.names import DEPLOYMENT_LABEL, LGP_API_VERSION, data_plane_stream, deployment_stream, lgp_name
 from engine.ports import Manifest, ObjectKey
 from engine.replay import replay
-from tests.unit.listener.conftest import LISTENER, LOCK_TERM, Crash, FakeClock, World, keyed, resource
+from tests.unit.listener.conftest import LISTENER, LOCK_TTL, Crash, FakeClock, World, keyed, resource
 
 ONE, OTHER = (f"{number}0000000-0000-4000-8000-000000000000" for number in (1, 2))
 DEPLOYMENTS = (ONE, OTHER)
@@ -205,10 +205,10 @@ class Simulation:
     # --- people
 
     def pause(self, which: str) -> None:
-        self._say(which, e.Paused(by="me"))
+        self._say(which, Paused(by="me"))
 
     def resume(self, which: str) -> None:
-        self._say(which, e.Resumed(by="me"))
+        self._say(which, Resumed(by="me"))
 
     def _say(self, which: str, event: Any) -> None:
         if self.world.state(which).id:
@@ -219,8 +219,8 @@ class Simulation:
         self.world.digest = lambda value: keyed(f"key {key}".encode() + value)
 
     def release_deletions(self) -> None:
-        release = ee.DeletionGuardReleased(deployments=DEPLOYMENTS, by="me")
-        stream = engine_stream(LISTENER)
+        release = DeletionGuardReleased(deployments=DEPLOYMENTS, by="me")
+        stream = data_plane_stream(LISTENER)
         self.world.events.append(stream, self.world.events.version(stream), [release], actor="cli")
 
     # --- time and work
@@ -261,7 +261,7 @@ class Simulation:
 
         def sleep() -> None:
             cluster.on_write = lambda: None
-            self.pass_seconds(2 * LOCK_TERM)
+            self.pass_seconds(2 * LOCK_TTL)
             if meanwhile == "new revision":
                 self.deploy(which, secret=3)
             elif meanwhile == "deletion":
@@ -341,7 +341,7 @@ class Simulation:
             self.resume(which)
         self.release_deletions()
 
-    def settle(self) -> None:
+    def acknowledge(self) -> None:
         """Poll, sweep, watch and operate until nothing is left to do. Only what is dirty or due is advanced."""
         events, quiet = self.world.events, 0
         for number in range(MOST_ROUNDS):
@@ -451,7 +451,7 @@ TROUBLE = [
 ]
 MOVES = st.lists(st.one_of(*WORK, *WORK, *WORK, *CONTROL_PLANE, *TROUBLE), min_size=10, max_size=60)
 """Moves by name; work is likelier than trouble."""
-BEGINNINGS = st.sampled_from([[], [("deploy", ONE, 0), ("deploy", OTHER, 0), ("settle",)]])
+BEGINNINGS = st.sampled_from([[], [("deploy", ONE, 0), ("deploy", OTHER, 0), ("acknowledge",)]])
 HISTORIES = st.builds(lambda beginning, moves: [*beginning, *moves], BEGINNINGS, MOVES)
 
 EXAMPLES = os.environ.get("EXAMPLES")
@@ -484,7 +484,7 @@ def quiet_logs() -> Iterator[None]:
 def test_once_things_are_quiet_the_cluster_is_as_the_control_plane_asks(history: list[tuple[Any, ...]]) -> None:
     simulation = lived(history)
     simulation.calm()
-    simulation.settle()
+    simulation.acknowledge()
 
     assert simulation.broken == []
     for which in DEPLOYMENTS:
@@ -502,7 +502,7 @@ def test_the_newest_revision_wins_when_it_is_healthy(history: list[tuple[Any, ..
     for which in simulation.resources:
         simulation.mend(which)
         simulation.deploy(which, secret=9)
-    simulation.settle()
+    simulation.acknowledge()
 
     assert simulation.broken == []
     for which in DEPLOYMENTS:
@@ -521,7 +521,7 @@ def test_the_newest_revision_wins_when_it_is_healthy(history: list[tuple[Any, ..
 def test_unchanged_input_costs_nothing(history: list[tuple[Any, ...]]) -> None:
     simulation = lived(history)
     simulation.calm()
-    simulation.settle()
+    simulation.acknowledge()
     world = simulation.world
     before = simulation._cost()
 
@@ -615,7 +615,7 @@ def test_the_simulation_can_break_a_promise() -> None:
     simulation = Simulation()
     simulation.deploy(ONE)
     simulation.calm()
-    simulation.settle()
+    simulation.acknowledge()
     (key, _), *_ = simulation._objects(ONE, "Secret")
 
     simulation.world.cluster.delete(key)

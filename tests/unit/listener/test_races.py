@@ -8,12 +8,12 @@ import pytest
 
 from engine.errors import InvalidResource
 from engine.event import Event
-from engine.listener import events as e
+from engine.listener.events import DeletionRequested, DriftDetected, HealthChecked
 from engine.listener.poll import PollMemory
 from engine.listener.state import Phase
 from engine.names import deployment_stream
 from engine.ports import ObjectKey
-from tests.unit.listener.conftest import DEPLOYMENT, LOCK_TERM, Crash, World, resource
+from tests.unit.listener.conftest import DEPLOYMENT, LOCK_TTL, Crash, World, resource
 from tests.unit.listener.test_lifecycle import LGP, append, deploy, operator_says, see
 
 STREAM = deployment_stream(DEPLOYMENT)
@@ -113,11 +113,11 @@ def test_with_other_settings_the_deployments_of_the_log_are_left_alone(world: Wo
     before = (world.cluster.writes, len(world.control_plane.reports))
     world.config = world.config.model_copy(update={**change, "tracing": False})
     world.cluster.objects.pop(LGP)
-    append(world, e.DriftDetected(object="LGP", change="gone"), e.DeletionRequested(reason="a mistake"))
+    append(world, DriftDetected(object="LGP", change="gone"), DeletionRequested(reason="a mistake"))
 
     advanced = world.advance()
 
-    assert (advanced.outcome, advanced.acts) == ("settled", 0)
+    assert (advanced.outcome, advanced.acts) == ("acknowledged", 0)
     assert (world.cluster.writes, len(world.control_plane.reports)) == before
     assert secret_names(world)
 
@@ -146,7 +146,7 @@ def test_a_secret_that_a_dead_worker_made_goes_with_the_next_deployed_revision()
     world.moments.crash_at = 0
     assert len(secret_names(world)) == 2
     assert world.types()[-1] == "RevisionRequested"
-    world.clock.pass_seconds(2 * LOCK_TERM)
+    world.clock.pass_seconds(2 * LOCK_TTL)
 
     see(world, resource("r3"))
     world.advance()
@@ -212,7 +212,7 @@ def test_the_health_of_another_revision_does_not_count(world: World) -> None:
     see(world, resource("r1"))
     world.advance()
     see(world, resource("r2"))
-    append(world, e.HealthChecked(revision_id="r1", ok=True, url="u", detail="", attempt=1))
+    append(world, HealthChecked(revision_id="r1", ok=True, url="u", detail="", attempt=1))
     world.advance()
 
     assert world.state().health is None

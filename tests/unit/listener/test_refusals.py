@@ -9,7 +9,7 @@ import pytest
 from engine.errors import AgentplaneError, ControlPlaneDenied, ObjectRefused
 from engine.listener.state import Phase
 from engine.ports import ObjectKey
-from engine.retry import REFUSED_CAP, refused_delay
+from engine.runtime.retry import REFUSED_CAP, refused_delay
 from tests.unit.listener.conftest import DEPLOYMENT, World, resource
 from tests.unit.listener.test_lifecycle import LGP, deploy, operator_says, see
 

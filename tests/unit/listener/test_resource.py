@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.errors import InvalidResource
-from engine.listener import resource as r
+from engine.listener.resource import parse_deployment
 from tests.unit.listener.conftest import DEPLOYMENT, World, resource
 from tests.unit.listener.test_lifecycle import see
 
@@ -44,7 +44,7 @@ def specified(**spec: Any) -> dict[str, Any]:
 )
 def test_a_wrong_type_in_the_resource_spec_is_named_by_its_path(spec: dict[str, Any], path: str) -> None:
     with pytest.raises(InvalidResource) as refused:
-        r.parse(specified(**spec))
+        parse_deployment(specified(**spec))
 
     assert refused.value.field == f"source_config.resource_spec.{path}"
     assert refused.value.resource == f"deployment {DEPLOYMENT}"
@@ -65,14 +65,14 @@ def test_a_wrong_type_in_the_resource_spec_is_named_by_its_path(spec: dict[str, 
 )
 def test_a_wrong_field_is_named_by_its_path(change: dict[str, Any], path: str) -> None:
     with pytest.raises(InvalidResource) as refused:
-        r.parse(resource(**change))
+        parse_deployment(resource(**change))
 
     assert refused.value.field == path
 
 
 def test_a_problem_never_repeats_a_value() -> None:
     with pytest.raises(InvalidResource) as refused:
-        r.parse(resource(secrets=[{"name": "A", "value": {"nested": "sk-nested"}}]))
+        parse_deployment(resource(secrets=[{"name": "A", "value": {"nested": "sk-nested"}}]))
 
     assert "sk-nested" not in str(refused.value)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.errors import ObjectRefused
-from engine.listener import events as e
+from engine.listener.events import Paused, Resumed
 from engine.listener.state import Phase
 from engine.ports import Manifest
 from engine.replay import replay
@@ -184,12 +184,12 @@ def test_a_paused_deployment_is_put_back_once_it_is_resumed(world: World) -> Non
     served = spec(world)
     see(world, resource("r2"))
     world.advance()
-    append(world, e.Paused(by="ada"))
+    append(world, Paused(by="ada"))
     operator_says(world, available=False, reason="ImagePullBackOff")
     world.clock.pass_seconds(1000)
     world.advance()
     assert spec(world) != served
 
-    append(world, e.Resumed(by="ada"))
+    append(world, Resumed(by="ada"))
     world.advance()
     assert spec(world) == served

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from engine.errors import ObjectRefused
-from engine.listener import events as e
+from engine.listener.events import Paused, Resumed
 from engine.listener.state import Phase
 from engine.ports import Manifest
+from engine.queries import find
 from engine.replay import replay
-from engine.views import find
 from tests.unit.listener.conftest import DEPLOYMENT, World, resource
 from tests.unit.listener.test_lifecycle import LGP, append, deploy, operator_says, see
 
@@ -189,12 +189,12 @@ def test_it_can_be_switched_off_and_then_pods_come_back(world: World) -> None:
 def test_a_paused_deployment_is_stopped_once_it_is_resumed(world: World) -> None:
     see(world, asked())
     world.advance()
-    append(world, e.Paused(by="ada"))
+    append(world, Paused(by="ada"))
     operator_says(world, available=False, reason="CrashLoopBackOff")
     world.clock.pass_seconds(1000)
     world.advance()
     assert not is_stopped(world)
 
-    append(world, e.Resumed(by="ada"))
+    append(world, Resumed(by="ada"))
     world.advance()
     assert is_stopped(world)

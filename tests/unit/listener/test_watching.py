@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from engine.drift import Fingerprint, difference
-from engine.listener.watching import rollout
+from engine.kubernetes.drift import Fingerprint, difference
+from engine.listener.observation.compare import rollout
 
 COUNTS = {"replicas": 2, "readyReplicas": 2, "updatedReplicas": 2, "availableReplicas": 2}
 

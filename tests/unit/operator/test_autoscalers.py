@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from engine.log.transfer import export_log
-from engine.operator.autoscalers import GRACE, sight_autoscaler
+from engine.log.export import export_log
 from engine.operator.config import OperatorConfig, SharedIngress
+from engine.operator.observation.autoscalers import GRACE, observe_autoscaler
 from engine.ports import Manifest, ObjectKey
 from tests.unit.operator.world import CONFIG, NAME, NAMESPACE, World, lgp_manifest, shared_ingress
 
@@ -28,7 +28,7 @@ def autoscaled(config: OperatorConfig = CONFIG, **server: Any) -> World:
     world.cluster.autoscales = False
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest(serverSpec={"queueEnabled": False, **server}, autoscaling=BOUNDS))
-    world.settle(5)
+    world.acknowledge(5)
     return world
 
 
@@ -61,7 +61,7 @@ def observed(world: World) -> list[tuple[str, str]]:
 def test_one_that_has_no_metrics_yet_is_waited_for_and_then_works() -> None:
     world = autoscaled()
     hpa_says(world, "FailedGetResourceMetric", NO_METRICS)
-    world.settle(GRACE_SECONDS - 30)
+    world.acknowledge(GRACE_SECONDS - 30)
 
     condition = world.condition("Autoscaling")
     assert (condition["status"], condition["reason"]) == ("Unknown", "Waiting")
@@ -70,7 +70,7 @@ def test_one_that_has_no_metrics_yet_is_waited_for_and_then_works() -> None:
     assert world.state().last_reason == "", "nobody is bothered"
 
     hpa_says(world)
-    world.settle(GRACE_SECONDS * 2)
+    world.acknowledge(GRACE_SECONDS * 2)
     assert (world.condition("Autoscaling")["status"], world.condition("Autoscaling")["reason"]) == ("True", "Applied")
     assert observed(world) == [
         ("AutoscalerObserved", "NotLookedAt"),
@@ -82,7 +82,7 @@ def test_one_that_has_no_metrics_yet_is_waited_for_and_then_works() -> None:
 def test_one_that_never_gets_metrics_is_told_with_what_to_do_and_its_recovery_too() -> None:
     world = autoscaled()
     hpa_says(world, "FailedGetResourceMetric", NO_METRICS)
-    world.settle(GRACE_SECONDS + 30)
+    world.acknowledge(GRACE_SECONDS + 30)
 
     condition = world.condition("Autoscaling")
     assert (condition["status"], condition["reason"]) == ("False", "FailedGetResourceMetric")
@@ -93,7 +93,7 @@ def test_one_that_never_gets_metrics_is_told_with_what_to_do_and_its_recovery_to
     assert world.condition("Available")["status"] == "True", "and fails no revision"
 
     hpa_says(world)
-    world.settle(5)
+    world.acknowledge(5)
     assert world.condition("Autoscaling")["status"] == "True"
     assert observed(world)[-2:] == [("AutoscalerUnhealthy", "FailedGetResourceMetric"), ("AutoscalerObserved", "")]
 
@@ -101,7 +101,7 @@ def test_one_that_never_gets_metrics_is_told_with_what_to_do_and_its_recovery_to
 def test_what_changes_every_fifteen_seconds_is_no_event() -> None:
     world = autoscaled()
     hpa_says(world)
-    world.settle(5)
+    world.acknowledge(5)
     version = world.events.version(f"lgp/{NAMESPACE}/{NAME}")
 
     for seconds in range(20):
@@ -111,7 +111,7 @@ def test_what_changes_every_fifteen_seconds_is_no_event() -> None:
             lastScaleTime=f"2026-01-01T00:00:{seconds:02}Z",
             currentMetrics=[{"type": "Resource", "resource": {"current": {"averageUtilization": seconds}}}],
         )
-        world.settle(2)
+        world.acknowledge(2)
     assert world.events.version(f"lgp/{NAMESPACE}/{NAME}") == version
 
 
@@ -119,24 +119,24 @@ def test_the_same_problem_in_other_words_is_told_once() -> None:
     world = autoscaled()
     for pod, tries in (("x7k2p", 3), ("b5nzq", 14), ("x7k2p", 15)):
         hpa_says(world, "FailedGetResourceMetric", f"missing request for cpu of Pod {NAME}-6d4f-{pod}, try {tries}")
-        world.settle(5)
+        world.acknowledge(5)
     assert observed(world).count(("AutoscalerObserved", "FailedGetResourceMetric")) == 1
 
     hpa_says(world, "FailedGetResourceMetric", "the server could not find the requested resource")
-    world.settle(5)
+    world.acknowledge(5)
     assert observed(world).count(("AutoscalerObserved", "FailedGetResourceMetric")) == 2, "another cause is news"
 
 
 def test_a_hiccup_of_one_that_worked_is_not_shown_before_the_grace_is_over() -> None:
     world = autoscaled()
     hpa_says(world)
-    world.settle(5)
+    world.acknowledge(5)
     applied = world.types().count("LgpStatusApplied")
 
     hpa_says(world, "FailedGetResourceMetric", NO_METRICS)
-    world.settle(GRACE_SECONDS - 30)
+    world.acknowledge(GRACE_SECONDS - 30)
     hpa_says(world)
-    world.settle(GRACE_SECONDS)
+    world.acknowledge(GRACE_SECONDS)
     assert world.types().count("LgpStatusApplied") == applied
 
 
@@ -146,21 +146,21 @@ def test_nobody_is_judged_while_it_rolls_out() -> None:
     world.cluster.autoscales = False
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest(serverSpec={"queueEnabled": False}, autoscaling=BOUNDS))
-    world.settle(5, roll_out=False)
+    world.acknowledge(5, roll_out=False)
     hpa_says(world, "FailedGetResourceMetric", "did not receive metrics for targeted pods")
-    world.settle(GRACE_SECONDS * 3, roll_out=False)
+    world.acknowledge(GRACE_SECONDS * 3, roll_out=False)
     assert ("AutoscalerUnhealthy", "FailedGetResourceMetric") not in observed(world)
 
-    world.settle(GRACE_SECONDS - 30)
+    world.acknowledge(GRACE_SECONDS - 30)
     assert world.condition("Autoscaling")["status"] == "Unknown"
-    world.settle(60)
+    world.acknowledge(60)
     assert world.condition("Autoscaling")["status"] == "False"
 
 
 def test_a_controller_that_does_not_run_is_named() -> None:
     for config, words in ((CONFIG, "kube-controller-manager"), (KEDA, "KEDA's operator does not run")):
         world = autoscaled(config)
-        world.settle(GRACE_SECONDS + 30)
+        world.acknowledge(GRACE_SECONDS + 30)
         condition = world.condition("Autoscaling")
         assert (condition["status"], condition["reason"]) == ("False", "NotLookedAt")
         assert words in condition["message"]
@@ -195,7 +195,7 @@ def test_a_password_in_a_message_is_hidden(said: str, kept: str) -> None:
     ready = {"type": "Ready", "status": "False", "reason": "TriggerError", "message": said}
     metadata = {"name": NAME, "namespace": NAMESPACE, "uid": "u"}
 
-    seen = sight_autoscaler({"kind": "ScaledObject", "metadata": metadata, "status": {"conditions": [ready]}})
+    seen = observe_autoscaler({"kind": "ScaledObject", "metadata": metadata, "status": {"conditions": [ready]}})
 
     assert seen.message == kept
 
@@ -204,9 +204,9 @@ def test_a_trigger_error_is_told_with_what_the_autoscaler_of_keda_says() -> None
     world = autoscaled(KEDA)
     failed = ("False", "TriggerError", "Triggers defined in ScaledObject are not working correctly")
     says(world, "ScaledObject", conditions=conditions(Ready=failed), hpaName=f"keda-hpa-{NAME}")
-    world.settle(5)
+    world.acknowledge(5)
     keda_made(world, "FailedGetExternalMetric", "failed to connect to postgres://lg:hunter2-hunter2@db: refused")
-    world.settle(GRACE_SECONDS + 30)
+    world.acknowledge(GRACE_SECONDS + 30)
 
     condition = world.condition("Autoscaling")
     assert (condition["status"], condition["reason"]) == ("False", "TriggerError")
@@ -216,16 +216,16 @@ def test_a_trigger_error_is_told_with_what_the_autoscaler_of_keda_says() -> None
 
     says(world, "ScaledObject", conditions=conditions(Ready=("True", "ScaledObjectReady", "")))
     keda_made(world, "", "")
-    world.settle(5)
+    world.acknowledge(5)
     assert world.condition("Autoscaling")["status"] == "True"
 
 
 def test_an_autoscaler_of_keda_without_metrics_is_told_although_its_scaled_object_is_ready() -> None:
     world = autoscaled(KEDA)
     says(world, "ScaledObject", conditions=conditions(Ready=("True", "ScaledObjectReady", "")))
-    world.settle(5)
+    world.acknowledge(5)
     keda_made(world, "FailedGetResourceMetric", NO_METRICS)
-    world.settle(GRACE_SECONDS + 30)
+    world.acknowledge(GRACE_SECONDS + 30)
 
     condition = world.condition("Autoscaling")
     assert (condition["status"], condition["reason"]) == ("False", "FailedGetResourceMetric")
@@ -235,10 +235,10 @@ def test_an_autoscaler_of_keda_without_metrics_is_told_although_its_scaled_objec
 def test_an_autoscaler_that_is_no_longer_asked_for_is_forgotten() -> None:
     world = autoscaled()
     hpa_says(world, "FailedGetResourceMetric", NO_METRICS)
-    world.settle(GRACE_SECONDS + 30)
+    world.acknowledge(GRACE_SECONDS + 30)
 
     world.cluster.put(lgp_manifest(serverSpec={"queueEnabled": False}, autoscaling={"enabled": False}))
-    world.settle(10)
+    world.acknowledge(10)
     assert world.state().autoscalers == {}
     status = world.cluster.objects[lgp_key_of(world)]["status"]
     assert "Autoscaling" not in {c["type"] for c in status["conditions"]}
@@ -287,9 +287,9 @@ ONE_OF_TWO = [{"type": "Resource", "resource": {"name": "cpu"}}, {"type": ""}]
     ],
 )
 def test_what_an_autoscaler_says_of_itself(manifest: Manifest, reason: str) -> None:
-    assert sight_autoscaler(manifest).reason == reason
+    assert observe_autoscaler(manifest).reason == reason
 
 
 def test_the_metrics_without_a_value_are_named() -> None:
-    sight = sight_autoscaler(horizontal({"conditions": WORKS, "currentMetrics": ONE_OF_TWO}))
+    sight = observe_autoscaler(horizontal({"conditions": WORKS, "currentMetrics": ONE_OF_TWO}))
     assert sight.message.startswith("it gets no value of memory")

@@ -11,7 +11,7 @@ from engine.errors import ObjectRefused
 from engine.operator.config import Gateway, OperatorConfig, SharedIngress
 from engine.operator.machine import OperatorMachine
 from engine.operator.manifests import label_value
-from engine.operator.observing import lgp_key
+from engine.operator.observation.lgp import lgp_key
 from engine.ports import Manifest, ObjectKey
 from tests.unit.operator.world import NAME, NAMESPACE, World, lgp_manifest, shared_ingress
 
@@ -27,7 +27,7 @@ def started(*others: Manifest) -> World:
     for manifest in others:
         world.cluster.put(manifest)
     world.cluster.put(lgp_manifest())
-    world.settle()
+    world.acknowledge()
     return world
 
 
@@ -74,7 +74,7 @@ def test_a_resync_of_what_did_not_change_writes_nothing() -> None:
     world.view._external_services = False
     world._shown.clear()
     world._synced.clear()
-    world.settle()
+    world.acknowledge()
 
     assert [call for call in world.cluster.calls[made:] if call[0] in ("apply", "patch", "create", "delete")] == []
     assert drifts(world) == []
@@ -84,15 +84,15 @@ def test_what_somebody_does_to_service_or_path_is_put_right() -> None:
     world = started()
     key = external(world)
     world.cluster.delete(key)
-    world.settle()
+    world.acknowledge()
     assert external(world) == key
 
     world.cluster.edit(key)
-    world.settle()
+    world.acknowledge()
     assert "edited" not in world.cluster.objects[key]["spec"]
 
     world.cluster.put(shared_ingress(EDGE))
-    world.settle()
+    world.acknowledge()
     assert backends(world) == {PATH: key.name}
     assert drifts(world) == ["Service deleted", "Service edited", "IngressPath deleted"]
 
@@ -100,7 +100,7 @@ def test_what_somebody_does_to_service_or_path_is_put_right() -> None:
 def test_a_deleted_lgp_leaves_nothing_beside_the_ingress() -> None:
     world = started()
     world.cluster.delete(lgp_key(NAMESPACE, NAME))
-    world.settle()
+    world.acknowledge()
 
     assert [(key.kind, key.namespace) for key in world.cluster.objects] == [("Ingress", EDGE)]
     assert backends(world) == {}
@@ -109,7 +109,7 @@ def test_a_deleted_lgp_leaves_nothing_beside_the_ingress() -> None:
 def test_without_ingress_the_service_beside_it_goes() -> None:
     world = started()
     world.cluster.put(lgp_manifest("r2", ingress={"enabled": False}))
-    world.settle()
+    world.acknowledge()
 
     assert [key for key in world.cluster.objects if key.namespace == EDGE] == [INGRESS]
     assert backends(world) == {}
@@ -129,14 +129,14 @@ def test_an_lgp_does_not_take_the_path_of_its_namesake_in_another_namespace() ->
     assert world.condition("Available")["status"] == "True", "the rest goes out"
 
     world.cluster.delete(lgp_key(NAMESPACE, NAME))
-    world.settle()
+    world.acknowledge()
     assert backends(world) == {PATH: "theirs"}, "and going, it takes nothing along"
 
 
 def test_the_path_of_a_namesake_that_went_is_taken() -> None:
     world = started(*namesake())
     world.cluster.put(shared_ingress(EDGE))
-    world.settle()
+    world.acknowledge()
 
     assert backends(world)[PATH].startswith(f"{NAME}-")
     assert world.condition("Degraded")["status"] == "False"
@@ -161,7 +161,7 @@ def test_another_way_in_cleans_up_where_it_still_may(way: str, allowed: bool) ->
             ObjectRefused("cannot", reason="Forbidden", status=403) if key.namespace == EDGE else None
         )
     configured(world, OperatorConfig(**OTHER_WAYS[way]))
-    world.settle()
+    world.acknowledge()
 
     beside = {key.kind for key in world.cluster.objects if key.namespace == EDGE}
     assert beside == ({"Ingress"} if allowed else {"Ingress", "Service"})
@@ -175,7 +175,7 @@ def test_a_missing_permission_beside_the_ingress_in_use_is_told() -> None:
     refused = ObjectRefused("services is forbidden: cannot delete", reason="Forbidden", status=403)
     world.cluster.forbids = lambda key: refused if (key.kind, key.namespace) == ("Service", EDGE) else None
     world.cluster.put(lgp_manifest("r2", ingress={"enabled": False}))
-    world.settle()
+    world.acknowledge()
 
     assert world.condition("Degraded")["reason"] == "Refused"
     assert "cannot delete" in world.condition("Degraded")["message"]

@@ -11,7 +11,7 @@ from engine.operator import lgp as lgps
 from engine.operator import manifests
 from engine.operator.config import OperatorConfig, SharedIngress, Templates
 from engine.operator.lgp import Lgp
-from engine.operator.observing import lgp_key
+from engine.operator.observation.lgp import lgp_key
 from engine.ports import Manifest, ObjectKey
 from tests.unit.operator.world import NAME, NAMESPACE, STREAM, World, digest_of, lgp_manifest, shared_ingress
 
@@ -42,7 +42,7 @@ def asked(managed: Any = ASKED, config: OperatorConfig = ALLOWED, world: World |
     world = world or World(config=config)
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest(**({"managedResources": managed} if managed else {}), **spec))
-    world.settle()
+    world.acknowledge()
     return world
 
 
@@ -153,7 +153,7 @@ def test_what_runs_goes_on_while_it_is_refused() -> None:
     world = asked(managed=None, config=ALLOWED.model_copy(update={"managed_service_accounts": False}))
     before = dict(world.cluster.objects)
     world.cluster.put(lgp_manifest("r2", managedResources=ASKED))
-    world.settle()
+    world.acknowledge()
 
     assert world.condition("Degraded")["reason"] == "ManagedResourcesOff"
     assert {key: one for key, one in world.cluster.objects.items() if key.kind != "LGP"} == {
@@ -173,7 +173,7 @@ def test_objects_come_go_with_the_field_and_everything_is_well() -> None:
     assert order.index(str(ACCOUNT)) < order.index(str(world.cluster.find("Deployment")))
 
     world.cluster.put(lgp_manifest("r2"))
-    world.settle()
+    world.acknowledge()
 
     assert not {ACCOUNT, CLASS} & world.cluster.objects.keys()
     assert world.condition("Degraded")["status"] == "False"
@@ -187,7 +187,7 @@ def test_a_namesake_that_came_meanwhile_is_not_pruned() -> None:
     )
     world.cluster.put(lgp_manifest("r2"))
     world.advance()
-    world.settle()
+    world.acknowledge()
 
     assert ACCOUNT in world.cluster.objects
 
@@ -201,7 +201,7 @@ def test_drift_is_repaired(key: ObjectKey, change: str) -> None:
         del world.cluster.objects[key]
     else:
         world.cluster.edit(key)
-    world.settle()
+    world.acknowledge()
 
     drifts = [r.data for r in world.events.read(STREAM) if r.type == "DriftDetected"]
     assert [(d["key"]["kind"], d["change"]) for d in drifts] == [(key.kind, change)]
@@ -223,7 +223,7 @@ def test_an_object_of_somebody_else_is_left_as_it_is_and_named(key: ObjectKey) -
     assert f"{key} is there and does not belong to LGP {NAMESPACE}/{NAME}" in degraded["message"]
 
     del world.cluster.objects[key]
-    world.settle(120)
+    world.acknowledge(120)
     assert world.condition("Degraded")["status"] == "False"
 
 
@@ -234,7 +234,7 @@ def test_what_another_operator_made_for_this_lgp_is_taken_over() -> None:
     owner = {"apiVersion": live["apiVersion"], "kind": "LGP", "name": NAME, "uid": live["metadata"]["uid"]}
     metadata = {"name": ACCOUNT.name, "namespace": NAMESPACE, "ownerReferences": [owner]}
     uid = world.cluster.put({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})["metadata"]["uid"]
-    world.settle()
+    world.acknowledge()
 
     assert world.cluster.objects[ACCOUNT]["metadata"]["annotations"] == CLIENT
     assert world.cluster.objects[ACCOUNT]["metadata"]["uid"] == uid
@@ -245,7 +245,7 @@ def test_an_lgp_that_is_made_again_keeps_what_the_first_one_left() -> None:
     del world.cluster.objects[lgp_key(NAMESPACE, NAME)]
     world.watch()
     world.cluster.put(lgp_manifest(managedResources=ASKED))
-    world.settle()
+    world.acknowledge()
 
     assert world.condition("Degraded")["status"] == "False"
     owners = world.cluster.objects[ACCOUNT]["metadata"]["ownerReferences"]
@@ -269,7 +269,7 @@ def test_a_cluster_without_the_csi_driver_is_told_what_to_install_and_gets_the_o
 
     world.cluster.rejects = lambda key: None
     world.cluster.served = lambda api_version, kind: True  # type: ignore[attr-defined]
-    world.settle(60)
+    world.acknowledge(60)
     assert CLASS in world.cluster.objects
     assert world.condition("Degraded")["status"] == "False"
 
@@ -294,7 +294,7 @@ def test_objects_of_a_kind_that_was_switched_off_are_left_where_they_may_not_be_
         ObjectRefused("forbidden", status=403) if key.kind in ("ServiceAccount", "SecretProviderClass") else None
     )
     world.cluster.put(lgp_manifest("r2"))
-    off.settle()
+    off.acknowledge()
 
     (pruned,) = [r.data for r in off.events.read(STREAM) if r.type == "ObjectsPruned"]
     assert sorted(pruned["left"]) == sorted([str(ACCOUNT), str(CLASS)])

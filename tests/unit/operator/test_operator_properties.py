@@ -7,14 +7,14 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.digests import canonical
 from engine.errors import ObjectRefused
-from engine.folding import canonical
-from engine.machine import Done
-from engine.operator.desired import ROUTE_KIND
 from engine.operator.machine import OperatorMachine
-from engine.operator.observing import lgp_key
+from engine.operator.observation.lgp import lgp_key
+from engine.operator.plan import ROUTE_KIND
 from engine.operator.state import Life, OperatorState
 from engine.ports import ObjectKey
+from engine.runtime.machine import Done
 from tests.unit.operator.world import CONFIG, NAME, NAMESPACE, STREAM, World, lgp_manifest, shared_ingress
 
 LGP = lgp_key(NAMESPACE, NAME)
@@ -70,7 +70,7 @@ def happen(world: World, change: tuple[Any, ...]) -> None:
         case ("lose the Ingress",):
             cluster.put(shared_ingress())
         case ("work", seconds):
-            world.settle(seconds)
+            world.acknowledge(seconds)
         case ("only watch",):
             world.watch()
 
@@ -78,7 +78,7 @@ def happen(world: World, change: tuple[Any, ...]) -> None:
 def check_what_is_there(world: World) -> None:
     """The cluster is what the LGP asks for: everything wanted in its wanted form, nothing else of ours."""
     state = world.state()
-    plan = world.machine.desired(state)
+    plan = world.machine.plan(state)
     ours = {str(key) for key in world.cluster.objects if key.kind not in ("LGP", "Ingress")}
     if LGP not in world.cluster.objects:
         assert ours == set()
@@ -121,14 +121,14 @@ def test_the_cluster_converges_whatever_happened(happenings: list[tuple[Any, ...
     world.cluster.rejects = lambda key: None
     if LGP in world.cluster.objects:  # what the API server condemned is sent again when it changes
         world.cluster.put(lgp_manifest("fixed", labels={"fixed": "yes"}))
-    world.settle(60)
+    world.acknowledge(60)
     world.clock.move(3600)  # what was rejected for a reason outside itself has been tried again by now
-    world.settle(60)
+    world.acknowledge(60)
 
     check_what_is_there(world)
-    settled = world.events.version(STREAM)
-    world.settle(20)
-    assert world.events.version(STREAM) == settled
+    acknowledged = world.events.version(STREAM)
+    world.acknowledge(20)
+    assert world.events.version(STREAM) == acknowledged
     assert isinstance(world.machine.decide(world.state(), world.clock.at), Done)
 
 
@@ -159,7 +159,7 @@ def test_one_advance_always_ends(happenings: list[tuple[Any, ...]]) -> None:
         happen(world, change)
         advanced = world.advance()
 
-        assert advanced.outcome in ("settled", "waiting")
+        assert advanced.outcome in ("acknowledged", "waiting")
         assert advanced.acts < 10
 
 
@@ -169,9 +169,9 @@ def test_two_lgps_share_one_ingress() -> None:
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest())
     world.cluster.put(lgp_manifest(name=other))
-    world.settle()
+    world.acknowledge()
 
     world.cluster.delete(ObjectKey(api_version=LGP.api_version, kind=LGP.kind, namespace=NAMESPACE, name=other))
-    world.settle()
+    world.acknowledge()
 
     check_what_is_there(world)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 
-from engine.operator.scrubbing import hidden_values, scrub, secret_names, secret_values
+from engine.operator.observation.scrubbing import hidden_values, scrub, secret_names, secret_values
 
 
 def test_values_go_and_short_ones_stay() -> None:

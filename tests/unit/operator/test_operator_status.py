@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 from engine import names
-from engine.operator.observing import lgp_key
-from engine.operator.sighting import sight_pod, sight_routes, template_digest
+from engine.operator.observation.lgp import lgp_key
+from engine.operator.observation.objects import observe_pod, observe_routes, template_digest
 from engine.operator.status import timestamp
 from engine.ports import Manifest, ObjectKey
 from tests.unit.operator.world import NAME, NAMESPACE, STREAM, World, lgp_manifest, shared_ingress, started
@@ -80,7 +80,7 @@ def status_of(world: World, key: ObjectKey, **counts: int) -> None:
 def rolling(world: World) -> Manifest:
     """A second revision whose one new pod does not come up while the old one serves; returns its ReplicaSet."""
     world.cluster.put(lgp_manifest("r2"))
-    world.settle(2, roll_out=False)
+    world.acknowledge(2, roll_out=False)
     for suffix in ("-queue", "-redis"):
         status_of(world, world.cluster.find("Deployment", suffix))
     status_of(
@@ -93,7 +93,7 @@ def test_an_image_that_cannot_be_pulled_degrades_and_the_earlier_revision_serves
     world = started()
     new = rolling(world)
     pod(world, new, container(waiting("ErrImagePull", "registry.example/hello:r2: not found")))
-    world.settle(2, roll_out=False)
+    world.acknowledge(2, roll_out=False)
 
     degraded, available = world.condition("Degraded"), world.condition("Available")
     assert (degraded["status"], degraded["reason"]) == ("True", "ImagePullBackOff")
@@ -110,12 +110,12 @@ def test_a_kubelet_going_back_and_forth_between_two_words_is_one_failure() -> No
     world = started()
     new = rolling(world)
     pod(world, new, container(waiting("ErrImagePull", "not found")))
-    world.settle(2, roll_out=False)
+    world.acknowledge(2, roll_out=False)
     version, since = world.events.version(STREAM), world.condition("Degraded")["lastTransitionTime"]
 
     for reason in ("ImagePullBackOff", "ErrImagePull", "ImagePullBackOff"):
         pod(world, new, container(waiting(reason, "back-off")))
-        world.settle(2, roll_out=False)
+        world.acknowledge(2, roll_out=False)
 
     assert world.events.version(STREAM) == version
     assert world.condition("Degraded")["lastTransitionTime"] == since
@@ -134,7 +134,7 @@ def test_a_crash_tells_its_last_lines_without_the_values_of_the_pods_secrets() -
     )
     new = rolling(world)
     pod(world, new, container(waiting("CrashLoopBackOff"), ended(CRASH)), secrets="own")
-    world.settle(2, roll_out=False)
+    world.acknowledge(2, roll_out=False)
 
     degraded = world.condition("Degraded")
     assert degraded["reason"] == "CrashLoopBackOff"
@@ -147,7 +147,7 @@ def test_a_crash_log_is_withheld_when_a_secret_of_the_pod_cannot_be_read() -> No
     world = started()
     new = rolling(world)
     pod(world, new, container(waiting("CrashLoopBackOff"), ended(CRASH)), secrets="gone")
-    world.settle(2, roll_out=False)
+    world.acknowledge(2, roll_out=False)
 
     assert "withheld: Secret gone" in world.condition("Degraded")["message"]
     assert "RuntimeError" not in "".join(str(record.data) for record in world.events.read(STREAM))
@@ -157,13 +157,13 @@ def test_a_crash_loop_is_one_failure_from_its_first_crash_on() -> None:
     world = started()
     new = rolling(world)
     pod(world, new, container(ended(CRASH)))
-    world.settle(2, roll_out=False)
+    world.acknowledge(2, roll_out=False)
     since, version = world.condition("Degraded")["lastTransitionTime"], world.events.version(STREAM)
 
     pod(world, new, container({"running": {}}, ended(CRASH)))
-    world.settle(2, roll_out=False)
+    world.acknowledge(2, roll_out=False)
     pod(world, new, container(waiting("CrashLoopBackOff", "back-off 10s"), ended("another text")))
-    world.settle(2, roll_out=False)
+    world.acknowledge(2, roll_out=False)
 
     assert world.events.version(STREAM) == version
     assert world.condition("Degraded")["lastTransitionTime"] == since
@@ -172,17 +172,17 @@ def test_a_crash_loop_is_one_failure_from_its_first_crash_on() -> None:
 def test_the_same_failure_of_another_revision_begins_anew() -> None:
     world = started()
     pod(world, rolling(world), container(waiting("ImagePullBackOff", "no r2")))
-    world.settle(2, roll_out=False)
+    world.acknowledge(2, roll_out=False)
     first = world.condition("Degraded")["lastTransitionTime"]
     world.clock.move(100)
 
     world.cluster.put(lgp_manifest("r3"))
-    world.settle(2, roll_out=False)
+    world.acknowledge(2, roll_out=False)
     assert world.condition("Degraded")["status"] == "False"
 
     status_of(world, world.cluster.find("Deployment"))
     pod(world, replica_set(world, "r3hash"), container(waiting("ImagePullBackOff", "no r3")), name="pod-2")
-    world.settle(2, roll_out=False)
+    world.acknowledge(2, roll_out=False)
     degraded = world.condition("Degraded")
     assert degraded["lastTransitionTime"] > first
     assert "no r3" in degraded["message"]
@@ -194,7 +194,7 @@ def test_a_pod_of_an_older_revision_may_fail_as_it_likes() -> None:
     new = rolling(world)
     pod(world, old, container(waiting("CrashLoopBackOff"), ended(CRASH)))
     pod(world, new, container({"running": {}}), name="pod-2")
-    world.settle(2, roll_out=False)
+    world.acknowledge(2, roll_out=False)
 
     assert world.condition("Degraded")["status"] == "False"
 
@@ -203,10 +203,10 @@ def test_a_server_that_crashes_before_its_database_is_ready_is_waiting_not_faili
     world = World()
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest())
-    world.settle(2, roll_out=False)
+    world.acknowledge(2, roll_out=False)
     status_of(world, world.cluster.find("Deployment"), replicas=1, updatedReplicas=1)
     pod(world, replica_set(world), container(waiting("CrashLoopBackOff"), ended("no database")))
-    world.settle(5, roll_out=False)
+    world.acknowledge(5, roll_out=False)
 
     assert world.condition("Degraded")["status"] == "False"
     assert world.condition("Progressing")["reason"] == "WaitingForDatabase"
@@ -215,7 +215,7 @@ def test_a_server_that_crashes_before_its_database_is_ready_is_waiting_not_faili
     world.clock.move(120)
     ready_at = timestamp(world.clock.at)
     status_of(world, world.cluster.find("StatefulSet", "-db"), replicas=1, readyReplicas=1, updatedReplicas=1)
-    world.settle(5, roll_out=False)
+    world.acknowledge(5, roll_out=False)
 
     degraded = world.condition("Degraded")
     assert (degraded["status"], degraded["reason"]) == ("True", "CrashLoopBackOff")
@@ -227,13 +227,13 @@ def test_a_database_that_fits_no_node_says_so_while_the_server_waits_for_it() ->
     world = World()
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest())
-    world.settle(2, roll_out=False)
+    world.acknowledge(2, roll_out=False)
     message = "pod has unbound immediate PersistentVolumeClaims"
     scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
     database = world.cluster.find("StatefulSet", "-db")
     status_of(world, database, replicas=1, updatedReplicas=1)
     pod(world, world.cluster.objects[database], {"conditions": [scheduled]}, name="db-0")
-    world.settle(5, roll_out=False)
+    world.acknowledge(5, roll_out=False)
 
     assert world.condition("DatabaseReady")["message"] == f"Postgres is not ready yet; {message}"
     assert message in world.condition("Progressing")["message"]
@@ -243,23 +243,23 @@ def test_once_rolled_out_a_lost_pod_does_not_make_it_unavailable_unless_it_was_t
     world = started(serverSpec={"replicas": 2})
     deployment = world.cluster.find("Deployment")
     status_of(world, deployment, replicas=2, updatedReplicas=2, readyReplicas=1, availableReplicas=1)
-    world.settle(2, roll_out=False)
+    world.acknowledge(2, roll_out=False)
     assert world.condition("Available")["status"] == "True"
 
     status_of(world, deployment, readyReplicas=0, availableReplicas=0)
-    world.settle(2, roll_out=False)
+    world.acknowledge(2, roll_out=False)
     assert (world.condition("Available")["status"], world.condition("Available")["reason"]) == ("False", "NoReplicas")
 
 
 def test_it_is_not_available_while_an_old_replica_is_left() -> None:
     world = started()
     world.cluster.put(lgp_manifest("r2"))
-    world.settle(2, roll_out=False)
+    world.acknowledge(2, roll_out=False)
     status_of(world, world.cluster.find("Deployment", "-queue"))
     status_of(
         world, world.cluster.find("Deployment"), replicas=2, updatedReplicas=1, readyReplicas=2, availableReplicas=2
     )
-    world.settle(2, roll_out=False)
+    world.acknowledge(2, roll_out=False)
 
     assert world.condition("Available")["status"] == "False"
     assert world.condition("Progressing")["status"] == "True"
@@ -273,7 +273,7 @@ def test_a_passed_progress_deadline_and_pods_that_cannot_be_made_are_told() -> N
         {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: pods"},
         {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "has timed out"},
     ]
-    world.settle(2, roll_out=False)
+    world.acknowledge(2, roll_out=False)
 
     degraded = world.condition("Degraded")
     assert degraded["reason"] == "FailedCreate"
@@ -293,25 +293,25 @@ def test_times_are_whole_seconds_of_the_events() -> None:
 
 def test_a_pod_that_fits_no_node_is_waiting_for_one() -> None:
     conditions = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}]
-    sight = sight_pod({"metadata": {"uid": "u", "name": "p"}, "status": {"conditions": conditions}})
+    sight = observe_pod({"metadata": {"uid": "u", "name": "p"}, "status": {"conditions": conditions}})
     assert (sight.unschedulable, sight.failure) == ("0/3 nodes", None)
 
 
 def test_a_pod_that_is_being_deleted_has_nothing_wrong_with_it() -> None:
     metadata = {"uid": "u", "name": "p", "deletionTimestamp": "2026-01-01T00:00:00Z"}
-    assert sight_pod({"metadata": metadata, "status": container(ended("killed", 137))}).failure is None
+    assert observe_pod({"metadata": metadata, "status": container(ended("killed", 137))}).failure is None
 
 
 def test_an_init_container_that_fails_is_named() -> None:
     entry = {"name": "migrate", "ready": False, "state": waiting("CrashLoopBackOff"), "lastState": ended("no table")}
-    sight = sight_pod({"metadata": {"uid": "u", "name": "p"}, "status": {"initContainerStatuses": [entry]}})
+    sight = observe_pod({"metadata": {"uid": "u", "name": "p"}, "status": {"initContainerStatuses": [entry]}})
     assert sight.failure is not None
     assert (sight.failure.container, sight.failure.log) == ("migrate", "no table")
 
 
 def test_a_container_that_is_ready_again_has_recovered() -> None:
     recovered = container({"running": {}}, ended("once"), ready=True)
-    assert sight_pod({"metadata": {"uid": "u", "name": "p"}, "status": recovered}).failure is None
+    assert observe_pod({"metadata": {"uid": "u", "name": "p"}, "status": recovered}).failure is None
 
 
 def test_a_template_is_known_again_in_its_replica_set() -> None:
@@ -330,4 +330,4 @@ def test_routes_of_an_ingress() -> None:
         {"http": {"paths": [{"path": "/y", "backend": {"service": {"name": "t", "port": {"name": "web"}}}}]}},
         {"host": "empty"},
     ]
-    assert sight_routes({"spec": {"rules": rules}}) == {("a", "/x"): ("s", 80), ("", "/y"): ("t", "web")}
+    assert observe_routes({"spec": {"rules": rules}}) == {("a", "/x"): ("s", 80), ("", "/y"): ("t", "web")}

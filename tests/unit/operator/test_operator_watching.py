@@ -1,4 +1,4 @@
-"""The watcher's core, and what the listener's half sees through it."""
+"""The watcher's core, and what the listener's component sees through it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 from engine import names
-from engine.drift import Fingerprint, fingerprint
 from engine.errors import LogUnavailable
 from engine.event import Event
+from engine.kubernetes.drift import Fingerprint, fingerprint
 from engine.listener import events as listener
 from engine.listener.config import ListenerConfig
 from engine.listener.machine import ListenerMachine
+from engine.listener.observation.observer import ListenerObserver
 from engine.log.memory import MemoryLog
-from engine.operator.observing import lgp_key
+from engine.operator.observation.lgp import lgp_key
+from engine.operator.observation.observer import of_lgps
 from engine.ports import Manifest, WatchEvent
+from engine.runtime.observation import LGPS, SECRETS
 from tests.unit.operator.world import (
     NAME,
     NAMESPACE,
@@ -26,8 +29,7 @@ from tests.unit.operator.world import (
     lgp_manifest,
     started,
 )
-from workers.views import LGPS, SECRETS, ListenerView, of_lgps
-from workers.watcher import Appended, Core, Seen
+from workers.watcher import Appended, Changed, Core
 
 DEPLOYMENT = "33333333-3333-4333-8333-333333333333"
 MINE = names.deployment_stream(DEPLOYMENT)
@@ -42,7 +44,7 @@ class Listening:
         self.clock = TestClock(datetime(2026, 1, 1, tzinfo=UTC))
         self.cluster = FakeCluster()
         self.events = MemoryLog(self.clock)
-        self.core = Core([ListenerView(ListenerMachine(CONFIG), self.cluster)], self.events, NoDispatcher())  # type: ignore[arg-type]
+        self.core = Core([ListenerObserver(ListenerMachine(CONFIG), self.cluster)], self.events, NoDispatcher())  # type: ignore[arg-type]
         manifest = lgp_manifest()
         manifest["metadata"]["labels"] = {names.DEPLOYMENT_LABEL: DEPLOYMENT}
         self.lgp = self.cluster.apply(manifest, manager=names.LISTENER_MANAGER).manifest
@@ -67,7 +69,7 @@ class Listening:
         self.see("ADDED", self.lgp)
         self.see("ADDED", self.secret)
         for watched in (LGPS, SECRETS):
-            self.core.take(Seen(watched, NAMESPACE, WatchEvent(type="SYNCED", object={})), self.now)
+            self.core.take(Changed(watched, NAMESPACE, WatchEvent(type="SYNCED", object={})), self.now)
 
     @property
     def now(self) -> float:
@@ -82,7 +84,7 @@ class Listening:
 
     def see(self, kind: str, manifest: Manifest) -> None:
         watched = LGPS if manifest["kind"] == "LGP" else SECRETS
-        self.core.take(Seen(watched, NAMESPACE, WatchEvent(type=kind, object=copy.deepcopy(manifest))), self.now)
+        self.core.take(Changed(watched, NAMESPACE, WatchEvent(type=kind, object=copy.deepcopy(manifest))), self.now)
 
     def judged(self, seconds: float = 5.0) -> list[str]:
         """Let time pass; return the types of what the watcher appended meanwhile."""
@@ -168,9 +170,9 @@ def test_an_object_that_cannot_be_understood_stops_nothing() -> None:
     world = started()
     broken = {"metadata": {"name": "x"}, "kind": "Pod", "apiVersion": "v1"}
     pods = next(watched for watched in world.view.watches() if watched.kind == "Pod")
-    world.core.take(Seen(pods, NAMESPACE, WatchEvent(type="ADDED", object=broken)), 0.0)
+    world.core.take(Changed(pods, NAMESPACE, WatchEvent(type="ADDED", object=broken)), 0.0)
     world.cluster.put(lgp_manifest("r2"))
-    world.settle()
+    world.acknowledge()
 
     assert world.condition("Available")["observedGeneration"] == 2
 
@@ -189,7 +191,7 @@ def test_a_log_that_is_away_loses_no_judgement() -> None:
     except LogUnavailable:
         world.events.append = append  # type: ignore[method-assign]
     world.core.judge_everything(world.clock.at.timestamp())
-    world.settle()
+    world.acknowledge()
 
     assert world.condition("Available")["observedGeneration"] == 2
 
@@ -204,7 +206,7 @@ def test_a_stream_of_a_newer_program_stops_alone() -> None:
     other = "world-0123456789abcdef0123456789abcdef"
     world.cluster.put(lgp_manifest(name=other))
     world.cluster.put(lgp_manifest("r2"))
-    world.settle()
+    world.acknowledge()
 
     assert world.condition("Available", other)["status"] == "True"
     assert world.types()[-1] == "FromTheFuture"
@@ -229,9 +231,9 @@ def test_an_object_that_lost_its_label_and_its_owner_is_edited_not_deleted() -> 
     world.cluster.edit(key)
     for field in ("labels", "ownerReferences"):
         del world.cluster.objects[key]["metadata"][field]
-    world.core.take(Seen(of_lgps("apps/v1", "Deployment"), NAMESPACE, gone), world.clock.at.timestamp())
+    world.core.take(Changed(of_lgps("apps/v1", "Deployment"), NAMESPACE, gone), world.clock.at.timestamp())
 
-    world.settle()
+    world.acknowledge()
 
     drifts = [record.data for record in world.events.read(STREAM) if record.type == "DriftDetected"]
     assert [(drift["key"]["name"], drift["change"]) for drift in drifts] == [(NAME, "edited")]

@@ -10,20 +10,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from engine import names
+from engine.digests import digest
 from engine.errors import ClusterUnavailable, LockLost, ObjectRefused
-from engine.folding import Fold, digest
 from engine.log.memory import MemoryLog
-from engine.loop import Advanced, advance
 from engine.operator.config import OperatorConfig, SharedIngress
 from engine.operator.machine import OperatorMachine
-from engine.operator.observing import lgp_key
+from engine.operator.observation.lgp import lgp_key
+from engine.operator.observation.objects import key_of
+from engine.operator.observation.observer import OperatorObserver
 from engine.operator.scaling import is_autoscaler
-from engine.operator.sighting import key_of
 from engine.operator.state import OperatorState
 from engine.ports import Applied, Manifest, ObjectKey, Ports, WatchEvent
-from engine.retry import Backoff
-from workers.views import OperatorView
-from workers.watcher import Appended, Core, Seen
+from engine.runtime.advance import Advanced, advance
+from engine.runtime.fold import Fold
+from engine.runtime.retry import Backoff
+from workers.watcher import Appended, Changed, Core
 
 NAMESPACE = "team"
 NAME = "hello-0123456789abcdef0123456789abcdef"
@@ -230,7 +231,7 @@ class World:
     def __post_init__(self) -> None:
         self.events = MemoryLog(self.clock)
         self.machine = OperatorMachine(self.config)
-        self.view = OperatorView(self.machine, self.cluster, digest_of)  # type: ignore[arg-type]
+        self.view = OperatorObserver(self.machine, self.cluster, digest_of)  # type: ignore[arg-type]
         self.core = Core([self.view], self.events, NoDispatcher(), hold=1.0)
         self.ports = Ports(
             control_plane=None,  # type: ignore[arg-type]
@@ -246,7 +247,7 @@ class World:
         self._synced: set[tuple[Any, str]] = set()
 
     def advance(self, stream: str = STREAM) -> Advanced:
-        return advance(stream, self.machine, self.events, self.ports, lock_term=60.0, backoff=Backoff())
+        return advance(stream, self.machine, self.events, self.ports, lock_ttl=60.0, backoff=Backoff())
 
     def state(self, stream: str = STREAM) -> OperatorState:
         fold = Fold(self.machine, self.events, stream)
@@ -267,32 +268,32 @@ class World:
             self.core.take(message, now)
         self.core.judge_due(now)
 
-    def _changes(self) -> Iterator[Seen]:
-        places = [*((watched, NAMESPACE) for watched in self.view.watches()), *self.view.elsewhere()]
-        places += [place for place in self.core.calls_for if place not in places and place[1] == NAMESPACE]
+    def _changes(self) -> Iterator[Changed]:
+        places = [*((watched, NAMESPACE) for watched in self.view.watches()), *self.view.external_watches()]
+        places += [place for place in self.core.extra_watches if place not in places and place[1] == NAMESPACE]
         watches = {(namespace, watched.api_version, watched.kind): watched for watched, namespace in places}
         for key, manifest in list(self._shown.items()):
             there = self.cluster.objects.get(key)
             if there is None or there["metadata"]["uid"] != manifest["metadata"]["uid"]:
                 del self._shown[key]
                 watched = watches[(key.namespace, key.api_version, key.kind)]
-                yield Seen(watched, key.namespace, WatchEvent(type="DELETED", object=manifest))
+                yield Changed(watched, key.namespace, WatchEvent(type="DELETED", object=manifest))
         for key, manifest in list(self.cluster.objects.items()):
             watching = watches.get((key.namespace, key.api_version, key.kind))
             if watching is not None and self._shown.get(key) != manifest and _matches(manifest, watching.labels):
                 self._shown[key] = copy.deepcopy(manifest)
-                yield Seen(watching, key.namespace, WatchEvent(type="MODIFIED", object=copy.deepcopy(manifest)))
+                yield Changed(watching, key.namespace, WatchEvent(type="MODIFIED", object=copy.deepcopy(manifest)))
         for watched, namespace in places:
             if (watched, namespace) not in self._synced:
                 self._synced.add((watched, namespace))
-                yield Seen(watched, namespace, WatchEvent(type="SYNCED", object={}))
+                yield Changed(watched, namespace, WatchEvent(type="SYNCED", object={}))
 
     def _appended(self) -> Iterator[Appended]:
         for record in self.events.read_all(self._position):
             self._position = record.position
             yield Appended(record.stream)
 
-    def settle(self, seconds: float = 10.0, *, roll_out: bool = True) -> None:
+    def acknowledge(self, seconds: float = 10.0, *, roll_out: bool = True) -> None:
         """Let watcher, operator and controllers work for so many seconds of the world's time."""
         for _ in range(round(seconds / 0.5)):
             self.watch()
@@ -317,5 +318,5 @@ def started(**spec: Any) -> World:
     world = World()
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest(**spec))
-    world.settle()
+    world.acknowledge()
     return world

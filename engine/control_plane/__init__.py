@@ -1,0 +1,1 @@
+"""The way to the control plane and to Agent Servers' health."""

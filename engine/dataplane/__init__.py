@@ -1,0 +1,1 @@
+"""The data plane's own stream: its configuration, its namespaces, its polls."""

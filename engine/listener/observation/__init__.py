@@ -1,0 +1,1 @@
+"""What the listener observes of the cluster."""

@@ -1,0 +1,1 @@
+"""Adopting objects that another operator made."""

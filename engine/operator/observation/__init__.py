@@ -1,0 +1,1 @@
+"""What the operator observes of the cluster."""

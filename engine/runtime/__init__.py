@@ -1,0 +1,1 @@
+"""The shape that both components share: the machine, its loop, folds, retries, lock renewal, observation."""

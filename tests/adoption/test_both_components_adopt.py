@@ -1,0 +1,232 @@
+"""Our listener, with our operator or upstream's, takes over LGPs that upstream's listener wrote, on a real API server.
+
+The control plane has the same deployments as before; upstream's two programs are stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from engine.dataplane.events import ConfigurationRecorded
+from engine.digests import digest
+from engine.kubernetes.drift import FREE_REPAIRS
+from engine.listener.state import Phase
+from engine.log.memory import MemoryLog
+from engine.names import DEPLOYMENT_LABEL, LISTENER_LABEL, REVISION_LABEL, data_plane_stream
+from engine.ports import Manifest
+from engine.queries import find
+from engine.replay import replay
+from sandbox.control_plane.server import ControlPlane, seed
+from tests.adoption.conftest import Cluster
+from tests.adoption.objects import IMAGE, LISTENER_MANAGER, PASSWORD, TOKEN, Upstream, path_of, replace
+from tests.adoption.test_operator_takes_over import environment, ours, taken_over
+from tests.integration.operator_stack import CONFIG, until
+from tests.integration.test_listener import KEY, WORKSPACE, Listener
+
+NEXT = "registry.example/support@sha256:" + "cd" * 32
+
+
+@pytest.fixture
+def plane() -> Iterator[ControlPlane]:
+    with ControlPlane({KEY: WORKSPACE}) as plane:
+        yield plane
+
+
+@pytest.fixture
+def listener(plane: ControlPlane, cluster: Cluster) -> Listener:
+    """Our listener, not yet at work."""
+    listener_id = seed(plane.store, WORKSPACE, cluster.namespace, [cluster.namespace])["id"]
+    return Listener(plane, listener_id, cluster.api, cluster.namespace)
+
+
+def upstream_of(listener: Listener, cluster: Cluster, name: str = "support", called: str = "", **spec: Any) -> Upstream:
+    """Create a deployment on the control plane and let upstream make it; its LGP is `called` that, and its id."""
+    secrets = [{"name": "OPENAI_API_KEY", "value": TOKEN}]
+    image = {"image_uri": IMAGE}
+    deployment_id = listener.deploy(name, source_revision_config=image, secrets=secrets)
+    upstream = Upstream(
+        namespace=cluster.namespace,
+        deployment=called or name,
+        deployment_id=deployment_id,
+        revision=listener.shown(deployment_id)["latest_revision_id"],
+        workspace_id=WORKSPACE,
+    )
+    cluster.upstream(upstream, **spec)
+    return upstream
+
+
+def deployed(listener: Listener, upstream: Upstream) -> None:
+    """Wait until our listener says that the revision serves."""
+    until(lambda: listener.phase(upstream.deployment_id) is Phase.DEPLOYED, "the revision is deployed")
+    until(lambda: "SecretsPruned" in listener.types(upstream.deployment_id), "and nothing is left to do")
+
+
+def recorded() -> MemoryLog:
+    """Return a log that begins with the operator's configuration."""
+    log = MemoryLog()
+    config = CONFIG.model_dump(mode="json")
+    event = ConfigurationRecorded(component="operator", digest=digest(config), config=config)
+    log.acknowledge(
+        data_plane_stream("operator"), log.append(data_plane_stream("operator"), 0, [event], actor="dataplane")
+    )
+    return log
+
+
+def told(log: Any) -> str:
+    return "".join(str(record.data) for record in log.read_all(limit=100_000))
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [
+        pytest.param("support", "support", id="short"),
+        pytest.param("customer-support-agent", "customer-support-agent", id="longer than ours"),
+        pytest.param("customer-support-agent", "customer-supp", id="cut elsewhere"),
+    ],
+)
+def test_both_components_adopt_and_nothing_restarts(
+    listener: Listener, cluster: Cluster, name: str, called: str
+) -> None:
+    upstream = upstream_of(listener, cluster, name, called)
+    before, spec = cluster.taken(upstream), cluster.get(upstream.lgp())["spec"]
+    log = recorded()
+
+    with ours(cluster, events=log) as operator, listener:
+        taken_over(operator, upstream.name)
+        deployed(listener, upstream)
+        operator.quiet(upstream.name)
+
+        assert cluster.taken(upstream) == before
+        lgps = cluster.items("/apis/apps.langchain.ai/v1alpha1", "lgps")
+        assert [lgp["metadata"]["name"] for lgp in lgps] == [upstream.name], "one LGP, under the name that it had"
+        assert lgps[0]["spec"] == spec
+        labels = lgps[0]["metadata"]["labels"]
+        assert labels[DEPLOYMENT_LABEL] == upstream.deployment_id
+        assert labels[LISTENER_LABEL] == listener.engine.settings.stream_name
+        assert labels[REVISION_LABEL] == upstream.revision
+        assert listener.types(upstream.deployment_id).count("LgpAdopted") == 1
+        assert find(listener.events, upstream.name).id == upstream.deployment_id
+
+        for events in (log, listener.events):
+            result = replay(events.read_all(limit=100_000))
+            assert result.divergences == []
+            assert TOKEN not in told(events)
+            assert PASSWORD not in told(events)
+
+
+def test_the_next_revision_is_ours_and_keeps_the_database(listener: Listener, cluster: Cluster) -> None:
+    newer = {
+        "serverSpec": {"warmPool": {"size": 1}},
+        "sandbox": {"image": "s"},
+        "redis": {"enabled": True, "shards": 2},
+    }
+    upstream = upstream_of(listener, cluster, **newer)
+    before = cluster.taken(upstream)
+    with ours(cluster) as operator, listener:
+        taken_over(operator, upstream.name)
+        deployed(listener, upstream)
+
+        body = {"source_revision_config": {"image_uri": NEXT}}
+        listener.http.patch(f"/v2/deployments/{upstream.deployment_id}", json=body).raise_for_status()
+        until(lambda: _image(cluster, upstream) == NEXT, "the LGP asks for the next revision")
+        until(lambda: listener.phase(upstream.deployment_id) is Phase.DEPLOYED, "it is deployed")
+        operator.quiet(upstream.name)
+
+        after, lgp = cluster.taken(upstream), cluster.get(upstream.lgp())
+        assert after.uids == before.uids
+        assert (after.password, after.claims, after.paths) == (before.password, before.claims, before.paths)
+        assert after.templates[upstream.database] == before.templates[upstream.database]
+        assert lgp["spec"]["database"]["secretName"] == upstream.secret
+        assert lgp["spec"]["database"]["legacyName"] is True
+        assert (lgp["spec"]["serverSpec"]["warmPool"], lgp["spec"]["sandbox"]) == ({"size": 1}, {"image": "s"})
+        assert lgp["spec"]["redis"]["shards"] == 2, "fields of a newer listener stay"
+        ignored = operator.condition(upstream.name, "IgnoredFields")["message"]
+        assert all(path in ignored for path in ("spec.serverSpec.warmPool", "spec.sandbox", "spec.redis.shards"))
+        assert "labels" not in lgp["spec"], "what upstream's listener wrote, and nobody asks for, is gone"
+        found = environment(cluster.get(upstream.server()))
+        assert found["OPENAI_API_KEY"]["secretKeyRef"]["key"] == "OPENAI_API_KEY"
+        assert found["POSTGRES_PASSWORD"]["secretKeyRef"]["name"] == upstream.secret
+
+
+def _image(cluster: Cluster, upstream: Upstream) -> str:
+    return str(cluster.get(upstream.lgp())["spec"]["serverSpec"]["image"])
+
+
+def test_a_revision_that_upstream_never_deployed_is_rolled_out_with_the_reason(
+    listener: Listener, cluster: Cluster
+) -> None:
+    upstream = upstream_of(listener, cluster)
+    before = cluster.taken(upstream)
+    body = {"source_revision_config": {"image_uri": NEXT}}
+    listener.http.patch(f"/v2/deployments/{upstream.deployment_id}", json=body).raise_for_status()
+
+    with ours(cluster) as operator, listener:
+        until(lambda: listener.phase(upstream.deployment_id) is Phase.DEPLOYED, "the newer revision is deployed")
+        operator.quiet(upstream.name)
+
+        (adopted,) = [
+            record.data
+            for record in listener.events.read(f"deployment/{upstream.deployment_id}")
+            if record.type == "LgpAdopted"
+        ]
+        assert adopted["differences"] == [
+            "spec.serverSpec.image",
+            "spec.serverSpec.env[LANGSMITH_HOST_REVISION_ID]",
+        ]
+        after = cluster.taken(upstream)
+        assert (after.uids, after.claims, after.password) == (before.uids, before.claims, before.password)
+        assert cluster.get(upstream.server())["spec"]["template"]["spec"]["containers"][0]["image"] == NEXT
+
+
+def test_an_lgp_that_somebody_changes_after_it_was_taken_over_becomes_ours(
+    listener: Listener, cluster: Cluster
+) -> None:
+    upstream = upstream_of(listener, cluster)
+    with ours(cluster) as operator, listener:
+        taken_over(operator, upstream.name)
+        deployed(listener, upstream)
+
+        cluster.merge(upstream.lgp(), {"spec": {"serverSpec": {"image": "registry.example/other:1"}}})
+        until(lambda: "DriftDetected" in listener.types(upstream.deployment_id), "it is noticed")
+        until(lambda: _image(cluster, upstream) == IMAGE, "and put back")
+        operator.quiet(upstream.name)
+
+        state = listener.state(upstream.deployment_id)
+        assert state.adopted.held == ""
+        assert cluster.get(upstream.lgp())["spec"]["database"]["secretName"] == upstream.secret
+
+
+def test_our_listener_takes_over_while_upstreams_operator_stays(listener: Listener, cluster: Cluster) -> None:
+    upstream = upstream_of(listener, cluster)
+    before = cluster.taken(upstream)
+    counts = dict.fromkeys(("replicas", "readyReplicas", "updatedReplicas", "availableReplicas"), 2)
+    status = {"observedGeneration": 1, "deploymentStatus": {**counts, "updateRevision": upstream.revision}}
+    path = f"{path_of(upstream.lgp())}/{upstream.name}/status"
+    headers = {"Content-Type": "application/merge-patch+json"}
+    cluster.http.patch(path, json={"status": status}, headers=headers).raise_for_status()
+
+    with listener:
+        deployed(listener, upstream)
+
+        assert cluster.taken(upstream) == before
+        assert cluster.get(upstream.lgp())["metadata"]["generation"] == 1
+
+
+def test_upstreams_listener_that_was_not_stopped_is_noticed(listener: Listener, cluster: Cluster) -> None:
+    upstream = upstream_of(listener, cluster)
+    with ours(cluster) as operator, listener:
+        taken_over(operator, upstream.name)
+        deployed(listener, upstream)
+        for version in range(FREE_REPAIRS + 1):
+            _upstream_writes(cluster, upstream, f"registry.example/theirs:{version}")
+            until(lambda: _image(cluster, upstream) == IMAGE, "ours is put back")
+
+        drifts = listener.types(upstream.deployment_id).count("DriftDetected")
+        assert drifts == listener.state(upstream.deployment_id).repairs == FREE_REPAIRS + 1, "the next one waits longer"
+
+
+def _upstream_writes(cluster: Cluster, upstream: Upstream, image: str) -> Manifest:
+    return replace(cluster.http, upstream.lgp(serverSpec={"image": image}), LISTENER_MANAGER)

@@ -1,0 +1,212 @@
+"""Two data planes in one cluster: each namespace belongs to one of them, or to those that agree to share it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from engine import bootstrap
+from engine.dataplane.events import DATA_PLANE_EVENTS, NamespaceLeased, NamespaceRefused
+from engine.event import Event
+from engine.kubernetes.namespace_lease import SHARED, LeaseRefused, lease_key
+from engine.log.memory import MemoryLog, SystemClock
+from engine.names import LGP_API_VERSION, LISTENER_LABEL, lgp_stream
+from engine.ports import Manifest, ObjectKey
+from engine.settings import Settings
+from tests.conftest import ApiServer
+from tests.integration.operator_stack import install_crd, lgp_manifest, until
+from workers.tasks import sweep
+from workers.watcher import watch
+
+DATABASES: dict[str, Any] = {"database": {"enabled": False}, "redis": {"enabled": False}, "ingress": {"enabled": False}}
+
+
+class DataPlane:
+    """An operator at work as its processes are: watcher, worker, sweeps; the log in memory."""
+
+    def __init__(self, api_server: ApiServer, name: str, *namespaces: str, **given: Any) -> None:
+        self.listener_id = str(given.pop("listener_id", uuid4()))
+        self.settings = Settings.load(
+            listener_enabled=False,
+            digest_key="0123456789abcdef0123456789abcdef",
+            prefix=name,
+            listener_id=self.listener_id,
+            watch_namespaces=namespaces,
+            ingress_enabled=False,
+            kubeconfig=api_server.kubeconfig,
+            lease_seconds=5,
+            lock_seconds=2,
+            sweep_seconds=0.2,
+            watch_seconds=10,
+            **given,
+        )
+        self.events = MemoryLog()
+        self.engine = bootstrap.build(self.settings, self, events=self.events)
+        self.engine.configurations.record()
+        self.watcher = watch(self.engine)
+        self._queue: queue.Queue[str | None] = queue.Queue()
+        self._done = threading.Event()
+        self._threads = [
+            threading.Thread(target=target, daemon=True) for target in (self.watcher.run, self._sweep, self._work)
+        ]
+
+    def __enter__(self) -> DataPlane:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self.watcher.stop()
+        self._queue.put(None)
+        for thread in self._threads:
+            thread.join(15)
+        self.engine.close()
+
+    def dispatch(self, stream: str) -> None:
+        self._queue.put(stream)
+
+    def waiting(self) -> dict[str, int]:
+        return {}
+
+    def _work(self) -> None:
+        while (stream := self._queue.get()) is not None:
+            self.engine.advance(stream)
+
+    def _sweep(self) -> None:
+        while not self._done.wait(0.2):
+            sweep(self.engine, self)
+
+    # --- what tests ask
+
+    @property
+    def name(self) -> str:
+        return self.settings.data_plane
+
+    def told(self) -> list[Event]:
+        records = self.events.read(self.engine.own_stream)
+        events = [DATA_PLANE_EVENTS.decode(record) for record in records]
+        return [event for event in events if isinstance(event, NamespaceLeased | NamespaceRefused)]
+
+    def made(self, namespace: str, name: str) -> bool:
+        """Whether it wrote the Deployment of an LGP."""
+        types = [record.type for record in self.events.read(lgp_stream(namespace, name))]
+        return "ObjectsApplied" in types and self.deployment(namespace, name) is not None
+
+    def deployment(self, namespace: str, name: str) -> Manifest | None:
+        key = ObjectKey(api_version="apps/v1", kind="Deployment", namespace=namespace, name=name)
+        return self.engine.ports.cluster.get(key)
+
+    def holder(self, namespace: str) -> str:
+        return self.engine.leases.read(namespace).holder
+
+
+@pytest.fixture
+def other_namespace(http: httpx.Client, namespace: str) -> str:
+    name = f"{namespace}-b"
+    manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+    http.post("/api/v1/namespaces", json=manifest).raise_for_status()
+    return name
+
+
+def put(plane: DataPlane, namespace: str, name: str, listener_id: str = "") -> None:
+    """Write an LGP as a person would."""
+    manifest = lgp_manifest(namespace, name, **DATABASES)
+    if listener_id:
+        manifest["metadata"]["labels"] = {LISTENER_LABEL: listener_id}
+    plane.engine.ports.cluster.apply(manifest, manager="somebody")
+
+
+def test_a_second_data_plane_keeps_off_a_claimed_namespace_and_works_on_its_own(
+    api_server: ApiServer, namespace: str, other_namespace: str
+) -> None:
+    install_crd(api_server)
+    with DataPlane(api_server, "first", namespace) as first:
+        until(lambda: first.holder(namespace) == first.name, "the first has leased its namespace")
+        with DataPlane(api_server, "second", namespace, other_namespace) as second:
+            put(first, namespace, "contested")
+            put(second, other_namespace, "own")
+            until(lambda: first.made(namespace, "contested"), "the first works where it was first")
+            until(lambda: second.made(other_namespace, "own"), "the second works on its own namespace")
+            until(lambda: len(second.told()) == 2, "the second says what is whose")
+
+            assert second.told() == [
+                NamespaceRefused(namespace=namespace, holder=first.name),
+                NamespaceLeased(namespace=other_namespace),
+            ]
+            assert second.events.streams("lgp/") == [lgp_stream(other_namespace, "own")]
+            assert first.told() == [NamespaceLeased(namespace=namespace)]
+
+
+def test_the_namespace_of_a_dead_data_plane_is_taken_by_command_and_not_silently(
+    api_server: ApiServer, namespace: str
+) -> None:
+    install_crd(api_server)
+    with DataPlane(api_server, "dead", namespace) as dead:
+        until(lambda: dead.holder(namespace) == dead.name, "it has leased its namespace")
+    with DataPlane(api_server, "heir", namespace) as heir:
+        put(heir, namespace, "orphan")
+        until(lambda: bool(heir.told()), "the heir says who holds the namespace")
+        with pytest.raises(LeaseRefused, match="is alive"):
+            heir.engine.leases.take(namespace)
+        now = SystemClock().now
+        until(lambda: heir.engine.leases.read(namespace).expired(now()), "its TTL has passed")
+        assert heir.deployment(namespace, "orphan") is None
+        assert heir.holder(namespace) == dead.name
+
+        assert heir.engine.leases.take(namespace).holder == dead.name
+        until(lambda: heir.made(namespace, "orphan"), "the heir goes to work without a restart")
+
+        with DataPlane(api_server, "dead", namespace, listener_id=dead.listener_id) as risen:
+            until(lambda: bool(risen.told()), "the one that was dead finds its namespace gone")
+            assert risen.told() == [NamespaceRefused(namespace=namespace, holder=heir.name)]
+
+
+def test_claims_survive_a_restart_and_are_released_by_command(api_server: ApiServer, namespace: str) -> None:
+    install_crd(api_server)
+    with DataPlane(api_server, "one", namespace) as one:
+        until(lambda: one.holder(namespace) == one.name, "it has leased its namespace")
+        lease = one.engine.ports.cluster.get(lease_key(namespace))
+        assert lease is not None
+    with DataPlane(api_server, "one", namespace, listener_id=one.listener_id) as again:
+        put(again, namespace, "app")
+        until(lambda: again.made(namespace, "app"), "it goes on after a restart")
+        kept = again.engine.ports.cluster.get(lease_key(namespace))
+        assert kept is not None
+        assert kept["metadata"]["uid"] == lease["metadata"]["uid"]
+        assert kept["spec"]["acquireTime"] == lease["spec"]["acquireTime"]
+    assert DataPlane(api_server, "one", namespace, listener_id=one.listener_id).engine.leases.release(namespace)
+    with DataPlane(api_server, "two", namespace) as two:
+        until(lambda: two.holder(namespace) == two.name, "the next one has it")
+
+
+def test_two_workspaces_share_a_namespace_each_touching_its_own(api_server: ApiServer, namespace: str) -> None:
+    install_crd(api_server)
+    sharing = {"share_namespaces": True}
+    with (
+        DataPlane(api_server, "a", namespace, **sharing) as a,
+        DataPlane(api_server, "b", namespace, **sharing) as b,
+    ):
+        until(lambda: a.holder(namespace) == SHARED, "those that share hold it")
+        put(a, namespace, "of-a", a.listener_id)
+        put(b, namespace, "of-b", b.listener_id)
+        put(b, namespace, "of-nobody")
+        until(lambda: a.made(namespace, "of-a"), "each makes its own")
+        until(lambda: b.made(namespace, "of-b"), "each makes its own")
+
+        key = ObjectKey(api_version=LGP_API_VERSION, kind="LGP", namespace=namespace, name="of-a")
+        b.engine.ports.cluster.delete(key)
+        until(lambda: a.deployment(namespace, "of-a") is None, "what a made goes with its LGP")
+
+        assert a.events.streams("lgp/") == [lgp_stream(namespace, "of-a")]
+        assert b.events.streams("lgp/") == [lgp_stream(namespace, "of-b")]
+        assert b.deployment(namespace, "of-b") is not None
+        assert b.deployment(namespace, "of-nobody") is None
+        with DataPlane(api_server, "alone", namespace) as alone:
+            until(lambda: bool(alone.told()), "one that does not share is kept away")
+            assert alone.told() == [NamespaceRefused(namespace=namespace, holder=SHARED)]
