@@ -1,7 +1,8 @@
 """`python -m sandbox.kubelet`: the node of the sandbox in the foreground.
 
-Says `ready` on stderr when the ingress serves and the API server has been listed. Ends on SIGTERM and SIGINT in less
-than three seconds, with every process it started; its Pods stay in the API, and its next life starts them again.
+It prints `ready` on stderr when the ingress serves and all lists from the API server are complete. SIGTERM and SIGINT
+end it and every process that it started, in less than three seconds. The Pods stay in the API, and the next run of this
+program starts their containers again.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from sandbox.ports import LOOPBACK, free_port
 
 log = logging.getLogger("sandbox.kubelet")
 
-# Containers get this long between SIGTERM and SIGKILL when the node itself ends, in seconds.
+# Seconds between SIGTERM and SIGKILL for containers when the node itself ends.
 GRACE_AT_END = 1.5
 
 
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     if bool(options.ingress_tls_port) != bool(options.ingress_certificate):
-        parser.error("--ingress-tls-port and --ingress-certificate go together")
+        parser.error("--ingress-tls-port and --ingress-certificate need each other: give both or none")
     logging.basicConfig(
         level=options.log_level.upper(),
         stream=sys.stderr,
@@ -119,7 +120,7 @@ async def _run(options: argparse.Namespace) -> None:
                 await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 1)
             await ingress.close()
         for task in done - {ending}:
-            task.result()  # none of these ends by itself without an error
+            task.result()  # raises: these tasks end only by an error
 
 
 async def _announce(informers: Sequence[Informer], options: argparse.Namespace) -> None:
@@ -132,12 +133,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sandbox.kubelet", description="Runs Pods as local processes and serves the ingress."
     )
-    parser.add_argument("--kubeconfig", type=Path, required=True, help="how to reach the API server")
-    parser.add_argument("--ingress-port", type=int, required=True, help="port of the ingress on 127.0.0.1")
-    parser.add_argument("--ingress-tls-port", type=int, default=0, help="port of the same over TLS (default: none)")
-    parser.add_argument("--ingress-certificate", type=Path, help="PEM file with key and certificate for it")
-    parser.add_argument("--images", type=Path, required=True, help="folder with one folder per image")
-    parser.add_argument("--state", type=Path, required=True, help="folder for containers and logs")
+    parser.add_argument("--kubeconfig", type=Path, required=True, help="kubeconfig of the API server")
+    parser.add_argument("--ingress-port", type=int, required=True, help="HTTP port of the ingress on 127.0.0.1")
+    parser.add_argument("--ingress-tls-port", type=int, default=0, help="HTTPS port of the ingress (default: none)")
+    parser.add_argument("--ingress-certificate", type=Path, help="PEM file with key and certificate for HTTPS")
+    parser.add_argument("--images", type=Path, required=True, help="folder that holds one folder per image")
+    parser.add_argument("--state", type=Path, required=True, help="folder for containers, volumes and logs")
     parser.add_argument("--node-name", default="sandbox", help="name of the Node object (default: sandbox)")
     parser.add_argument("--log-port", type=int, default=0, help="port of the log endpoint (default: a free one)")
     parser.add_argument(
@@ -147,15 +148,21 @@ def _parser() -> argparse.ArgumentParser:
         "--backoff-seconds",
         type=float,
         default=2.0,
-        help="first restart back-off, doubles up to 30 times (2)",
+        help="first restart back-off; it doubles, up to 30 times this value (default: 2)",
     )
     parser.add_argument(
-        "--probe-period-cap", type=float, default=0.5, help="until it succeeds, a probe asks at least this often (0.5)"
+        "--probe-period-cap",
+        type=float,
+        default=0.5,
+        help="longest period of a probe before its first success, in seconds (default: 0.5)",
     )
     parser.add_argument(
-        "--drain-seconds", type=float, default=0.5, help="between leaving the ingress and SIGTERM (0.5)"
+        "--drain-seconds",
+        type=float,
+        default=0.5,
+        help="time between the end of new requests to a pod and its SIGTERM (default: 0.5)",
     )
-    parser.add_argument("--log-level", default="info", help="debug, info, warning or error (info)")
+    parser.add_argument("--log-level", default="info", help="debug, info, warning or error (default: info)")
     return parser
 
 

@@ -1,7 +1,7 @@
 """A small asynchronous client of the Kubernetes API, configured by a kubeconfig file.
 
-The `kubernetes` client is synchronous: one thread per watch and one per write. This process serves an ingress
-in the same event loop, so it speaks the few verbs it needs over httpx instead.
+The `kubernetes` client is synchronous: it needs a thread per watch and per write. The node serves the ingress in the
+same event loop, so it uses this client, which has only the verbs that the node needs.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import httpx
 from sandbox.kubeconfig import read_kubeconfig
 
 MERGE_PATCH = "application/merge-patch+json"
-# The server ends a watch after this long; the client gives up on silence somewhat later.
+# Seconds after which the server ends a watch; the client's read timeout is somewhat longer.
 WATCH_SECONDS = 240
 
-# API group version → path prefix.
+# Path prefix of the core API group.
 CORE = "/api/v1"
 
 
 class ApiError(Exception):
-    """The API server refused; `code` is the HTTP status, `reason` the Status reason."""
+    """The API server refused a request; `code` is the HTTP status, `reason` the reason of the Status object."""
 
     def __init__(self, code: int, reason: str, message: str) -> None:
         super().__init__(f"{code} {reason}: {message}")
@@ -34,10 +34,10 @@ class ApiError(Exception):
 
 
 class Api:
-    """Verbs against one API server; paths are the server's own, such as `/api/v1/pods`."""
+    """A client of one API server; paths are full API paths, such as `/api/v1/pods`."""
 
     def __init__(self, kubeconfig: Path) -> None:
-        """Read the current context. ValueError when the file does not describe a cluster."""
+        """Read the current context. Raises ValueError when the file does not describe a cluster."""
         server, headers, context = read_kubeconfig(kubeconfig)
         self.server = server
         self._http = httpx.AsyncClient(
@@ -46,7 +46,7 @@ class Api:
             verify=context,
             timeout=httpx.Timeout(10, read=30),
             limits=httpx.Limits(max_connections=200, max_keepalive_connections=20),
-            # A proxy of the machine has no business between a node and its API server.
+            # Proxy variables of the environment do not apply between a node and its API server.
             trust_env=False,
         )
 
@@ -59,11 +59,11 @@ class Api:
         await self._http.aclose()
 
     async def get(self, path: str, **params: Any) -> dict[str, Any]:
-        """GET. Raises ApiError, httpx.TransportError."""
+        """Send a GET. Raises ApiError, httpx.TransportError."""
         return await self._send("GET", path, params=params)
 
     async def find(self, path: str) -> dict[str, Any] | None:
-        """GET, None when there is none. Raises ApiError, httpx.TransportError."""
+        """Send a GET; return None for 404. Raises ApiError, httpx.TransportError."""
         try:
             return await self.get(path)
         except ApiError as error:
@@ -72,19 +72,19 @@ class Api:
             raise
 
     async def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """POST. Raises ApiError, httpx.TransportError."""
+        """Send a POST. Raises ApiError, httpx.TransportError."""
         return await self._send("POST", path, body=body)
 
     async def patch(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """JSON merge patch. Raises ApiError, httpx.TransportError."""
+        """Send a JSON merge patch. Raises ApiError, httpx.TransportError."""
         return await self._send("PATCH", path, body=body, content_type=MERGE_PATCH)
 
     async def delete(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """DELETE with DeleteOptions. Raises ApiError, httpx.TransportError."""
+        """Send a DELETE with DeleteOptions. Raises ApiError, httpx.TransportError."""
         return await self._send("DELETE", path, body=body)
 
     async def watch(self, path: str, resource_version: str) -> AsyncIterator[dict[str, Any]]:
-        """Watch events after `resource_version` until the server ends the stream.
+        """Yield the watch events after `resource_version` until the server ends the stream.
 
         Raises ApiError (410 also when it arrives as an event) and httpx.TransportError.
         """

@@ -8,8 +8,9 @@
                     │   CreateContainerConfigError   CrashLoopBackOff (not after the first end)
                     └────────────────────────────────────┘
 
-The supervisor writes into a ContainerState and says that it changed; it knows nothing of the Pod's status. It is
-stopped by an event, never by cancellation, so no process is ever lost between being started and being known.
+The supervisor changes a ContainerState and calls `changed`; it does not write the Pod's status. `stop` ends it through
+an event, not through cancellation: a cancellation between the start of a process and the note of it would lose the
+process.
 """
 
 from __future__ import annotations
@@ -33,25 +34,25 @@ from sandbox.kubelet.status import ContainerState, running, terminated, waiting
 
 log = logging.getLogger(__name__)
 
-# A back-off grows up to this many times its first value, as 10 s grow to 5 minutes in a kubelet.
+# The longest back-off is this many times the first one: in a kubelet 10 s and 5 minutes.
 BACKOFF_LIMIT = 30
-# A container that ran for this many first back-offs is forgiven its earlier crashes.
-FORGIVEN_AFTER = 60
+# After a run longer than this many first back-offs, the back-off starts from its first value again.
+BACKOFF_RESET = 60
 CONFIG_RETRY_SECONDS = 1.0
 # Exit code of a container whose command cannot be executed.
 START_ERROR = 128
 
 
 class ContainerSupervisor:
-    """Keeps one container as its spec wants it until `stop` is called or it is done."""
+    """Runs one container until it is done by its restart policy, or until `stop` is called."""
 
     def __init__(
         self, node: Node, pod: dict[str, Any], spec: dict[str, Any], state: ContainerState, local_port: int,
         changed: Callable[[], None],
     ) -> None:  # fmt: skip
-        """`changed` is called after each change of `state`; `local_port` is where the container shall listen."""
+        """`changed` is called after each change of `state`; the container listens on `local_port`."""
         self.state = state
-        # Port inside the container → local port; empty until the container has run.
+        # Port inside the container → local port; empty until the container starts.
         self.ports: dict[int, int] = {}
         self._node, self._pod, self._spec = node, pod, spec
         self._local_port = local_port
@@ -62,14 +63,14 @@ class ContainerSupervisor:
         self._pauses = _pauses(node.timing.backoff)
 
     def stop(self, grace: float) -> None:
-        """End the container for good: SIGTERM, SIGKILL after `grace` seconds. A second call with 0 kills now."""
+        """End the container for good: SIGTERM, SIGKILL after `grace` seconds. A second call with 0 kills at once."""
         if self._stopping.is_set() and not grace and self._process is not None:
             self._process.kill()
         self._grace = grace
         self._stopping.set()
 
     async def run(self) -> None:
-        """Run until the container is done for good or stopped."""
+        """Run the container until its restart policy ends it or `stop` is called."""
         while not self._stopping.is_set():
             image = await self._pull()
             run = await self._configure(image) if image else None
@@ -108,12 +109,12 @@ class ContainerSupervisor:
         try:
             image = images.resolve(reference, self._node.images)
         except ImageError as error:
-            # Init containers of foreign images prepare what a stand-in or an in-memory server does not need.
+            # Init containers with other images prepare things that a stand-in or an in-memory server does not need.
             if self.state.init and error.reason == "ErrImagePull" and not _is_local(reference):
                 return Image(reference=reference, image_id=reference, folder=None)
             raise
         command = list(self._spec.get("command") or ())
-        # An Agent Server as init container would never end; a queue worker has nothing to do here.
+        # An Agent Server as init container would never end. A queue worker has no work: the Agent Server does it.
         if images.is_queue_worker(command) or (self.state.init and not command):
             return Image(reference=reference, image_id=image.image_id, folder=None)
         return image
@@ -145,7 +146,7 @@ class ContainerSupervisor:
         if self.state.init:
             self._ended(Exit(code=0, signal=None, finished_at=started), started, "")
             return
-        log.info("%s: stands in for %s", self._title, image.reference)
+        log.info("%s: reported as running without a process (a stand-in for %s)", self._title, image.reference)
         self.state.state, self.state.started, self.state.ready = running(started), True, True
         self._event("Normal", "Started", f"Started container {self.state.name} (a stand-in: nothing runs)")
         self._changed()
@@ -165,8 +166,8 @@ class ContainerSupervisor:
             self._ended(Exit(code=START_ERROR, signal=None, finished_at=now), now, message, reason="StartError")
             return
         self._process = process
-        where = ", ".join(map(str, run.ports.values())) or "none of ours"
-        log.info("%s: started as process %d on port %s", self._title, process.pid, where)
+        where = ", ".join(map(str, run.ports.values())) or "of its own choice"
+        log.info("%s: started as process %d, port %s", self._title, process.pid, where)
         state.state = running(process.started_at)
         state.started = "startupProbe" not in self._spec
         state.ready = state.started and "readinessProbe" not in self._spec
@@ -177,7 +178,7 @@ class ContainerSupervisor:
         log.info("%s: ended with code %d", self._title, ended.code)
 
     async def _attend(self, process: Process, run: Execution) -> Exit:
-        """Probe the process until it ends or must end."""
+        """Probe the process until it ends by itself, fails a probe or is stopped; return how it ended."""
         unhealthy = asyncio.Event()
         watching = asyncio.create_task(self._probe(run, unhealthy))
         watching.add_done_callback(self._probing_failed)
@@ -210,21 +211,21 @@ class ContainerSupervisor:
             if probe := run.container.get("startupProbe"):
                 started = asyncio.Event()
 
-                def tell(healthy: bool, why: str) -> None:
+                def on_startup(healthy: bool, why: str) -> None:
                     if healthy:
                         started.set()
                     else:
                         self._liveness(False, why, unhealthy, "Startup")
 
-                asking = group.create_task(probes.watch(probe, target, cap, tell))
+                probing = group.create_task(probes.watch(probe, target, cap, on_startup))
                 await started.wait()
-                asking.cancel()
+                probing.cancel()
                 self.state.started = True
                 self.state.ready = "readinessProbe" not in self._spec
                 self._changed()
-            for name, hear in kinds.items():
+            for name, on_result in kinds.items():
                 if probe := run.container.get(name):
-                    group.create_task(probes.watch(probe, target, cap, hear))
+                    group.create_task(probes.watch(probe, target, cap, on_result))
 
     def _probing_failed(self, watching: asyncio.Task[None]) -> None:
         if not watching.cancelled() and (error := watching.exception()) is not None:
@@ -248,7 +249,7 @@ class ContainerSupervisor:
             code=ended.code, signal=ended.signal, started_at=started, finished_at=ended.finished_at,
             container_id=self.state.container_id, message=message, reason=reason,
         )  # fmt: skip
-        if (ended.finished_at - started).total_seconds() > FORGIVEN_AFTER * self._node.timing.backoff:
+        if (ended.finished_at - started).total_seconds() > BACKOFF_RESET * self._node.timing.backoff:
             self._pauses = _pauses(self._node.timing.backoff)
         self._changed()
 
@@ -257,11 +258,11 @@ class ContainerSupervisor:
             return False
         policy = self._pod["spec"].get("restartPolicy") or "Always"
         code = self.state.state["terminated"]["exitCode"]
-        # An init container that succeeded is done, whatever the policy.
+        # An init container that succeeded is done under every restart policy.
         return bool(code) and policy != "Never" if self.state.init or policy == "OnFailure" else policy == "Always"
 
     async def _back_off(self) -> bool:
-        """Wait before the next start; False when stopped meanwhile."""
+        """Wait before the next start; return False if the container is stopped meanwhile."""
         pause = next(self._pauses)
         state, meta = self.state, self._pod["metadata"]
         state.last = state.state
@@ -284,7 +285,7 @@ class ContainerSupervisor:
         self._changed()
 
     async def _pause(self, seconds: float) -> bool:
-        """Wait; False as soon as the container is to be stopped."""
+        """Wait; return False as soon as `stop` is called."""
         try:
             await asyncio.wait_for(self._stopping.wait(), seconds)
         except TimeoutError:
@@ -301,7 +302,7 @@ class ContainerSupervisor:
 
 
 def _pauses(first: float) -> Iterator[float]:
-    """Seconds before the 1st, 2nd, … restart: none, then doubling up to the limit."""
+    """Yield the seconds before the 1st, 2nd, … restart: 0, `first`, then twice as long each time, up to the limit."""
     yield 0.0
     pause = first
     while True:

@@ -1,7 +1,7 @@
-"""A container's environment, exactly as a kubelet resolves it from the Pod spec.
+"""A container's environment, resolved from the Pod spec exactly as a kubelet does it.
 
-Order and precedence follow Kubernetes: `envFrom` in order, then `env` in order; later wins; `$(NAME)` refers to
-what is defined so far. Values of Secrets pass through here on their way into a process and nowhere else.
+Order and precedence follow Kubernetes: `envFrom` in order, then `env` in order; a later entry overrides an earlier
+one; `$(NAME)` refers to the variables defined so far. Secret values go from here into the process and nowhere else.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 Kind = Literal["secrets", "configmaps"]
-# Reads one object of a namespace; None when there is none.
+# Reads one object: (kind, namespace, name) → object, None when there is none.
 Lookup = Callable[[Kind, str, str], Awaitable[dict[str, Any] | None]]
 
 _NAME = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
@@ -24,7 +24,7 @@ _QUANTITY = re.compile(r"(?P<number>[0-9.]+)(?P<suffix>[a-zA-Z]*)")
 _SUFFIXES = {"": 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12,
              "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}  # fmt: skip
 
-# The kubelet's own words, which people search for.
+# Names of the kinds in the kubelet's messages, which people search for.
 _KIND_WORDS: dict[Kind, tuple[str, str]] = {
     "secrets": ("secret", "Secret"),
     "configmaps": ("configmap", "ConfigMap"),
@@ -32,11 +32,11 @@ _KIND_WORDS: dict[Kind, tuple[str, str]] = {
 
 
 class ContainerConfigError(Exception):
-    """The environment cannot be built; becomes the waiting reason CreateContainerConfigError."""
+    """The environment cannot be resolved; the container waits with the reason CreateContainerConfigError."""
 
 
 def expand(text: str, env: Mapping[str, str]) -> str:
-    """Replace `$(NAME)` by its value; unknown names stay as written, `$$` is one dollar sign."""
+    """Replace `$(NAME)` by the variable's value; unknown names stay unchanged, `$$` becomes one dollar sign."""
 
     def replace(match: re.Match[str]) -> str:
         name = match["name"]
@@ -48,14 +48,14 @@ def expand(text: str, env: Mapping[str, str]) -> str:
 
 
 def api_server_variables(url: str) -> dict[str, str]:
-    """What a program finds the API server by."""
+    """Return the variables by which a program in a pod finds the API server."""
     parts = urlsplit(url)
     port = parts.port or {"https": 443, "http": 80}[parts.scheme]
     return {"KUBERNETES_SERVICE_HOST": parts.hostname or "", "KUBERNETES_SERVICE_PORT": str(port)}
 
 
 async def resolve(pod: dict[str, Any], container: dict[str, Any], lookup: Lookup) -> dict[str, str]:
-    """The environment of `container`. Raises ContainerConfigError with the kubelet's message."""
+    """Return the environment of `container`. Raises ContainerConfigError with the kubelet's message."""
     namespace: str = pod["metadata"]["namespace"]
     env: dict[str, str] = {}
     for source in container.get("envFrom") or ():
@@ -143,7 +143,7 @@ def _resource(pod: dict[str, Any], container: dict[str, Any], ref: dict[str, Any
     section, _, resource = str(ref["resource"]).partition(".")
     quantity = ((container.get("resources") or {}).get(section) or {}).get(resource, "0")
     divisor = ref.get("divisor") or "1"
-    # Rounded up, as Kubernetes does: half a core is 1 with divisor 1.
+    # Kubernetes rounds up: half a core is 1 with divisor 1.
     amount = _number(str(quantity)) / (_number(str(divisor)) or 1.0)
     return str(int(-(-amount // 1)))
 

@@ -1,6 +1,7 @@
-"""Kubernetes Events of Pods, so that `kubectl describe pod` tells what happened.
+"""Kubernetes Events of Pods, which `kubectl describe pod` shows.
 
-Best effort, as in Kubernetes: an Event that cannot be written is dropped. Repetitions raise the count of the first.
+Events are best effort, as in Kubernetes: an Event that cannot be written is dropped. A repeated Event raises the count
+of the first one.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from sandbox.kubelet.api import CORE, Api, ApiError
 from sandbox.kubelet.status import timestamp
 
 COMPONENT = "kubelet"
-# Kubernetes refuses longer messages.
+# Characters; Kubernetes refuses longer messages.
 MESSAGE_LIMIT = 1024
 
 
 class EventRecorder:
-    """Writes Events in the background, one after the other."""
+    """Writes Events in the background, in their order."""
 
     def __init__(self, api: Api, node: str) -> None:
         self._api = api
@@ -35,16 +36,16 @@ class EventRecorder:
         self, pod: dict[str, Any], kind: Literal["Normal", "Warning"], reason: str, message: str,
         container: str | None = None,
     ) -> None:  # fmt: skip
-        """Note that something happened to `pod` (or to one of its containers)."""
+        """Queue an Event about `pod`, or about one of its containers."""
         with contextlib.suppress(asyncio.QueueFull):
             self._queue.put_nowait((pod["metadata"], kind, reason, message[:MESSAGE_LIMIT], container))
 
     def forget(self, uid: str) -> None:
-        """Drop the memory of a pod that is gone."""
+        """Drop the counts of a deleted pod's Events."""
         self._seen = {key: value for key, value in self._seen.items() if key[0] != uid}
 
     async def run(self) -> None:
-        """Write until cancelled."""
+        """Write queued Events until cancelled."""
         while True:
             entry = await self._queue.get()
             with contextlib.suppress(ApiError, httpx.HTTPError):

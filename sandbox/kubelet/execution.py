@@ -1,8 +1,9 @@
-"""What a container comes down to on this machine: its command, its whole environment, and where it listens. Pure.
+"""How a container runs on this machine: its command, its complete environment, and its local ports. Pure.
 
-There is one network for all pods, so two of them cannot listen on one port. An Agent Server is told a local port of
-its own. So is a program whose image takes one (`{port}`), and one whose environment holds a number of its `ports`:
-that variable holds the local port instead. Any other program listens where it wants to, which must be free.
+All pods share one network, so two pods cannot listen on the same port. An Agent Server listens on a local port of its
+own. A program does so in two cases: its image takes a port (`{port}`), or a variable of its environment equals one of
+its container ports; the variable then holds the local port instead. Any other program listens on a port of its own
+choice, which must be free.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from typing import Any
 from sandbox.kubelet.environment import expand
 from sandbox.kubelet.images import Program
 from sandbox.kubelet.runtime import Execution, command_line, image_environment, listening_port
-from sandbox.kubelet.volumes import led
+from sandbox.kubelet.volumes import local_path
 
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
 def of_agent_server(container: dict[str, Any], env: Mapping[str, str], *, home: Path, port: int) -> Execution:
-    """An Agent Server that listens on local `port`; `env` is what the Pod spec resolves to."""
+    """Return how an Agent Server runs on local `port`; `env` is the environment of the Pod spec."""
     own = dict(env)
     return Execution(
         container=container,
@@ -39,32 +40,34 @@ def of_program(
     port: int,
     mounts: Mapping[str, Path],
 ) -> Execution:
-    """Any other program; `mounts` are its volumes' folders by mountPath."""
+    """Return how another program runs; `mounts` maps each mountPath to the folder of its volume."""
 
     def placed(word: str) -> str:
-        return led(word, mounts).replace("{home}", str(home)).replace("{port}", str(port))
+        return local_path(word, mounts).replace("{home}", str(home)).replace("{port}", str(port))
 
-    ports = _told(program, container, env, port)
-    mine = {name: str(port) if value in map(str, ports) else led(value, mounts) for name, value in env.items()}
-    said = {name: placed(value) for name, value in program.env.items()}
-    start = [led(expand(word, env), mounts) for word in container.get("command") or ()]
-    arguments = [led(expand(word, env), mounts) for word in container.get("args") or ()]
+    ports = _ports(program, container, env, port)
+    own = {name: str(port) if value in map(str, ports) else local_path(value, mounts) for name, value in env.items()}
+    image = {name: placed(value) for name, value in program.env.items()}
+    start = [local_path(expand(word, env), mounts) for word in container.get("command") or ()]
+    arguments = [local_path(expand(word, env), mounts) for word in container.get("args") or ()]
     return Execution(
-        container={**container, **{name: _led(container[name], mounts) for name in PROBES if name in container}},
+        container={**container, **{name: _local(container[name], mounts) for name in PROBES if name in container}},
         command=[*(start or map(placed, program.command)), *arguments],
-        env={**image_environment(home), **said, **mine},
+        env={**image_environment(home), **image, **own},
         ports=ports,
     )
 
 
-def _told(program: Program, container: dict[str, Any], env: Mapping[str, str], port: int) -> dict[int, int]:
-    if program.is_told_its_port and not container.get("command"):
+def _ports(program: Program, container: dict[str, Any], env: Mapping[str, str], port: int) -> dict[int, int]:
+    """Return port inside the container → local port; empty for a program that chooses its port itself."""
+    if program.takes_port and not container.get("command"):
         return {listening_port(dict(env)): port}
     declared = [one["containerPort"] for one in container.get("ports") or ()]
     return next(({number: port} for number in declared if str(number) in env.values()), {})
 
 
-def _led(probe: dict[str, Any], mounts: Mapping[str, Path]) -> dict[str, Any]:
+def _local(probe: dict[str, Any], mounts: Mapping[str, Path]) -> dict[str, Any]:
+    """Return a probe whose command has local paths instead of mountPaths."""
     if "exec" not in probe:
         return probe
-    return {**probe, "exec": {"command": [led(word, mounts) for word in probe["exec"].get("command") or ()]}}
+    return {**probe, "exec": {"command": [local_path(word, mounts) for word in probe["exec"].get("command") or ()]}}

@@ -1,15 +1,16 @@
-"""What an image reference means in the sandbox: a folder that runs, a stand-in that only claims to, or nothing.
+"""Image references of the sandbox: each resolves to a folder that runs, a stand-in without a process, or an error.
 
-There is no registry here. `sandbox.local/<app>` names the folder `<images>/<app>`; tag and digest are part of the
-reference and of the reported image id, but do not select content. Infrastructure that an Agent Server on the
-in-memory runtime never contacts is stood in for. Everything else cannot be pulled.
+The sandbox has no registry. `sandbox.local/<app>` names the folder `<images>/<app>`; tag and digest are part of the
+reference and of the reported image id, but do not select content. An Agent Server on the in-memory runtime never
+contacts its Postgres and Redis, so these images get a stand-in: the container is reported as running, without a
+process. All other images cannot be pulled.
 
-A folder with a `langgraph.json` is an Agent Server. One with an `image.json` is any other program, which says there
+A folder with a `langgraph.json` is an Agent Server. A folder with an `image.json` is another program; the file holds
 what a Dockerfile would:
 
     {"env": {"PYTHONPATH": "{home}"}, "command": ["python", "serve.py", "{port}"]}
 
-Both may be left out; `{home}` is the container's own copy of the folder, `{port}` the local port to listen on.
+Both keys are optional; `{home}` is the container's own copy of the folder, `{port}` the local port to listen on.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ AGENT_CONFIG = "langgraph.json"
 PROGRAM_CONFIG = "image.json"
 QUEUE_ENTRYPOINT = "/storage/queue_entrypoint.sh"
 
-# Last path component of a repository that is infrastructure.
+# Last path components of the repositories that get a stand-in.
 INFRASTRUCTURE = frozenset(
     {"postgres", "postgresql", "pgvector", "redis", "valkey", "redis-stack-server", "redis-cluster"}
 )
@@ -40,7 +41,7 @@ _REFERENCE = re.compile(
 
 
 class ImageError(Exception):
-    """An image that cannot be had; `reason` is the kubelet's word for it."""
+    """An image that cannot be pulled; `reason` is the kubelet's waiting reason, e.g. ErrImagePull."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -49,14 +50,15 @@ class ImageError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """What an image that is no Agent Server sets and starts, unless the pod says otherwise."""
+    """Environment and command of an image that is not an Agent Server; the Pod spec overrides both."""
 
     env: Mapping[str, str] = field(default_factory=dict)
-    # ENTRYPOINT: what a pod's `command` replaces and its `args` follow.
+    # ENTRYPOINT: a container's `command` replaces it, a container's `args` follow it.
     command: tuple[str, ...] = ()
 
     @property
-    def is_told_its_port(self) -> bool:
+    def takes_port(self) -> bool:
+        """Whether the command has a placeholder for the port to listen on."""
         return any("{port}" in word for word in self.command)
 
 
@@ -64,9 +66,9 @@ class Program:
 class Image:
     """A resolved image."""
 
-    # As the Pod spec names it.
+    # The reference in the Pod spec.
     reference: str
-    # As reported in the status: repository and digest.
+    # Repository and digest, for the Pod's status.
     image_id: str
     # The folder to run, None for a stand-in.
     folder: Path | None
@@ -75,7 +77,7 @@ class Image:
 
 
 def resolve(reference: str, images: Path) -> Image:
-    """The image behind `reference`. Raises ImageError: InvalidImageName, or ErrImagePull when nobody has it."""
+    """Return the image of a reference. Raises ImageError: InvalidImageName, or ErrImagePull for an unknown image."""
     match = _REFERENCE.fullmatch(reference)
     if match is None:
         raise ImageError(
@@ -103,7 +105,7 @@ def resolve(reference: str, images: Path) -> Image:
     raise ImageError(
         "ErrImagePull",
         f'failed to pull image "{reference}": this node has no registry to pull from; '
-        f"it runs {LOCAL_REGISTRY}/<app> and stands in for {', '.join(sorted(INFRASTRUCTURE))}",
+        f"use {LOCAL_REGISTRY}/<app>, or an image with a stand-in ({', '.join(sorted(INFRASTRUCTURE))})",
     )
 
 
@@ -111,15 +113,15 @@ def _program(folder: Path) -> Program | None:
     config = folder / PROGRAM_CONFIG
     if not config.is_file():
         return None
-    said = json.loads(config.read_text())
-    return Program(env=said.get("env") or {}, command=tuple(said.get("command") or ()))
+    document = json.loads(config.read_text())
+    return Program(env=document.get("env") or {}, command=tuple(document.get("command") or ()))
 
 
 def is_queue_worker(command: list[str]) -> bool:
-    """Whether the command starts a queue worker, whose work the in-memory Agent Server does itself."""
+    """Whether the command starts a queue worker; an in-memory Agent Server does the work of one itself."""
     return any(QUEUE_ENTRYPOINT in part for part in command)
 
 
 def _stand_in_digest(reference: str) -> str:
-    # A reference by tag still needs an id; derived from the name, so that equal names have equal ids.
+    # A reference without digest needs an image id too; it is derived from the name, so equal names have equal ids.
     return "sha256:" + hashlib.sha256(reference.encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""A local, current copy of one kind of object: list, then watch, for ever.
+"""A local, current copy of all objects of one kind: it lists once, then watches.
 
-Survives what an API server does to its clients: ended watches, refused connections, restarts, 410 Gone, and kinds
-whose CRD is installed later. A relist is compared with the copy, so no change is missed and none is told twice.
+It survives ended watches, refused connections, restarts of the API server, 410 Gone, and kinds whose CRD is installed
+later. It compares each new list with the copy, so that its listeners miss no change and get no change twice.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from sandbox.kubelet.api import Api, ApiError
 log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
-# (before, after): before is None for a new object, after is None for a removed one.
+# (before, after): before is None for a new object, after is None for a deleted one.
 Listener = Callable[[Object | None, Object | None], None]
 
 FIRST_DELAY, LAST_DELAY = 0.1, 2.0
-# How often to look whether an absent kind has been installed, in seconds.
+# Seconds between two checks whether an absent kind has been installed.
 ABSENT_DELAY = 3.0
 PAGE = 500
 
 
 class Informer:
-    """The copy and its listeners. Listeners are called in the event loop and must not block."""
+    """The copy and its listeners. The event loop calls the listeners, which must not block."""
 
     def __init__(self, api: Api, path: str, *, optional: bool = False) -> None:
-        """`optional`: the kind may not be installed; then the copy is empty until it is."""
+        """`optional`: the kind may be missing in the cluster; the copy is empty as long as it is."""
         self.path = path
         self.synced = asyncio.Event()
         self._api = api
@@ -41,10 +41,11 @@ class Informer:
         self._listeners: list[Listener] = []
 
     def listen(self, listener: Listener) -> None:
-        """Tell `listener` of every change from now on."""
+        """Call `listener` for every change from now on."""
         self._listeners.append(listener)
 
     def get(self, namespace: str, name: str) -> Object | None:
+        """Return the copy of an object, None when there is none."""
         return self._objects.get((namespace, name))
 
     def __iter__(self) -> Iterator[Object]:
@@ -109,13 +110,13 @@ class Informer:
         if item is not None:
             self._objects[key] = item
         if before is not None and item is not None and _uid(before) != _uid(item):
-            # Deleted and made again between two looks: two changes, not one.
-            self._tell(before, None)
+            # The object was deleted and created again between two lists: report two changes, not one.
+            self._notify(before, None)
             before = None
         if before is not None or item is not None:
-            self._tell(before, item)
+            self._notify(before, item)
 
-    def _tell(self, before: Object | None, after: Object | None) -> None:
+    def _notify(self, before: Object | None, after: Object | None) -> None:
         for listener in self._listeners:
             try:
                 listener(before, after)

@@ -1,13 +1,13 @@
 """The ingress: an HTTP/1.1 reverse proxy in front of the pods of this node.
 
-    request ─▶ route (host, path) ─▶ Service ─▶ a ready pod that is not being deleted ─▶ its local port
+    request ─▶ route (host, path) ─▶ Service ─▶ a ready pod that is not terminating ─▶ its local port
 
-A Service of type ExternalName leads on to the Service that it names. Every request leaves a line in the log, as the
-access log of an ingress controller has it: which route it took, to which pod.
+A Service of type ExternalName forwards to the Service that it names. The access log has a line for every request, as
+that of an ingress controller: the request, its status, its route and its pod.
 
-Nothing is buffered on the way back, so server-sent events flow as they are sent. A rollout loses no request: pods
-that are being deleted are never chosen, a pod that cannot be reached is passed over in favour of the next one
-(nothing was sent, so this is safe for every method), and when nobody is ready the request waits a moment.
+The proxy does not buffer responses, so server-sent events pass as the pod sends them. A rollout loses no request. The
+proxy never chooses a terminating pod. If it cannot connect to a pod, it tries the next one; nothing was sent, so this
+is safe for every method. If no pod is ready, the request waits for at most PATIENCE seconds.
 """
 
 from __future__ import annotations
@@ -27,22 +27,31 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from sandbox.kubelet.informer import Informer
 from sandbox.kubelet.pod import local_port
-from sandbox.kubelet.routes import SOURCES, Backend, Route, RouteTable, container_port, serves, stands_for, target_port
+from sandbox.kubelet.routes import (
+    SOURCES,
+    Backend,
+    Route,
+    RouteTable,
+    container_port,
+    external_backend,
+    serves,
+    target_port,
+)
 from sandbox.ports import LOOPBACK
 
 log = logging.getLogger(__name__)
 access = logging.getLogger("sandbox.kubelet.access")
 
-# How long a request waits for a ready pod, in seconds.
+# Seconds that a request waits for a ready pod.
 PATIENCE = 2.0
-LOOK_AGAIN_SECONDS = 0.05
-# Services of type ExternalName that may lead to each other in a row.
-MOST_NAMES = 3
-# Bodies up to this size are held, so that the request can be sent again.
-HELD_BODY = 1024 * 1024
+RETRY_SECONDS = 0.05
+# Longest chain of Services of type ExternalName.
+MAX_EXTERNAL_NAMES = 3
+# Bytes of a body that the proxy keeps in memory, so that it can send the request again.
+MAX_KEPT_BODY = 1024 * 1024
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"]
-# `expect` is answered by this proxy, which reads the body itself.
+# `expect` is among them, because this proxy reads the body and answers that header itself.
 HOP_BY_HOP = frozenset(
     {
         "connection",
@@ -61,7 +70,7 @@ HOP_BY_HOP = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Upstream:
-    """A pod that can answer now."""
+    """A ready pod, and the local port to send requests to."""
 
     uid: str
     name: str
@@ -69,16 +78,16 @@ class Upstream:
 
 
 class Ingress:
-    """Routes and forwards requests; `app` is the ASGI application."""
+    """The reverse proxy; `app` is its ASGI application."""
 
     def __init__(self, routes: dict[str, Informer], services: Informer, pods: Informer) -> None:
-        """`routes`: informers by the collection paths of `routes.SOURCES`."""
+        """`routes` maps the collection paths of `routes.SOURCES` to informers."""
         self._sources, self._services, self._pods = routes, services, pods
         self._table: RouteTable | None = None
         self._in_flight: Counter[str] = Counter()
         for informer in routes.values():
             informer.listen(lambda before, after: self._forget_table())
-        # A connection per request: one kept open might be closed by the server just as the next request uses it.
+        # One connection per request: a server may close an idle connection just as the next request uses it.
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(None, connect=2),
             limits=httpx.Limits(max_keepalive_connections=0),
@@ -89,7 +98,7 @@ class Ingress:
         self.app.router.add_route("/{path:path}", self._serve, methods=METHODS, include_in_schema=False)
 
     def in_flight(self, uid: str) -> int:
-        """How many requests the pod is answering now."""
+        """Return how many requests the pod with this uid is answering now."""
         return self._in_flight[uid]
 
     async def close(self) -> None:
@@ -108,7 +117,7 @@ class Ingress:
         try:
             return await self._forward(request, route)
         except ClientDisconnect:
-            return _refuse(499, "the client went away")
+            return _refuse(499, "the client closed the connection")
 
     async def _forward(self, request: Request, route: Route) -> Response:
         body = await _body(request)
@@ -120,9 +129,9 @@ class Ingress:
             if upstream is None:
                 if asyncio.get_running_loop().time() >= deadline:
                     return _refuse(503, f"{route.source}: {problem or why}")
-                # Those that could not be reached get another chance: they may be back.
+                # Try pods again that could not be reached: they may be reachable now.
                 tried.clear()
-                await asyncio.sleep(LOOK_AGAIN_SECONDS)
+                await asyncio.sleep(RETRY_SECONDS)
                 continue
             tried.add(upstream.uid)
             try:
@@ -130,7 +139,7 @@ class Ingress:
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 problem = f"pod {upstream.name} cannot be reached on port {upstream.port}: {error}"
             except httpx.TransportError as error:
-                problem = f"pod {upstream.name} broke off: {error or type(error).__name__}"
+                problem = f"pod {upstream.name} closed the connection: {error or type(error).__name__}"
                 if request.method not in IDEMPOTENT or not isinstance(body, bytes):
                     return _refuse(502, f"{route.source}: {problem}")
                 if asyncio.get_running_loop().time() >= deadline:
@@ -186,12 +195,12 @@ class Ingress:
         self._table = None
 
     def _choose(self, route: Route, tried: set[str]) -> tuple[Upstream | None, str]:
-        """A pod that has not been tried yet, or why there is none."""
+        """Return a pod that is not in `tried`, or None and the reason."""
         live = [(backend, weight) for backend, weight in zip(route.backends, route.weights, strict=True) if weight > 0]
         if not live:
-            return None, "no backend that the route may use"
+            return None, "the route has no usable backend"
         why = ""
-        # Weighted order without repetition: the first is the choice, the others stand by.
+        # A random order by weight, each backend once: the later ones are used if the first has no pod.
         for backend, _ in sorted(live, key=lambda pair: random.random() ** (1 / pair[1]), reverse=True):
             found, why = self._upstreams(backend)
             if candidates := [one for one in found if one.uid not in tried]:
@@ -206,10 +215,12 @@ class Ingress:
             return [], f"{where} does not exist"
         if service["spec"].get("type") == "ExternalName":
             name = service["spec"].get("externalName")
-            meant = stands_for(service, backend.port)
-            if meant is None or hops == MOST_NAMES:
-                return [], f"{where} leads to {name}, which is no service of this cluster, or leads round in circles"
-            return self._upstreams(meant, hops + 1)
+            named = external_backend(service, backend.port)
+            if named is None:
+                return [], f"{where} has externalName {name}, which is not a Service of this cluster"
+            if hops == MAX_EXTERNAL_NAMES:
+                return [], f"{where} is at the end of a chain of more than {MAX_EXTERNAL_NAMES} ExternalName Services"
+            return self._upstreams(named, hops + 1)
         target = target_port(service, backend.port)
         if target is None:
             return [], f"{where} has no port {backend.port!r}"
@@ -226,7 +237,7 @@ class Ingress:
 
 
 def _record(request: Request, route: Route | None, status: int) -> None:
-    """Leave a line about a request; without its query, which may hold anything."""
+    """Write a line to the access log. It omits the query of the request, which may hold secrets."""
     path = (request.scope.get("raw_path") or request.scope["path"].encode()).decode("latin-1")
     url = f"{request.url.scheme}://{request.headers.get('host', '')}{path}"
     through = "no route" if route is None else f"{route.source}, pod {getattr(request.state, 'pod', 'none')}"
@@ -237,13 +248,13 @@ def _safe(read: Any, item: dict[str, Any]) -> list[Route]:
     try:
         return list(read(item))
     except (KeyError, TypeError, ValueError) as error:
-        log.warning("%s is no usable route: %r", item["metadata"].get("name"), error)
+        log.warning("%s cannot be used as a route: %r", item["metadata"].get("name"), error)
         return []
 
 
 async def _body(request: Request) -> bytes | AsyncIterator[bytes]:
     length = request.headers.get("content-length", "")
-    if "transfer-encoding" not in request.headers and (not length or int(length) <= HELD_BODY):
+    if "transfer-encoding" not in request.headers and (not length or int(length) <= MAX_KEPT_BODY):
         return await request.body()
     return request.stream()
 

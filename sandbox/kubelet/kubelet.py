@@ -1,4 +1,4 @@
-"""Scheduler and kubelet: binds Pods to this node and keeps one worker per Pod."""
+"""Scheduler and kubelet: binds Pods to this node and runs one worker per Pod."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BIND_RETRY_SECONDS = 0.5
 
 
 class Kubelet:
-    """Reacts to Pods that the informer tells of."""
+    """Binds and runs the Pods that the informer reports."""
 
     def __init__(self, node: Node, pods: Informer) -> None:
         self._node = node
@@ -29,13 +29,13 @@ class Kubelet:
         pods.listen(self._pod_changed)
 
     async def close(self) -> None:
-        """Stop looking after Pods; their processes are the runtime's to end."""
+        """Stop all workers. `Runtime.close` ends the processes of the containers."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def worker(self, namespace: str, name: str) -> PodWorker | None:
-        """The worker of a Pod by its name, None when this node does not run it."""
+        """Return the worker of a Pod, None when this node does not run the Pod."""
         pod = self._pods.get(namespace, name)
         return self._workers.get(pod["metadata"]["uid"]) if pod else None
 
@@ -62,7 +62,7 @@ class Kubelet:
 
     async def _run(self, worker: PodWorker) -> None:
         await worker.run()
-        # The API server may still tell of the Pod once more; a forgotten worker would be started again.
+        # Keep the worker while the informer has the Pod: another event about the Pod would start a second worker.
         while self._is_listed(worker.pod["metadata"]):
             await asyncio.sleep(0.05)
         del self._workers[worker.uid]
@@ -103,4 +103,4 @@ class Kubelet:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a pod is left alone after an error", exc_info=error)
+            log.error("an unexpected error ended the work on a pod", exc_info=error)

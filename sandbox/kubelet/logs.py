@@ -1,11 +1,11 @@
-"""Container logs over HTTP: for the embedded API server and people, and in the kubelet's own form for `kubectl logs`.
+"""Container logs over HTTP: for people and the embedded API server, and at a kubelet's path for a real kube-apiserver.
 
-    GET /logs/<namespace>/<pod>[/<container>]             plain HTTP, what the pod's annotation points at;
-                                                          without a container (also as query): the first one
-    GET /containerLogs/<namespace>/<pod>/<container>      what a kube-apiserver asks a node for
+    GET /logs/<namespace>/<pod>[/<container>]             plain HTTP, the address in the pod's annotation; the default
+                                                          container is the first (`container` may be in the query)
+    GET /containerLogs/<namespace>/<pod>/<container>      the request that a kube-apiserver sends to a kubelet
 
-Query, both: `tailLines`, `previous`, `follow`, `limitBytes`, as in the Kubernetes API. On loopback only, without
-authentication: whoever can read this machine's files can read these logs anyway.
+Both take the query parameters `tailLines`, `previous`, `follow`, `limitBytes` of the Kubernetes API. The endpoints are
+on loopback and need no authentication: the log files are readable for the users of this machine anyway.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BLOCK = 64 * 1024
 
 
 def log_app(kubelet: Kubelet, runtime: Runtime) -> Starlette:
-    """The log endpoints as an ASGI application."""
+    """Return the ASGI application of the log endpoints."""
 
     async def logs(request: Request) -> Response:
         namespace, name = request.path_params["namespace"], request.path_params["pod"]
@@ -40,14 +40,14 @@ def log_app(kubelet: Kubelet, runtime: Runtime) -> Starlette:
         previous = _flag(request, "previous")
         if container not in worker.container_names():
             known = ", ".join(worker.container_names())
-            text = f'container "{container}" is not in pod {namespace}/{name}, which has {known}\n'
+            text = f'container "{container}" is not in pod {namespace}/{name}; its containers: {known}\n'
             return PlainTextResponse(text, status_code=404)
         attempt = worker.log_attempt(container, previous=previous)
         if attempt is None:
             text = f'previous terminated container "{container}" in pod "{name}" not found\n'
             return PlainTextResponse(text, status_code=400)
         path = runtime.log_path(worker.pod, container, attempt)
-        # A container that is being restarted shows its last words until the next run has begun.
+        # Until the next run of a container starts, its log is that of the run before.
         if not path.exists() and attempt:
             path = runtime.log_path(worker.pod, container, attempt - 1)
         following = _flag(request, "follow") and not previous
@@ -90,7 +90,7 @@ async def _content(
             file.seek(_tail_offset(path.read_bytes(), tail))
         left = limit
         while True:
-            alive = goes_on()  # asked before reading, so that the last lines are not missed
+            alive = goes_on()  # before the read, so that the last lines are not missed
             while block := file.read(BLOCK if left is None else min(BLOCK, left)):
                 yield block
                 if left is not None:

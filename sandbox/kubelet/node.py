@@ -1,4 +1,4 @@
-"""The one node of the sandbox: what Pods on it share, and the Node object that stands for it."""
+"""The one node of the sandbox: what its Pods share, and its Node object in the API."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ MAX_PODS = 500
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """How long things take on this node, in seconds."""
+    """Durations of this node, in seconds."""
 
-    # The first wait before a crashed container or a missing image is tried again; doubles up to 30 times this.
+    # First back-off before a crashed container or a missing image is tried again; it doubles, up to 30 times this.
     backoff: float
-    # Until a probe succeeds it asks at least this often.
+    # Longest period of a probe before its first success.
     probe_cap: float
-    # Between a pod's leaving the ingress and its SIGTERM.
+    # Between the last new request to a terminating pod and its SIGTERM.
     drain: float
 
 
@@ -45,18 +45,18 @@ class Node:
 
     name: str
     api: Api
-    # Of this node itself, whose cluster is that of its Pods.
+    # Kubeconfig of this node; its Pods use the same cluster.
     kubeconfig: Path
     runtime: Runtime
     events: EventRecorder
-    # For probes: no redirects, no proxy, no connection kept.
+    # Client for probes: it follows no redirects, uses no proxy and keeps no connection.
     http: httpx.AsyncClient
-    # One folder per image.
+    # Folder that holds one folder per image.
     images: Path
     timing: Timing
     # Base URL of the log endpoint.
     logs_url: str
-    # Requests that a pod (by uid) is answering now.
+    # Number of requests that a pod (given by uid) is answering now.
     in_flight: Callable[[str], int]
 
     async def lookup(self, kind: Kind, namespace: str, name: str) -> dict[str, Any] | None:
@@ -65,7 +65,7 @@ class Node:
 
 
 async def keep_registered(api: Api, name: str, kubelet_port: int) -> None:
-    """Create the Node object where it is missing and report it ready, for ever."""
+    """Create the Node object if it is missing and report it ready every HEARTBEAT_SECONDS, until cancelled."""
     while True:
         try:
             await _register(api, name, kubelet_port)
@@ -90,7 +90,7 @@ async def _register(api: Api, name: str, kubelet_port: int) -> None:
         except ApiError as error:
             if error.code != 409:
                 raise
-        # The API server taints new nodes until a controller of real clusters finds them ready.
+        # The API server taints new nodes as not ready. A controller that does not run here would remove the taint.
         await api.patch(path, {"spec": {"taints": None}})
     await api.patch(f"{path}/status", {"status": _status(name, kubelet_port)})
 

@@ -1,8 +1,8 @@
-"""The life of one Pod on this node, from binding to the last DELETE.
+"""The life of one Pod on this node, from its binding to its deletion.
 
-Deletion keeps the promise that no request is lost: the ingress stops choosing a pod the moment its
-deletionTimestamp is seen; then comes a short drain, which also waits for requests in flight; only then SIGTERM,
-SIGKILL when the grace period is over, and the Pod object goes.
+A deletion loses no request. The ingress sends no request to a Pod that has a deletionTimestamp. The worker then drains
+the Pod: it waits a moment, and for the requests in flight. Only then it sends SIGTERM, and SIGKILL at the end of the
+grace period, and deletes the Pod object.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from sandbox.ports import free_port, release
 log = logging.getLogger(__name__)
 
 PREFIX = "sandbox.agentplane.dev"
-# URL of the pod's logs; append `/<container>` for one of several.
+# URL of the logs of the pod's first container; append `/<container>` for another container.
 LOG_ANNOTATION = f"{PREFIX}/log"
-# Where containers listen: `<container>/<port in the container>=<local port>`, comma-separated.
+# Local ports of the containers: `<container>/<port in the container>=<local port>`, comma-separated.
 PORTS_ANNOTATION = f"{PREFIX}/ports"
 
 DEFAULT_GRACE = 30
-# Exit code of a container whose process ended with an earlier life of this node.
+# Exit code of a container whose process ended with an earlier run of this program.
 LOST_CODE = 137
 
 
 def local_port(pod: dict[str, Any], port: int) -> int | None:
-    """The local port on which `pod` serves its container port, None when it does not (yet)."""
+    """Return the local port for a container port of `pod`, None when no container listens on that port (yet)."""
     annotation: str = (pod["metadata"].get("annotations") or {}).get(PORTS_ANNOTATION, "")
     for entry in filter(None, annotation.split(",")):
         where, _, local = entry.partition("=")
@@ -46,7 +46,7 @@ def local_port(pod: dict[str, Any], port: int) -> int | None:
 
 
 class PodWorker:
-    """Runs a Pod; `run` returns when the Pod object is gone."""
+    """Runs one Pod; `run` returns when the Pod object is deleted."""
 
     def __init__(self, node: Node, pod: dict[str, Any]) -> None:
         self.pod = pod
@@ -71,20 +71,20 @@ class PodWorker:
         return uid
 
     def update(self, pod: dict[str, Any]) -> None:
-        """Take note of the Pod's present form."""
+        """Replace the worker's copy of the Pod; a deletionTimestamp ends the Pod."""
         self.pod = pod
         if pod["metadata"].get("deletionTimestamp"):
             self._ending.set()
 
     def gone(self) -> None:
-        """The Pod object is gone: somebody forced its deletion, or we completed it."""
+        """Handle the deletion of the Pod object, by a client that forced it or by this worker: kill all containers."""
         self._gone.set()
         self._ending.set()
         for supervisor in self._supervisors:
             supervisor.stop(0)
 
     async def run(self) -> None:
-        """Run until the Pod is gone."""
+        """Run the containers until the Pod object is deleted."""
         publishing = asyncio.create_task(self._publish())
         working = asyncio.create_task(self._work())
         working.add_done_callback(self._work_failed)
@@ -93,7 +93,7 @@ class PodWorker:
             await self._ending.wait()
             await self._end(working)
         finally:
-            # Not awaited work is left only when the node itself ends; its runtime then ends the processes.
+            # `working` is unfinished only when the node itself ends; the runtime then ends the processes.
             working.cancel()
             publishing.cancel()
             await asyncio.gather(working, publishing, return_exceptions=True)
@@ -106,11 +106,11 @@ class PodWorker:
         return [one.state.name for one in self._supervisors]
 
     def log_attempt(self, container: str, *, previous: bool) -> int | None:
-        """Which run (0 is the first) `kubectl logs [--previous]` means; None when there is no such run or container."""
+        """Return the run (from 0) that `kubectl logs [--previous]` shows; None for no such run or container."""
         state = next((one.state for one in self._supervisors if one.state.name == container), None)
         if state is None or (previous and not state.last):
             return None
-        # While a container waits for its next start, its last run is the previous and the latest one at once.
+        # While a container waits for its next start, its last run is both the previous and the latest run.
         return state.restarts - 1 if previous and state.is_running else state.restarts
 
     def is_running(self, container: str) -> bool:
@@ -118,13 +118,13 @@ class PodWorker:
 
     def _supervise(self, spec: dict[str, Any], *, init: bool) -> ContainerSupervisor:
         state = ContainerState(name=spec["name"], image=spec["image"], init=init)
-        self._remember(state)
+        self._restore(state)
         port = free_port()
         self._ports.append(port)
         return ContainerSupervisor(self._node, self.pod, spec, state, port, self._dirty.set)
 
-    def _remember(self, state: ContainerState) -> None:
-        """Continue counting where an earlier life of this node stopped; its processes are gone."""
+    def _restore(self, state: ContainerState) -> None:
+        """Take restart count and last state from the Pod's status, which an earlier run of this program wrote."""
         field = "initContainerStatuses" if state.init else "containerStatuses"
         before = next((one for one in self._status.get(field) or () if one["name"] == state.name), None)
         if before is None:
@@ -163,9 +163,9 @@ class PodWorker:
             await self._drain(deadline)
         for supervisor in self._supervisors:
             supervisor.stop(0 if self._gone.is_set() else max(deadline - time.monotonic(), 0))
-        with contextlib.suppress(Exception):  # told by _work_failed
+        with contextlib.suppress(Exception):  # _work_failed logs it
             await working
-        # Whoever watches learns how the containers ended.
+        # Watches then deliver how the containers ended.
         with contextlib.suppress(ApiError, httpx.HTTPError):
             await self._write()
         await self._delete()
@@ -178,7 +178,7 @@ class PodWorker:
             await asyncio.sleep(0.02)
 
     async def _delete(self) -> None:
-        """Remove the Pod object, unless it is gone already or another Pod has its name."""
+        """Delete the Pod object, unless it is deleted already or another Pod has its name."""
         options = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
@@ -195,12 +195,12 @@ class PodWorker:
             except httpx.HTTPError as error:
                 log.info("%s: cannot be deleted yet: %s", self._path, type(error).__name__)
             else:
-                # A finalizer may keep the object; whoever set it removes it.
+                # A finalizer may keep the object; the controller that set the finalizer removes it.
                 return
             await asyncio.sleep(0.5)
 
     async def _publish(self) -> None:
-        """Write annotations and status whenever they changed, oldest knowledge never over newer."""
+        """Write annotations and status after every change, one write at a time, so that the newest state is last."""
         while True:
             await self._dirty.wait()
             self._dirty.clear()
@@ -224,7 +224,7 @@ class PodWorker:
         uid = {"uid": self.uid}
         wanted = {LOG_ANNOTATION: self._log_url(), PORTS_ANNOTATION: self._port_map()}
         if any(self._annotations.get(key) != value for key, value in wanted.items()):
-            # Before the status, so that a ready pod always says where it listens.
+            # Annotations come before the status, so that every ready pod has the annotation with its ports.
             await self._node.api.patch(self._path, {"metadata": {**uid, "annotations": wanted}})
             self._annotations = wanted
         states = [one.state for one in self._supervisors]
@@ -244,5 +244,5 @@ class PodWorker:
 
 
 def _replacing(status: dict[str, Any]) -> dict[str, Any]:
-    # A merge patch keeps what it does not mention; these two may be left from the API server's own view.
+    # A merge patch keeps the fields that it does not name. The API server may have set these two.
     return {"reason": None, "message": None, **status}

@@ -1,8 +1,8 @@
-"""Routes as data: Ingress, HTTPRoute and VirtualService objects become one table that answers "who serves this?".
+"""Routes as data: Ingress, HTTPRoute and VirtualService objects become one table from host and path to Services. Pure.
 
-Precedence follows the Gateway API, which the Ingress rules agree with: the more specific host wins (exact, wildcard,
-none), then the exact path, then the longest prefix; among equals the older object. Paths match whole segments:
-`/a` matches `/a` and `/a/b`, not `/ab`. Pure.
+Precedence follows the Gateway API, and the rules of Ingress agree with it: the more specific host wins (exact,
+wildcard, none), then an exact path, then the longest prefix, then the older object. Prefixes match whole path segments:
+`/a` matches `/a` and `/a/b`, not `/ab`.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ class Backend:
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """One host and path, and who serves it."""
+    """One host and path, and the Services for it."""
 
     # None for every host; may begin with `*.`.
     host: str | None
     path: str
-    # The path must be equal, not just begin so.
+    # Whether `path` must match the whole path, not a prefix.
     exact: bool
-    # One of these serves the request: more than one when traffic is split by weight.
+    # One of the backends gets the request, chosen by weight.
     backends: tuple[Backend, ...]
     weights: tuple[int, ...]
-    # What replaces the matched prefix before the request goes on; None leaves it.
+    # Replaces the matched prefix in the forwarded request; None keeps the path.
     rewrite: str | None = None
-    # `Kind namespace/name`, for error messages.
+    # The object of the route as `Kind namespace/name`, for error messages.
     source: str
-    # creationTimestamp of that object.
+    # creationTimestamp of the object.
     created: str = ""
 
     def matches(self, host: str, path: str) -> bool:
-        """Whether the route serves `path` of `host` (without port)."""
+        """Whether the route applies to `path` of `host` (without port)."""
         return self._host_matches(host) and self._path_matches(path)
 
     def rank(self) -> tuple[Any, ...]:
-        """Sort key: the best route is the smallest."""
+        """Return the sort key; the smallest key takes precedence."""
         host = 2 if self.host is None else 1 if self.host.startswith("*.") else 0
         return (
             host,
@@ -60,7 +60,7 @@ class Route:
         )
 
     def rewritten(self, path: str) -> str:
-        """The path that the backend gets to see."""
+        """Return the path of the forwarded request."""
         if self.rewrite is None:
             return path
         rest = "" if self.exact else path[len(self.path.rstrip("/")) :]
@@ -81,20 +81,20 @@ class Route:
 
 
 class RouteTable:
-    """All routes, best first."""
+    """All routes in their order of precedence."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self.routes = sorted(routes, key=Route.rank)
 
     def find(self, host: str, path: str) -> Route | None:
-        """The route for a request; `host` may carry a port."""
+        """Return the route of a request, None when there is none; `host` may have a port."""
         name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
         name = name.lower().rstrip(".")
         return next((route for route in self.routes if route.matches(name, path)), None)
 
 
 def ingress_routes(item: Object) -> Iterator[Route]:
-    """Routes of a networking.k8s.io/v1 Ingress."""
+    """Yield the routes of a networking.k8s.io/v1 Ingress."""
     spec = item.get("spec") or {}
     if default := spec.get("defaultBackend"):
         yield _route(item, None, "/", False, [_ingress_backend(item, default)])
@@ -106,9 +106,9 @@ def ingress_routes(item: Object) -> Iterator[Route]:
 
 
 def http_routes(item: Object) -> Iterator[Route]:
-    """Routes of a gateway.networking.k8s.io/v1 HTTPRoute.
+    """Yield the routes of a gateway.networking.k8s.io/v1 HTTPRoute.
 
-    Backends in another namespace are left out: that takes a ReferenceGrant, which the sandbox does not read.
+    Backends in other namespaces are left out: they need a ReferenceGrant, which the sandbox does not read.
     """
     spec = item.get("spec") or {}
     for rule in spec.get("rules") or ():
@@ -125,7 +125,7 @@ def http_routes(item: Object) -> Iterator[Route]:
 
 
 def virtual_service_routes(item: Object) -> Iterator[Route]:
-    """Routes of a networking.istio.io VirtualService (http only; `uri` prefix and exact)."""
+    """Yield the routes of a networking.istio.io VirtualService (only `http`, only `uri` with prefix or exact)."""
     spec = item.get("spec") or {}
     for rule in spec.get("http") or ():
         destinations = [entry["destination"] for entry in rule.get("route") or ()]
@@ -141,7 +141,7 @@ def virtual_service_routes(item: Object) -> Iterator[Route]:
                              rewrite=(rule.get("rewrite") or {}).get("uri"))  # fmt: skip
 
 
-# Path of the kind's collection → how its objects become routes, and whether every cluster has the kind.
+# Collection path of a kind → the function that yields an object's routes, and whether every cluster has the kind.
 SOURCES: dict[str, tuple[Callable[[Object], Iterator[Route]], bool]] = {
     "/apis/networking.k8s.io/v1/ingresses": (ingress_routes, True),
     "/apis/gateway.networking.k8s.io/v1/httproutes": (http_routes, False),
@@ -149,10 +149,10 @@ SOURCES: dict[str, tuple[Callable[[Object], Iterator[Route]], bool]] = {
 }
 
 
-def stands_for(service: Object, port: int | str | None) -> Backend | None:
-    """The Service of this cluster that a Service of type ExternalName leads to; None when it leads anywhere else.
+def external_backend(service: Object, port: int | str | None) -> Backend | None:
+    """Return the Service of this cluster that a Service of type ExternalName names; None for any other host.
 
-    Nobody translates ports on that way, so the port is the number that the connection is made to.
+    An ExternalName is only a DNS alias, so the port of the result is the port number that a client connects to.
     """
     spec = service.get("spec") or {}
     name, _, rest = str(spec.get("externalName") or "").partition(".")
@@ -164,7 +164,7 @@ def stands_for(service: Object, port: int | str | None) -> Backend | None:
 
 
 def target_port(service: Object, port: int | str | None) -> int | str | None:
-    """What a Service's port points at: a container port or its name. None when the Service has no such port."""
+    """Return the targetPort of a Service's port, a number or a name; None when the Service has no such port."""
     ports = (service.get("spec") or {}).get("ports") or []
     if port is None and len(ports) == 1:
         return ports[0].get("targetPort") or ports[0]["port"]  # type: ignore[no-any-return]
@@ -175,7 +175,7 @@ def target_port(service: Object, port: int | str | None) -> int | str | None:
 
 
 def container_port(pod: Object, port: int | str) -> int | None:
-    """The number of a container port given by number or name, None when no container has the name."""
+    """Return the number of a container port given by number or name; None when no container has a port of this name."""
     if isinstance(port, int):
         return port
     for container in pod["spec"]["containers"]:
@@ -187,7 +187,7 @@ def container_port(pod: Object, port: int | str) -> int | None:
 
 
 def serves(pod: Object, service: Object) -> bool:
-    """Whether the Service sends requests to this pod now: selected, ready, and not on its way out."""
+    """Whether the Service sends requests to this pod: it is selected, ready and not terminating."""
     selector = (service.get("spec") or {}).get("selector")
     meta = pod["metadata"]
     if not selector or meta["namespace"] != service["metadata"]["namespace"] or meta.get("deletionTimestamp"):
@@ -232,7 +232,7 @@ def _is_own_service(item: Object, ref: Object) -> bool:
 
 
 def _istio_backend(item: Object, destination: Object) -> Backend:
-    # A short name, or <service>.<namespace>[.svc.cluster.local].
+    # `host` is a short name, or <service>.<namespace>[.svc.cluster.local].
     name, _, rest = destination["host"].partition(".")
     namespace = rest.split(".")[0] or item["metadata"].get("namespace") or "default"
     return Backend(namespace=namespace, service=name, port=(destination.get("port") or {}).get("number"))

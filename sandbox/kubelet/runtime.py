@@ -1,9 +1,9 @@
 """The container runtime: one container is one process group with its own folder and log file.
 
-Nothing started here outlives this program, however it ends. Every process group is led by a tiny shell that waits
-for the end of a pipe, whose writing end only this program holds, and then kills its group; the container's own
-process joins that group before it runs a line. So there is no moment without a guard, no thread to follow (as
-Linux' parent-death signal does), and grandchildren go too.
+No container outlives this program, even if the program is killed. A small shell (the guard) leads every process group.
+It waits for the end of a pipe whose writing end only this program holds, and then kills its group. The container's
+process joins the group before it executes anything. Every process is therefore guarded from its start, including the
+children of the container's process. Linux' parent-death signal would not do: it follows a thread, not the program.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from sandbox.kubelet.environment import expand
 from sandbox.ports import LOOPBACK
 
 GUARD = ("/bin/sh", "-c", "read _; kill -KILL 0")
-# Left out of a container's copy of its image.
+# Files that a container's copy of its image leaves out.
 IGNORED = shutil.ignore_patterns(".langgraph_api", "__pycache__")
-# The Agent Server image listens here unless PORT says otherwise.
+# Port of an Agent Server whose environment has no PORT.
 DEFAULT_PORT = 8000
 MESSAGE_LINES = 10
 MESSAGE_BYTES = 2048
@@ -34,15 +34,15 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 def image_environment(home: Path) -> dict[str, str]:
-    """What the image itself would set (its ENV); a container's own environment wins over it."""
+    """Return the environment that an image would set (ENV in a Dockerfile); the Pod spec's environment overrides it."""
     return {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin"]),
         "HOME": str(home),
         "LANG": "C.UTF-8",
-        # Lines reach the log when they are printed, not when a buffer is full.
+        # Printed lines reach the log at once, not when a buffer is full.
         "PYTHONUNBUFFERED": "1",
         "LOG_COLOR": "false",
-        # Neither an image in production nor a sandbox phones home at start.
+        # As in production, Agent Servers send no version check and no analytics when they start.
         "LANGGRAPH_NO_VERSION_CHECK": "true",
         "LANGGRAPH_CLI_NO_ANALYTICS": "1",
     }
@@ -55,7 +55,7 @@ def listening_port(env: dict[str, str]) -> int:
 
 
 def command_line(container: dict[str, Any], env: dict[str, str], port: int) -> list[str]:
-    """What to execute: the Pod's own command, else the image's, which is an Agent Server on local `port`."""
+    """Return the command of a container: that of the Pod spec, else an Agent Server on local `port`."""
     given = [*(container.get("command") or ()), *(container.get("args") or ())]
     if container.get("command"):
         return [expand(part, env) for part in given]
@@ -70,7 +70,7 @@ def command_line(container: dict[str, Any], env: dict[str, str], port: int) -> l
         LOOPBACK,
         "--port",
         str(port),
-        # `dev` ignores N_JOBS_PER_WORKER and would run one job at a time.
+        # `langgraph dev` ignores N_JOBS_PER_WORKER; without this option, it runs one job at a time.
         "--n-jobs-per-worker",
         "10",
     ]
@@ -78,12 +78,12 @@ def command_line(container: dict[str, Any], env: dict[str, str], port: int) -> l
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """What a container comes down to on this machine."""
+    """How a container runs on this machine."""
 
-    # Its spec; probes ask what runs here.
+    # The container's spec, with paths of this machine in its probes.
     container: dict[str, Any]
     command: list[str]
-    # All of it.
+    # The complete environment of the process.
     env: dict[str, str]
     # Port inside the container → local port.
     ports: dict[int, int]
@@ -93,21 +93,21 @@ class Execution:
 class Exit:
     """How a container's process ended."""
 
-    # As a container runtime reports it: 128 + n when signal n ended the process.
+    # Exit code as container runtimes report it: 128 + n when signal n ended the process.
     code: int
     signal: int | None
     finished_at: datetime
 
 
 class Runtime:
-    """Starts containers. One instance for the life of the program; `close` ends everything at once."""
+    """Starts containers. The program has one instance; `close` ends all containers."""
 
     def __init__(self, state: Path) -> None:
         self._folders = state / "pods"
         self._volumes = state / "volumes"
         self._claims = state / "claims"
         self._logs = state / "logs"
-        # What an earlier life left behind; its processes died with it.
+        # Folders of an earlier run of this program; its processes ended with it.
         shutil.rmtree(self._folders, ignore_errors=True)
         self._folders.mkdir(parents=True)
         self._logs.mkdir(parents=True, exist_ok=True)
@@ -115,20 +115,20 @@ class Runtime:
         self._running: set[Process] = set()
 
     def home(self, pod: dict[str, Any], container: str) -> Path:
-        """Where a container's copy of its image lies; its working directory, unless the pod names another."""
+        """Return the folder of a container's image copy: its working directory, unless the Pod spec names another."""
         uid: str = pod["metadata"]["uid"]
         return self._folders / uid / container
 
     def volume(self, pod: dict[str, Any], name: str) -> Path:
-        """The folder of a volume that goes with its pod."""
-        return _made(self._volumes / pod["metadata"]["uid"] / name)
+        """Return the folder of a volume that is deleted with its pod."""
+        return _created(self._volumes / pod["metadata"]["uid"] / name)
 
     def claim(self, namespace: str, name: str) -> Path:
-        """The folder of a PersistentVolumeClaim, which outlives pods."""
-        return _made(self._claims / namespace / name)
+        """Return the folder of a PersistentVolumeClaim, which outlives pods."""
+        return _created(self._claims / namespace / name)
 
     async def start(self, *, folder: Path, pod: dict[str, Any], run: Execution, attempt: int) -> Process:
-        """Run the image `folder` for one container. OSError when its command cannot be executed."""
+        """Run a container with a copy of the image `folder`. Raises OSError when its command cannot be executed."""
         work = self.home(pod, run.container["name"])
         await asyncio.to_thread(_copy, folder, work)
         log = self.log_path(pod, run.container["name"], attempt)
@@ -141,17 +141,17 @@ class Runtime:
         return process
 
     def log_path(self, pod: dict[str, Any], container: str, attempt: int) -> Path:
-        """The log file of one attempt (0 is the first) at running a container."""
+        """Return the log file of one run of a container; `attempt` counts from 0."""
         meta = pod["metadata"]
         return self._logs / f"{meta['namespace']}_{meta['name']}_{meta['uid']}" / container / f"{attempt}.log"
 
     def forget(self, pod: dict[str, Any]) -> None:
-        """Remove a pod's folders. Its logs stay, for people who come too late."""
+        """Delete a pod's folders. Its logs stay, so that people can read them later."""
         for folder in (self._folders, self._volumes):
             shutil.rmtree(folder / pod["metadata"]["uid"], ignore_errors=True)
 
     async def close(self, grace: float) -> None:
-        """End every container: SIGTERM, SIGKILL after `grace` seconds."""
+        """End every container: SIGTERM, then SIGKILL after `grace` seconds."""
         await asyncio.gather(*(process.stop(grace) for process in list(self._running)))
         os.close(self._held)
         os.close(self._lifeline)
@@ -170,13 +170,13 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Process id. RuntimeError when it was never started."""
+        """The process id. Raises RuntimeError when the process was not started."""
         if self._child is None:
             raise RuntimeError("the container was not started")
         return self._child.pid
 
     async def start(self, command: list[str], env: dict[str, str], cwd: Path, lifeline: int) -> None:
-        """Start guard and process. OSError when the command cannot be executed."""
+        """Start guard and process. Raises OSError when the command cannot be executed."""
         null = asyncio.subprocess.DEVNULL
         self._guard = await asyncio.create_subprocess_exec(
             *GUARD, stdin=lifeline, stdout=null, stderr=null, process_group=0
@@ -195,17 +195,17 @@ class Process:
         self._reaper = asyncio.create_task(self._reap(self._child))
 
     def terminate(self) -> None:
-        """SIGTERM to the container's main process."""
+        """Send SIGTERM to the container's main process."""
         if self._child is not None and self._child.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._child.terminate()
 
     def kill(self) -> None:
-        """SIGKILL to everything the container started."""
+        """Send SIGKILL to all processes of the container."""
         self._kill_group()
 
     async def stop(self, grace: float) -> Exit:
-        """SIGTERM, SIGKILL after `grace` seconds; returns how it ended."""
+        """Send SIGTERM, then SIGKILL after `grace` seconds; return how the process ended."""
         self.terminate()
         with contextlib.suppress(TimeoutError):
             return await asyncio.wait_for(asyncio.shield(self.exited), max(grace, 0.0))
@@ -214,7 +214,7 @@ class Process:
 
     async def _reap(self, child: asyncio.subprocess.Process) -> None:
         status = await child.wait()
-        # What the main process left running ends with it, as in a container.
+        # As in a container, the other processes end with the main process.
         self._kill_group()
         if self._guard is not None:
             await self._guard.wait()
@@ -223,14 +223,14 @@ class Process:
         self.exited.set_result(Exit(code=code, signal=number, finished_at=datetime.now(UTC)))
 
     def _kill_group(self) -> None:
-        # The guard is only reaped after this, so its group's number cannot belong to anybody else.
+        # `_reap` waits for the guard only after this, so no other process group can have the guard's number.
         if self._guard is not None and self._guard.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._guard.pid, signal.SIGKILL)
 
 
 def last_lines(log: Path, lines: int = MESSAGE_LINES, limit: int = MESSAGE_BYTES) -> str:
-    """The end of a log for a termination message: at most `lines` lines and `limit` bytes, without colours."""
+    """Return the end of a log as a termination message: at most `lines` lines and `limit` bytes, without colours."""
     try:
         with log.open("rb") as file:
             file.seek(0, os.SEEK_END)
@@ -242,12 +242,12 @@ def last_lines(log: Path, lines: int = MESSAGE_LINES, limit: int = MESSAGE_BYTES
     return "\n".join(kept).encode()[-limit:].decode(errors="ignore")
 
 
-def _made(folder: Path) -> Path:
+def _created(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def _copy(image: Path, work: Path) -> None:
-    # A restarted container starts from its image again, without what the one before it wrote.
+    # A restarted container starts with a new copy of its image, without the files that the former run wrote.
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(image, work, ignore=IGNORED)

@@ -18,8 +18,8 @@ from starlette.types import ASGIApp
 
 from sandbox.ports import LOOPBACK
 
-# Requests that are still being answered at the end get this long, in seconds.
-GOODBYE_SECONDS = 1
+# Seconds that open requests get to finish when the server ends.
+SHUTDOWN_SECONDS = 1
 
 
 class Server(uvicorn.Server):
@@ -31,18 +31,18 @@ class Server(uvicorn.Server):
 
 
 def loopback_server(app: ASGIApp, certificate: Path | None = None) -> Server:
-    """A server for `app`; over TLS when `certificate` (PEM, key and certificate) is given."""
+    """Return a server for `app`; it uses TLS if `certificate` (a PEM file with key and certificate) is given."""
     config = uvicorn.Config(
         app,
         log_config=None,
         log_level="warning",
         access_log=False,
         lifespan="off",
-        # Headers of what stands behind this server pass unchanged.
+        # uvicorn adds no headers: the proxy passes the headers of the pods unchanged.
         server_header=False,
         date_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=GOODBYE_SECONDS,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         ssl_keyfile=certificate,
         ssl_certfile=certificate,
     )
@@ -50,7 +50,7 @@ def loopback_server(app: ASGIApp, certificate: Path | None = None) -> Server:
 
 
 def listen(port: int) -> socket.socket:
-    """A listening socket on loopback. OSError, naming the port, when it is taken."""
+    """Return a listening socket on loopback. Raises OSError, which names the port, when the port is taken."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -63,7 +63,7 @@ def listen(port: int) -> socket.socket:
 
 
 def self_signed(path: Path) -> Path:
-    """Write a fresh key and certificate for loopback, as a kubelet does when nobody gives it one."""
+    """Write a new self-signed key and certificate for loopback to `path`, as a kubelet does by default; return it."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sandbox-kubelet")])
     now = datetime.now(UTC)

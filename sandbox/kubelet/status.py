@@ -1,4 +1,4 @@
-"""A Pod's status, composed from the state of its containers the way a kubelet does. Pure."""
+"""A Pod's status, composed from the states of its containers as a kubelet does it. Pure."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from sandbox.ports import LOOPBACK
 
 
 def timestamp(moment: datetime) -> str:
-    """RFC 3339 with seconds, as Kubernetes writes times."""
+    """Return a time in RFC 3339 with seconds, as Kubernetes writes it."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def waiting(reason: str, message: str | None = None) -> dict[str, Any]:
-    """The `state` of a container that does not run."""
+    """Return the `state` of a container that has not started."""
     return {"waiting": {"reason": reason, **({"message": message} if message else {})}}
 
 
 def running(started_at: datetime) -> dict[str, Any]:
-    """The `state` of a container that runs."""
+    """Return the `state` of a running container."""
     return {"running": {"startedAt": timestamp(started_at)}}
 
 
@@ -29,7 +29,7 @@ def terminated(
     *, code: int, started_at: datetime, finished_at: datetime, container_id: str, message: str = "",
     reason: str | None = None, signal: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The `state` of a container that ended."""
+    """Return the `state` of a container that ended."""
     return {
         "terminated": {
             "exitCode": code,
@@ -45,14 +45,14 @@ def terminated(
 
 @dataclass(kw_only=True)
 class ContainerState:
-    """What is known of one container; its supervisor changes it, `pod_status` reads it."""
+    """The state of one container; its supervisor changes it, `pod_status` reads it."""
 
     name: str
     image: str
     init: bool = False
     image_id: str = ""
     container_id: str = ""
-    # Kubernetes' ContainerState: one of waiting, running, terminated.
+    # ContainerState of the Kubernetes API: one of waiting, running, terminated.
     state: dict[str, Any] = field(default_factory=lambda: waiting("ContainerCreating"))
     last: dict[str, Any] = field(default_factory=dict)
     ready: bool = False
@@ -68,7 +68,7 @@ class ContainerState:
         return "terminated" in self.state and self.state["terminated"]["exitCode"] == 0
 
     def report(self) -> dict[str, Any]:
-        """Kubernetes' ContainerStatus."""
+        """Return the ContainerStatus of the Kubernetes API."""
         return {
             "name": self.name,
             "image": self.image,
@@ -85,7 +85,7 @@ class ContainerState:
 def pod_status(
     pod: dict[str, Any], containers: Sequence[ContainerState], now: datetime, started_at: datetime
 ) -> dict[str, Any]:
-    """The complete status of `pod`; times of unchanged conditions are kept from the Pod's present status."""
+    """Return the complete status of `pod`; unchanged conditions keep their lastTransitionTime."""
     inits = [one for one in containers if one.init]
     mains = [one for one in containers if not one.init]
     phase = _phase(pod, inits, mains)
@@ -130,7 +130,7 @@ def _phase(pod: dict[str, Any], inits: list[ContainerState], mains: list[Contain
     if any(not one.succeeded for one in inits):
         failed = policy == "Never" and any("terminated" in one.state and not one.succeeded for one in inits)
         return "Failed" if failed else "Pending"
-    # A container that waits for its next start has run before, so it counts as stopped, not as new.
+    # Only a container that never ran makes the Pod Pending, not one that waits for a restart.
     if any("waiting" in one.state and not one.last for one in mains):
         return "Pending"
     if any(one.is_running for one in mains) or policy == "Always":

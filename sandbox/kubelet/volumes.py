@@ -1,11 +1,12 @@
-"""Volumes of a program's pod as folders of this machine, and the words that lead to them.
+"""Volumes of a program's pod: folders of this machine, and the replacement of mountPaths by these folders.
 
-An absolute path cannot be mounted for one process without rights that nobody should need for a sandbox. So a volume
-is a folder, and every word that begins with its mountPath (in the environment, the command, the arguments, a probe's
-command) leads there instead. A program that has such a path built in does not find it.
+Mounting an absolute path for one process needs rights that a sandbox should not need. A volume is therefore a folder.
+In the environment, the command, the arguments and probe commands, a word that begins with a mountPath gets the path of
+the folder instead. A program with the mountPath in its code does not find the volume.
 
-A pod that names a ServiceAccount gets a token of it, bound to the pod, where Kubernetes puts it, unless account or pod
-say otherwise. It is good for an hour and is not renewed. File modes, owners and `readOnly` are not imitated.
+A pod that names a ServiceAccount gets a token, bound to the pod, at the path that Kubernetes uses. As in Kubernetes,
+`automountServiceAccountToken: false` of the pod, or else of the account, prevents this. The token is valid for an hour
+and is not renewed. File modes, owners and `readOnly` have no effect.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ async def mount(node: Node, pod: dict[str, Any], container: dict[str, Any]) -> d
     """
     volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes") or ()}
     mounts: dict[str, Path] = {}
-    for wanted in container.get("volumeMounts") or ():
-        volume = volumes.get(wanted["name"])
+    for item in container.get("volumeMounts") or ():
+        volume = volumes.get(item["name"])
         if volume is None:
-            raise ContainerConfigError(f"volumeMount {wanted['name']}: the pod has no such volume")
-        mounts[wanted["mountPath"].rstrip("/")] = await _prepare(node, pod, volume) / wanted.get("subPath", "")
+            raise ContainerConfigError(f"volumeMount {item['name']}: the pod has no such volume")
+        mounts[item["mountPath"].rstrip("/")] = await _prepare(node, pod, volume) / item.get("subPath", "")
     if SERVICE_ACCOUNT not in mounts and (account := await _account(node, pod)):
         folder = node.runtime.volume(pod, "kube-api-access")
         await _write_token(node, pod, account, folder)
@@ -43,8 +44,8 @@ async def mount(node: Node, pod: dict[str, Any], container: dict[str, Any]) -> d
     return mounts
 
 
-def led(word: str, mounts: Mapping[str, Path]) -> str:
-    """`word`, leading into the folder of the volume that it begins with."""
+def local_path(word: str, mounts: Mapping[str, Path]) -> str:
+    """Return `word` with the mountPath at its beginning replaced by the volume's folder; other words unchanged."""
     for path in sorted(mounts, key=len, reverse=True):
         if word == path or word.startswith(f"{path}/"):
             return f"{mounts[path]}{word[len(path) :]}"
@@ -66,7 +67,7 @@ async def _prepare(node: Node, pod: dict[str, Any], volume: dict[str, Any]) -> P
             return folder
     if "emptyDir" not in volume:
         raise ContainerConfigError(
-            f"volume {name}: the sandbox has emptyDir, secret, configMap and persistentVolumeClaim, no other volumes"
+            f"volume {name}: the sandbox supports only emptyDir, secret, configMap and persistentVolumeClaim"
         )
     return folder
 
@@ -87,7 +88,7 @@ async def _write_files(node: Node, kind: Kind, namespace: str, name: str, source
 
 
 async def _account(node: Node, pod: dict[str, Any]) -> str | None:
-    """The ServiceAccount whose token the pod gets, None for none."""
+    """Return the name of the ServiceAccount that the pod gets a token of, None for none."""
     spec, namespace = pod["spec"], pod["metadata"]["namespace"]
     name: str | None = spec.get("serviceAccountName")
     if not name or spec.get("automountServiceAccountToken") is False:
@@ -95,8 +96,8 @@ async def _account(node: Node, pod: dict[str, Any]) -> str | None:
     found = await node.api.find(f"{CORE}/namespaces/{namespace}/serviceaccounts/{name}")
     if found is None:
         raise ContainerConfigError(f'serviceaccount "{name}" not found')
-    asked = spec.get("automountServiceAccountToken")
-    return name if asked or found.get("automountServiceAccountToken") is not False else None
+    automount = spec.get("automountServiceAccountToken")
+    return name if automount or found.get("automountServiceAccountToken") is not False else None
 
 
 async def _write_token(node: Node, pod: dict[str, Any], account: str, folder: Path) -> None:

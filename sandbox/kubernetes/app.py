@@ -1,7 +1,7 @@
-"""HTTP: from a request to a registry verb and back. One ASGI application, routed by the shape of the path.
+"""HTTP: one ASGI application that maps each request to a verb of the registry. The shape of the path is the route.
 
 /api/v1/…, /apis/{group}/{version}/…   [namespaces/{ns}/]{plural}[/{name}[/{subresource}]]
-everything else                         discovery, health, OpenAPI (a table of documents)
+all other paths                         discovery, health, OpenAPI (a table of documents)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import yaml
 from sandbox.kubernetes import discovery, negotiation, protobuf, status, subresources
 from sandbox.kubernetes.kinds import Kind
 from sandbox.kubernetes.listing import Listing, as_stored
-from sandbox.kubernetes.registry import Registry, Request, may_go
+from sandbox.kubernetes.registry import Registry, Request, is_removable
 from sandbox.kubernetes.status import ApiError
 from sandbox.kubernetes.store import Object
 from sandbox.kubernetes.streaming import stream_log, stream_watch
@@ -44,7 +44,7 @@ _BODY_TYPES = ("application/json", "application/yaml", "application/vnd.kubernet
 
 
 class _Loader(yaml.CSafeLoader):
-    """YAML as Kubernetes reads it: what looks like a date stays text."""
+    """A YAML loader that reads dates as text, as Kubernetes does."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -55,13 +55,13 @@ _Loader.yaml_implicit_resolvers = {
 
 def _yaml(raw: bytes) -> Any:
     try:
-        return orjson.loads(raw)  # most clients send JSON as YAML, and this is twenty times faster
+        return orjson.loads(raw)  # JSON is YAML, most clients send JSON, and this parser is twenty times faster
     except orjson.JSONDecodeError:
         return yaml.load(raw, _Loader)
 
 
 class Call:
-    """One HTTP request, and the means to answer it."""
+    """One HTTP request, and the methods that answer it."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
@@ -74,14 +74,15 @@ class Call:
         self.started = False
         self.warnings: list[str] = []
         self.repeated: list[str] = []
-        """What the body names twice."""
+        """Messages about fields that the body has twice."""
 
     def flag(self, name: str) -> bool:
+        """Whether a query parameter is true; an empty value counts as true."""
         return self.query.get(name, "") in ("true", "1", "") if name in self.query else False
 
     @cached_property
     def form(self) -> str:
-        """The form of the answer, a word of `negotiation`. Raises ApiError 406."""
+        """The form of the answer, a constant of `negotiation`. Raises ApiError 406."""
         return negotiation.answer_form(self.accept)
 
     @property
@@ -103,7 +104,7 @@ class Call:
                 return b"".join(chunks)
 
     async def document(self, optional: bool = False) -> Any:
-        """The body as JSON or YAML, by its content type. Raises ApiError 400, 415."""
+        """Return the parsed body: JSON, YAML or protobuf, by its content type. Raises ApiError 400, 415."""
         raw = await self.body()
         media = self.headers.get("content-type", JSON).partition(";")[0].strip()
         if not raw:
@@ -147,7 +148,7 @@ class Call:
 
 
 class App:
-    """The API server as an ASGI application. An empty `token` lets everybody in."""
+    """The API server as an ASGI application. With an empty `token`, clients need no token."""
 
     def __init__(self, registry: Registry, token: str = "", address: str = "127.0.0.1") -> None:
         self.registry = registry
@@ -291,7 +292,7 @@ class App:
             options = _delete_options(call, await call.document(optional=True))
             last = registry.delete(kind, namespace, name, **options)
             gone = registry.store.get(kind.resource, namespace, name) is None or (
-                options["dry_run"] and may_go(last["metadata"])
+                options["dry_run"] and is_removable(last["metadata"])
             )
             if gone and kind.resource not in ("pods", "services", "serviceaccounts", "persistentvolumeclaims"):
                 await call.json(_deleted(kind, last))
@@ -380,7 +381,7 @@ class App:
 
 
 def _split(parts: list[str]) -> tuple[str, str, str, str | None]:
-    """(namespace, plural, name, subresource); a subresource of None is a path that leads nowhere."""
+    """Return (namespace, plural, name, subresource); the subresource is None for a path that does not exist."""
     namespace = ""
     if parts[0] == "namespaces" and len(parts) > 2 and parts[2] not in ("status", "finalize"):
         namespace, parts = parts[1], parts[2:]
@@ -424,7 +425,7 @@ def _request(call: Call) -> Request:
 
 
 def _delete_options(call: Call, body: Any) -> dict[str, Any]:
-    """Keyword arguments of Registry.delete, from the body or else the query."""
+    """Return the keyword arguments of Registry.delete; the body overrides the query."""
     body = body if isinstance(body, dict) else {}
     query = call.query
     preconditions = body.get("preconditions") or {}

@@ -1,7 +1,7 @@
-"""Defaults that depend on other fields; the fixed ones are in the tables of `kinds`.
+"""Defaults that depend on other fields; the tables of `kinds` have the fixed ones.
 
-Also the canonical form of quantities: the API server stores `1024Mi` as `1Gi` and `0.5` as `500m`, and whoever compares
-what was applied with what is stored has to live with it.
+Also the canonical form of quantities: the API server stores `1024Mi` as `1Gi` and `0.5` as `500m`. Controllers that
+compare an applied object with the stored one must expect this.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DECIMAL = {
 
 @lru_cache(4096)
 def canonical_quantity(text: str) -> str | None:
-    """The stored form of a quantity; None when it is not one."""
+    """Return the stored form of a quantity; None for text that is not a quantity."""
     match = _QUANTITY.match(text)
     if match is None:
         return None
@@ -54,7 +54,7 @@ def _decimal_form(value: Decimal) -> str:
 
 
 def canonicalise(schema: Schema, value: Any) -> None:
-    """Bring every quantity of a built-in object into its canonical form, in place."""
+    """Replace every quantity of a built-in object by its canonical form, in place."""
     if isinstance(value, dict):
         for name, found in value.items():
             below = schema.child(name)
@@ -176,7 +176,7 @@ def _job(job: Object) -> None:
 
 _JOB_SPEC = {"parallelism": 1, "backoffLimit": 6, "completionMode": "NonIndexed", "suspend": False,
              "manualSelector": False, "podReplacementPolicy": "TerminatingOrFailed"}  # fmt: skip
-"""Defaults of a Job, which the template of a CronJob does not get."""
+"""Defaults of a Job; the job template of a CronJob does not get them."""
 _JOB_UID, _JOB_NAME = "batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name"
 
 
@@ -274,7 +274,7 @@ def needs_spec(resource: str) -> bool:
 
 
 def compute(resource: str, obj: Object) -> None:
-    """Fill in what depends on other fields of `obj`, in place; the fixed defaults are there already."""
+    """Set the defaults that depend on other fields of `obj`, in place, after the fixed defaults."""
     computed = _COMPUTED.get(resource)
     if computed is not None:
         computed(obj)

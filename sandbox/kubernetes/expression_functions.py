@@ -1,10 +1,11 @@
 """The functions that Kubernetes adds to CEL, as declarations for the environment in `expressions`.
 
-A table: name, whether it is a member, types of the parameters, type of the result, implementation. A function that
-raises ValueError makes an error of the expression. Quantities, addresses and URLs are text here, where the real server
-has types of their own: it refuses `"1".isGreaterThan("2")` when a definition is made, this server does not.
+A row of the table has a name, whether it is a member function, parameter types, result type and implementation. A
+ValueError of the implementation becomes an error of the expression. Quantities, addresses and URLs are strings here; in
+a real server, they have types of their own. A real server therefore refuses a definition with `"1".isGreaterThan("2")`,
+this server does not.
 
-Not here, since the library has no place for them: `indexOf` of lists, comprehensions with two variables, `semver`,
+Missing, because the library cannot express them: `indexOf` of lists, comprehensions with two variables, `semver`,
 `format` by name, `authorizer`.
 """
 
@@ -28,7 +29,7 @@ _QUANTITY = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))((?:[eE][+-]?[0-9]+)
 
 
 def amount(text: str) -> Decimal:
-    """The number that a quantity such as `1500m` or `2Gi` means. Raises ValueError."""
+    """Return the number of a quantity such as `1500m` or `2Gi`. Raises ValueError."""
     match = _QUANTITY.match(text)
     if match is None:
         raise ValueError("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")
@@ -39,7 +40,7 @@ def amount(text: str) -> Decimal:
 
 
 def _quantity(text: str | Decimal) -> str:
-    """One text for one amount, so that equal quantities are equal texts."""
+    """Return the canonical text of a quantity, so that equal quantities are equal strings."""
     return f"{(amount(text) if isinstance(text, str) else text).normalize():f}"
 
 
@@ -74,7 +75,7 @@ def _cidr(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     return ipaddress.ip_interface(text).network
 
 
-def _works(function: Callable[[str], Any]) -> Callable[[str], bool]:
+def _parses(function: Callable[[str], Any]) -> Callable[[str], bool]:
     def check(text: str) -> bool:
         try:
             function(text)
@@ -142,7 +143,7 @@ TABLE: list[Row] = [
     ("findAll", True, [S, S], TEXTS, _find_all),
     ("findAll", True, [S, S, I], TEXTS, _find_all),
     # URLs
-    ("isURL", False, [S], B, _works(_url)),
+    ("isURL", False, [S], B, _parses(_url)),
     ("url", False, [S], S, _url),
     ("getScheme", True, [S], S, lambda url: urlsplit(url).scheme),
     ("getHost", True, [S], S, lambda url: urlsplit(url).netloc.rpartition("@")[2]),
@@ -150,7 +151,7 @@ TABLE: list[Row] = [
     ("getPort", True, [S], S, _port),
     ("getEscapedPath", True, [S], S, lambda url: urlsplit(url).path),
     # quantities
-    ("isQuantity", False, [S], B, _works(amount)),
+    ("isQuantity", False, [S], B, _parses(amount)),
     ("quantity", False, [S], S, _quantity),
     ("sign", True, [S], I, lambda text: (amount(text) > 0) - (amount(text) < 0)),
     ("isGreaterThan", True, [S, S], B, lambda one, other: amount(one) > amount(other)),
@@ -158,19 +159,19 @@ TABLE: list[Row] = [
     ("compareTo", True, [S, S], I, lambda one, other: (amount(one) > amount(other)) - (amount(one) < amount(other))),
     ("asApproximateFloat", True, [S], F, lambda text: float(amount(text))),
     ("asInteger", True, [S], I, _whole),
-    ("isInteger", True, [S], B, _works(_whole)),
+    ("isInteger", True, [S], B, _parses(_whole)),
     ("add", True, [S, S], S, lambda one, other: _quantity(amount(one) + amount(other))),
     ("add", True, [S, I], S, lambda one, other: _quantity(amount(one) + other)),
     ("sub", True, [S, S], S, lambda one, other: _quantity(amount(one) - amount(other))),
     ("sub", True, [S, I], S, lambda one, other: _quantity(amount(one) - other)),
     # addresses
-    ("isIP", False, [S], B, _works(_ip)),
+    ("isIP", False, [S], B, _parses(_ip)),
     ("ip", False, [S], S, _ip),
     ("ip.isCanonical", False, [S], B, lambda text: _ip(text) == text),
     ("family", True, [S], I, lambda text: ipaddress.ip_address(text).version),
     ("isLoopback", True, [S], B, lambda text: ipaddress.ip_address(text).is_loopback),
     ("isUnspecified", True, [S], B, lambda text: ipaddress.ip_address(text).is_unspecified),
-    ("isCIDR", False, [S], B, _works(_cidr)),
+    ("isCIDR", False, [S], B, _parses(_cidr)),
     ("cidr", False, [S], S, lambda text: str(ipaddress.ip_interface(text)) if _cidr(text) else ""),
     ("containsIP", True, [S, S], B, lambda network, address: ipaddress.ip_address(address) in _cidr(network)),
     ("containsCIDR", True, [S, S], B, _contains),
@@ -179,7 +180,7 @@ TABLE: list[Row] = [
 
 
 def declarations() -> Iterator[cel.FunctionDecl]:
-    """One declaration a name, with an overload a row."""
+    """Yield one declaration per name, with one overload per row of the table."""
     names = dict.fromkeys(row[0] for row in TABLE)
     for name in names:
         overloads = [

@@ -1,8 +1,8 @@
-"""CEL expressions: compiled once, evaluated over plain JSON values.
+"""CEL expressions: compiled once, evaluated with plain JSON values.
 
-The language is Google's own implementation (`cel-expr-python`) with the extension libraries that Kubernetes has on and
-the functions in `expression_functions`. Variables are dynamic where a schema knows more: a rule that names a field that
-its object cannot have fails when it is evaluated, while the real server refuses the definition. Costs are not limited.
+The implementation is Google's `cel-expr-python`, with the extension libraries that Kubernetes enables and the functions
+of `expression_functions`. Variables have dynamic types, not those of a schema. A rule with an undeclared field
+therefore fails when it is evaluated; a real server refuses the CustomResourceDefinition. Costs are not limited.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ TYPES: dict[str, Any] = {
     "boolean": cel.Type.BOOL,
     "any": cel.Type.DYN,
 }
-"""What a variable may be declared as. Numbers are `any`: Kubernetes compares integers with floats, the library's
-checker does not."""
+"""The types of variables. Numbers are `any`: Kubernetes compares integers with floats, the type checker of the library
+does not."""
 
 Variables = tuple[tuple[str, str], ...]
-"""Names and keys of TYPES, in one order, so that environments can be shared."""
+"""Pairs of a name and a key of TYPES, sorted, so that equal sets share an environment."""
 
 
 class BrokenExpression(Exception):
-    """An expression that does not compile; says where and why."""
+    """An expression does not compile; the message says where and why."""
 
 
 class EvaluationError(Exception):
-    """An expression that has no value for this input: a missing key, a division by zero, a wrong type."""
+    """An expression has no value for its variables: a missing key, a division by zero, a wrong type."""
 
 
 @lru_cache
@@ -58,26 +58,26 @@ class Expression:
     def __init__(self, compiled: Any) -> None:
         self._compiled = compiled
         self.type: str = compiled.return_type().name().lower()
-        """`bool`, `string`, `dyn` …: what the expression is known to give."""
+        """The type of the result: `bool`, `string`, …, or `dyn` when it is known only at run time."""
 
     def value(self, values: Mapping[str, Any]) -> Any:
-        """What the expression gives for these variables. Raises EvaluationError."""
+        """Return the result of the expression for these variables. Raises EvaluationError."""
         return _plain(self._compiled.eval(data=values))
 
 
 def _plain(value: Any) -> Any:
-    """A value of the library as Python's. Raises EvaluationError.
+    """Convert a value of the library to a Python value. Raises EvaluationError.
 
-    An optional value has no such form: alone it shows itself as an error without words, and the library's own
-    conversion of a map that holds one ends the process. So containers are taken apart here.
+    Optional values cannot be converted: the library gives an error without a message for one, and its conversion of a
+    map with an optional value crashes the process. This function therefore converts lists and maps item by item.
     """
     kind = value.type()
     if kind == cel.Type.ERROR:
         try:
-            said = str(value.plain_value())
+            message = str(value.plain_value())
         except TypeError:
-            raise EvaluationError("an optional value is no result; take orValue(…) of it") from None
-        raise EvaluationError(_said(said))
+            raise EvaluationError("the result is an optional value; use orValue(…)") from None
+        raise EvaluationError(_kubernetes_message(message))
     found = value.value()
     if isinstance(found, dict):
         return {key: _plain(item) for key, item in found.items()}
@@ -88,7 +88,7 @@ def _plain(value: Any) -> Any:
 
 @lru_cache(8192)
 def compile_expression(text: str, variables: Variables) -> Expression:
-    """Raises BrokenExpression."""
+    """Compile an expression. Raises BrokenExpression."""
     try:
         return Expression(_environment(variables).compile(text))
     except RuntimeError as error:
@@ -97,6 +97,7 @@ def compile_expression(text: str, variables: Variables) -> Expression:
 
 
 def compiles(text: str, variables: Variables) -> bool:
+    """Whether an expression compiles."""
     try:
         compile_expression(text, variables)
     except BrokenExpression:
@@ -104,7 +105,7 @@ def compiles(text: str, variables: Variables) -> bool:
     return True
 
 
-_WORDS: tuple[tuple[str, str], ...] = (
+_MESSAGES: tuple[tuple[str, str], ...] = (
     (r'^NOT_FOUND: Key not found in map : "?([^"]*)"?$', r"no such key: \1"),
     (r"^UNKNOWN: Index error: index=(-?\d+) size=\d+$", r"index out of bounds: \1"),
     (r"^INVALID_ARGUMENT: divide by zero$", "division by zero"),
@@ -114,9 +115,9 @@ _WORDS: tuple[tuple[str, str], ...] = (
 )
 
 
-def _said(error: str) -> str:
-    """An error in the words of the real server's implementation."""
-    for pattern, words in _WORDS:
+def _kubernetes_message(error: str) -> str:
+    """Return an error message of the library in the words of Kubernetes' CEL implementation."""
+    for pattern, words in _MESSAGES:
         if re.search(pattern, error):
             return re.sub(pattern, words, error)
     return error
@@ -132,11 +133,12 @@ _ESCAPES = {"__": "__underscores__", ".": "__dot__", "-": "__dash__", "/": "__sl
 
 
 def field_name(name: str) -> str:
-    """How an expression names a field: `x-prop` is `x__dash__prop`, `namespace` is `__namespace__`."""
+    """Return a field's name in expressions: `x-prop` is `x__dash__prop`, `namespace` is `__namespace__`."""
     if name in _RESERVED:
         return f"__{name}__"
     return re.sub(r"__|[./-]", lambda found: _ESCAPES[found[0]], name)
 
 
 def variables(names: Iterable[tuple[str, str]]) -> Variables:
+    """Return declarations of variables from pairs of a name and a key of TYPES."""
     return tuple(sorted(names))

@@ -1,8 +1,7 @@
-"""Which kinds exist and what is special about their fields: tables, and the compiler that turns them into schemas.
+"""The built-in kinds and the special properties of their fields: tables, and the compiler that makes schemas of them.
 
-Names, types and required fields of built-in kinds come from the typed models of the kubernetes client, so this
-file only says what those cannot: which lists merge by which key, which maps are one value, and what is filled in
-when absent.
+Names, types and required fields of built-in kinds come from the typed models of the kubernetes client. The tables here
+add what these models lack: merge keys of lists, atomic maps, defaults.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from sandbox.kubernetes import schema as schemas
 from sandbox.kubernetes.schema import NOTHING, Schema
 from sandbox.kubernetes.status import qualified, unsupported
 
-# Flags: n namespaced, s status subresource, c scale subresource, g metadata.generation counts spec changes,
-# a shown by `kubectl get all`.
+# Columns: group, plural, model, short names, flags. Flags: n namespaced, s status subresource, c scale subresource,
+# g metadata.generation counts spec changes, a shown by `kubectl get all`.
 _ROWS = """
 -                            namespaces                Namespace                ns      s
 -                            nodes                     Node                     no      s
@@ -119,7 +118,7 @@ _QUANTITIES = {
     "PersistentVolumeSpec.capacity", "PersistentVolumeClaimStatus.capacity", "NodeStatus.capacity",
     "NodeStatus.allocatable", "ResourceQuotaSpec.hard", "ResourceQuotaStatus.hard", "ResourceQuotaStatus.used",
 }  # fmt: skip
-# Optional scalars that are not pointers in Go: their zero is not stored.
+# Optional scalars that are not pointers in Go: a zero value is not stored.
 _ZERO_IS_ABSENT = {
     "hostNetwork", "hostPID", "hostIPC", "stdin", "stdinOnce", "tty", "readOnly", "hostPort", "paused",
     "minReadySeconds", "initialDelaySeconds", "publishNotReadyAddresses", "nodePort", "unschedulable",
@@ -197,7 +196,7 @@ def _model(name: str) -> Any:
 
 @cache
 def model_schema(name: str) -> Schema:
-    """The compiled schema of a client model, e.g. `V1Deployment`."""
+    """Return the compiled schema of a client model, e.g. `V1Deployment`."""
     short = re.sub(r"^(Core|Rbac|Apiextensions|Admissionregistration|Discovery)?V\d", "", name)
     schema = Schema(type="object", built_in=True, model=name, atomic=short in _ATOMIC_MODELS)
     _INCOMPLETE[name] = schema
@@ -218,14 +217,14 @@ def model_schema(name: str) -> Schema:
 
 
 _INCOMPLETE: dict[str, Schema] = {}
-"""Models under construction or done: JSONSchemaProps contains itself."""
+"""Schemas by model, including those under construction: JSONSchemaProps contains itself."""
 
 _SCALARS = {"str": "string", "int": "integer", "bool": "boolean", "float": "number", "bytes": "string",
             "datetime": "string"}  # fmt: skip
 
 
 def _field(place: str, name: str, kind: str, default: Any) -> Schema:
-    """The schema of one field. Models are shared: a field with a default of its own gets a copy of the node."""
+    """Return the schema of one field. Models share nodes, so a field with a default of its own gets a copy."""
     if place in _QUANTITIES and kind in ("str", "object"):
         return Schema(int_or_string=True, model=schemas.QUANTITY, has_defaults=False)
     if kind.startswith("Dict[str, "):
@@ -274,9 +273,9 @@ class Kind:
     short_names: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     status: bool = False
-    """Whether status is a subresource of its own."""
+    """Whether there is a status subresource."""
     scale: dict[str, str] | None = None
-    """Paths of spec replicas, status replicas and label selector; None when it cannot be scaled."""
+    """Paths of spec replicas, status replicas and label selector; None without a scale subresource."""
     counts_generation: bool = True
     custom: bool = False
     storage_version: str = ""
@@ -284,7 +283,7 @@ class Kind:
     """additionalPrinterColumns of a CRD."""
     list_kind: str = ""
     deprecation: str = ""
-    """What every answer warns of; nothing for a version that is to stay."""
+    """The warning of every answer, if this version is deprecated."""
 
     @property
     def resource(self) -> str:
@@ -332,7 +331,7 @@ def _built_in() -> Iterator[Kind]:
 
 
 class Kinds:
-    """Every kind that is served now; CRDs come and go."""
+    """All served kinds; CRDs add and remove kinds."""
 
     def __init__(self) -> None:
         self._served: dict[tuple[str, str, str], Kind] = {}
@@ -341,7 +340,7 @@ class Kinds:
             self.add(kind)
 
     def add(self, *versions: Kind) -> None:
-        """Serve a kind in these versions; the one whose version is the storage version is what gets stored."""
+        """Serve a kind in these versions, one of which is the storage version."""
         for kind in versions:
             self._served[kind.group, kind.version, kind.plural] = kind
             if kind.api_version == kind.stored_api_version or kind.resource not in self._stored:
@@ -356,11 +355,11 @@ class Kinds:
         return self._served.get((group, version, plural))
 
     def stored(self, resource: str) -> Kind:
-        """The storage version of `deployments.apps`. Raises KeyError."""
+        """Return the storage version of a resource, e.g. `deployments.apps`. Raises KeyError."""
         return self._stored[resource]
 
     def named(self, api_version: str, kind: str) -> Kind | None:
-        """By apiVersion and kind, as in an owner reference; any version of the group will do."""
+        """Return a kind by apiVersion and kind, as in an owner reference; if need be, another version of the group."""
         group = api_version.rpartition("/")[0]
         found = [at for at in self._served.values() if at.kind == kind and at.group == group]
         return next((at for at in found if at.api_version == api_version), found[0] if found else None)
@@ -369,7 +368,7 @@ class Kinds:
         return iter(list(self._served.values()))
 
     def resources(self) -> Iterator[Kind]:
-        """One Kind, the stored version, per resource."""
+        """Iterate over the storage versions, one Kind per resource."""
         return iter(list(self._stored.values()))
 
 

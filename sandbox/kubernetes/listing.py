@@ -1,4 +1,4 @@
-"""Lists: selection, pages that show one moment, and the forms an answer may take (objects, table, metadata only)."""
+"""Lists: selection, pages of one consistent state, and the forms of an answer (objects, table, metadata only)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sandbox.kubernetes.status import ApiError
 from sandbox.kubernetes.store import Object, Stored
 
 _OPEN_PAGES = 256
-"""Lists that are remembered for their next page; the oldest is forgotten first (its token then answers 410)."""
+"""How many lists are kept for their next page. The oldest is dropped first; its continue token then gets 410."""
 
 
 class Listing:
@@ -28,7 +28,7 @@ class Listing:
         self._open: OrderedDict[str, tuple[int, list[Stored]]] = OrderedDict()
 
     def page(self, kind: Kind, namespace: str, query: Mapping[str, str], table: bool, metadata_only: bool) -> bytes:
-        """A list, or one page of it. Raises ApiError 400 (selector, token), 410 (token too old), 504 (version)."""
+        """Return a list, or one page of it. Raises ApiError 400 (selector, token), 410 (old token), 504 (version)."""
         labels, fields = query.get("labelSelector", ""), query.get("fieldSelector", "")
         limit = _number(query.get("limit", ""), "limit")
         if token := query.get("continue", ""):
@@ -90,7 +90,7 @@ class Listing:
         return orjson.dumps(head)[:-2] + b",".join(raws) + b"]}"
 
     def one(self, kind: Kind, obj: Object, query: Mapping[str, str], table: bool, metadata_only: bool) -> bytes:
-        """One object in the form that was asked for."""
+        """Return one object in the requested form."""
         obj["apiVersion"] = kind.api_version
         if table:
             metadata = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
@@ -99,12 +99,12 @@ class Listing:
 
 
 def as_stored(kind: Kind, stored: Stored) -> bool:
-    """Whether an object is stored in the version that was asked for, so that its bytes can be sent as they are."""
+    """Whether an object is stored in the requested version, so that its stored bytes can be sent."""
     return bool(stored.object["apiVersion"] == kind.api_version)
 
 
 def served(kind: Kind, stored: Stored) -> Object:
-    """An object in the version that was asked for; shared, do not change it."""
+    """Return an object in the requested version. The object is shared and must not be changed."""
     if as_stored(kind, stored):
         return stored.object
     return {**stored.object, "apiVersion": kind.api_version}
@@ -117,6 +117,7 @@ def _number(text: str, name: str) -> int:
 
 
 def check_version(text: str, current: int) -> None:
+    """Check the resourceVersion of a list or watch. Raises ApiError 400 (malformed), 504 (in the future)."""
     if not text:
         return
     if not text.isdigit():

@@ -1,6 +1,6 @@
-"""The verbs of the API, with their semantics: what HTTP calls and what the controllers inside the process call.
+"""The verbs of the API, with their semantics. The HTTP application and the controllers of this process call them.
 
-The interface for controllers (all synchronous, on the event loop's thread; each call is atomic):
+The interface for controllers (all calls are synchronous, on the event loop's thread, and atomic):
 
     registry.get("deployments.apps", "default", "web")              -> a private copy; ApiError 404
     registry.list("pods", "default", labels="app=web")              -> private copies, in order
@@ -11,8 +11,8 @@ The interface for controllers (all synchronous, on the event loop's thread; each
     watch = registry.watch("deployments.apps", "pods")              -> present objects as ADDED, then changes
     async for event in watch: event.type, event.stored.object (shared: do not change), event.stored.copy()
 
-An update that changes nothing writes nothing. Every write goes the same way: decode (prune unknown fields, check
-types), default, keep what the caller may not change, own fields, validate, store.
+An update that changes nothing writes nothing. Every write has the same steps: decode (prune unknown fields, check
+types), restore the fields that the caller may not change, default, record field ownership, validate, store.
 """
 
 from __future__ import annotations
@@ -48,35 +48,35 @@ _ZERO: Object = {
     },
     "status": {},
 }
-"""What a typed object has before anything is set: containers that nobody owns just because they exist."""
+"""The earlier state that a created object is compared with: empty maps and lists of a typed object have no owner."""
 
 _KEEPS_STATUS = {"nodes", crds.RESOURCE, "events"}
 _SYSTEM = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink")
 
 
 def now(seconds_ahead: int = 0) -> str:
-    """The current time, to the second, as Kubernetes writes it."""
+    """Return the time in `seconds_ahead` seconds, to the second, as Kubernetes writes it."""
     return (datetime.now(UTC) + timedelta(seconds=seconds_ahead)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass(slots=True)
 class Request:
-    """How a write is to be done, beside what is written."""
+    """The options of a write, and the warnings that it causes."""
 
     manager: str = "unknown"
     dry_run: bool = False
     field_validation: str = "Ignore"
-    """Ignore, Warn or Strict: what to do about unknown and repeated fields."""
+    """How unknown and repeated fields are treated: Ignore, Warn or Strict."""
     repeated: list[str] = field(default_factory=list)
-    """What the body names twice, as warnings say it."""
+    """A warning for each field that the body has twice."""
     force: bool = False
-    """Server-side apply takes contested fields."""
+    """Whether server-side apply takes fields from other managers."""
     warnings: list[str] = field(default_factory=list)
-    """Filled in by the registry."""
+    """Warnings for the client; the registry adds them."""
 
 
 class Registry:
-    """Objects of every served kind."""
+    """The objects of all served kinds."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -94,7 +94,7 @@ class Registry:
     # reading
 
     def found(self, resource: str | Kind, namespace: str, name: str) -> Stored:
-        """The stored object, shared. Raises ApiError 404."""
+        """Return the stored object, which is shared. Raises ApiError 404."""
         kind = self.kind(resource)
         stored = self.store.get(kind.resource, namespace, name)
         if stored is None:
@@ -102,10 +102,11 @@ class Registry:
         return stored
 
     def get(self, resource: str | Kind, namespace: str, name: str) -> Object:
+        """Return a private copy of an object. Raises ApiError 404."""
         return self.found(resource, namespace, name).copy()
 
     def select(self, resource: str | Kind, namespace: str = "", labels: str = "", fields: str = "") -> list[Stored]:
-        """The stored objects that match, shared, in order of namespace and name."""
+        """Return the stored objects that match (shared), ordered by namespace and name."""
         name = self.kind(resource).resource
         selected = self.store.list(name, namespace)
         if labels or fields:
@@ -114,6 +115,7 @@ class Registry:
         return selected
 
     def list(self, resource: str | Kind, namespace: str = "", labels: str = "", fields: str = "") -> list[Object]:
+        """Return private copies of the objects that match, ordered by namespace and name."""
         return [stored.copy() for stored in self.select(resource, namespace, labels, fields)]
 
     def watch(self, *resources: str, since: int | None = None) -> Watch:
@@ -124,7 +126,7 @@ class Registry:
     def create(
         self, resource: str | Kind, obj: Object, *, manager: str = "unknown", request: Request | None = None
     ) -> Object:
-        """Raises ApiError 404 (namespace), 403 (terminating), 409, 400, 422."""
+        """Create an object and return it. Raises ApiError 404 (namespace), 403 (terminating), 409, 400, 422."""
         kind, request = self.kind(resource), request or Request(manager)
         self._decode(kind, obj, request)
         return self._create(kind, obj, request, applied=False)
@@ -172,7 +174,7 @@ class Registry:
         request: Request,
         subresource: str = "",
     ) -> None:
-        """Ask the policies. Raises ApiError 403, 422 when one denies the request."""
+        """Evaluate the admission policies. Raises ApiError 403, 422 when a policy denies the request."""
         metadata = (new or old or {})["metadata"]
         namespace = self.store.get("namespaces", "", metadata["namespace"]) if kind.namespaced else None
         attempt = Attempt(
@@ -250,7 +252,7 @@ class Registry:
         self._admit("UPDATE", kind, obj, before, request, subresource)
         if request.dry_run:
             return obj
-        if may_go(obj["metadata"]):
+        if is_removable(obj["metadata"]):
             return self._remove(kind, old, obj)
         updated = self.store.update(kind.resource, obj)
         self._definition_changed(kind, updated)
@@ -282,7 +284,7 @@ class Registry:
                 raise status.invalid(kind.group, kind.kind, old.name, [cause])
 
     def _isolate(self, kind: Kind, before: Object, obj: Object, subresource: str) -> Object:
-        """A write of the status changes nothing else; a write of the object does not change the status."""
+        """Return `obj` without changes outside the written part: only the status, or everything but the status."""
         if subresource == "status":
             isolated: Object = orjson.loads(orjson.dumps(before))
             isolated.pop("status", None)
@@ -319,7 +321,7 @@ class Registry:
         manager: str = "unknown",
         request: Request | None = None,
     ) -> tuple[Object, bool]:
-        """Patch in form `json`, `merge`, `strategic` or `apply`; returns the object and whether it was created.
+        """Apply a patch of the form `json`, `merge`, `strategic` or `apply`; return the object and whether it is new.
 
         Raises ApiError 404, 409 (stale version, or fields of other managers), 400, 415, 422.
         """
@@ -367,7 +369,7 @@ class Registry:
         if old is None and uid:
             why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
             raise status.conflict(kind.group, kind.plural, name, why)
-        stale = version and version != live["metadata"].get("resourceVersion")  # which a real server looks at first
+        stale = version and version != live["metadata"].get("resourceVersion")  # a real server checks this first
         if old is not None and uid and uid != live["metadata"]["uid"] and not stale:
             raise status.invalid(kind.group, kind.kind, name, [status.wrong("metadata.uid", uid, "field is immutable")])
         who = ownership.Manager(request.manager, "Apply", kind.api_version, subresource)
@@ -381,7 +383,7 @@ class Registry:
         return self._update(kind, old, merged, subresource, request, applied=True), False
 
     def _configuration(self, kind: Kind, namespace: str, name: str, config: Any) -> Object:
-        """A checked, private copy of an apply configuration, without nulls and with canonical quantities."""
+        """Return a checked, private copy of an apply configuration, without nulls and with canonical quantities."""
         if not isinstance(config, dict) or not isinstance(config.get("metadata", {}), dict):
             raise status.bad_request("the body of an apply request must be one object")
         where = f"{namespace}/{name}; {kind.group}/{kind.version}, Kind={kind.kind}"
@@ -400,7 +402,7 @@ class Registry:
             )
         checked: Object = {**_without_nulls(config), "metadata": _without_nulls(metadata)}
         faults = [f"{path}: field not declared in schema" for path in ownership.undeclared(kind.schema, checked)]
-        if not faults and not kind.custom:  # custom resources are validated as a whole, after merging: 422
+        if not faults and not kind.custom:  # a custom resource is validated after the merge, with 422
             causes: Causes = []
             schema.validate(kind.schema, checked, "", causes)
             faults = [f".{path}: {words}" for reason, words, path in causes if reason == "FieldValueTypeInvalid"][:1]
@@ -414,12 +416,13 @@ class Registry:
             defaults.canonicalise(kind.schema, checked)
         return checked
 
-    # the common way of a write
+    # steps of every write
 
     def _decode(self, kind: Kind, obj: Object, request: Request, lenient: bool = False, checked: bool = False) -> None:
-        """Check identity and types and prune, in place. Raises ApiError 400, or 422 for custom resources.
+        """Check identity and types, prune unknown fields, in place. Raises ApiError 400, or 422 for custom resources.
 
-        `lenient`: the identity is the server's own. `checked`: so are the types (of a merged apply configuration).
+        `lenient` skips the check of apiVersion and kind; `checked` skips the check of types, which a merged apply
+        configuration has passed.
         """
         if kind.custom and not lenient and not (obj.get("apiVersion") and obj.get("kind")):
             raise status.bad_request("Object 'Kind' or 'apiVersion' is missing in the body of the request")
@@ -460,7 +463,7 @@ class Registry:
         self._check_texts(kind, obj)
 
     def _check_texts(self, kind: Kind, obj: Object) -> None:
-        """Quantities and base64 are types of their own in Go: a malformed one is a broken body."""
+        """Raise ApiError 400 for malformed quantities and base64: Go decodes them while it decodes the body."""
         if bad := validation.check_quantities(kind.schema, obj, ""):
             raise status.bad_request(_cannot_decode(kind, f"quantities must match the regular expression: {bad}"))
         if kind.resource == "secrets" and (offset := validation.illegal_base64(obj)) is not None:
@@ -480,7 +483,7 @@ class Registry:
         ownership.record_update(kind.schema, before, obj, who, now(), hidden)
 
     def _finish(self, kind: Kind, before: Object | None, obj: Object, request: Request, subresource: str = "") -> None:
-        """Assign what only the server assigns, then validate. Raises ApiError 422."""
+        """Assign the fields that only the server assigns, then validate. Raises ApiError 422."""
         if kind.resource == "services":
             assign_addresses(self.store.list("services"), obj)
         causes: Causes = []
@@ -500,7 +503,7 @@ class Registry:
     def _check_custom(
         self, kind: Kind, before: Object | None, obj: Object, request: Request, subresource: str, causes: Causes
     ) -> None:
-        """The schema, of a status update for the status only, and the rules, always for the whole object."""
+        """Check the schema (for a status update: of the status only) and the CEL rules (always of the whole object)."""
         earlier = rules.NO_BEFORE if before is None else before
         if subresource != "status":
             schema.validate(kind.schema, obj, "", causes, earlier)
@@ -545,17 +548,17 @@ class Registry:
         version: str = "",
         dry_run: bool = False,
     ) -> Object:
-        """Delete, or begin to: finalizers and a pod's grace period keep the object with a deletionTimestamp.
+        """Delete an object, or set its deletionTimestamp if finalizers or a pod's grace period keep it.
 
-        `propagation` is Background (default), Foreground or Orphan; `grace` is seconds; `uid` and `version` are
+        `propagation` is Background (default), Foreground or Orphan; `grace` is in seconds; `uid` and `version` are
         preconditions. Returns the last state. Raises ApiError 404, 409.
         """
         kind = self.kind(resource)
         old = self.found(kind, namespace, name)
         metadata = old.object["metadata"]
-        for what, wanted, known in (("UID", uid, metadata["uid"]), ("ResourceVersion", version, str(old.version))):
-            if wanted and wanted != known:
-                why = f"Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {known}"
+        for what, given, known in (("UID", uid, metadata["uid"]), ("ResourceVersion", version, str(old.version))):
+            if given and given != known:
+                why = f"Precondition failed: {what} in precondition: {given}, {what} in object meta: {known}"
                 raise status.conflict(kind.group, kind.plural, name, why)
         self._admit("DELETE", kind, None, old.object, Request(dry_run=dry_run))
         obj = old.copy()
@@ -574,7 +577,7 @@ class Registry:
             obj["status"] = {**obj.get("status", {}), "phase": "Terminating"}
         if dry_run:
             return obj
-        if may_go(obj["metadata"]) and not (kind.resource == "namespaces" and obj["spec"].get("finalizers")):
+        if is_removable(obj["metadata"]) and not (kind.resource == "namespaces" and obj["spec"].get("finalizers")):
             return self._remove(kind, old, old.copy())
         return old.copy() if obj == old.object else self.store.update(kind.resource, obj).copy()
 
@@ -585,20 +588,20 @@ class Registry:
         return deleted.copy()
 
     def finalize_namespace(self, name: str) -> None:
-        """Remove a terminating namespace whose content is gone."""
+        """Remove a terminating namespace that has no content any more."""
         stored = self.store.get("namespaces", "", name)
         if stored is not None:
             self._remove(self.kind("namespaces"), stored, stored.copy())
 
 
 def matcher(resource: str, labels: str, fields: str) -> Callable[[Object], bool]:
-    """A predicate for label and field selectors together. Raises ApiError 400."""
+    """Return a predicate that combines a label and a field selector. Raises ApiError 400."""
     by_label, by_field = label_selector(labels), field_selector(resource, fields)
     return lambda obj: by_label(obj["metadata"].get("labels") or {}) and by_field(obj)
 
 
 def _only_stamped(before: Object, obj: Object) -> bool:
-    """Whether nothing differs but the times of managedFields, for example because defaults made both the same."""
+    """Whether the objects differ only in the times of managedFields, for example because defaults are equal."""
 
     def timeless(one: Object) -> Object:
         entries = [{**entry, "time": ""} for entry in one["metadata"].get("managedFields") or ()]
@@ -642,8 +645,8 @@ def _generation_changed(kind: Kind, before: Object, obj: Object) -> bool:
     return any(before.get(name) != obj.get(name) for name in (before.keys() | obj.keys()) - ignored)
 
 
-def may_go(metadata: Object) -> bool:
-    """Whether nothing keeps a deleted object any longer."""
+def is_removable(metadata: Object) -> bool:
+    """Whether a deletion was requested, and neither finalizers nor a grace period keep the object."""
     return (
         "deletionTimestamp" in metadata
         and not metadata.get("finalizers")
@@ -652,21 +655,21 @@ def may_go(metadata: Object) -> bool:
 
 
 def _set_propagation(metadata: Object, propagation: str) -> None:
-    wanted = {"Foreground": [FOREGROUND], "Orphan": [ORPHAN], "Background": []}
-    if propagation not in wanted:
+    finalizers = {"Foreground": [FOREGROUND], "Orphan": [ORPHAN], "Background": []}
+    if propagation not in finalizers:
         words = f'Unsupported value: "{propagation}": supported values: "Background", "Foreground", "Orphan"'
         raise status.invalid("", "DeleteOptions", "", [("FieldValueNotSupported", words, "propagationPolicy")])
     kept: Sequence[str] = [name for name in metadata.get("finalizers") or () if name not in (FOREGROUND, ORPHAN)]
-    metadata["finalizers"] = [*kept, *wanted[propagation]]
+    metadata["finalizers"] = [*kept, *finalizers[propagation]]
     if not metadata["finalizers"]:
         del metadata["finalizers"]
 
 
-def _grace_period(kind: Kind, obj: Object, asked: int | None) -> int:
-    """Seconds that a kubelet has for stopping a pod; everything else goes at once."""
+def _grace_period(kind: Kind, obj: Object, requested: int | None) -> int:
+    """Return the seconds that a kubelet has to stop a pod; 0 for other objects, which are deleted at once."""
     if kind.resource != "pods" or not obj["spec"].get("nodeName"):
         return 0
     if obj.get("status", {}).get("phase") in ("Succeeded", "Failed"):
         return 0
-    granted: int = obj["spec"].get("terminationGracePeriodSeconds", 30) if asked is None else asked
-    return granted
+    seconds: int = obj["spec"].get("terminationGracePeriodSeconds", 30) if requested is None else requested
+    return seconds

@@ -1,8 +1,8 @@
-"""The CEL rules of custom resources (`x-kubernetes-validations`): made from a schema, checked on every write.
+"""The CEL rules of custom resources (`x-kubernetes-validations`): read from a schema, checked on every write.
 
-A rule sees its value as `self`, with the names that CEL can spell, and the value before the write as `oldSelf`. Values
-before and after belong together by field, by map key and by the keys of a list map; in other lists there is no before.
-A rule without `oldSelf` whose value a write leaves as it is never refuses the write: it warns ("ratcheting").
+In a rule, `self` is the value, with field names escaped for CEL, and `oldSelf` the value before the write. A value is
+matched with its earlier value by field, by map key, or by the keys of a list map; items of other lists have no earlier
+value. A rule without `oldSelf` does not refuse a write that leaves its value unchanged: it warns ("ratcheting").
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 
 NO_BEFORE: Any = object()
-"""There is nothing that the value could be compared with; distinct from null."""
+"""The absence of an earlier value; distinct from null."""
 
 REASONS = ("FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired")
 _OPTIONAL = "cel.bind(oldSelf, hasBefore ? optional.of(before) : optional.none(), ({}))"
 _ROOT = "<nil>"
-"""What Go prints as the path of the object itself."""
+"""The path of the object itself, as Go prints it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Rule:
     """One entry of `x-kubernetes-validations`."""
 
     kind: str
-    """The type that the schema names, as failures show it."""
+    """The type in the schema, for messages."""
     declared: str
     """The type of `self` and `oldSelf` in the expression, a key of `expressions.TYPES`."""
     rule: str
@@ -57,11 +57,11 @@ class Rule:
     reason: str = "FieldValueInvalid"
     field_path: str = ""
     optional: bool = False
-    """`oldSelf` is an optional value, and the rule counts without a value before as well."""
+    """Whether `oldSelf` is an optional value; the rule is then checked even without an earlier value."""
 
     @classmethod
     def read(cls, schema: Mapping[str, Any], spec: Mapping[str, Any]) -> Rule:
-        """From the node of an OpenAPI schema and one of its rules."""
+        """Return a rule from a node of an OpenAPI schema and the rule's specification."""
         kind = "" if schema.get("x-kubernetes-int-or-string") else schema.get("type", "")
         known = kind in ("object", "array", "boolean") or (kind == "string" and schema.get("format") not in _FORMATS)
         return cls(
@@ -77,25 +77,25 @@ class Rule:
 
     @cached_property
     def uses_before(self) -> bool:
-        """Whether the rule speaks of `oldSelf`: only then does it not compile without it."""
+        """Whether the rule uses `oldSelf`: it then compiles with `oldSelf`, but not without."""
         alone = variables([("self", self.declared)])
         return "oldSelf" in self.rule and not compiles(self.rule, alone) and compiles(*self._source(self.rule))
 
     def _source(self, text: str) -> tuple[str, Variables]:
-        """An expression as it is compiled, and its variables."""
+        """Return the expression to compile, and its variables."""
         if self.optional:
             names = [("self", self.declared), ("before", "any"), ("hasBefore", "boolean")]
             return _OPTIONAL.format(text), variables(names)
         return text, variables([("self", self.declared), ("oldSelf", self.declared)])
 
     def compile(self, text: str) -> Any:
-        """Raises BrokenExpression."""
+        """Compile an expression of this rule. Raises BrokenExpression."""
         if "oldSelf" not in text:
             return compile_expression(text, variables([("self", self.declared)]))
         return compile_expression(*self._source(text))
 
     def check(self, now: Any, before: Any, path: str) -> Cause | None:
-        """The cause that this rule gives for a value, in the form that expressions see."""
+        """Return the cause for a value that breaks this rule, else None; values have the form of `to_cel`."""
         if self.uses_before and before is NO_BEFORE and not self.optional:
             return None
         absent = before is NO_BEFORE
@@ -110,7 +110,7 @@ class Rule:
         if passed is True:
             return None
         at = f"{path}{self.field_path}".lstrip(".") if self.field_path else path
-        return self._cause(at or _ROOT, self._words(values))
+        return self._cause(at or _ROOT, self._text(values))
 
     def _failure(self, error: str) -> str:
         named = self.message or self.rule
@@ -119,14 +119,15 @@ class Rule:
             return f"'{error}': {words}: {named}"
         return f"{error} evaluating rule: {named}"
 
-    def _words(self, values: Object) -> str:
+    def _text(self, values: Object) -> str:
+        """Return the message for a value that breaks the rule."""
         if self.message_expression:
             try:
-                said = str(self.compile(self.message_expression).value(values)).strip()
+                message = str(self.compile(self.message_expression).value(values)).strip()
             except (BrokenExpression, EvaluationError):
-                said = ""
-            if said and "\n" not in said and len(said) <= 5120:
-                return said
+                message = ""
+            if message and "\n" not in message and len(message) <= 5120:
+                return message
         return self.message or f"failed rule: {self.rule}"
 
     def _cause(self, path: str, words: str) -> Cause:
@@ -140,13 +141,13 @@ class Rule:
         return wrong(path, self.kind, words)
 
 
-# a definition's rules
+# the rules of a CustomResourceDefinition
 
 
-def check_specs(spec: Object, path: str, lost: str) -> Iterator[Cause]:
-    """What is wrong with the rules of one schema node of a definition.
+def check_specs(spec: Object, path: str, uncorrelatable: str) -> Iterator[Cause]:
+    """Yield what is wrong with the rules of one schema node of a CustomResourceDefinition.
 
-    `lost` is the path of the list above, if any, whose items have no counterpart before a write.
+    `uncorrelatable` is the path of the list above, if any, whose items cannot be matched with earlier items.
     """
     for index, entry in enumerate(one or {} for one in spec.get("x-kubernetes-validations") or ()):
         at = f"{path}.x-kubernetes-validations[{index}]"
@@ -155,8 +156,8 @@ def check_specs(spec: Object, path: str, lost: str) -> Iterator[Cause]:
         if not causes:
             rule = Rule.read(spec, entry)
             yield from _check_expressions(rule, entry, at)
-            if lost and rule.uses_before:
-                words = f"oldSelf cannot be used on the uncorrelatable portion of the schema within {lost}"
+            if uncorrelatable and rule.uses_before:
+                words = f"oldSelf cannot be used on the uncorrelatable portion of the schema within {uncorrelatable}"
                 yield wrong(f"{at}.rule", rule.rule, words)
 
 
@@ -195,7 +196,7 @@ def _check_field_path(spec: Object, entry: Object, at: str) -> Iterator[Cause]:
 
 
 def _readable(field_path: str) -> str:
-    """`.spec['a b']` as Go prints such a path: `.spec.a b`."""
+    """Return a path as Go prints it: `.spec['a b']` becomes `.spec.a b`."""
     return _STEP.sub(lambda step: f".{step[1] or step[2]}", field_path)
 
 
@@ -217,9 +218,9 @@ def _check_expressions(rule: Rule, entry: Object, at: str) -> Iterator[Cause]:
         yield wrong(f"{at}.optionalOldSelf", entry["optionalOldSelf"], "may not be set if oldSelf is not used in rule")
 
 
-# an object's values
+# the values of an object
 
-_TO_BLOCK = ("FieldValueRequired", "FieldValueNotSupported", "FieldValueTooLong", "FieldValueTooMany",
+_BLOCKING = ("FieldValueRequired", "FieldValueNotSupported", "FieldValueTooLong", "FieldValueTooMany",
              "FieldValueTypeInvalid")  # fmt: skip
 _BLOCKED = (
     "some validation rules were not checked because the object was invalid; correct the existing errors to complete "
@@ -228,10 +229,10 @@ _BLOCKED = (
 
 
 def check_rules(schema: Schema, obj: Object, before: Object | None, causes: Causes, warnings: list[str]) -> None:
-    """Add a cause for every rule that an object breaks, and a warning for what it broke before and leaves alone."""
+    """Add a cause for every rule that the object breaks; only a warning if the write does not change the value."""
     if not schema.has_rules:
         return
-    if any(reason in _TO_BLOCK for reason, _, _ in causes):
+    if any(reason in _BLOCKING for reason, _, _ in causes):
         causes.append(wrong(_ROOT, None, _BLOCKED))
         return
     for cause, ratcheted in _check(schema, _visible(obj), NO_BEFORE if before is None else _visible(before), "", False):
@@ -242,15 +243,15 @@ def check_rules(schema: Schema, obj: Object, before: Object | None, causes: Caus
 
 
 def _visible(obj: Object) -> Object:
-    """Of the metadata, rules see the names only."""
+    """Return the object as rules see it: the metadata has only `name` and `generateName`."""
     names = {key: value for key, value in obj["metadata"].items() if key in ("name", "generateName")}
     return {**obj, "metadata": names}
 
 
 def _check(schema: Schema, value: Any, before: Any, path: str, same: bool) -> Iterator[tuple[Cause, bool]]:
-    """Causes of one value and all below it, each with whether the write left the value alone.
+    """Yield the causes of a value and of all values below it, each with whether it is only a warning.
 
-    `same` is what holds for the nearest value above that has a before.
+    `same`: whether the write leaves the nearest value above that has an earlier value unchanged.
     """
     if value is None:
         return
@@ -279,7 +280,7 @@ def _check(schema: Schema, value: Any, before: Any, path: str, same: bool) -> It
 
 
 def counterparts(schema: Schema, items: list[Any], before: Any) -> list[Any]:
-    """Each item of a list map before the write; NO_BEFORE in any other list, and of an item that is new."""
+    """Return the earlier value of each item of a list map; NO_BEFORE for new items, and for items of other lists."""
     if not schema.keys or not isinstance(before, list):
         return [NO_BEFORE] * len(items)
     known = {_key(schema, item): item for item in reversed(before) if isinstance(item, dict)}
@@ -287,7 +288,7 @@ def counterparts(schema: Schema, items: list[Any], before: Any) -> list[Any]:
 
 
 def _key(schema: Schema, item: Object) -> tuple[Any, ...]:
-    """The keys of an item of a list map, which may be of any type until the item is judged."""
+    """Return the keys of an item of a list map; before validation they may have any type."""
     values = (item.get(name) for name in schema.keys)
     return tuple(str(value) if isinstance(value, dict | list) else value for value in values)
 
@@ -315,11 +316,11 @@ _FORMATS: dict[str, Callable[[str], Any]] = {
     "duration": _duration,
     "byte": base64.b64decode,
 }
-"""Formats whose text is a type of its own in expressions."""
+"""Formats of strings that have a type of their own in expressions."""
 
 
 def to_cel(schema: Schema, value: Any) -> Any:
-    """A value as expressions see it: names that CEL can spell, no nulls, numbers and formats as their types."""
+    """Return a value for an expression: field names escaped for CEL, no nulls, numbers and formats with their types."""
     if isinstance(value, dict):
         declared = schema.properties
         return {

@@ -1,9 +1,9 @@
-"""What an object may look like: one structural schema for built-in kinds and custom resources alike.
+"""Structural schemas of objects, of the same form for built-in kinds and custom resources.
 
-Built-in kinds are compiled from the typed models of the kubernetes client with the tables in `kinds`; custom
-resources from the OpenAPI schema of their CRD. Everything that needs structure walks a compiled `Schema`: pruning,
-defaulting and validation (here), CEL rules (`rules`), field ownership (`apply`), strategic merge (`patches`), the
-published OpenAPI.
+`kinds` compiles the schemas of built-in kinds from the typed models of the kubernetes client; `compile_openapi`
+compiles those of custom resources from their CRD. All code that needs the structure of an object walks a compiled
+`Schema`: pruning, defaulting and validation (here), CEL rules (`rules`), field ownership (`apply`), strategic merge
+(`patches`), and the published OpenAPI.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from sandbox.kubernetes.rules import NO_BEFORE, Rule, counterparts
 from sandbox.kubernetes.status import Cause, Causes, required, show, unsupported, wrong
 
 QUANTITY = "quantity"
-"""The `model` of resource amounts, which may be any number or text."""
+"""The `model` of quantities, which may be a number or a string."""
 KEPT_EMPTY = "*string"
-"""The `model` of optional text that may be stored empty."""
+"""The `model` of optional strings that are stored even if empty."""
 DROPPED_ZERO = "zero"
-"""The `model` of optional numbers and booleans whose zero counts as absent."""
+"""The `model` of optional numbers and booleans that are not stored if zero or false."""
 
 NOTHING: Any = object()
-"""No default; distinct from a default of null."""
+"""The absence of a default; distinct from a default of null."""
 
 
 @dataclass(slots=True, eq=False)
 class Schema:
-    """One compiled node. An empty `type` takes anything."""
+    """One compiled node. An empty `type` accepts every value."""
 
     type: str = ""
     properties: dict[str, Schema] = field(default_factory=dict)
@@ -45,14 +45,14 @@ class Schema:
     required: tuple[str, ...] = ()
     default: Any = NOTHING
     preserve: bool = False
-    """Unknown fields stay."""
+    """Whether unknown fields are kept."""
     embedded: bool = False
-    """A whole object with apiVersion, kind and metadata."""
+    """Whether the value is a complete object with apiVersion, kind and metadata."""
     atomic: bool = False
-    """Owned and replaced as one value."""
+    """Whether the value is owned and replaced as a whole."""
     is_set: bool = False
     keys: tuple[str, ...] = ()
-    """List-map keys of server-side apply."""
+    """Keys of a list map in server-side apply."""
     merge_key: str = ""
     """Strategic merge key of a list of objects."""
     nullable: bool = False
@@ -60,19 +60,20 @@ class Schema:
     built_in: bool = False
     """Compiled from a typed model: empty optional strings, lists and maps count as absent, as in Go."""
     checks: tuple[Callable[[Any, str], Cause | None], ...] = ()
-    """Value checks beyond the type, given the value and its path."""
+    """Checks beyond the type; each gets the value and its path."""
     model: str = ""
+    """Name of the typed model, or one of the constants above."""
     source: dict[str, Any] = field(default_factory=dict)
-    """The OpenAPI keywords this came from, to publish again."""
+    """OpenAPI keywords of the CRD, for the published OpenAPI."""
     has_defaults: bool = True
-    """Whether anything below has a default; lets `fill` skip whole subtrees."""
+    """Whether this node or one below has a default; `fill` skips subtrees without one."""
     rules: tuple[Rule, ...] = ()
     """CEL rules of this node's value."""
     has_rules: bool = False
-    """Whether there are rules here or below."""
+    """Whether this node or one below has rules."""
 
     def child(self, name: str) -> Schema | None:
-        """The schema of a field or map value; None when nothing is declared for it."""
+        """Return the schema of a field or map value; None for an undeclared field."""
         return self.properties.get(name) or self.values
 
 
@@ -103,7 +104,7 @@ def _is_date_time(text: str) -> bool:
 
 
 def time_check(text: Any, path: str) -> Cause | None:
-    """Times of built-in kinds are a type of their own in Go: a text that is no time is a broken body."""
+    """Return a type error for text that is not a time: Go decodes times of built-in kinds with the body."""
     if not isinstance(text, str) or _is_date_time(text):
         return None
     return ("FieldValueTypeInvalid", f'Invalid value: "{text}": {path} in body must be a time of RFC 3339', path)
@@ -119,7 +120,7 @@ def _is_date(text: str) -> bool:
 def _is_base64(text: str) -> bool:
     try:
         return bool(base64.b64decode(text, validate=True)) or not text
-    except ValueError:  # no base64, or letters that no base64 has
+    except ValueError:  # wrong padding, or characters outside the alphabet
         return False
 
 
@@ -155,6 +156,7 @@ _FORMATS: dict[str, Callable[[Any], bool]] = {
 
 
 def format_check(name: str) -> Check | None:
+    """Return the check of an OpenAPI `format`, None for a format without a check."""
     known = _FORMATS.get(name)
     if known is None:
         return None
@@ -171,7 +173,7 @@ def format_check(name: str) -> Check | None:
 def _limit(
     applies: type | tuple[type, ...], broken: Callable[[Any, Any], bool], words: str, quote: bool = False
 ) -> Callable[[Any], Check]:
-    """A keyword whose value is one limit, e.g. `maxLength`."""
+    """Return the compiler of a keyword with one limit as its value, e.g. `maxLength`."""
 
     def compile_check(limit: Any) -> Check:
         shown = f"'{limit}'" if quote else limit
@@ -188,7 +190,7 @@ def _limit(
 
 @lru_cache(1024)
 def _pattern(text: str) -> re.Pattern[str]:
-    """Go's RE2 syntax, as far as it differs from Python's in CRDs: `\\z`, `\\pL`-like classes are not used there."""
+    """Compile a pattern in Go's RE2 syntax. Of the differences to Python's, CRDs use only `\\z`, not `\\pL`."""
     return re.compile(text.replace(r"\z", r"\Z"))
 
 
@@ -196,9 +198,9 @@ def _enum(choices: list[Any]) -> Check:
     return lambda value, path: None if value in choices else unsupported(path, value, choices)
 
 
-def _unique(wanted: bool) -> Check:
+def _unique(required_unique: bool) -> Check:
     def check(value: Any, path: str) -> Cause | None:
-        if wanted and isinstance(value, list) and len({orjson.dumps(item) for item in value}) < len(value):
+        if required_unique and isinstance(value, list) and len({orjson.dumps(item) for item in value}) < len(value):
             return wrong(path, value, f"{path} in body shouldn't contain duplicates")
         return None
 
@@ -248,7 +250,7 @@ _KEPT = ("description", "format", "enum", "pattern", "minimum", "maximum", "titl
 
 
 def compile_openapi(spec: dict[str, Any], metadata: Schema | None = None) -> Schema:
-    """Compile a structural schema. `metadata` is the schema of ObjectMeta, for the root and embedded objects."""
+    """Compile a structural schema. `metadata` is the schema of ObjectMeta, for embedded objects."""
     kind = "" if spec.get("x-kubernetes-int-or-string") else spec.get("type", "")
     list_type = spec.get("x-kubernetes-list-type")
     schema = Schema(
@@ -274,7 +276,7 @@ def compile_openapi(spec: dict[str, Any], metadata: Schema | None = None) -> Sch
         schema.properties = {}
     if "items" in spec:
         schema.items = compile_openapi(spec["items"], metadata)
-    # A format is a check of its type only: LGP-like CRDs put int32 beside int-or-string.
+    # The check of a format ignores values of other types: some CRDs combine int32 with int-or-string.
     found = [_KEYWORDS[key](value) for key, value in spec.items() if key in _KEYWORDS and value is not None]
     checks = [check for check in found if check is not None]
     for junctor in ("allOf", "anyOf", "oneOf", "not"):
@@ -289,7 +291,7 @@ def compile_openapi(spec: dict[str, Any], metadata: Schema | None = None) -> Sch
 
 
 def _junction(name: str, spec: Any) -> Check:
-    """allOf, anyOf, oneOf and not only ever narrow: what they say is checked against the already typed value."""
+    """Return the check of allOf, anyOf, oneOf or not; these keywords only narrow a value of the right type."""
     branches = [compile_openapi(branch) for branch in (spec if isinstance(spec, list) else [spec])]
 
     def check(value: Any, path: str) -> Cause | None:
@@ -322,7 +324,7 @@ IDENTITY = frozenset(("apiVersion", "kind", "metadata"))
 
 
 def prune(schema: Schema, value: Any, unknown: list[str], path: str = "") -> None:
-    """Remove undeclared fields in place and name them in `unknown`; nulls that may not be null go silently."""
+    """Remove undeclared fields in place and add their paths to `unknown`; also remove nulls of non-nullable fields."""
     if isinstance(value, dict) and schema.type in ("object", ""):
         for key in list(value):
             below = schema.child(key)
@@ -340,7 +342,7 @@ def prune(schema: Schema, value: Any, unknown: list[str], path: str = "") -> Non
 
 
 def fill(schema: Schema, value: Any) -> None:
-    """Put defaults where a field is absent (or null but not nullable), in place."""
+    """Set the defaults of fields that are absent (or null but not nullable), in place."""
     if not schema.has_defaults:
         return
     if isinstance(value, dict):
@@ -358,7 +360,7 @@ def fill(schema: Schema, value: Any) -> None:
 
 
 def drop_empty(schema: Schema, value: Any) -> None:
-    """What Go's typed objects do to optional fields: null and empty strings, lists and maps vanish, in place."""
+    """Remove null and empty optional strings, lists and maps in place, as Go's typed objects do."""
     if isinstance(value, dict):
         for key in list(value):
             below = schema.child(key)
@@ -385,7 +387,8 @@ def drop_empty(schema: Schema, value: Any) -> None:
 def validate(schema: Schema, value: Any, path: str, causes: Causes, before: Any = NO_BEFORE) -> None:
     """Add a cause for every violation of types, required fields, keywords and list keys.
 
-    `before` is the value that a write replaces: what was invalid and stays as it is gives no cause ("ratcheting").
+    `before` is the value that a write replaces. An invalid value that the write does not change adds no cause
+    ("ratcheting").
     """
     known = len(causes)
     _validate(schema, value, path, causes, before)
@@ -419,7 +422,7 @@ def _validate(schema: Schema, value: Any, path: str, causes: Causes, before: Any
             if below is None or below is ANYTHING:
                 continue
             if not below.checks and type(item) is _EXACT.get(below.type):
-                continue  # most fields are scalars of the right type with nothing else to check
+                continue  # a shortcut: most fields are scalars of the right type without other checks
             earlier = before.get(key, NO_BEFORE) if isinstance(before, dict) else NO_BEFORE
             validate(below, item, f"{path}.{key}" if path else key, causes, earlier)
     elif isinstance(value, list) and schema.items is not None:
@@ -432,7 +435,7 @@ def _validate(schema: Schema, value: Any, path: str, causes: Causes, before: Any
 
 def _unique_items(schema: Schema, value: list[Any], path: str, causes: Causes) -> None:
     if schema.built_in:
-        return  # their own rules find duplicates, as far as the real server does
+        return  # `validation` finds those duplicates that the real server refuses
     seen: list[Any] = []
     for index, item in enumerate(value):
         key = {name: item.get(name) for name in schema.keys} if schema.keys and isinstance(item, dict) else item
@@ -442,9 +445,9 @@ def _unique_items(schema: Schema, value: list[Any], path: str, causes: Causes) -
 
 
 def _type_cause(schema: Schema, value: Any, path: str) -> Cause:
-    wanted = "integer or string" if schema.int_or_string else schema.type
+    expected = "integer or string" if schema.int_or_string else schema.type
     shown = '"null"' if value is None else f'"{_go_type(value)}"'
-    detail = f"{path} in body must be of type {wanted}: {shown}"
+    detail = f"{path} in body must be of type {expected}: {shown}"
     return ("FieldValueTypeInvalid", f"Invalid value: {shown}: {detail}", path)
 
 

@@ -1,6 +1,6 @@
-"""The API server as a process: serving in this one, or starting and stopping another.
+"""The API server as a process: `serve` runs it in this process, `KubernetesServer` starts and stops another one.
 
-Tests and the demo use `KubernetesServer`:
+Tests use `KubernetesServer`:
 
     with KubernetesServer(folder) as cluster:
         cluster.url, cluster.kubeconfig, cluster.token
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 def write_kubeconfig(path: Path, url: str, token: str, authority: bytes = b"") -> None:
-    """A kubeconfig with one context, `sandbox`, readable by its owner only."""
+    """Write a kubeconfig with one context, `sandbox`; only its owner may read it. `authority`: CA certificate, PEM."""
     cluster: dict[str, str] = {"server": url}
     if authority:
         cluster["certificate-authority-data"] = base64.b64encode(authority).decode()
@@ -59,7 +59,7 @@ def write_kubeconfig(path: Path, url: str, token: str, authority: bytes = b"") -
 
 
 def known_token(kubeconfig: Path) -> str:
-    """The token of an earlier start, so that clients survive a restart; empty when there was none."""
+    """Return the token in an earlier kubeconfig, so that clients survive a restart; "" when there is none."""
     try:
         found: str = yaml.safe_load(kubeconfig.read_text())["users"][0]["user"]["token"]
     except (OSError, KeyError, IndexError, TypeError, yaml.YAMLError):
@@ -68,7 +68,7 @@ def known_token(kubeconfig: Path) -> str:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its own signal handling: the process closes its watches and its store first."""
+    """uvicorn without its own signal handling: `serve` closes the watches and the store itself."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -78,7 +78,7 @@ class _Server(uvicorn.Server):
 async def serve(
     port: int, state: Path, kubeconfig: Path, token: str, tls: bool = True, controllers: bool = True
 ) -> None:
-    """Serve on 127.0.0.1 until SIGTERM or SIGINT; prints `ready` to stderr when it serves."""
+    """Serve on 127.0.0.1 until SIGTERM or SIGINT; print `ready` on stderr once the server accepts requests."""
     state.parent.mkdir(parents=True, exist_ok=True)
     certificate, key = certificate_files(state) if tls else (None, None)
     address = f"127.0.0.1:{port}"
@@ -115,7 +115,7 @@ async def serve(
         background.append(asyncio.create_task(run_controllers(registry), name="controllers"))
 
     def ended(task: asyncio.Task[None]) -> None:
-        if not task.cancelled():  # a server without its loops would look healthy and do nothing
+        if not task.cancelled():  # without its loops, the server would seem healthy but delete and roll out nothing
             log.critical("the %s ended; stopping", task.get_name(), exc_info=task.exception())
             stop()
 
@@ -136,7 +136,7 @@ async def serve(
 
 
 class KubernetesServer:
-    """One API server process in a folder of its own; a context manager that starts and ends it."""
+    """An API server process with its state in `folder`; as a context manager, it starts and ends the process."""
 
     def __init__(
         self, folder: Path, *, port: int | None = None, token: str = "", tls: bool = True, controllers: bool = True
@@ -161,7 +161,7 @@ class KubernetesServer:
         )
 
     def verify(self) -> ssl.SSLContext | bool:
-        """What httpx needs to trust the server."""
+        """Return the `verify` argument with which httpx trusts the server."""
         certificate = self.state.with_name(self.state.name + ".crt")
         return ssl.create_default_context(cafile=str(certificate)) if self.url.startswith("https") else True
 
@@ -172,7 +172,7 @@ class KubernetesServer:
             return False
 
     def client(self, **options: object) -> httpx.Client:
-        """An HTTP client with the base URL and the token."""
+        """Return an HTTP client with the base URL and the token."""
         headers = {"Authorization": f"Bearer {self.token}"}
         return httpx.Client(base_url=self.url, verify=self.verify(), headers=headers, timeout=30)
 
@@ -184,7 +184,7 @@ class KubernetesServer:
         self.process.stop()
 
     def restart(self, kill: bool = False) -> None:
-        """End the process, by SIGKILL if `kill`, and start it again on the same state."""
+        """End the process (with SIGKILL if `kill`) and start it again with the same state."""
         if kill:
             self.process.kill()
         self.process.stop()

@@ -1,13 +1,13 @@
-"""The objects, their resourceVersions and the recent history that watches resume from.
+"""The objects, their resourceVersions and the recent history from which watches resume.
 
-One process, one event loop: every write is a plain synchronous call that finishes before the next begins, so a
-write is atomic without transactions. Stored values are never changed in place: a write puts a new `Stored` there,
-and whoever holds the old one (a paged list, a watch) keeps a consistent view for nothing. Each write goes through to
-SQLite at once (WAL, no fsync): the state outlives a killed process, not a power cut.
+The process has one event loop, and every write is a synchronous call that ends before the next one begins. Writes are
+therefore atomic without transactions. A write never changes a stored value, it replaces the `Stored`: a paged list or a
+watch that still holds the old one keeps a consistent state at no cost. Each write goes to SQLite at once (WAL, no
+fsync): the state survives a killed process, but perhaps not a power failure.
 
-`resourceVersion` is one counter for everything. The last `history` events of each resource are kept; a watch that asks
-for an older version gets `expired`, as from a compacted etcd. History is not persisted: after a restart the versions
-before it are compacted.
+`resourceVersion` is one counter for all resources. The store keeps the last `history` events of each resource; a watch
+from an older version gets `expired`, as from a compacted etcd. History is only in memory: after a restart, all earlier
+versions count as compacted.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ Object = dict[str, Any]
 EventType = Literal["ADDED", "MODIFIED", "DELETED"]
 
 SLOW_WATCHER = 50_000
-"""Undelivered events after which a watch is cut off (its client resumes from its last version)."""
+"""Undelivered events at which the store ends a watch; the client then resumes from its last version."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One version of one object. `object` is shared: read it, never change it; `copy()` is yours."""
+    """One version of one object. `object` is shared and must not be changed; `copy()` returns a private copy."""
 
     resource: str
-    """`deployments.apps`, `pods`."""
+    """E.g. `deployments.apps`, `pods`."""
     namespace: str
     name: str
     version: int
@@ -55,13 +55,13 @@ class Event:
     type: EventType
     version: int
     stored: Stored
-    """The new state; of a DELETED event the last state, carrying the deletion's own resourceVersion."""
+    """The new state; for DELETED, the last state with the resourceVersion of the deletion."""
     previous: Stored | None
-    """The state before, for watches whose selector an object enters or leaves."""
+    """The former state, for watches with a selector that the object starts or ceases to match."""
 
 
 class Watch:
-    """A stream of events; iterate it, or take what is there with `batch`. Close it when done."""
+    """A stream of events: iterate over it, or take the pending events with `batch`. Close it at the end."""
 
     def __init__(self, store: Store, resources: Sequence[str], backlog: Sequence[Event]) -> None:
         self._store = store
@@ -74,7 +74,7 @@ class Watch:
             self._wake.set()
 
     def push(self, event: Event) -> None:
-        """Called by the store, from any thread."""
+        """Add an event. The store calls this from any thread."""
         self._pending.append(event)
         if len(self._pending) > SLOW_WATCHER:
             self.closed = True
@@ -88,7 +88,7 @@ class Watch:
             self._loop.call_soon_threadsafe(self._wake.set)
 
     async def batch(self, timeout: float | None = None) -> list[Event]:
-        """Everything that happened since the last call; empty when `timeout` seconds passed or the watch closed."""
+        """Wait for events and return all since the last call; none after `timeout` seconds or when the watch closes."""
         if not self._pending and not self.closed:
             self._wake.clear()
             try:
@@ -115,7 +115,7 @@ class Watch:
 
 
 class Store:
-    """Raw objects: `get`, `list`, `create`, `update`, `delete`, `watch`. The API's semantics are in `registry`."""
+    """Raw objects: `get`, `list`, `create`, `update`, `delete`, `watch`. `registry` has the semantics of the API."""
 
     def __init__(self, path: Path | str = ":memory:", history: int = 4000) -> None:
         self._lock = threading.RLock()
@@ -124,7 +124,7 @@ class Store:
         self._compacted: dict[str, int] = {}
         self._watches: dict[str, set[Watch]] = defaultdict(set)
         self.observers: list[Callable[[Event], None]] = []
-        """Called with every event, in the middle of the write: take note, do the work later."""
+        """Functions that are called with every event during the write; they must defer their work."""
         self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._database.executescript(
             """PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;
@@ -146,14 +146,14 @@ class Store:
         return self._objects[resource].get((namespace, name))
 
     def list(self, resource: str, namespace: str = "") -> list[Stored]:
-        """In the order of namespace and name; an empty namespace means all of them."""
+        """Return the objects of a resource ordered by namespace and name; an empty namespace means all namespaces."""
         with self._lock:
             found = self._objects[resource]
             keys = sorted(key for key in found if not namespace or key[0] == namespace)
             return [found[key] for key in keys]
 
     def list_at(self, version: int, resource: str, namespace: str = "") -> Sequence[Stored]:
-        """What `list` gave at an earlier version. Raises ApiError 410 when it is older than what is remembered."""
+        """Return the result of `list` at an earlier version. Raises ApiError 410 for a version before the history."""
         with self._lock:
             found = dict(self._objects[resource])
             for event in reversed(self._since(resource, version)):
@@ -214,9 +214,9 @@ class Store:
     # watching
 
     def watch(self, *resources: str, since: int | None = None) -> Watch:
-        """Events after version `since`; without it the present objects first, as ADDED.
+        """Return a watch of events after version `since`; without `since`, the existing objects come first, as ADDED.
 
-        Raises ApiError 410 when `since` is older than what is remembered. Needs a running event loop.
+        Raises ApiError 410 when `since` is before the history. Needs a running event loop.
         """
         with self._lock:
             backlog: list[Event] = []
@@ -250,7 +250,7 @@ class Store:
             observer(event)
 
     def compact(self, *resources: str) -> None:
-        """Forget the history of these resources, or all: a watch from before now gets 410, as from a compacted etcd."""
+        """Drop the history of these resources, or of all: watches from earlier versions then get 410."""
         with self._lock:
             for resource in resources or list(self._history):
                 self._history[resource].clear()

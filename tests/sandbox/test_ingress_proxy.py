@@ -209,7 +209,7 @@ def test_a_broken_answer_is_retried_only_where_that_is_safe() -> None:
             await made.upstream("broken", broken)
             refused = await made.client.post("/h", content=b"x")
             assert refused.status_code == 502
-            assert "pod broken broke off" in refused.text
+            assert "pod broken closed the connection" in refused.text
             assert len(asked) == 1
             await made.upstream("alive", echo)
             for _ in range(10):
@@ -259,8 +259,8 @@ def test_an_external_name_that_leads_nowhere_says_so() -> None:
             made.services.items.append(external("edge", "beside", "beside.edge.svc.cluster.local"))
             refused = await made.client.get("/e")
             assert refused.status_code == 503
-            assert "service edge/beside leads to beside.edge.svc.cluster.local" in refused.text
-            assert "round in circles" in refused.text
+            assert "service edge/beside" in refused.text
+            assert "a chain of more than 3 ExternalName Services" in refused.text
 
     asyncio.run(scenario())
 

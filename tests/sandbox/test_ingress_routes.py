@@ -10,10 +10,10 @@ from sandbox.kubelet.routes import (
     Backend,
     RouteTable,
     container_port,
+    external_backend,
     http_routes,
     ingress_routes,
     serves,
-    stands_for,
     target_port,
     virtual_service_routes,
 )
@@ -181,7 +181,7 @@ def external(name: str, **spec: Any) -> dict[str, Any]:
 def test_an_external_name_stands_for_a_service(
     service: dict[str, Any], port: int, meant: tuple[str, str, int | None] | None
 ) -> None:
-    found = stands_for(service, port)
+    found = external_backend(service, port)
     assert (None if found is None else (found.namespace, found.service, found.port)) == meant
 
 

@@ -12,7 +12,7 @@ from sandbox.kubelet import images
 from sandbox.kubelet.execution import of_program
 from sandbox.kubelet.images import Program
 from sandbox.kubelet.runtime import Execution
-from sandbox.kubelet.volumes import led
+from sandbox.kubelet.volumes import local_path
 
 HOME = Path("/tmp/node/pods/1/main")
 PORT = 23456
@@ -69,7 +69,7 @@ def test_any_other_program_listens_where_it_wants_to() -> None:
     ],
 )
 def test_words_that_begin_with_a_mount_path_lead_into_the_volume(word: str, leads_to: str) -> None:
-    assert led(word, MOUNTS) == leads_to
+    assert local_path(word, MOUNTS) == leads_to
 
 
 def test_environment_command_and_probes_lead_into_volumes_and_the_containers_home_does_not() -> None:
