@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from importlib.metadata import version
-from typing import Any
 
 import structlog
 
@@ -40,7 +39,7 @@ from engine.operator.config import Gateway, OperatorConfig, SharedIngress, Templ
 from engine.operator.machine import OperatorMachine
 from engine.ports import Cluster, ControlPlane, Dispatcher, HealthProbe, Ports
 from engine.runtime.advance import Advanced, advance
-from engine.runtime.machine import Machine
+from engine.runtime.machine import AnyMachine
 from engine.runtime.retry import Backoff
 from engine.settings import Settings
 
@@ -89,13 +88,13 @@ class Engine:
     dispatcher: Dispatcher
     leases: NamespaceLeases
     """Of the watched namespaces."""
-    machines: Mapping[str, Machine[Any]]
+    machines: Mapping[str, AnyMachine]
     """Stream prefix → the component that owns such streams, of those that run here."""
     backoff: Backoff = field(default_factory=Backoff)
     stopping: threading.Event = field(default_factory=threading.Event)
     """Set when this process is to end: `advance` stops after the act it is in."""
 
-    def machine_of(self, stream: str) -> Machine[Any]:
+    def machine_of(self, stream: str) -> AnyMachine:
         """Return the component that owns `stream`. Raises UnknownStream."""
         for prefix, machine in self.machines.items():
             if stream.startswith(prefix):
@@ -114,13 +113,14 @@ class Engine:
         machine = self.machine_of(stream)
         advanced = advance(
             stream,
-            telemetry.observed(machine),
+            machine,
             self.events,
             self.ports,
             lock_ttl=self.settings.lock_seconds,
             backoff=self.backoff,
             stopping=self.stopping.is_set,
             outdated=lambda: self.configurations.outdated(machine.name),
+            measure=telemetry.measured,
         )
         telemetry.ADVANCES.labels(machine.name, advanced.outcome).inc()
         return advanced
@@ -258,9 +258,9 @@ def build(
     )
 
 
-def machines(settings: Settings) -> list[Machine[Any]]:
+def machines(settings: Settings) -> list[AnyMachine]:
     """Return the components that run here."""
-    components: list[Machine[Any]] = []
+    components: list[AnyMachine] = []
     if settings.listener_enabled:
         components.append(ListenerMachine(listener_config(settings)))
     if settings.operator_enabled:

@@ -33,7 +33,7 @@ from engine.log.contract import EventLog
 from engine.operator.config import OperatorConfig
 from engine.operator.events import ObjectRejected, ObjectsApplied
 from engine.operator.machine import OperatorMachine
-from engine.runtime.machine import Act, Decision, Done, Machine, Wait
+from engine.runtime.machine import Act, AnyMachine, Decision, Done, Wait
 
 
 class ReplayError(AgentplaneError):
@@ -45,7 +45,7 @@ class Half:
     """How to make one component from its recorded configuration."""
 
     machine: type[ListenerMachine] | type[OperatorMachine]
-    build: Callable[[dict[str, Any]], Machine[Any]]
+    build: Callable[[dict[str, Any]], AnyMachine]
 
 
 COMPONENTS = {
@@ -141,11 +141,11 @@ class _Stream:
 class _Configured:
     """The machines of one component."""
 
-    machine: Machine[Any]
+    machine: AnyMachine
     since: datetime
-    before: Machine[Any] | None = None
+    before: AnyMachine | None = None
 
-    def in_force(self, at: datetime) -> list[Machine[Any]]:
+    def in_force(self, at: datetime) -> list[AnyMachine]:
         """Return the machines that may have decided at `at`."""
         return [self.machine, self.before] if self.before and at - self.since <= CHANGEOVER else [self.machine]
 
@@ -196,7 +196,7 @@ class Replayer:
         self._result.streams = len(self._streams)
         return self._result
 
-    def machines(self) -> dict[str, Machine[Any]]:
+    def machines(self) -> dict[str, AnyMachine]:
         """Return the components as configured last, by stream prefix."""
         return {known.machine.stream_prefix: known.machine for known in self._components.values()}
 
@@ -224,7 +224,7 @@ class Replayer:
             )
         return self._components[component]
 
-    def _decide_until(self, end: datetime, stream: _Stream, machine: Machine[Any]) -> None:
+    def _decide_until(self, end: datetime, stream: _Stream, machine: AnyMachine) -> None:
         """Collect every act that the present state asks for from its beginning to `end`."""
         now = stream.at or end
         while True:
@@ -287,7 +287,7 @@ class Replayer:
         )
 
 
-def configured(events: EventLog) -> dict[str, Machine[Any]]:
+def configured(events: EventLog) -> dict[str, AnyMachine]:
     """Return the components as the log configures them last, by stream prefix."""
     replayer = Replayer()
     for stream in events.streams(DATA_PLANE_PREFIX):

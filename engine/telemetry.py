@@ -25,7 +25,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO
 from urllib.parse import quote
 
 import orjson
@@ -35,9 +35,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from engine.errors import AgentplaneError
-from engine.event import Event as DomainEvent
 from engine.log.contract import EventLog
-from engine.runtime.machine import Act, Machine
 from engine.settings import Settings
 
 if TYPE_CHECKING:
@@ -315,33 +313,22 @@ def serve_metrics(
     return stop
 
 
-def observed(machine: Machine[Any]) -> Machine[Any]:
-    """Return `machine` with its acts counted and timed."""
-    return cast(Machine[Any], _Observed(machine))
-
-
-class _Observed:
-    def __init__(self, machine: Machine[Any]) -> None:
-        self._machine = machine
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._machine, name)
-
-    def perform(self, act: Act, state: Any, ports: Any) -> Sequence[DomainEvent]:
-        outcome = "done"
-        start = time.perf_counter()
-        try:
-            return self._machine.perform(act, state, ports)
-        except AgentplaneError as error:
-            outcome = "deferred" if error.retryable else "refused"
-            raise
-        except BaseException:
-            outcome = "crashed"
-            raise
-        finally:
-            component = self._machine.name
-            ACT_SECONDS.labels(component, act.name).observe(time.perf_counter() - start)
-            ACTS.labels(component, act.name, outcome).inc()
+@contextlib.contextmanager
+def measured(component: str, act: str) -> Iterator[None]:
+    """Count and time an act of `component`, which the block performs."""
+    outcome = "done"
+    start = time.perf_counter()
+    try:
+        yield
+    except AgentplaneError as error:
+        outcome = "deferred" if error.retryable else "refused"
+        raise
+    except BaseException:
+        outcome = "crashed"
+        raise
+    finally:
+        ACT_SECONDS.labels(component, act).observe(time.perf_counter() - start)
+        ACTS.labels(component, act, outcome).inc()
 
 
 @contextlib.contextmanager

@@ -444,11 +444,10 @@ def observers_of(engine: bootstrap.Engine) -> list[Observer]:
     views: list[Observer] = []
     settings = engine.settings
     own = str(settings.listener_id) if settings.share_namespaces else ""
-    machine: Any  # wrapped for metrics, maybe
     for machine in engine.machines.values():
-        if machine.stream_prefix == OperatorMachine.stream_prefix:
+        if isinstance(machine, OperatorMachine):
             views.append(OperatorObserver(machine, engine.ports.cluster, engine.ports.digest, own=own))
-        elif machine.stream_prefix == ListenerMachine.stream_prefix:
+        elif isinstance(machine, ListenerMachine):
             views.append(ListenerObserver(machine, engine.ports.cluster))
     return views
 

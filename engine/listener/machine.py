@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from engine.digests import digest
 from engine.event import Event
@@ -54,6 +53,5 @@ class ListenerMachine:
         before = (placed_manifest(state, self.config), predecessor_manifest(state, self.config))
         return frozenset(digest(manifest) for manifest in (*self.manifests(state), *filter(None, before)))
 
-    def perform(self, act: Act, state: DeploymentState, ports: Any) -> Sequence[Event]:
-        assert isinstance(ports, Ports)
+    def perform(self, act: Act, state: DeploymentState, ports: Ports) -> Sequence[Event]:
         return perform(act, state, ports, self.config)

@@ -18,7 +18,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -27,7 +26,7 @@ from engine.event import Record
 from engine.log.contract import EventLog
 from engine.log.export import line
 from engine.runtime.fold import Fold
-from engine.runtime.machine import Machine
+from engine.runtime.machine import AnyMachine
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +59,7 @@ class Retained:
 
 
 def retain(
-    events: EventLog, machines: Mapping[str, Machine[Any]], policy: Policy, folder: Path, now: datetime
+    events: EventLog, machines: Mapping[str, AnyMachine], policy: Policy, folder: Path, now: datetime
 ) -> Retained:
     """Apply `policy`; `machines` are those of all components, by stream prefix. Archives go to `folder`.
 
@@ -104,7 +103,7 @@ def _gone(records: Sequence[Record]) -> bool:
 
 
 def _trimmable(
-    events: EventLog, machine: Machine[Any], stream: str, records: Sequence[Record], before: datetime
+    events: EventLog, machine: AnyMachine, stream: str, records: Sequence[Record], before: datetime
 ) -> int:
     """Return the last version of a live stream that may go, having made sure of a snapshot; 0 for none."""
     old = [record.version for record in records[:-1] if record.at < before]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from engine.digests import digest
 from engine.event import Event
@@ -15,6 +14,7 @@ from engine.operator.decide import decide
 from engine.operator.events import LGP_EVENTS
 from engine.operator.plan import Plan, plan_for
 from engine.operator.state import OperatorState, evolve
+from engine.ports import Manifest, Ports
 from engine.runtime.machine import Act, Decision
 
 MOST_PLANS = 1000
@@ -22,7 +22,7 @@ MOST_PLANS = 1000
 
 
 class OperatorMachine:
-    """`engine.machine.Machine` for LGPs."""
+    """`engine.runtime.machine.Machine` for LGPs."""
 
     name = "operator"
     stream_prefix = "lgp/"
@@ -55,9 +55,9 @@ class OperatorMachine:
                 self._plans.popitem(last=False)
         return plan
 
-    def manifests(self, state: OperatorState) -> list[dict[str, Any]]:
+    def manifests(self, state: OperatorState) -> list[Manifest]:
         """Return what the LGP asks for as manifests, in order: credentials without values, objects, the route."""
-        found: list[dict[str, Any]] = []
+        found: list[Manifest] = []
         for wanted in self.plan(state).objects.values():
             if wanted.credential is not None:
                 found.append(wanted.credential.manifest)
@@ -75,5 +75,5 @@ class OperatorMachine:
         """Return the digests of everything that the LGP asks for, as ObjectsApplied records them."""
         return frozenset(wanted.digest for wanted in self.plan(state).objects.values())
 
-    def perform(self, act: Act, state: OperatorState, ports: Any) -> Sequence[Event]:
+    def perform(self, act: Act, state: OperatorState, ports: Ports) -> Sequence[Event]:
         return perform.perform(act, state, self.plan(state), ports, self.config)

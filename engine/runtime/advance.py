@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
@@ -65,8 +66,16 @@ class Advanced:
     (cannot be folded or decided by this program, or never ends; looked at again after the longest backoff)."""
 
 
+Measure = Callable[[str, str], AbstractContextManager[None]]
+"""Returns what measures one act, from the names of the machine and of the act."""
+
+
 def never() -> bool:
     return False
+
+
+def unmeasured(machine: str, act: str) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 def advance(
@@ -79,6 +88,7 @@ def advance(
     backoff: Backoff,
     stopping: Callable[[], bool] = never,
     outdated: Callable[[], bool] = never,
+    measure: Measure = unmeasured,
 ) -> Advanced:
     """Bring `stream` as far as it goes now. `lock_ttl` is seconds: how long the lock of a worker outlives it.
 
@@ -92,7 +102,7 @@ def advance(
     for _ in range(MOST_ROUNDS):
         try:
             with hold_lock(events, stream, lock_ttl) as lock:
-                advanced = _Round(stream, machine, events, ports, lock, backoff, stopping, outdated).run()
+                advanced = _Round(stream, machine, events, ports, lock, backoff, stopping, outdated, measure).run()
         except LockHeld:
             return Advanced(stream=stream, version=0, acts=acts, outcome="busy")
         except LockLost:
@@ -119,6 +129,7 @@ class _Round(Generic[S]):
         backoff: Backoff,
         stopping: Callable[[], bool],
         outdated: Callable[[], bool],
+        measure: Measure,
     ) -> None:
         self._stream = stream
         self._machine = machine
@@ -128,6 +139,7 @@ class _Round(Generic[S]):
         self._backoff = backoff
         self._stopping = stopping
         self._outdated = outdated
+        self._measure = measure
         self._acts = 0
         self._version = 0
 
@@ -199,7 +211,8 @@ class _Round(Generic[S]):
         """Perform `act`; turn what it raises into an event, save for a lost lock or log, or a namespace of others."""
         try:
             self._prove_claim(self._machine.namespace(state))
-            happened = list(self._machine.perform(act, state, self._ports))
+            with self._measure(self._machine.name, act.name):
+                happened = list(self._machine.perform(act, state, self._ports))
         except (LockLost, LogUnavailable, NamespaceHeld):
             raise
         except AgentplaneError as error:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from engine.event import Event, Json, Registry
 from engine.kubernetes.namespace_lease import NamespaceLeases
-from engine.ports import Health, Ports
+from engine.ports import Health, Manifest, Ports
 from engine.runtime.machine import Act, Decision, Done, State, Wait
 from engine.runtime.retry import ActDeferred, ActRefused
 
@@ -125,10 +125,10 @@ class Worker:
     def namespace(self, state: Work) -> str:
         return "agents"
 
-    def manifests(self, state: Work) -> list[dict[str, Any]]:
+    def manifests(self, state: Work) -> list[Manifest]:
         return []
 
-    def perform(self, act: Act, state: Work, ports: Any) -> Sequence[Event]:
+    def perform(self, act: Act, state: Work, ports: Ports) -> Sequence[Event]:
         assert isinstance(act, Step)
         with self._mutex:
             self.steps.append(act.number)

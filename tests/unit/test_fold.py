@@ -13,7 +13,6 @@ from engine.event import Event
 from engine.log.memory import MemoryLog
 from engine.runtime.fold import SNAPSHOT_EVERY, Fold, fingerprint
 from engine.runtime.retry import ActDeferred, ActRefused
-from engine.telemetry import observed
 from tests.contract.notes import NOON, Asked, Renamed, Stepped, Work, Worker, notes
 
 STREAM = "work/a"
@@ -187,10 +186,6 @@ def test_the_fingerprint_covers_the_schema_of_the_state() -> None:
     assert fingerprint(Worker()) == fingerprint(Worker())
     assert fingerprint(Worker()) != fingerprint(Wider())
     assert fingerprint(Worker()).startswith("worker:")
-
-
-def test_the_fingerprint_sees_through_a_wrapped_machine() -> None:
-    assert fingerprint(observed(Worker())) == fingerprint(Worker())
 
 
 def test_canonical_json_is_the_same_for_the_same_value() -> None:
