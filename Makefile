@@ -6,14 +6,19 @@ STAMP  := $(VENV)/.installed
 CLUSTER ?= embedded
 # Processes that run tests side by side; most of a test's time is waiting for servers. Each starts servers of its own.
 TESTERS ?= 3
+# What `make test` reports the coverage of; a table of all modules, after it: .venv/bin/coverage report
+PACKAGES := engine workers beat cli sandbox
 
 .PHONY: demo test test-cluster up lint bench lock clean
 
 demo: $(STAMP)  ## the whole product, end to end, in one to two minutes
 	@$(BIN)/agentplane demo --cluster $(CLUSTER)
 
-test: $(STAMP) lint  ## lint, types, unit, contract, replay, integration and end-to-end tests
-	@$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --ignore tests/cluster
+test: $(STAMP) lint  ## lint, types, unit, contract, replay, integration and end-to-end tests; last, the coverage of each package
+	@$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --ignore tests/cluster --cov --cov-report=
+	@echo "coverage, without the processes that tests start:"
+	@for package in $(PACKAGES); do \
+	  printf '  %-8s %3s %%\n' $$package $$($(BIN)/coverage report --include="$$package/*" --format=total); done
 
 test-cluster: $(STAMP)  ## the cluster of KUBECONFIG, end to end, with what docs/development.md says to set
 	@$(BIN)/python -m pytest tests/cluster -n 0 --durations 15 $(CASES)
@@ -44,4 +49,4 @@ lock:  ## pin again, all extras and what production needs (needs uv)
 	$(MAKE) -f k8s/Makefile lock
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage .coverage.*

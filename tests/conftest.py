@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import is_hypothesis_test
 
 from sandbox import envtest
 from sandbox.kubernetes.server import KubernetesServer
@@ -31,6 +32,13 @@ def pytest_configure() -> None:
     # A shell starts background jobs with SIGINT ignored, and children inherit that: Ctrl-C could not be tested.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Hundreds of examples reach the lines that a few tests reach anyway, and would take twice as long when measured.
+    for item in items:
+        if isinstance(item, pytest.Function) and is_hypothesis_test(item.obj):
+            item.add_marker(pytest.mark.no_cover)
 
 
 @dataclass(frozen=True, kw_only=True)
