@@ -1,5 +1,5 @@
-"""The numbers: what the design promises, measured, and beside it what the machine could do at best.
+"""Benchmarks: they measure the budgets of the design, and compare each rate with the limit of the machine.
 
-Every figure is compared with another one of the same run (a raw limit, a budget that counts things), never with a
-number from another day or machine. Run `python -m bench`, or some of it by name.
+Every figure is compared with a figure of the same run (a raw limit) or with a budget, never with a number from another
+day or machine. `python -m bench` runs all benchmarks; `python -m bench NAME …` runs some of them.
 """

@@ -1,7 +1,7 @@
-"""`python -m bench [NAME …]`: measure, and show tables, or JSON with `--json`.
+"""`python -m bench [NAME …]`: runs benchmarks and prints tables, or JSON with `--json`.
 
-The exit code is 0 when every budget was held, 1 when one was missed, 2 for an unknown name. What cannot be measured
-here says why.
+The exit code is 0 when all budgets were met, 1 when one was missed, 2 for an unknown name. A benchmark that cannot run
+on this machine is reported as skipped, with the reason.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ BENCHES: dict[str, Callable[[Options], Report]] = {
 
 
 WIDTH = 120
-"""Columns of what is written to a file or a pipe."""
+"""Columns of the output when standard output is a file or a pipe."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="The budgets, measured.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)} (default: all)")
-    parser.add_argument("--deployments", type=int, help="how many (default: each measurement's own number)")
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the budgets.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(BENCHES)} (default: all)")
+    parser.add_argument("--deployments", type=int, help="number of deployments (default: depends on the benchmark)")
     parser.add_argument(
         "--cluster",
         choices=("auto", "embedded", "envtest"),
         default="auto",
-        help="Kubernetes: the sandbox's, or a real API server (auto: the real one where it is installed)",
+        help="Kubernetes: embedded is the sandbox's API server, envtest a real one (auto: envtest if installed)",
     )
-    parser.add_argument("--json", action="store_true", help="JSON on stdout, nothing else")
+    parser.add_argument("--json", action="store_true", help="print only JSON on standard output")
     options = parser.parse_args(arguments)
     if options.deployments is not None and options.deployments < 1:
-        parser.error(f"--deployments {options.deployments}: at least 1")
+        parser.error(f"--deployments {options.deployments}: must be at least 1")
     if unknown := set(options.names) - set(BENCHES):
-        parser.error(f"no such measurement: {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}")
+        parser.error(f"unknown benchmark: {', '.join(sorted(unknown))}; choose from {', '.join(BENCHES)}")
     telemetry.configure_logging("console", "error")
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDTH)
     progress = Console(file=sys.stderr)
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measured(name: str, options: Options) -> Report:
-    """Run one measurement, with the load of the machine beside it."""
+    """Run one benchmark; return its report, with the load of the machine before and after."""
     before = load_average()
     try:
         report = BENCHES[name](options)

@@ -1,17 +1,17 @@
-"""convergence: many deployments at once, from the control plane to all their objects in the cluster.
+"""convergence: how fast many deployments get all their objects in the cluster, from the control plane on.
 
-How. The whole stack in processes of its own on a real API server (with kube-controller-manager, and without kubelets:
-no pod runs, and nothing beyond the apply is waited for). One deployment warms it up. Then all are created on the
-control plane, sixteen at a time, and the clock that started with the first of these requests stops with the last
-`ObjectsApplied` that completes a deployment. What the log says is checked at the end: every LGP's state holds every
-object that it asks for, and the API server has them.
+How. The whole stack runs in processes of its own with a real API server and kube-controller-manager, but without
+kubelets: no pod runs, and the benchmark waits only until the objects are applied. One deployment warms the stack up.
+Then the benchmark creates all deployments on the control plane, sixteen at a time. The time runs from the first of
+these requests to the last `ObjectsApplied` that completes a deployment. At the end the benchmark checks the log: the
+state of every LGP has all objects of its plan, and the API server has these objects.
 
-The raw limit. The engine's processes end. The very same objects (the manifests that the engine derives from the log:
-LGPs, Secrets, and all that an LGP expands into) go into a fresh namespace of the same API server, sent by a bare
-asynchronous client (`raw`). The ratio of the two rates is what everything else costs: polls, the event log, locks, a
-read before each write, the watcher's view of it all, status, and Celery.
+The raw limit. The engine's processes end. A bare asynchronous client (`raw`) sends the same objects (the manifests that
+the engine derives from the log: LGPs, Secrets, and all objects of each LGP) into a new namespace of the same API
+server. The ratio of the two rates shows the cost of everything else: polls, the event log, locks, a read before each
+write, the watcher, status, and Celery.
 
-A peer, written with Kopf (`peer`), then does the operator's part alone.
+Then an operator written with Kopf (`peer`) does only the operator's part.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from sandbox.stack import kubernetes_client
 
 DEPLOYMENTS = 200
 PATIENCE = 600.0
-"""Seconds for all of them."""
+"""Seconds to wait for all deployments."""
 COLLECTIONS = (
     "/apis/apps.langchain.ai/v1alpha1/namespaces/{ns}/lgps",
     "/apis/apps/v1/namespaces/{ns}/deployments",
@@ -51,35 +51,35 @@ COLLECTIONS = (
     "/api/v1/namespaces/{ns}/services",
     "/api/v1/namespaces/{ns}/secrets",
 )
-"""Every kind that an Agent Server's objects are of."""
+"""API paths of all kinds that an Agent Server's objects have."""
 
 
 CLIENT = "client"
-WORTH_A_ROW = 0.1
-"""CPU seconds below which a process is left out of the table."""
+LEAST_CPU = 0.1
+"""CPU seconds; the table omits processes that used less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """Another way to the same objects."""
+    """The result of another client that applies the same objects."""
 
     seconds: float
     cpu: dict[str, float]
-    """CPU seconds by process, where the system tells."""
+    """CPU seconds by process; empty where the system does not report them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Converged:
-    """The stack's run."""
+    """The result of the stack."""
 
     seconds: float
-    """From the first request to the control plane to the last object."""
+    """From the first request to the control plane until the last object is applied."""
     created: float
-    """Of these, until the control plane had taken all."""
+    """From the first request until the control plane has created all deployments."""
     first_applied: float
-    """From the first request to the first deployment that was complete."""
+    """From the first request until all objects of one deployment are applied."""
     cpu: dict[str, float]
-    """CPU seconds by process, where the system tells."""
+    """CPU seconds by process; empty where the system does not report them."""
 
 
 def measure(options: Options) -> Report:
@@ -88,13 +88,13 @@ def measure(options: Options) -> Report:
     with running(options, overrides=overrides) as world:
         converged = converge(world, deployments, options.say)
         world.stack.stop_engine()
-        manifests = wanted(world)
+        manifests = expected_manifests(world)
         check(world, manifests)
-        options.say(f"{len(manifests):,} objects applied; now the same by a bare client")
-        acknowledge(world.stack.namespace, world)
+        options.say(f"{len(manifests):,} objects applied; a bare client now applies the same objects")
+        wait_for_pods(world.stack.namespace, world)
         bare = timed(world, lambda: raw_limit(world, manifests))
-        acknowledge("raw", world)
-        options.say("and by an operator written with Kopf")
+        wait_for_pods("raw", world)
+        options.say("an operator written with Kopf now applies the same objects")
         kopf = timed(world, lambda: peer.converge(world.stack, manifests))
     report = Report(name="convergence", title=f"{deployments} deployments at once ({world.stack.cluster})")
     show(report, deployments, len(manifests), converged, bare, kopf)
@@ -102,43 +102,45 @@ def measure(options: Options) -> Report:
 
 
 def timed(world: World, work: Callable[[], tuple[float, float]]) -> Compared:
-    """Do `work`, which returns its seconds and the CPU seconds of its client."""
+    """Run `work`, which returns its seconds and the CPU seconds of its client; add the CPU seconds of the stack."""
     before = cpu_by_process(world)
     seconds, client = work()
     return Compared(seconds=seconds, cpu={**used(before, cpu_by_process(world)), CLIENT: client})
 
 
 def raw_limit(world: World, manifests: list[Manifest]) -> tuple[float, float]:
-    """Apply everything with the bare client; return its seconds and CPU seconds."""
+    """Apply all manifests with the bare client; return its seconds and CPU seconds."""
     cpu = time.process_time()
     seconds = raw.apply_all(world.stack.kubeconfig, "raw", manifests)
     return seconds, time.process_time() - cpu
 
 
 def show(report: Report, deployments: int, objects: int, run: Converged, bare: Compared, kopf: Compared) -> None:
-    counted = objects * deployments / (deployments + 1)  # the one that warms up is not in the time of the stack
+    counted = objects * deployments / (deployments + 1)  # without those of the deployment that warmed the stack up
     rate, limit = counted / run.seconds, objects / bare.seconds
     each = f"{counted / deployments:g} objects each"
     report.add("all objects of all deployments", run.seconds, "s", note=each)
-    report.add("of that, creating on the control plane", run.created, "s")
+    report.add("of this, creating deployments on the control plane", run.created, "s")
     report.add("first deployment complete", run.first_applied, "s")
     report.add("agentplane", rate, "objects/s", note=f"{deployments / run.seconds:.3g} deployments/s")
     report.add("raw limit", limit, "objects/s", note=f"{bare.seconds:.3g} s, {raw.CONNECTIONS} connections")
     report.add("agentplane / raw limit", rate / limit)
-    report.add("Kopf operator", objects / kopf.seconds, "objects/s", note="from LGPs alone: no control plane, no log")
+    report.add(
+        "Kopf operator", objects / kopf.seconds, "objects/s", note="from LGPs on: no control plane, no event log"
+    )
     report.add("Kopf operator / raw limit", bare.seconds / kopf.seconds)
     if run.cpu:
-        note = "of all processes, the API server's included; less moved by busy neighbours than times are"
+        note = "of all processes, including the API server; depends less on the load of the machine than times do"
         report.add("CPU: agentplane", 1000 * sum(run.cpu.values()) / counted, "ms/object", note=note)
         report.add("CPU: raw limit", 1000 * sum(bare.cpu.values()) / objects, "ms/object")
         report.add("CPU: Kopf operator", 1000 * sum(kopf.cpu.values()) / objects, "ms/object")
-        report.details.append(where(run, bare, kopf))
+        report.details.append(cpu_table(run, bare, kopf))
 
 
-def where(run: Converged, bare: Compared, kopf: Compared) -> Detail:
-    """Return who used the processors."""
+def cpu_table(run: Converged, bare: Compared, kopf: Compared) -> Detail:
+    """Return the table of CPU seconds by process."""
     times = (run.cpu, bare.cpu, kopf.cpu)
-    names = [name for name in (*run.cpu, CLIENT) if max(cpu.get(name, 0.0) for cpu in times) >= WORTH_A_ROW]
+    names = [name for name in (*run.cpu, CLIENT) if max(cpu.get(name, 0.0) for cpu in times) >= LEAST_CPU]
     rows = [(name, *(_cpu(cpu.get(name, 0.0)) for cpu in times)) for name in names]
     rows.append(("all", *(_cpu(sum(cpu.values())) for cpu in times)))
     rows.append(("wall clock", *(f"{seconds:.1f}" for seconds in (run.seconds, bare.seconds, kopf.seconds))))
@@ -146,17 +148,17 @@ def where(run: Converged, bare: Compared, kopf: Compared) -> Detail:
 
 
 def _cpu(seconds: float) -> str:
-    return f"{seconds:.1f}" if seconds >= WORTH_A_ROW else ""
+    return f"{seconds:.1f}" if seconds >= LEAST_CPU else ""
 
 
 # --- the run
 
 
 def converge(world: World, deployments: int, say: Say) -> Converged:
-    """Create deployments and wait until every object of each is applied. Raises TimeoutError."""
+    """Create deployments and wait until all objects of each are applied. Raises TimeoutError."""
     progress = Progress(world)
     world.create("warm-up")
-    eventually("the first deployment is applied", 120, lambda: progress.look().complete >= 1)
+    eventually("all objects of the first deployment are applied", 120, lambda: progress.read().complete >= 1)
     cpu = cpu_by_process(world)
     names = [f"agent-{number}" for number in range(deployments)]
     started, start = datetime.now(UTC), time.perf_counter()
@@ -164,17 +166,17 @@ def converge(world: World, deployments: int, say: Say) -> Converged:
         creating = aside.submit(world.create_all, names)
         creating.add_done_callback(lambda _: seconds.append(time.perf_counter() - start))
         seconds: list[float] = []
-        told = 0
+        reported = 0
 
         def done() -> bool:
-            nonlocal told
-            complete = progress.look().complete - 1
-            if complete - told >= max(deployments // 4, 1):
-                told = complete
+            nonlocal reported
+            complete = progress.read().complete - 1
+            if complete - reported >= max(deployments // 4, 1):
+                reported = complete
                 say(f"{complete} of {deployments} after {time.perf_counter() - start:.1f} s")
             return complete >= deployments
 
-        eventually(f"{deployments} deployments are applied", PATIENCE, done, pause=0.1)
+        eventually(f"all objects of {deployments} deployments are applied", PATIENCE, done, pause=0.1)
         creating.result()
     after = cpu_by_process(world)
     times = sorted(progress.completed.values())[1:]
@@ -188,30 +190,30 @@ def converge(world: World, deployments: int, say: Say) -> Converged:
 
 @dataclass
 class Progress:
-    """Which LGPs have all their objects, read from the log as it grows."""
+    """The LGPs whose objects are all applied, read from the growing log."""
 
     world: World
     completed: dict[str, datetime] = field(default_factory=dict)
-    """LGP stream → when its last object was applied."""
+    """LGP stream → time at which its last object was applied."""
     _position: int = 0
     _applied: dict[str, set[str]] = field(default_factory=dict)
     _plan: int = 0
-    """Objects of one LGP; all are alike."""
+    """How many objects an LGP has; all LGPs have the same number."""
 
     @property
     def complete(self) -> int:
         return len(self.completed)
 
-    def look(self) -> Progress:
-        """Read what is new."""
+    def read(self) -> Progress:
+        """Read the new records of the log."""
         while records := self.world.events.read_all(self._position):
             self._position = records[-1].position
             for record in records:
                 if record.type == "ObjectsApplied":
-                    self._take(record)
+                    self._count(record)
         return self
 
-    def _take(self, record: Record) -> None:
+    def _count(self, record: Record) -> None:
         applied = self._applied.setdefault(record.stream, set())
         applied |= {str(ObjectKey(**found["key"])) for found in record.data["objects"]}
         if not self._plan:
@@ -222,7 +224,7 @@ class Progress:
 
 
 def folded(machine: Any, world: World, stream: str) -> Any:
-    """Return the state of a stream."""
+    """Return the folded state of a stream."""
     fold = Fold(machine, world.events, stream)
     fold.catch_up()
     return fold.state
@@ -233,12 +235,12 @@ def operator(world: World) -> OperatorMachine:
 
 
 def used(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
-    """Return what was used in between."""
+    """Return the CPU seconds by process between two measurements."""
     return {name: seconds - before.get(name, 0.0) for name, seconds in after.items()}
 
 
 def cpu_by_process(world: World) -> dict[str, float]:
-    """Return the CPU seconds of every process of the stack with its children."""
+    """Return the CPU seconds of all processes of the stack, including their children."""
     found: dict[str, float] = {}
     servers = {server.name: server for server in world.stack.infrastructure} | world.stack.engine
     for name, server in servers.items():
@@ -253,7 +255,7 @@ def cpu_by_process(world: World) -> dict[str, float]:
 
 
 def program(pid: int) -> str:
-    """Return the name of a program that runs."""
+    """Return the program name of a process, "?" when the system does not report it."""
     try:
         with open(f"/proc/{pid}/comm") as file:
             return file.read().strip()
@@ -261,11 +263,14 @@ def program(pid: int) -> str:
         return "?"
 
 
-# --- what was applied
+# --- the applied objects
 
 
-def wanted(world: World) -> list[Manifest]:
-    """Return every object that the log says is in the cluster, as the engine derives it: no route, no secret value."""
+def expected_manifests(world: World) -> list[Manifest]:
+    """Return the manifests of all objects that the log records as applied, without routes and real secret values.
+
+    Raises RuntimeError when an object of a plan was not applied.
+    """
     found: list[Manifest] = []
     listener = ListenerMachine(bootstrap.listener_config(world.settings))
     for stream in world.events.streams("deployment/"):
@@ -280,21 +285,21 @@ def wanted(world: World) -> list[Manifest]:
         plan = machine.plan(lgp)
         missing = [key for key, one in plan.objects.items() if lgp.objects[key].applied.digest != one.digest]
         if missing or lgp.rejected:
-            raise RuntimeError(f"{stream}: not as asked: {missing or list(lgp.rejected)}")
+            raise RuntimeError(f"{stream}: objects of the plan are not applied: {missing or list(lgp.rejected)}")
         found += [manifest for manifest in machine.manifests(lgp) if manifest["kind"] != ROUTE_KIND]
     return found
 
 
 def check(world: World, manifests: list[Manifest]) -> None:
-    """Hold the log against the API server. RuntimeError when one has what the other has not."""
-    asked = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
-    there: set[tuple[str, str]] = set()
+    """Check that the API server has all objects of the log. Raises RuntimeError when one is missing."""
+    expected = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
+    present: set[tuple[str, str]] = set()
     with kubernetes_client(world.stack.kubeconfig) as http:
         for path in COLLECTIONS:
             for item in collection(http, path.format(ns=world.stack.namespace)):
-                there.add((item["kind"], item["metadata"]["name"]))
-    if lost := asked - there:
-        raise RuntimeError(f"{len(lost)} objects that the log says are applied are not there: {sorted(lost)[:3]}")
+                present.add((item["kind"], item["metadata"]["name"]))
+    if missing := expected - present:
+        raise RuntimeError(f"the API server lacks {len(missing)} applied objects of the log: {sorted(missing)[:3]}")
 
 
 def collection(http: httpx.Client, path: str) -> list[Manifest]:
@@ -304,14 +309,14 @@ def collection(http: httpx.Client, path: str) -> list[Manifest]:
     return [{**item, "kind": kind} for item in listed["items"]]
 
 
-def acknowledge(namespace: str, world: World) -> None:
-    """Wait until controllers have made their pods: they are not to be part of what is measured next."""
+def wait_for_pods(namespace: str, world: World) -> None:
+    """Wait until the controllers have created all pods: this work must not disturb the next measurement."""
     with kubernetes_client(world.stack.kubeconfig) as http:
-        quiet(lambda: len(collection(http, f"/api/v1/namespaces/{namespace}/pods")))
+        wait_until_constant(lambda: len(collection(http, f"/api/v1/namespaces/{namespace}/pods")))
 
 
-def quiet(number: Callable[[], int], seconds: float = 2.0) -> None:
-    """Wait until a number has not changed for so long."""
+def wait_until_constant(number: Callable[[], int], seconds: float = 2.0) -> None:
+    """Wait until `number` has returned the same value for `seconds`, at most two minutes."""
     known, since = -1, time.monotonic()
     deadline = time.monotonic() + 120
     while time.monotonic() - since < seconds and time.monotonic() < deadline:

@@ -1,10 +1,10 @@
-"""latency: from the poll that sees a change to the first write to Kubernetes.
+"""latency: the time from the poll that detects a change to the first write to Kubernetes.
 
-How. The whole stack in processes of its own: Redis, control plane, API server, beat, listener, operator, watcher.
-Deployments are created one after the other, each when the one before is in the cluster, so that none waits for
-another. The times are those of the event log, which is Redis' clock: `RevisionRequested` is what the poll appends when
-it sees the change, `SecretsApplied` what the listener appends after the first write (the revision's Secret), so their
-difference is an upper bound. In between lie a Celery message, the lock, the fold, a read of the deployment from the
+How. The whole stack runs in processes of its own: Redis, control plane, API server, beat, listener, operator, watcher.
+The benchmark creates deployments one after the other, each when the one before is in the cluster, so that none waits
+for another. The times are those of the event log, taken from Redis' clock. The poll appends `RevisionRequested` when it
+detects the change, and the listener appends `SecretsApplied` after the first write (the revision's Secret). The
+difference is an upper bound. It includes a Celery message, the lock, the fold, a read of the deployment from the
 control plane (secret values are fetched when they are applied), and a read and a write of Kubernetes.
 """
 
@@ -22,13 +22,13 @@ DEPLOYMENTS = 40
 BUDGET = 150.0
 """Milliseconds, median."""
 WARM_UP = 3
-"""Deployments before those that count: processes load code and open connections for the first ones."""
+"""Deployments that are not measured: for the first ones, processes load code and open connections."""
 PATIENCE = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waited:
-    """Milliseconds from the poll's event to those that follow."""
+    """Milliseconds from the poll's event to the events of the first write, of the LGP and of its objects."""
 
     secret: float
     lgp: float
@@ -41,7 +41,7 @@ def measure(options: Options) -> Report:
     with running(options, overrides=overrides) as world:
         for number in range(WARM_UP):
             one(world, f"warm-up-{number}")
-        options.say("warm")
+        options.say("warmed up")
         waited = [one(world, f"agent-{number}") for number in range(deployments)]
     report = Report(name="latency", title=f"from poll to cluster, {deployments} changes ({world.stack.cluster})")
     first = [w.secret for w in waited]
@@ -55,11 +55,14 @@ def measure(options: Options) -> Report:
 
 
 def one(world: World, name: str) -> Waited:
-    """Create a deployment, wait until all its objects are applied, and read off the times."""
+    """Create a deployment, wait until all its objects are applied, and return the times."""
     deployment = world.create(name)
     objects = lgp_stream(world.stack.namespace, lgp_name(name, deployment))
     applied = eventually(
-        f"objects of {name}", PATIENCE, lambda: first(world.events, objects, "ObjectsApplied"), pause=0.1
+        f"the objects of {name} are applied",
+        PATIENCE,
+        lambda: first(world.events, objects, "ObjectsApplied"),
+        pause=0.1,
     )
     stream = world.events.read(deployment_stream(deployment))
     seen = of_type(stream, "RevisionRequested")
@@ -81,5 +84,5 @@ def of_type(records: list[Record], type_: str) -> Record:
 
 
 def between(earlier: Record, later: Record) -> float:
-    """Return milliseconds."""
+    """Return the time between two records, milliseconds."""
     return (later.at - earlier.at).total_seconds() * 1000

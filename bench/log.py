@@ -1,12 +1,12 @@
-"""log: appending to and replaying the event log, beside the bare commands of Redis.
+"""log: the rates of appends to and replays of the event log, compared with bare Redis commands.
 
-How. One client of one real Redis (append-only file, fsync every second, as in production) writes and reads the same
-number of events of the same content, through `RedisLog` and with the stream commands that it is built on. An append is
-one script that checks the version, writes stream and log of everything, and marks the stream dirty; beside it is a
-bare XADD of the same content. Reading the log of everything follows pointers into the streams; beside it is a bare
-XRANGE with the JSON decoded. Replay also makes typed events of the records and folds them into states.
+How. One client of a real Redis (append-only file, fsync every second, as in production) writes and reads the same
+events twice: through `RedisLog`, and with the stream commands that `RedisLog` uses. An append is a script that checks
+the version, writes to the stream and the log of everything, and marks the stream dirty; it is compared with an XADD of
+the same content. Reading the log of everything follows pointers into the streams; it is compared with an XRANGE and the
+decoding of the JSON. A replay also turns records into typed events and folds these into states.
 
-Each pair is measured in turns, so that a busy neighbour hits both.
+The two measurements of a pair alternate, so that other load on the machine affects both.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from sandbox.redis import RedisServer
 DEPLOYMENTS = 1000
 ROUNDS = 5
 BATCH = 200
-"""Commands in one pipeline of the bare client."""
+"""How many commands a pipeline of the bare client has."""
 
 
 def measure(options: Options) -> Report:
@@ -78,18 +78,18 @@ def measure(options: Options) -> Report:
 
 
 def rate(work: Callable[[], int]) -> float:
-    """Return how many a second `work` does, which returns how many it did."""
+    """Run `work`, which returns a count; return the count per second."""
     start = time.perf_counter()
     done = work()
     return done / (time.perf_counter() - start)
 
 
 Life = tuple[str, list[Event]]
-"""The id of a deployment, and what happens to it until it serves."""
+"""The id of a deployment, and its events until it serves."""
 
 
 def life(deployment: str) -> Life:
-    """Return everything that happens to a deployment until it serves."""
+    """Return a deployment with all events until it serves."""
     registered = DeploymentRegistered(
         deployment_id=deployment,
         name=f"agent-{deployment}",
@@ -177,7 +177,7 @@ def xrange_all(client: redis.Redis) -> int:
 
 
 def fields(event: Event) -> dict[Any, Any]:
-    """Return the fields of an entry as the log writes them."""
+    """Return the fields of a Redis stream entry in the format of the event log."""
     envelope = [event.type, event.schema_version, "bench", None, event.model_dump(mode="json")]
     return {b"e": b"0123456789abcdef0123456789abcdef 1 1234567890123456 " + orjson.dumps(envelope)}
 

@@ -1,8 +1,8 @@
-"""A peer: the smallest operator for the same job, written with Kopf as its documentation shows.
+"""A peer to compare with: a minimal operator for the same objects, written with Kopf as its documentation shows.
 
-It expands an LGP into the very same objects (by the same function) and applies each by server-side apply with an
-asynchronous client: no control plane, no event log, no locks, no reads, no status, no drift. It runs as a process of
-its own on a namespace of its own, and finds the LGPs that are made there.
+It expands an LGP into the same objects (with the same function) and applies each by server-side apply with an
+asynchronous client. It has no control plane, no event log, no locks, no reads, no status and no drift detection. It
+runs as a process of its own, for LGPs in a namespace of its own.
 
     python -m kopf run --namespace NS bench/peer.py        with AGENTPLANE_… settings and KUBECONFIG in the environment
 """
@@ -41,7 +41,7 @@ GROUP, _, VERSION = LGP_API_VERSION.partition("/")
 
 @kopf.on.startup()
 async def connect(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> None:
-    """Open one client for all handlers, and keep Kopf from posting an event for each object."""
+    """Open one client for all handlers, and stop Kopf from posting an Event for each object."""
     settings.posting.enabled = False
     settings.batching.worker_limit = 32
     url, headers, verify = read_kubeconfig(Path(os.environ["KUBECONFIG"]))
@@ -59,24 +59,24 @@ async def disconnect(memo: kopf.Memo, **_: Any) -> None:
 @kopf.on.create(GROUP, VERSION, "lgps")
 @kopf.on.update(GROUP, VERSION, "lgps", field="spec")
 async def expand(body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
-    """Apply everything that the LGP asks for."""
+    """Apply all objects of the LGP's plan."""
     plan = build_plan(lgps.read(dict(body)), memo.config)
-    for wanted in plan.objects.values():
-        manifest = wanted.credential.manifest if wanted.credential is not None else wanted.manifest
+    for planned in plan.objects.values():
+        manifest = planned.credential.manifest if planned.credential is not None else planned.manifest
         if manifest is not None:
             await raw.send(memo.session, manifest)
 
 
-# --- its measurement
+# --- the measurement
 
 
 def converge(stack: Stack, manifests: list[Manifest]) -> tuple[float, float]:
     """Return the seconds from the first LGP until the operator has applied all objects, and its CPU seconds.
 
-    The CPU seconds count from those of this process, so that a difference to them is the operator's.
+    The CPU seconds are those of the operator's process, without those of its start.
     """
     lgps_ = [manifest for manifest in manifests if manifest["kind"] == LGP_KIND]
-    # Secrets with values come from the listener, which has no part in this.
+    # Secrets with values are not counted: the listener applies them, not the operator.
     expected = sum(manifest["kind"] in ("Deployment", "StatefulSet", "Service") for manifest in manifests)
     log = stack.directory / "logs" / "kopf.log"
     command = [sys.executable, "-m", "kopf", "run", "--namespace", NAMESPACE, __file__]
@@ -89,7 +89,7 @@ def converge(stack: Stack, manifests: list[Manifest]) -> tuple[float, float]:
             start, cpu = time.perf_counter(), cpu_seconds(operator.pid) or 0.0
             raw.apply_all(stack.kubeconfig, NAMESPACE, lgps_)
             deadline = start + PATIENCE
-            while _there(http) < expected:
+            while _applied(http) < expected:
                 if time.perf_counter() > deadline:
                     raise TimeoutError(f"Kopf did not apply {expected} objects within {PATIENCE:g} s; log {log}")
                 time.sleep(0.25)
@@ -106,8 +106,8 @@ def _started(log: Path) -> bool:
     return log.exists() and b"Initial authentication has finished" in log.read_bytes()
 
 
-def _there(http: Any) -> int:
-    """Return how many objects are in the operator's namespace."""
+def _applied(http: Any) -> int:
+    """Return how many Deployments, StatefulSets and Services the operator's namespace has."""
     paths = ("apis/apps/v1/{}deployments", "apis/apps/v1/{}statefulsets", "api/v1/{}services")
     found = 0
     for path in paths:

@@ -1,8 +1,7 @@
-"""A data plane in this process: what the workers, beat and the watcher do, in threads, with every request counted.
+"""A data plane in this process: threads do the work of workers, beat and watcher, and every request is counted.
 
-Processes of their own would do the same, but only here can one see which component sent which request to Kubernetes.
-Each
-component has a connection of its own, as in production.
+In one process, the benchmark can count which component sent which request to Kubernetes. Each component has a
+connection of its own, as in production.
 """
 
 from __future__ import annotations
@@ -24,24 +23,27 @@ from engine.settings import Settings
 from workers.watcher import Watcher, watch
 
 THREADS = 4
-"""Streams that one component advances at once."""
+"""How many streams a component advances at the same time."""
 SWEEP = 0.2
-"""Seconds between two looks for what is due."""
+"""Seconds between two sweeps for due streams."""
 FORGOTTEN = 2.0
-"""Seconds after which a dirty stream is asked for again."""
+"""Seconds after which a stream that is still dirty is dispatched again."""
 
 READ, WRITE, STATUS = "read", "write", "status"
 
 
 class CountedCluster(KubernetesCluster):
-    """The Kubernetes API with every request counted as it leaves, watches aside."""
+    """The Kubernetes API; every request is counted when it is sent, except watches."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.requests: Counter[tuple[str, str]] = Counter()
-        """Requests by READ, WRITE or STATUS (a write of one) and path; a creation goes to its collection's path."""
+        """Number of requests by kind and path. A kind is READ, WRITE or STATUS (a write of the status).
+
+        A creation counts for the path of its collection.
+        """
         self.synced = 0
-        """Watches whose first list was seen whole."""
+        """How many watches have delivered their first list."""
         self._counting = threading.Lock()
         send = self._http.call
 
@@ -58,18 +60,18 @@ class CountedCluster(KubernetesCluster):
     def watch(self, api_version: str, kind: str, namespace: str, *, labels: str = "") -> Iterator[WatchEvent]:
         for event in super().watch(api_version, kind, namespace, labels=labels):
             yield event
-            if event.type == "SYNCED":  # counted once the watcher asks for more: it has taken this one in
+            if event.type == "SYNCED":  # counted when the watcher asks for the next event: it has handled this one
                 with self._counting:
                     self.synced += 1
 
 
 class Plane:
-    """Listener, operator and watcher at work."""
+    """Listener, operator and watcher, running in threads."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.listener, self.operator = self._half(), self._half()
-        self.watching = self._half()
+        self.listener, self.operator = self._engine(), self._engine()
+        self.watching = self._engine()
         self.watcher = watch(self.watching)
         self._pool = ThreadPoolExecutor(2 * THREADS)
         self._busy = 0
@@ -77,9 +79,9 @@ class Plane:
         self._done = threading.Event()
         self._threads: list[threading.Thread] = []
         self.failures: list[str] = []
-        """What went wrong in a thread."""
+        """The unexpected errors of all threads."""
 
-    def _half(self) -> bootstrap.Engine:
+    def _engine(self) -> bootstrap.Engine:
         cluster = CountedCluster.load(
             self.settings.kubeconfig, self.settings.kube_context, watch_seconds=self.settings.watch_seconds
         )
@@ -97,7 +99,7 @@ class Plane:
             if component.owns(stream):
                 component.advance(stream)
         except LogUnavailable:
-            pass  # left to the sweep
+            pass  # the next sweep dispatches the stream again
         except Exception as error:
             self.failures.append(f"{stream}: {error!r}")
         finally:
@@ -122,14 +124,14 @@ class Plane:
             engine.close()
 
     def restart_watcher(self) -> None:
-        """End the watcher, start a new one, and wait until it has seen everything and judged it."""
+        """End the watcher, start a new one, and wait until it has listed everything and the data plane rests."""
         self.watcher.stop()
         self.watching.close()
-        self.watching = self._half()
+        self.watching = self._engine()
         self.watcher = watch(self.watching)
         self._watch(self.watcher)
-        wanted = sum(len(view.watches()) for view in self.watcher._views) - self._shared()
-        _until("the new watcher has seen everything", 60, lambda: counted(self.watching).synced >= wanted)
+        expected = sum(len(view.watches()) for view in self.watcher._views) - self._shared()
+        _until("the new watcher has listed everything", 60, lambda: counted(self.watching).synced >= expected)
         self.rest()
 
     def _shared(self) -> int:
@@ -155,10 +157,13 @@ class Plane:
             for stream in dict.fromkeys([*due, *self.listener.events.take_dirty(FORGOTTEN)]):
                 self.dispatch(stream)
 
-    # --- looking
+    # --- observing
 
     def rest(self, seconds: float = 2.0, patience: float = 90.0) -> None:
-        """Wait until nothing was appended, asked for or under way for `seconds`. Raises TimeoutError."""
+        """Wait until for `seconds` no event was appended and no stream was dirty or being advanced.
+
+        Raises TimeoutError after `patience` seconds.
+        """
         events = self.listener.events
         since, head = time.monotonic(), -1
 
@@ -172,12 +177,12 @@ class Plane:
         _until("the data plane comes to rest", patience, quiet)
 
     def requests(self) -> dict[str, Counter[tuple[str, str]]]:
-        """Return what was sent to Kubernetes so far, by who sent it."""
+        """Return the requests sent to Kubernetes so far, by component."""
         components = {"listener": self.listener, "operator": self.operator, "watcher": self.watching}
         return {name: Counter(counted(component).requests) for name, component in components.items()}
 
     def writes(self) -> int:
-        """Return the number of writes to Kubernetes so far, of a status or of anything else."""
+        """Return the number of writes to Kubernetes so far, including those of a status."""
         sent = self.requests().values()
         return sum(count for component in sent for (kind, _), count in component.items() if kind != READ)
 
@@ -187,20 +192,20 @@ class Plane:
 
 
 def counted(component: bootstrap.Engine) -> CountedCluster:
-    """Return the connection of a half."""
+    """Return the connection of a component."""
     cluster = component.ports.cluster
     assert isinstance(cluster, CountedCluster)
     return cluster
 
 
 def lgp_path(path: str) -> bool:
-    """Whether a path leads to an LGP."""
+    """Whether a path is that of an LGP."""
     return f"/{LGP_KIND.lower()}s/" in path
 
 
 @contextmanager
 def at_work(settings: Settings) -> Iterator[Plane]:
-    """A data plane from start to stop."""
+    """Yield a running data plane; stop it at the end of the block."""
     plane = Plane(settings)
     plane.start()
     try:
@@ -213,5 +218,5 @@ def _until(what: str, seconds: float, holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {seconds:g} s: {what}")
+            raise TimeoutError(f"expected within {seconds:g} s: {what}")
         time.sleep(0.05)

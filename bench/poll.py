@@ -1,14 +1,14 @@
-"""poll: one poll of many deployments that did not change.
+"""poll: the cost of one poll of many deployments that did not change.
 
-How. A control plane in a process of its own holds N deployments, written into its database by its own rules. This
+How. A control plane in a process of its own has N deployments, which its own rules wrote into its database. This
 process is the worker: the engine as `bootstrap` wires it, with a real Redis and without a cluster, which a poll does
-not touch. Its first poll finds N new deployments and makes their streams. Then each stream gets the rest of what a
-deployment lives through until it serves (`history`, appended as the log appends everything), so that folding one costs
-what it costs in production. The poll after that looks at every stream, since each has moved. What is measured then is
-the next poll, several times, and the one after the memory of the process is gone, as after a restart of the worker.
+not use. Its first poll finds N new deployments and creates their streams. Then the benchmark appends to each stream the
+events of a deployment until it serves (`history`), so that folding a stream costs the same as in production. The second
+poll reads every stream, because each has new events. The benchmark then measures the next poll several times, and
+finally a poll without the memory of earlier polls, as after a restart of the worker.
 
-CPU seconds are those of this process with all its threads (`time.process_time`): decoding and comparing, not the
-control plane's. Events are counted in the streams of deployments.
+CPU seconds are those of this process with all its threads (`time.process_time`): decoding and comparing, without the
+control plane. Only events in the streams of deployments are counted.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from sandbox.redis import RedisServer
 
 DEPLOYMENTS = 10_000
 CPU_BUDGET = 1.5
-"""Seconds for DEPLOYMENTS; as many less for fewer."""
+"""CPU seconds for DEPLOYMENTS deployments; proportional for other numbers."""
 REPEATS = 5
 
 WORKSPACE = "6e1a7a6e-0000-4000-8000-00000000be5c"
@@ -65,22 +65,24 @@ NAMESPACE = "agents"
 
 
 class NoCluster:
-    """Fails whoever touches it."""
+    """A stand-in for the cluster that raises on every use."""
 
     def __getattr__(self, name: str) -> object:
-        raise AssertionError(f"a poll does not touch the cluster, but asked for {name}")
+        raise AssertionError(f"a poll must not use the cluster, but it used {name!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Polled:
-    """One poll."""
+    """The cost and the results of one poll."""
 
     cpu: float
-    """Seconds."""
+    """CPU seconds."""
     wall: float
+    """Seconds of wall-clock time."""
     events: int
-    """Appended to streams of deployments."""
+    """How many events the poll appended to streams of deployments."""
     listed: int
+    """How many deployments the control plane listed."""
 
 
 def measure(options: Options) -> Report:
@@ -99,28 +101,28 @@ def measure(options: Options) -> Report:
     spread = f"median of {REPEATS}: {min(cpu):.2f} to {max(cpu):.2f}"
     report.add("unchanged: CPU", median(cpu), "s", budget=budget, note=spread)
     report.add(
-        "unchanged: wall clock", median([poll.wall for poll in again]), "s", note="with the control plane's work"
+        "unchanged: wall clock", median([poll.wall for poll in again]), "s", note="including the control plane's work"
     )
     report.add("unchanged: events appended", sum(poll.events for poll in again), budget=0)
     report.add("unchanged: deployments listed", min(poll.listed for poll in again), f"of {deployments:,}")
-    report.add("after a restart: CPU", forgotten.cpu, "s", note="nothing remembered: every stream is folded")
+    report.add("after a restart: CPU", forgotten.cpu, "s", note="no memory of earlier polls: every stream is folded")
     report.add("after a restart: wall clock", forgotten.wall, "s")
     report.add("after a restart: events appended", forgotten.events, budget=0)
-    report.add("every stream has moved: CPU", moved.cpu, "s", note="all were deployed since the poll before")
-    report.add("all new: CPU", first.cpu, "s", note="the first poll ever")
+    report.add("new events in every stream: CPU", moved.cpu, "s", note="all were deployed since the last poll")
+    report.add("all new: CPU", first.cpu, "s", note="the very first poll")
     report.add("all new: wall clock", first.wall, "s", note=f"{first.events / first.wall:,.0f} events/s")
     return report
 
 
 def polled(engine: bootstrap.Engine) -> Polled:
-    """Poll once. RuntimeError when it did not come through."""
+    """Poll once. Raises RuntimeError when the poll fails."""
     before = appended(engine)
     gc.collect()
     cpu, wall = time.process_time(), time.perf_counter()
     result = engine.poll()
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     if result.outcome != "polled":
-        raise RuntimeError(f"the poll is {result.outcome}: {result.error}")
+        raise RuntimeError(f"the poll's outcome is {result.outcome!r}: {result.error}")
     return Polled(cpu=cpu, wall=wall, events=appended(engine) - before, listed=result.listed)
 
 
@@ -131,12 +133,12 @@ def appended(engine: bootstrap.Engine) -> int:
 
 @contextmanager
 def polling(deployments: int, say: Say = lambda _: None) -> Iterator[bootstrap.Engine]:
-    """An engine that can poll a control plane with so many deployments."""
+    """Yield an engine that can poll a control plane with this many deployments."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agentplane-bench-")))
         redis = stack.enter_context(RedisServer(folder / "redis"))
         listener = fill(folder / "control-plane.sqlite", deployments)
-        say(f"{deployments:,} deployments on the control plane")
+        say(f"the control plane has {deployments:,} deployments")
         url = stack.enter_context(serving(folder))
         engine = bootstrap.build(
             Settings.load(
@@ -157,7 +159,7 @@ def polling(deployments: int, say: Say = lambda _: None) -> Iterator[bootstrap.E
 
 
 def fill(database: Path, deployments: int) -> str:
-    """Write deployments and their listener into a new database of the control plane; return the listener's id."""
+    """Create a control plane's database with a listener and its deployments; return the listener's id."""
     store = Store(database)
     listener: str = seed(store, WORKSPACE, "bench", [NAMESPACE])["id"]
     with store.transaction():
@@ -170,7 +172,7 @@ def fill(database: Path, deployments: int) -> str:
 
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """The control plane of that folder, as a process; its URL."""
+    """Run the control plane with the database of `folder` as a process; yield its URL."""
     port = free_port()
     url = f"http://{LOOPBACK}:{port}"
     command = [
@@ -200,7 +202,7 @@ def _answers(url: str) -> bool:
 
 
 def live(engine: bootstrap.Engine, say: Say = lambda _: None) -> None:
-    """Append to every stream of a deployment what happens until it serves."""
+    """Append to every deployment's stream the events until the deployment serves."""
 
     def grow(stream: str) -> None:
         fold = Fold(machine, engine.events, stream)
@@ -215,7 +217,7 @@ def live(engine: bootstrap.Engine, say: Say = lambda _: None) -> None:
 
 
 def history(state: DeploymentState) -> list[Event]:
-    """Return what happens to a deployment that was just registered, until it serves."""
+    """Return the events of a newly registered deployment until it serves."""
     revision = state.revision
     assert revision is not None
     secret, url = f"{state.lgp}-env-0123456789ab", f"https://agents.example.com/lgp/{state.lgp}/ok"

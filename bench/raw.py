@@ -1,7 +1,7 @@
-"""The raw limit: objects sent to an API server by a bare asynchronous client, as fast as it takes them.
+"""The raw limit: a bare asynchronous client applies objects as fast as the API server accepts them.
 
-No reads, no locks, no event log, no failure handling: a refusal ends the measurement. What a system with all of these
-reaches is compared with this, in the same run and on the same API server.
+The client has no reads, no locks, no event log and no failure handling: a refusal ends the measurement. The rate of the
+whole system is compared with this rate, in the same run and on the same API server.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ Manifest = dict[str, Any]
 
 
 def apply_all(kubeconfig: Path, namespace: str, manifests: Iterable[Manifest]) -> float:
-    """Apply manifests into a fresh namespace by server-side apply; return the seconds it took.
+    """Apply manifests to a new namespace by server-side apply; return the seconds that this took.
 
-    LGPs go out first: the others name one as their owner, whose uid is another one here. RuntimeError with the API
-    server's answer when it refuses an object.
+    LGPs are applied first: the other objects have an LGP as their owner and need its new uid. Raises RuntimeError with
+    the API server's answer when it refuses an object.
     """
     return asyncio.run(_apply_all(kubeconfig, namespace, list(manifests)))
 
@@ -56,7 +56,7 @@ async def _apply_all(kubeconfig: Path, namespace: str, manifests: list[Manifest]
 
 
 async def _send_all(session: aiohttp.ClientSession, manifests: list[Manifest]) -> list[Manifest]:
-    """Send with all connections at once; return the answers."""
+    """Apply manifests with all connections at the same time; return the answers."""
     waiting = iter(manifests)
     answers: list[Manifest] = []
 
@@ -69,7 +69,7 @@ async def _send_all(session: aiohttp.ClientSession, manifests: list[Manifest]) -
 
 
 async def send(session: aiohttp.ClientSession, manifest: Manifest) -> Manifest:
-    """Apply one object; return it as stored. RuntimeError with the API server's answer."""
+    """Apply one object and return the stored object. Raises RuntimeError with the API server's answer."""
     metadata = manifest["metadata"]
     path = PATHS.of(manifest["apiVersion"], manifest["kind"], metadata.get("namespace", ""), metadata["name"])
     async with session.patch(
@@ -92,7 +92,7 @@ def _moved(manifest: Manifest, namespace: str) -> Manifest:
 
 
 def _unknown(api_version: str) -> dict[str, str]:
-    raise RuntimeError(f"the plurals of {api_version} are not known without asking")
+    raise RuntimeError(f"the plurals of {api_version} are unknown: this client uses no discovery")
 
 
 PATHS = Paths(_unknown)

@@ -1,4 +1,4 @@
-"""What a measurement found, as values, as tables for people and as JSON for machines."""
+"""The report of a benchmark: its figures as values, as tables for people and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from rich.table import Table
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One number."""
+    """One measured number."""
 
     what: str
     value: float
     unit: str = ""
     budget: float | None = None
-    """The value must not be above it; None where nothing was promised."""
+    """The largest value that the design allows; None without a budget."""
     note: str = ""
 
     @property
     def held(self) -> bool:
-        """Whether the promise, if there is one, was kept."""
+        """Whether the value is within its budget; True without a budget."""
         return self.budget is None or self.value <= self.budget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detail:
-    """A table behind the figures."""
+    """A table with details of the figures."""
 
     title: str
     columns: tuple[str, ...]
@@ -40,16 +40,16 @@ class Detail:
 
 @dataclass(slots=True, kw_only=True)
 class Report:
-    """The result of one measurement."""
+    """The result of one benchmark."""
 
     name: str
     title: str
     figures: list[Figure] = field(default_factory=list)
     details: list[Detail] = field(default_factory=list)
     skipped: str = ""
-    """Why nothing was measured; empty when it was."""
+    """Why the benchmark did not run; empty when it ran."""
     load: tuple[float, float] = (0.0, 0.0)
-    """Load average (1 minute) of the machine before and after: above the number of cores, times are too long."""
+    """Load average (1 minute) of the machine before and after; above the number of cores, times are too long."""
 
     def add(self, what: str, value: float, unit: str = "", *, budget: float | None = None, note: str = "") -> None:
         self.figures.append(Figure(what=what, value=value, unit=unit, budget=budget, note=note))
@@ -111,7 +111,7 @@ def _budget(figure: Figure) -> str:
 
 
 def load_average() -> float:
-    """Return the load of the last minute, 0 where the system does not tell."""
+    """Return the load average of the last minute, 0 when the system does not report it."""
     try:
         return os.getloadavg()[0]
     except OSError:
@@ -119,7 +119,7 @@ def load_average() -> float:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures were taken on."""
+    """Return a description of the machine: cores, operating system, Python version."""
     return {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()}
 
 
@@ -128,7 +128,7 @@ def median(values: Sequence[float]) -> float:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """Return the value below which `share` of `values` lie, interpolated. ValueError without values."""
+    """Return the value below which `share` (0 to 1) of `values` lie, interpolated. Raises ValueError without values."""
     if not values:
         raise ValueError("a quantile of no values")
     ordered = sorted(values)

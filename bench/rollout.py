@@ -1,13 +1,13 @@
-"""rollout: what one Agent Server costs in requests to Kubernetes.
+"""rollout: how many requests to Kubernetes one Agent Server needs.
 
-How. A stack with a kubelet, so that pods come up and everything that happens in a rollout happens; the data plane in
-this process (`plane`), where every request to the API server is counted as it leaves, by half and path. The first
-rollout ends when the control plane says DEPLOYED and nothing more happens. Then every stream is marked dirty and
-advanced (a resync), and at last the watcher is replaced by a new one, which lists everything.
+How. The stack has a kubelet, so that pods start and a rollout has all its steps. The data plane runs in this process
+(`plane`), which counts every request to the API server by component and path. The first rollout ends when the control
+plane shows DEPLOYED and no more events follow. Then the benchmark marks every stream dirty and advances it (a resync).
+At the end it replaces the watcher by a new one, which lists all objects.
 
-An object's path counts, for each component: an apply is one read and one write. A creation and a list go to the path
-of the
-collection. The status of the LGP, which changes while pods come up, is told apart.
+Requests are counted by the path of the object, separately for each component: an apply is one read and one write. A
+creation and a list count for the path of the collection. Writes of the LGP's status, which changes while pods start,
+are counted separately.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ HEX = re.compile(r"[0-9a-f]{32}")
 COMPONENTS = ("listener", "operator")
 
 Requests = dict[str, Counter[tuple[str, str]]]
-"""Who → (READ, WRITE or STATUS, path) → how often."""
+"""Component → (READ, WRITE or STATUS, path) → number of requests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
-    """What happened in the three parts."""
+    """The requests and events of the three parts."""
 
     first: Requests
-    """Of the first rollout."""
+    """Requests of the first rollout."""
     events: int
-    """That the first rollout made."""
+    """Events of the first rollout."""
     resync_writes: int
     resync_events: int
     restart_writes: int
@@ -50,7 +50,7 @@ def measure(options: Options) -> Report:
         at_work(world.settings) as plane,
     ):
         deployment = world.create("hello")
-        eventually("the control plane says DEPLOYED", PATIENCE, lambda: deployed(world, deployment))
+        eventually("the control plane shows DEPLOYED", PATIENCE, lambda: deployed(world, deployment))
         counted = count(plane)
     report = Report(name="rollout", title=f"requests to Kubernetes for one Agent Server ({world.stack.cluster})")
     report_on(report, counted)
@@ -63,7 +63,7 @@ def deployed(world: World, deployment: str) -> bool:
 
 
 def count(plane: Plane) -> Counted:
-    """Count the rollout that the plane has just done, a resync and a restart of the watcher."""
+    """Count requests and events of the rollout that `plane` has just finished, of a resync and of a new watcher."""
     plane.rest()
     first, events, writes = plane.requests(), plane.appended(), plane.writes()
     for _ in range(3):
@@ -77,14 +77,14 @@ def count(plane: Plane) -> Counted:
         events=events,
         resync_writes=resynced_writes - writes,
         resync_events=resynced - events,
-        # The counter of the watcher that ended went with it.
+        # The new watcher has a new counter: subtract the writes of the former one from the earlier total.
         restart_writes=plane.writes() - (resynced_writes - watcher_writes),
         restart_events=plane.appended() - resynced,
     )
 
 
 def resync(plane: Plane) -> None:
-    """Have every stream looked at, and wait until it was."""
+    """Advance every stream, and wait until the data plane rests."""
     events = plane.listener.events
     for stream in events.streams():
         events.mark_dirty(stream)
@@ -96,12 +96,12 @@ def report_on(report: Report, counted: Counted) -> None:
     reads, writes = most(counted.first, READ), most(counted.first, WRITE)
     written = {path for component in COMPONENTS for kind, path in counted.first[component] if kind == WRITE}
     status = sum(count for (kind, _), count in counted.first["operator"].items() if kind == STATUS)
-    looks = sum(count for (kind, _), count in counted.first["watcher"].items() if kind == READ)
-    report.add("objects written", len(written), note="a creation counts by its collection")
+    lists = sum(count for (kind, _), count in counted.first["watcher"].items() if kind == READ)
+    report.add("objects written", len(written), note="a creation counts for its collection")
     report.add("most reads of one object by one component", reads[1], budget=1, note=reads[0])
     report.add("most writes of one object by one component", writes[1], budget=1, note=writes[0])
-    report.add("writes of the LGP's status", status, note="one for every change that people see")
-    report.add("reads by the watcher", looks, note="lists that start its watches, and discovery")
+    report.add("writes of the LGP's status", status, note="one for every visible change")
+    report.add("reads by the watcher", lists, note="lists that start its watches, and discovery")
     report.add("events of the rollout", counted.events)
     report.add("resync, three times: writes", counted.resync_writes, budget=0)
     report.add("resync, three times: events", counted.resync_events, budget=0)
@@ -129,12 +129,12 @@ def most(requests: Requests, kind: str) -> tuple[str, int]:
 
 
 def is_object(path: str) -> bool:
-    """Whether a path leads to one object: `/…/namespaces/<namespace>/<plural>/<name>`."""
+    """Whether a path is that of one object: `/…/namespaces/<namespace>/<plural>/<name>`."""
     return len(path.partition("/namespaces/")[2].split("/")) == 3
 
 
 def short(path: str) -> str:
-    """Return a path as people read it: collection and object, without the deployment's id."""
+    """Return a short form of a path: collection and object, without the deployment's id."""
     return HEX.sub("…", path.partition("/namespaces/")[2].partition("/")[2] or path)
 
 

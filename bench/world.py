@@ -1,4 +1,4 @@
-"""What is measured runs in: a stack of the sandbox in a temporary folder, and a client of its control plane."""
+"""The environment of a benchmark: a stack of the sandbox in a temporary folder, and a client of its control plane."""
 
 from __future__ import annotations
 
@@ -25,57 +25,57 @@ from sandbox.stack import PREFIX, Cluster, Ports, Stack
 T = TypeVar("T")
 
 Say = Callable[[str], None]
-"""Tells a person how far it is."""
+"""Prints a line about the progress."""
 
 IMAGE = "sandbox.local/hello@sha256:" + "5" * 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the command line asks for."""
+    """The options of the command line."""
 
     deployments: int | None = None
-    """How many; None for each measurement's own number."""
+    """How many deployments; None for the default of each benchmark."""
     cluster: str = "auto"
-    """`embedded`, `envtest`, or `auto`: envtest where it is installed."""
+    """`embedded`, `envtest`, or `auto`: envtest if it is installed, else embedded."""
     say: Say = lambda _: None
 
     def chosen(self) -> Cluster:
-        """Return the cluster to measure on. Raises NotHere where it is not installed."""
+        """Return the cluster to use. Raises NotHere when it is not installed."""
         missing = envtest.available()
         if self.cluster == "auto":
             return Cluster.EMBEDDED if missing else Cluster.ENVTEST
         if self.cluster == "envtest" and missing:
-            raise NotHere(f"real API server: {missing}; --cluster embedded measures the sandbox's own")
+            raise NotHere(f"real API server: {missing}; --cluster embedded uses the sandbox's API server")
         return Cluster(self.cluster)
 
 
 class NotHere(Exception):
-    """Something that the measurement needs is not installed; the message says what."""
+    """A program that the benchmark needs is not installed; the message says which."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """A running stack and ways to it."""
+    """A running stack, its settings, and clients for it."""
 
     stack: Stack
     settings: Settings
     events: RedisLog
     http: httpx.Client
-    """To the control plane."""
+    """Client of the control plane."""
 
     def create(self, name: str, image: str = IMAGE) -> str:
         """Create a deployment on the control plane; return its id."""
         return create(self.http, name, image)
 
     def create_all(self, names: list[str]) -> list[str]:
-        """Create many, sixteen at a time; return their ids."""
+        """Create deployments, sixteen at a time; return their ids."""
         with ThreadPoolExecutor(16) as pool:
             return list(pool.map(self.create, names))
 
 
 def create(http: httpx.Client, name: str, image: str = IMAGE) -> str:
-    """Create a deployment with what a usual one has; return its id."""
+    """Create a typical deployment; return its id."""
     answer = http.post("/v2/deployments", json=form(name, image))
     answer.raise_for_status()
     created: str = answer.json()["id"]
@@ -83,7 +83,7 @@ def create(http: httpx.Client, name: str, image: str = IMAGE) -> str:
 
 
 def form(name: str, image: str = IMAGE) -> dict[str, Any]:
-    """Return what a person sends to create a deployment: some resources, some secrets."""
+    """Return the body of a request that creates a typical deployment, with resources and secrets."""
     return {
         "name": name,
         "source": "external_docker",
@@ -101,9 +101,9 @@ def running(
     kubelet: bool = False,
     overrides: Mapping[str, str] | None = None,
 ) -> Iterator[World]:
-    """A stack from start to stop, without the dashboard; without any engine process unless `processes`.
+    """Yield a running stack without Flower; without any engine process unless `processes`. Stop it after the block.
 
-    When the block raises, the folder with the logs stays, and `options.say` names it.
+    When the block raises, the folder with the logs is kept, and `options.say` prints its path.
     """
     folder = Path(tempfile.mkdtemp(prefix="agentplane-bench-"))
     try:
@@ -113,7 +113,7 @@ def running(
         shutil.rmtree(folder, ignore_errors=True)
         raise
     except BaseException:
-        options.say(f"it failed; logs: {folder / 'logs'}")
+        options.say(f"the benchmark failed; logs: {folder / 'logs'}")
         raise
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -148,25 +148,25 @@ def _stack(
 
 
 def settings_of(environment: Mapping[str, str]) -> Settings:
-    """Return the settings of an engine process with that environment."""
+    """Return the settings of an engine process with this environment."""
     mine = {name.removeprefix(VARIABLES).lower(): value for name, value in environment.items() if VARIABLES in name}
     return Settings.load(**mine)
 
 
 def eventually(what: str, seconds: float, found: Callable[[], T | None], pause: float = 0.05) -> T:
-    """Return the first true answer of `found`. Raises TimeoutError with `what` after `seconds`."""
+    """Call `found` until it returns a true value, and return that value. Raises TimeoutError after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         answer = found()
         if answer:
             return answer
         if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {seconds:g} s: {what}")
+            raise TimeoutError(f"expected within {seconds:g} s: {what}")
         time.sleep(pause)
 
 
 def cpu_seconds(pid: int) -> float | None:
-    """Return the CPU seconds that a process used so far, None where the system does not tell."""
+    """Return the CPU seconds that a process has used, None when the system does not report them."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -174,7 +174,7 @@ def cpu_seconds(pid: int) -> float | None:
 
 
 def children(pid: int) -> list[int]:
-    """Return the processes that a process started, directly or not; none where the system does not tell."""
+    """Return the ids of all descendants of a process; none when the system does not report them."""
     found: list[int] = []
     for file in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError, ValueError):
