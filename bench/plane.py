@@ -135,7 +135,7 @@ class Plane:
         self.rest()
 
     def _shared(self) -> int:
-        """Return how many watches both components' views ask for, which are made once."""
+        """Return how many watches the observers of both components have in common; these are opened only once."""
         watches = [watched for view in self.watcher._views for watched in view.watches()]
         return len(watches) - len(set(watches))
 

@@ -1,22 +1,21 @@
 """A real Kubernetes control plane without nodes: etcd, kube-apiserver, kube-controller-manager on loopback.
 
-It is the judge of the sandbox: the conformance suite must pass here first, and `CLUSTER=envtest` runs the
-whole demo against it. The binaries come from the folder KUBEBUILDER_ASSETS, or /usr/local/kubebuilder/bin.
+It is the reference for the sandbox: the conformance suite must pass here first, and `CLUSTER=envtest` runs the whole
+demo on it. The binaries are in the folder KUBEBUILDER_ASSETS, or /usr/local/kubebuilder/bin.
 
 Decisions:
 
-- Certificates: kube-apiserver makes a serving certificate for itself (`--cert-dir`), whose chain file also
-  holds the authority that clients verify against. Clients authenticate with a bearer token
-  (`--token-auth-file`) in `system:masters`; RBAC is on, anonymous access off, so that a missing token is
-  401 like a wrong one. The service-account key is an EC key whose encoding is a constant frame around 32
-  random bytes, so neither the openssl command nor the cryptography package is needed.
-- The ServiceAccount admission plugin is off: with it every Pod must wait for its namespace's `default`
-  account and token, and gets a token volume that no kubelet of ours could mount. Without it, ReplicaSets
-  make Pods at once. The account itself is still created (controller `serviceaccount`), because people
-  expect to see it.
-- Controllers: those that make sense without nodes. Not `podgc` and `nodelifecycle` (they would remove Pods
-  of nodes that nobody registered), not `endpoint` (the sandbox's ingress reads Pods itself).
-- etcd does not fsync: the data is thrown away, and start-up and writes are several times faster.
+- Certificates: kube-apiserver creates its own serving certificate (`--cert-dir`). The chain file also has the
+  certificate authority with which clients verify it. Clients authenticate with a bearer token (`--token-auth-file`) in
+  `system:masters`. RBAC is on and anonymous access off, so that a missing token is answered 401 like a wrong one. The
+  service-account key is an EC key whose encoding is a constant frame around 32 random bytes; this needs neither the
+  openssl command nor the cryptography package.
+- The ServiceAccount admission plugin is off: it makes every Pod wait for the `default` account of its namespace, and
+  adds a token volume that the sandbox's kubelet cannot mount. Without it, ReplicaSets create Pods at once. The
+  controller `serviceaccount` still creates the account, because people expect it.
+- Controllers: those that make sense without nodes. `podgc` and `nodelifecycle` are off, because they delete Pods of
+  nodes that do not exist, and so is `endpoint`, because the sandbox's ingress reads Pods itself.
+- etcd does not fsync: the data is temporary, and start-up and writes are several times faster.
 """
 
 from __future__ import annotations
@@ -61,16 +60,16 @@ CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE---
 
 
 class BinariesNotFoundError(RuntimeError):
-    """The real API server is not installed here; the message says which binaries are missing and where."""
+    """The binaries of the real API server are not installed; the message says which are missing, and where."""
 
 
 def assets() -> Path:
-    """Folder that should hold the binaries."""
+    """Return the folder in which the binaries are expected."""
     return Path(os.environ.get("KUBEBUILDER_ASSETS") or DEFAULT_ASSETS)
 
 
 def available() -> str | None:
-    """None when the real control plane can be started, else the reason why not."""
+    """Return None if the binaries are installed, else which are missing and how to set their folder."""
     missing = [name for name in BINARIES if not os.access(assets() / name, os.X_OK)]
     if missing:
         return f"no {', '.join(missing)} in {assets()} (set KUBEBUILDER_ASSETS to the folder that has them)"
@@ -78,11 +77,10 @@ def available() -> str | None:
 
 
 class RealControlPlane:
-    """etcd, kube-apiserver and kube-controller-manager; started by `start` or by entering the context.
+    """etcd, kube-apiserver and kube-controller-manager; `start` and `close` start and end them, and so does `with`.
 
-    `url`, `token` and `ca` (PEM file) are what a client needs; `kubeconfig` is a file that says the same.
-    Data and logs lie in `directory`, by default a temporary one that goes with the object. Raises
-    BinariesNotFoundError.
+    Clients need `url`, `token` and `ca` (PEM file), or the file `kubeconfig`, which has all three. Data and logs are in
+    `directory`, by default a temporary folder that `close` deletes. Raises BinariesNotFoundError.
     """
 
     def __init__(
@@ -94,7 +92,7 @@ class RealControlPlane:
         admission_plugins: Sequence[str] = (),
         controllers: Sequence[str] = CONTROLLERS,
     ) -> None:
-        """`admission_plugins` are those to run beside the usual ones, `controllers` all that the manager runs."""
+        """`admission_plugins` are additional plugins; `controllers` are all controllers that the manager runs."""
         if reason := available():
             raise BinariesNotFoundError(f"real API server: {reason}")
         self._cleanup = contextlib.ExitStack()
@@ -116,7 +114,7 @@ class RealControlPlane:
         self.manager = self._server("kube-controller-manager", self._manager_flags(), self._manager_ready)
 
     def start(self) -> RealControlPlane:
-        """Start all three and wait until the API answers and the controllers are at work (3 to 5 s)."""
+        """Start all three and wait until the API answers and the controllers run (3 to 5 s)."""
         self.directory.mkdir(parents=True, exist_ok=True)
         _write_private(self.directory / "tokens.csv", f'{self.token},admin,admin,"system:masters"\n')
         key = self.directory / "service-account.key"
@@ -124,7 +122,7 @@ class RealControlPlane:
             _write_private(key, service_account_key())
         self.etcd.launch()
         try:
-            self.api_server.launch()  # it waits for etcd by itself
+            self.api_server.launch()  # kube-apiserver itself waits for etcd
             self.etcd.wait_ready()
             self.api_server.wait_ready()
             _write_private(self.kubeconfig, yaml.safe_dump(self._kubeconfig()))
@@ -135,19 +133,19 @@ class RealControlPlane:
         return self
 
     def restart_api_server(self) -> None:
-        """Kill kube-apiserver (every watch breaks) and start it on the same port with the same data (2 s)."""
-        self.api_server.kill()  # asked politely, it would first wait a minute for its watchers
+        """Kill kube-apiserver, which ends all watches, and start it on the same port with the same data (2 s)."""
+        self.api_server.kill()  # after SIGTERM it would wait a minute for its watches
         self.api_server.start()
 
     def stop(self) -> None:
-        """End all three, clients first. Stopping twice is fine."""
+        """End all three, clients first. Does nothing if they do not run."""
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            # The API server waits for its watchers, of which the manager has many: both are told at once.
+            # Both are stopped at the same time: the API server waits for its watches, and the manager has many.
             list(pool.map(lambda server: server.stop(timeout=3), (self.manager, self.api_server)))
         self.etcd.stop()
 
     def close(self) -> None:
-        """Stop, and give back the ports and the temporary folder."""
+        """Stop all three, release the ports and delete the temporary folder."""
         self.stop()
         self._cleanup.close()
 
@@ -166,7 +164,7 @@ class RealControlPlane:
 
     def _server(self, name: str, flags: Mapping[str, object], ready: Callable[[], bool]) -> ServerProcess:
         command = [str(assets() / name), *(f"--{flag}={value}" for flag, value in flags.items())]
-        # etcd refuses to start when the environment configures the same thing again.
+        # etcd refuses to start when a flag is also set by an ETCD_… variable.
         env = {key: value for key, value in os.environ.items() if not key.startswith("ETCD_")}
         return ServerProcess(name, command, log=self.directory / f"{name}.log", ready=ready, env=env)
 
@@ -228,14 +226,14 @@ class RealControlPlane:
             return False
         found = CERTIFICATE.findall(chain.read_text())
         if len(found) < 2:
-            return False  # being written
+            return False  # the file is incomplete: it is being written
         self.ca.write_text(found[-1])
-        # The flow-control bootstrap hook rewrites its objects for seconds and stops nobody from working.
+        # The flow-control bootstrap hook updates its objects for some seconds more; requests work meanwhile.
         return _answers(f"{self.url}/readyz", self.ca, self.token)
 
     def _manager_ready(self) -> bool:
-        # The manager answers once its HTTP server runs; the last controllers start a moment later, which
-        # level-based controllers make invisible.
+        # The manager answers as soon as its HTTP server runs. The last controllers start a moment later; as they are
+        # level-based, they miss nothing.
         return _answers(f"https://{LOOPBACK}:{self._manager_port}/healthz", insecure=True)
 
     def _kubeconfig(self) -> dict[str, Any]:
@@ -256,7 +254,7 @@ class RealControlPlane:
 
 
 def service_account_key() -> str:
-    """A fresh P-256 private key in PEM (RFC 5915). The public half is optional there and left out."""
+    """Return a new P-256 private key in PEM (RFC 5915), without the optional public key."""
     order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
     scalar = (secrets.randbelow(order - 1) + 1).to_bytes(32, "big")
     frame = bytes.fromhex("30310201010420"), bytes.fromhex("a00a06082a8648ce3d030107")
@@ -265,7 +263,7 @@ def service_account_key() -> str:
 
 
 def load_crds(*paths: Path) -> list[dict[str, Any]]:
-    """Return the CustomResourceDefinitions in YAML files, or in folders of them, without their status."""
+    """Return the CustomResourceDefinitions in YAML files, or in folders of YAML files, without their status."""
     files = [file for path in paths for file in (sorted(path.glob("*.yaml")) if path.is_dir() else [path])]
     documents = [item for file in files for item in yaml.safe_load_all(file.read_text()) if item]
     definitions = [item for item in documents if item["kind"] == "CustomResourceDefinition"]
@@ -298,9 +296,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m sandbox.envtest", description="A real Kubernetes control plane on 127.0.0.1."
     )
-    parser.add_argument("--port", type=int, required=True, help="port of kube-apiserver")
+    parser.add_argument("--port", type=int, required=True, help="port of kube-apiserver on 127.0.0.1")
     parser.add_argument("--dir", type=Path, required=True, help="folder for data, certificates and logs")
-    parser.add_argument("--kubeconfig", type=Path, required=True, help="file to write")
+    parser.add_argument("--kubeconfig", type=Path, required=True, help="kubeconfig file to write")
     parser.add_argument("--token", help="bearer token of the administrator (default: a random one)")
     options = parser.parse_args(arguments)
     try:

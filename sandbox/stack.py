@@ -1,11 +1,12 @@
-"""The whole system on one machine: which processes there are, in which order they start, and what they are told.
+"""The whole system on one machine: its processes, their order of start, and their settings.
 
-Infrastructure first (Redis, control plane, Kubernetes API, kubelet with the ingress), then what a chart would install
-(the namespace, the LGP resource, the shared Ingress), then the engine's own processes from the Procfile. Everything
-listens on loopback and free ports, and keeps its state in one folder, so several stacks can run at once.
+The infrastructure starts first: Redis, control plane, Kubernetes API, kubelet with the ingress. Then the stack creates
+the objects that the chart would install: the namespace, the CustomResourceDefinition of LGPs, the shared Ingress. The
+engine's own processes, from the Procfile, start last. All processes listen on loopback and free ports and keep their
+state in one folder, so several stacks can run at the same time.
 
-`CLUSTER` says which Kubernetes: `embedded` (the sandbox's own API server), `envtest` (a real kube-apiserver with
-kube-controller-manager) or `current` (the current kubeconfig context; nothing of it is started or stopped).
+`Cluster` is the choice of Kubernetes: `embedded` (the sandbox's own API server), `envtest` (a real kube-apiserver with
+kube-controller-manager) or `current` (the current context of the kubeconfig; the stack neither starts nor stops it).
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ NAMESPACE = "agents"
 COMPUTE_ID = "laptop"
 SHARED_INGRESS = "agent-servers"
 PREFIX = "sandbox"
-"""Of queues and keys in Redis."""
+"""Prefix of queues and keys in Redis."""
 
 
 class Cluster(StrEnum):
-    """Which Kubernetes the stack works on."""
+    """The Kubernetes cluster of a stack."""
 
     EMBEDDED = "embedded"
     ENVTEST = "envtest"
@@ -56,7 +57,7 @@ class Cluster(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where everything listens, on loopback."""
+    """The ports of all processes, on loopback."""
 
     redis: int
     control_plane: int
@@ -67,9 +68,11 @@ class Ports:
 
     @classmethod
     def reserve(cls) -> Ports:
+        """Reserve free ports. Raises OSError when there are none."""
         return cls(*(free_port() for _ in fields(cls)))
 
     def give_back(self) -> None:
+        """Release the reserved ports."""
         for port in astuple(self):
             release(port)
 
@@ -80,29 +83,29 @@ class Stack:
 
     cluster: Cluster
     directory: Path
-    """State, logs and kubeconfig of everything."""
+    """Folder for state, logs and kubeconfig of all processes."""
     ports: Ports
     namespace: str = NAMESPACE
     workspace: str = "6e1a7a6e-0000-4000-8000-000000000001"
     api_key: str = field(default_factory=lambda: f"lsv2_sandbox_{secrets.token_hex(16)}", repr=False)
     overrides: Mapping[str, str] = field(default_factory=dict)
-    """Settings of the engine that differ from `environment`."""
+    """Settings of the engine that override those of `environment`, by name without AGENTPLANE_."""
     kubelet: bool = True
-    """Whether pods run. Without a kubelet everything is applied and nothing comes up."""
+    """Whether there is a kubelet. Without one, objects are applied but no pod runs."""
     images: Path = IMAGES
-    """Folder of the images that the node has."""
+    """Folder with the images of the node."""
     certificate: Path | None = None
-    """PEM file with key and certificate: with one, the ingress serves on its TLS port too."""
+    """PEM file with key and certificate; if given, the ingress also serves HTTPS."""
     without: frozenset[str] = frozenset()
-    """Processes of the Procfile that are left out."""
+    """Names of Procfile processes that do not start."""
     infrastructure: list[ServerProcess] = field(default_factory=list)
     engine: dict[str, ServerProcess] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
-    """How often each engine process was started again after it died."""
+    """How often each engine process was restarted after it died."""
     _stopping: threading.Event = field(default_factory=threading.Event)
     _supervisor: threading.Thread | None = None
 
-    # --- what people paste
+    # --- addresses and settings
 
     @property
     def control_plane_url(self) -> str:
@@ -131,7 +134,7 @@ class Stack:
         return self.directory / "kubeconfig"
 
     def environment(self) -> dict[str, str]:
-        """Return the environment of the engine's processes: its settings and what any process needs."""
+        """Return the environment of the engine's processes: settings, and PATH, HOME and the like."""
         settings = {
             "LANGSMITH_API_KEY": self.api_key,
             "WORKSPACE_ID": self.workspace,
@@ -143,7 +146,7 @@ class Stack:
             "PREFIX": PREFIX,
             "POLL_SECONDS": "1",
             "SWEEP_SECONDS": "1",
-            # Short, so that the lock of a worker that was killed runs out while one watches.
+            # Short, so that the lock of a killed worker soon expires.
             "LOCK_SECONDS": "3",
             "FAILURE_GRACE_SECONDS": "3",
             "INGRESS_HOSTNAME": self.hostname,
@@ -153,7 +156,7 @@ class Stack:
             **self.overrides,
         }
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-        # The Procfile says `python` and `celery`: those of this installation.
+        # `python` and `celery` in the Procfile are those of this installation.
         inherited["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', '')}"
         return {
             **inherited,
@@ -168,14 +171,17 @@ class Stack:
     # --- starting and stopping
 
     def start(self, progress: Callable[[str], None] = lambda _: None) -> None:
-        """Start everything in order and wait until it serves. Raises ServerStartError."""
+        """Start all processes in order and wait until they serve; call `progress` with the name of each.
+
+        Raises ServerStartError.
+        """
         self.directory.mkdir(parents=True, exist_ok=True)
         (self.directory / "logs").mkdir(exist_ok=True)
         self.start_infrastructure(progress)
         self.start_engine(progress)
 
     def start_engine(self, progress: Callable[[str], None] = lambda _: None) -> None:
-        """Start the engine's own processes, and start again what dies of them."""
+        """Start the engine's own processes, and restart those that die."""
         for name, command in procfile().items():
             if name not in self.without:
                 self._start_engine(name, command)
@@ -184,7 +190,7 @@ class Stack:
         progress(", ".join(self.engine))
 
     def start_infrastructure(self, progress: Callable[[str], None] = lambda _: None) -> None:
-        """Start Redis, control plane, Kubernetes and kubelet; prepare the cluster as a chart would."""
+        """Start Redis, control plane, Kubernetes and kubelet; create the objects that the chart would install."""
         (self.directory / "logs").mkdir(parents=True, exist_ok=True)
         waves = [[self._redis(), self._control_plane(), *self._kubernetes()]]
         waves += [[self._kubelet()]] if self.kubelet else []
@@ -199,7 +205,7 @@ class Stack:
                 prepare(self.kubeconfig, self.namespace, CRD)
 
     def stop(self) -> None:
-        """End everything, in reverse order."""
+        """End all processes, in reverse order."""
         self._stopping.set()
         if self._supervisor is not None:
             self._supervisor.join(5)
@@ -209,7 +215,7 @@ class Stack:
             server.stop()
 
     def stop_engine(self) -> None:
-        """End the engine's processes for good; the infrastructure goes on."""
+        """End the engine's processes for good; the infrastructure keeps running."""
         self._stopping.set()
         if self._supervisor is not None:
             self._supervisor.join(5)
@@ -219,13 +225,13 @@ class Stack:
             server.stop()
 
     def kill(self, name: str) -> int:
-        """SIGKILL one engine process with all its children; return the process id that died."""
+        """Send SIGKILL to an engine process and all its children; return its process id."""
         pid = self.engine[name].pid
         self.engine[name].kill_group()
         return pid
 
     def _supervise(self) -> None:
-        """Start an engine process again when it died, as the cluster would."""
+        """Restart engine processes that died, as a cluster does."""
         while not self._stopping.wait(0.2):
             for name, server in self.engine.items():
                 if not server.running and not self._stopping.is_set():
@@ -300,7 +306,7 @@ def running(
     progress: Callable[[str], None] = lambda _: None,
     overrides: Mapping[str, str] | None = None,
 ) -> Iterator[Stack]:
-    """A stack from start to stop. Raises ServerStartError."""
+    """Yield a running stack; stop it after the block. Raises ServerStartError."""
     stack = Stack(cluster=cluster, directory=directory, ports=Ports.reserve(), overrides=overrides or {})
     try:
         stack.start(progress)
@@ -317,18 +323,20 @@ def procfile(path: Path = PROCFILE) -> dict[str, str]:
 
 
 def expand(command: str, environment: Mapping[str, str]) -> str:
-    """Return a Procfile command with `$NAME` and `${NAME}` filled in, as a shell would."""
+    """Return a Procfile command with `$NAME` and `${NAME}` replaced by their values, as a shell does it."""
     for name in sorted(environment, key=len, reverse=True):
         command = command.replace(f"${{{name}}}", environment[name]).replace(f"${name}", environment[name])
     return command
 
 
 def prepare(kubeconfig: Path, namespace: str, crd: Path) -> None:
-    """Make the namespace, the LGP resource and the shared Ingress, as the chart would. Raises ServerStartError."""
+    """Create the namespace, the CRD and the shared Ingress, as the chart does. Raises ServerStartError."""
     try:
         _prepare(kubeconfig, namespace, crd)
     except (httpx.HTTPError, OSError, ValueError) as error:
-        raise ServerStartError(f"the cluster of kubeconfig {kubeconfig} cannot be prepared: {error}") from error
+        raise ServerStartError(
+            f"cannot create namespace, CRD and Ingress in the cluster of kubeconfig {kubeconfig}: {error}"
+        ) from error
 
 
 def _prepare(kubeconfig: Path, namespace: str, crd: Path) -> None:
@@ -370,7 +378,7 @@ def _apply(client: httpx.Client, manifest: Mapping[str, Any]) -> None:
         headers={"Content-Type": "application/apply-patch+yaml"},
     )
     if response.is_error:
-        raise ServerStartError(f"{manifest['kind']} {metadata['name']} was refused: {response.text}")
+        raise ServerStartError(f"the API server refused {manifest['kind']} {metadata['name']}: {response.text}")
 
 
 def _wait_for_crd(client: httpx.Client, seconds: float = 20) -> None:
@@ -378,7 +386,7 @@ def _wait_for_crd(client: httpx.Client, seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while client.get("/apis/apps.langchain.ai/v1alpha1/lgps").status_code != 200:
         if time.monotonic() > deadline:
-            raise ServerStartError(f"the API server did not serve LGPs within {seconds:g} s of their definition")
+            raise ServerStartError(f"the API server did not serve LGPs within {seconds:g} s after the CRD was applied")
         time.sleep(0.05)
 
 
@@ -389,12 +397,12 @@ def kubernetes_client(kubeconfig: Path) -> httpx.Client:
 
 
 def announced(log: Path) -> bool:
-    """Whether a server has said in its log that it is ready."""
+    """Whether a server has printed `ready` to its log."""
     return log.exists() and b"ready" in log.read_bytes()
 
 
 def answers(url: str) -> bool:
-    """Whether a URL answers 200."""
+    """Whether a GET of a URL is answered with 200."""
     try:
         return httpx.get(url, timeout=1).status_code == 200
     except httpx.HTTPError:
@@ -402,10 +410,10 @@ def answers(url: str) -> bool:
 
 
 def tool(name: str) -> str:
-    """Return the path of a program of this installation (langgraph, honcho, celery)."""
+    """Return the path of a program of this Python environment (langgraph, honcho, celery)."""
     return str(Path(sys.executable).parent / name)
 
 
 def run(command: list[str], *, env: Mapping[str, str], seconds: float) -> subprocess.CompletedProcess[str]:
-    """Run a client to its end; its output is text. Raises subprocess.TimeoutExpired."""
+    """Run a command to its end, and capture its output as text. Raises subprocess.TimeoutExpired after `seconds`."""
     return subprocess.run(command, env=dict(env), capture_output=True, text=True, timeout=seconds, check=False)

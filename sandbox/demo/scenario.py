@@ -40,7 +40,7 @@ def succeeded(done: subprocess.CompletedProcess[str], what: str) -> None:
     expect(done.returncode == 0, f"{what} exited with {done.returncode}:\n{done.stdout}\n{done.stderr}")
 
 
-# --- 1, 2: a deployment comes up -------------------------------------------------------------------------------------
+# --- 1, 2: a new deployment -----------------------------------------------------------------------------------------
 
 
 def deploy(world: World, progress: Progress) -> None:
@@ -123,7 +123,7 @@ def pod_images(world: World, lgp: str) -> list[str]:
     return sorted(pod["spec"]["containers"][0]["image"] for pod in mine)
 
 
-# --- 4: revisions that cannot come up --------------------------------------------------------------------------------
+# --- 4: revisions that fail -----------------------------------------------------------------------------------------
 
 
 def fail(world: World, progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""The one node of the sandbox: what its Pods share, and its Node object in the API."""
+"""The one node of the sandbox: what all its Pods use, and its Node object in the API."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """What the Pods of the node share."""
+    """The clients, folders and settings that all Pods of the node use."""
 
     name: str
     api: Api

@@ -222,11 +222,11 @@ class PodWorker:
 
     async def _write_changes(self) -> None:
         uid = {"uid": self.uid}
-        wanted = {LOG_ANNOTATION: self._log_url(), PORTS_ANNOTATION: self._port_map()}
-        if any(self._annotations.get(key) != value for key, value in wanted.items()):
+        annotations = {LOG_ANNOTATION: self._log_url(), PORTS_ANNOTATION: self._port_map()}
+        if any(self._annotations.get(key) != value for key, value in annotations.items()):
             # Annotations come before the status, so that every ready pod has the annotation with its ports.
-            await self._node.api.patch(self._path, {"metadata": {**uid, "annotations": wanted}})
-            self._annotations = wanted
+            await self._node.api.patch(self._path, {"metadata": {**uid, "annotations": annotations}})
+            self._annotations = annotations
         states = [one.state for one in self._supervisors]
         status = pod_status({**self.pod, "status": self._status}, states, datetime.now(UTC), self._started_at)
         if status != self._status:

@@ -1,4 +1,4 @@
-"""Cluster IPs and node ports of Services: the lowest free ones of small fixed ranges."""
+"""Cluster IPs and node ports of Services: the lowest free ones of fixed ranges."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NODE_PORTS = range(30000, 32768)
 
 
 def assign_addresses(services: Sequence[Stored], service: dict[str, Any]) -> None:
-    """Give a Service the addresses its type needs and it does not have yet, in place."""
+    """Assign the cluster IP and node ports that a Service of this type needs and lacks, in place."""
     spec = service["spec"]
     if spec["type"] == "ExternalName":
         return

@@ -1,6 +1,6 @@
-"""Warnings about objects that are taken: what the API server says of them in `Warning` headers.
+"""Warnings about accepted objects, which the API server sends in `Warning` headers.
 
-A handful of Kubernetes' rules: those that manifests of this project and its tests run into.
+It has only those rules of Kubernetes that apply to manifests of this project and its tests.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _STANDARD_FINALIZERS = ("orphan", "foregroundDeletion", "kubernetes")
 
 
 def advice(resource: str, obj: Object, before: Object | None, custom: bool) -> list[str]:
-    """What to say of a new or changed object, in order."""
+    """Return the warnings about a new or changed object, in their order."""
     if custom:
         return list(_finalizers(obj, before))
     if resource == "ingresses.networking.k8s.io":

@@ -1,12 +1,13 @@
-"""Field ownership: `metadata.managedFields`, and server-side apply on top of it.
+"""Field ownership: `metadata.managedFields`, and server-side apply, which is based on it.
 
-A field is named by its path, a tuple of elements as they appear in `fieldsV1`: `f:spec`, `k:{"name":"web"}` for
-an item of a list-map, `v:"x"` for an item of a set. What a manager owns is a plain set of paths, so ownership is
-set algebra:
+A field is identified by its path, a tuple of elements as they appear in `fieldsV1`: `f:spec`, `k:{"name":"web"}` for
+an item of a list map, `v:"x"` for an item of a set. The fields of a manager are a set of paths, so ownership is set
+algebra:
 
-    apply    merged = live + configuration;  conflict = what changed & what others own (`force` takes it from them)
-             stale = what I owned last time - what anybody owns now; stale fields are removed
-    update   what changed is mine and nobody else's; what is gone is nobody's
+    apply    merged = live + configuration
+             conflict = changed fields & fields of other managers (`force` takes the fields from these managers)
+             stale = fields of this manager at its last apply - fields of any manager now; stale fields are removed
+    update   changed fields belong only to the manager that changes them; removed fields belong to no manager
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def _encode(value: Any) -> str:
 
 
 def item_key(schema: Schema, item: Any) -> str:
-    """The path element of a list item: by its keys (with their defaults), or by value in a set."""
+    """Return the path element of a list item: its keys (with their defaults), or the value of an item of a set."""
     if not schema.keys:
         return f"v:{_encode(item)}"
     if not isinstance(item, dict):
@@ -73,7 +74,7 @@ def _below(schema: Schema, name: str) -> Schema:
 
 
 def applied_fields(schema: Schema, value: Any, path: Path, out: Paths) -> None:
-    """Add the paths that a configuration speaks of: leaves, list items, map entries."""
+    """Add the paths that an apply configuration sets to `out`: leaves, list items, map entries."""
     if _granular_map(schema, value) and value:
         for name, found in value.items():
             at = (*path, f"f:{name}")
@@ -97,7 +98,7 @@ def applied_fields(schema: Schema, value: Any, path: Path, out: Paths) -> None:
 
 
 def all_fields(schema: Schema, value: Any, path: Path, out: Paths) -> None:
-    """Add this path and every path below it."""
+    """Add `path` and every path below it to `out`."""
     out.add(path)
     if _granular_map(schema, value):
         for name, found in value.items():
@@ -108,7 +109,7 @@ def all_fields(schema: Schema, value: Any, path: Path, out: Paths) -> None:
 
 
 def compare(schema: Schema, old: Any, new: Any, path: Path, changed: Paths, removed: Paths) -> None:
-    """Add to `changed` what was added or modified, to `removed` what is gone."""
+    """Add the paths of added and modified fields to `changed`, those of removed fields to `removed`."""
     before: Mapping[str, Any]
     after: Mapping[str, Any]
     if _granular_map(schema, old) and _granular_map(schema, new):
@@ -134,9 +135,9 @@ def compare(schema: Schema, old: Any, new: Any, path: Path, changed: Paths, remo
 
 
 def to_fields(paths: Iterable[Path]) -> dict[str, Any]:
-    """Encode as `fieldsV1`."""
+    """Encode paths as `fieldsV1`."""
     root: dict[str, Any] = {}
-    for path in sorted(paths):  # a prefix comes before what is below it: an empty node here is an owned leaf
+    for path in sorted(paths):  # a prefix sorts before the paths below it, so an empty node is an owned field
         node = root
         for element in path[:-1]:
             below = node.get(element)
@@ -150,7 +151,7 @@ def to_fields(paths: Iterable[Path]) -> dict[str, Any]:
 
 
 def from_fields(fields: Mapping[str, Any], path: Path = (), out: Paths | None = None) -> Paths:
-    """Decode `fieldsV1`."""
+    """Decode `fieldsV1` into paths."""
     out = set() if out is None else out
     if path and (not fields or "." in fields):
         out.add(path)
@@ -161,7 +162,7 @@ def from_fields(fields: Mapping[str, Any], path: Path = (), out: Paths | None = 
 
 
 def dotted(path: Path) -> str:
-    """A path for people: `.spec.template.spec.containers[name="web"].image`."""
+    """Return a path in readable form: `.spec.template.spec.containers[name="web"].image`."""
     words = []
     for element in path:
         sort, _, rest = element.partition(":")
@@ -177,7 +178,7 @@ def dotted(path: Path) -> str:
 
 
 def undeclared(schema: Schema, value: Any, path: Path = ()) -> Iterator[str]:
-    """The fields of a configuration that its kind does not have, as paths for people."""
+    """Yield the fields of an apply configuration that its kind does not have, as readable paths."""
     if isinstance(value, dict) and schema.type in ("object", ""):
         for name, found in sorted(value.items()):
             below, at = schema.child(name), (*path, f"f:{name}")
@@ -196,7 +197,7 @@ def undeclared(schema: Schema, value: Any, path: Path = ()) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Manager:
-    """Who writes, how and through which version. Appliers are the same manager in every version."""
+    """A field manager: name, operation, API version. With the operation Apply, the version does not distinguish."""
 
     name: str
     operation: str
@@ -265,13 +266,13 @@ def record_update(
 ) -> None:
     """Set `new`'s managedFields after a create, replace or patch by `manager`.
 
-    Paths below `hidden` are not the writer's: the status in a write of the object itself.
+    The manager does not get paths below `hidden`: the status, in a write of the object itself.
     """
     given = new["metadata"].get("managedFields")
     kept = old["metadata"].get("managedFields", []) if not given else [at for at in given if at]
     if not kept and "uid" in old["metadata"]:
         new["metadata"].pop("managedFields", None)
-        return  # nobody keeps track any more: somebody reset the fields; the next apply begins again
+        return  # a client reset managedFields: ownership is recorded again from the next apply on
     changed: Paths = set()
     removed: Paths = set()
     compare(schema, old, new, (), changed, removed)
@@ -295,27 +296,28 @@ def record_update(
 def apply(
     schema: Schema, live: dict[str, Any], config: dict[str, Any], manager: Manager, force: bool, time: str
 ) -> dict[str, Any]:
-    """Server-side apply `config` onto a copy of `live` (which may be an empty object of the kind).
+    """Apply `config` to a copy of `live`, which may be an empty object.
 
-    Returns the merged object with its managedFields. Raises ApiError 409 naming the managers in the way unless `force`.
+    Returns the merged object with its managedFields. Raises ApiError 409, which names the managers of the contested
+    fields, unless `force`.
     """
     entries = _decode(live["metadata"].get("managedFields", []))
     if not entries and "uid" in live["metadata"]:
         earlier = Manager("before-first-apply", "Update", manager.api_version)
         entries[earlier.identity] = _Entry(earlier, time, _everything(schema, live))
-    wanted: Paths = set()
-    applied_fields(schema, config, (), wanted)
-    wanted -= _NEVER_OWNED
+    applied: Paths = set()
+    applied_fields(schema, config, (), applied)
+    applied -= _NEVER_OWNED
     merged: dict[str, Any] = _merge(schema, live, config)
     changed: Paths = set()
     compare(schema, live, merged, (), changed, set())
-    _settle_conflicts(entries, manager, changed, force)
+    _resolve_conflicts(entries, manager, changed, force)
     previous = entries.get(manager.identity)
     last = previous.paths if previous else set()
-    entries[manager.identity] = _Entry(manager, time, wanted)
+    entries[manager.identity] = _Entry(manager, time, applied)
     owned = {path[:length] for entry in entries.values() for path in entry.paths for length in range(1, len(path) + 1)}
     _remove(schema, merged, {path for path in last if path not in owned})
-    if previous and previous.paths == wanted and previous.manager == manager and not _differs(schema, live, merged):
+    if previous and previous.paths == applied and previous.manager == manager and not _differs(schema, live, merged):
         entries[manager.identity] = previous
     _set_managed(merged, _encode_entries(entries))
     return merged
@@ -334,7 +336,7 @@ def _differs(schema: Schema, live: dict[str, Any], merged: dict[str, Any]) -> bo
     return bool((changed | removed) - _NEVER_OWNED)
 
 
-def _settle_conflicts(entries: dict[tuple[str, ...], _Entry], manager: Manager, changed: Paths, force: bool) -> None:
+def _resolve_conflicts(entries: dict[tuple[str, ...], _Entry], manager: Manager, changed: Paths, force: bool) -> None:
     contested = [
         (entry, sorted(entry.paths & changed))
         for identity, entry in sorted(entries.items())
@@ -348,16 +350,16 @@ def _settle_conflicts(entries: dict[tuple[str, ...], _Entry], manager: Manager, 
 
 def _conflict(contested: list[tuple[str, Path]]) -> ApiError:
     causes = [
-        {"reason": "FieldManagerConflict", "message": f"conflict with {who}", "field": dotted(path)}
-        for who, path in contested
+        {"reason": "FieldManagerConflict", "message": f"conflict with {manager}", "field": dotted(path)}
+        for manager, path in contested
     ]
     if len(contested) == 1:
         text = f"1 conflict: conflict with {contested[0][0]}: {dotted(contested[0][1])}"
     else:
         by_manager: dict[str, list[str]] = {}
-        for who, path in contested:
-            by_manager.setdefault(who, []).append(f"- {dotted(path)}")
-        lines = [line for who, paths in by_manager.items() for line in (f"conflicts with {who}:", *paths)]
+        for manager, path in contested:
+            by_manager.setdefault(manager, []).append(f"- {dotted(path)}")
+        lines = [line for manager, paths in by_manager.items() for line in (f"conflicts with {manager}:", *paths)]
         text = f"{len(contested)} conflicts: " + "\n".join(lines)
     return ApiError(409, "Conflict", f"Apply failed with {text}", {"causes": causes})
 
@@ -370,34 +372,34 @@ def _merge(schema: Schema, live: Any, config: Any) -> Any:
         return merged
     if _granular_list(schema, live) and _granular_list(schema, config):
         items = schema.items or ANYTHING
-        found, wanted = _items(schema, live), _items(schema, config)
-        kept = [_merge(items, item, wanted[key]) if key in wanted else item for key, item in found.items()]
-        return kept + [item for key, item in wanted.items() if key not in found]
+        present, applied = _items(schema, live), _items(schema, config)
+        kept = [_merge(items, item, applied[key]) if key in applied else item for key, item in present.items()]
+        return kept + [item for key, item in applied.items() if key not in present]
     return config
 
 
 def _remove(schema: Schema, obj: Any, paths: Paths) -> None:
-    """Take `paths` out of `obj`, which shares nothing that is written to; containers left empty go as well."""
+    """Remove `paths` from `obj`, and maps and lists that become empty; shared parts are copied before a change."""
     by_first: dict[str, Paths] = {}
     for path in paths:
         by_first.setdefault(path[0], set()).add(path[1:])
     in_list = isinstance(obj, list)
     keys = {item_key(schema, item): index for index, item in enumerate(obj)} if in_list else {}
-    doomed: list[Any] = []
+    to_delete: list[Any] = []
     for element, rests in by_first.items():
         at = keys.get(element) if in_list else element[2:]
         if at is None or (not in_list and at not in obj):
             continue
         if () in rests:
-            doomed.append(at)
+            to_delete.append(at)
             continue
         below = (schema.items or ANYTHING) if in_list else _below(schema, element[2:])
-        if in_list:  # what an item is found by stays as long as the item does
+        if in_list:  # an item keeps its keys, which identify it
             rests = rests - {(f"f:{name}",) for name in schema.keys}
         obj[at] = inner = obj[at].copy() if isinstance(obj[at], dict | list) else obj[at]
         if isinstance(inner, dict | list) and inner:
             _remove(below, inner, rests)
             if not inner:
-                doomed.append(at)
-    for at in sorted(doomed, reverse=True):
+                to_delete.append(at)
+    for at in sorted(to_delete, reverse=True):
         del obj[at]

@@ -1,7 +1,7 @@
 """A self-signed certificate for 127.0.0.1.
 
-kubectl and Helm send a bearer token over TLS only, so the sandbox speaks TLS. The certificate is its own authority, is
-kept beside the state file, and is made again only when it is missing or about to expire.
+kubectl and Helm send a bearer token only over TLS, so the API server uses TLS. The certificate is its own certificate
+authority. Its files are beside the state file; a new certificate is made only when it is missing or about to expire.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 
 def certificate_files(state: Path) -> tuple[Path, Path]:
-    """(certificate, key), both PEM, beside `state`; made when needed."""
+    """Return the PEM files of (certificate, key) beside `state`; create them if they are missing or about to expire."""
     certificate, key = state.with_name(state.name + ".crt"), state.with_name(state.name + ".key")
     if not (certificate.exists() and key.exists() and _valid(certificate)):
         _make(certificate, key)

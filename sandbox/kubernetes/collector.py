@@ -1,7 +1,7 @@
-"""Garbage: dependents without owners, owners waiting for dependents, the content of deleted namespaces and CRDs.
+"""Garbage collection: dependents without owners, owners that wait for dependents, contents of namespaces and CRDs.
 
-The store tells of every change; the collector keeps an index of who is owned by whom and a queue of objects to look at.
-A look is level-based: it compares an object with what exists now and may happen twice.
+The store calls the collector for every change. The collector keeps an index of dependents by owner and a queue of
+objects to check. A check is level-based: it compares an object with the objects that exist now, and is idempotent.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MANAGER = "garbage-collector"
 
 
 class Collector:
-    """Run `run()` as a task; `observe` is called by the store."""
+    """The garbage collector. Run `run()` as a task; the store calls `observe`."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -47,19 +47,19 @@ class Collector:
                 del self._uids[uid]
             for owner in _owner_uids(stored.object):
                 self._dependents[owner].discard(key)
-                self._look_at(self._uids.get(owner))
+                self._enqueue(self._uids.get(owner))
             for dependent in self._dependents.pop(uid, ()):
-                self._look_at(dependent)
-            self._look_at_container(stored)
+                self._enqueue(dependent)
+            self._enqueue_container(stored)
             return
         if event.previous is not None:
             for owner in set(_owner_uids(event.previous.object)) - set(_owner_uids(stored.object)):
                 self._dependents[owner].discard(key)
-                self._look_at(self._uids.get(owner))
+                self._enqueue(self._uids.get(owner))
         self._index(stored)
         metadata = stored.object["metadata"]
         if "ownerReferences" in metadata or "deletionTimestamp" in metadata:
-            self._look_at(key)
+            self._enqueue(key)
 
     def _index(self, stored: Stored) -> None:
         key = (stored.resource, stored.namespace, stored.name)
@@ -67,19 +67,20 @@ class Collector:
         for owner in _owner_uids(stored.object):
             self._dependents[owner].add(key)
 
-    def _look_at(self, key: Key | None) -> None:
+    def _enqueue(self, key: Key | None) -> None:
         if key is not None:
             self._queue[key] = None
             self._wake.set()
 
-    def _look_at_container(self, gone: Stored) -> None:
-        """A terminating namespace, or CRD, may have been waiting for this object."""
-        if gone.namespace:
-            self._look_at(("namespaces", "", gone.namespace))
-        if "." in gone.resource:
-            self._look_at((crds.RESOURCE, "", gone.resource))
+    def _enqueue_container(self, deleted: Stored) -> None:
+        """Queue the namespace and the CRD of a deleted object: they may wait for its deletion."""
+        if deleted.namespace:
+            self._enqueue(("namespaces", "", deleted.namespace))
+        if "." in deleted.resource:
+            self._enqueue((crds.RESOURCE, "", deleted.resource))
 
     async def run(self) -> None:
+        """Check queued objects until cancelled."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -94,7 +95,7 @@ class Collector:
                     log.exception("collecting %s", "/".join(key))
                 await asyncio.sleep(0)
 
-    # one look
+    # one check
 
     def _collect(self, key: Key) -> None:
         stored = self._registry.store.get(*key)
@@ -115,7 +116,7 @@ class Collector:
             self._check_owners(stored)
 
     def _existing(self, reference: Object, dependent: Stored) -> Stored | None:
-        """The owner, if it exists, is the very object meant, and may own across these namespaces."""
+        """Return the owner, if it exists with this uid and name, in the dependent's namespace or cluster-scoped."""
         key = self._uids.get(reference.get("uid", ""))
         if key is None or key[2] != reference.get("name") or key[1] not in ("", dependent.namespace):
             return None
@@ -168,7 +169,7 @@ class Collector:
         if not blocking:
             self._drop_finalizer(stored, FOREGROUND)
         for dependent in dependents:
-            self._look_at((dependent.resource, dependent.namespace, dependent.name))
+            self._enqueue((dependent.resource, dependent.namespace, dependent.name))
 
     def _drop_finalizer(self, stored: Stored, name: str) -> None:
         fresh = self._registry.store.get(stored.resource, stored.namespace, stored.name)
@@ -205,6 +206,6 @@ def _owner_uids(obj: Object) -> list[str]:
 
 
 def _waits(owner: Stored) -> bool:
-    """Whether an owner is being deleted in the foreground, waiting for its dependents."""
+    """Whether an owner is being deleted in the foreground and waits for its dependents."""
     metadata = owner.object["metadata"]
     return "deletionTimestamp" in metadata and FOREGROUND in (metadata.get("finalizers") or ())

@@ -1,7 +1,7 @@
-"""Custom resource definitions: from a CRD object to served kinds, and the status a CRD gets.
+"""CustomResourceDefinitions: the kinds that a CRD serves, and the status of a CRD.
 
-A definition is served from the moment it is stored, so `Established` is true at once. Several versions of one resource
-share the storage; conversion is by changing `apiVersion` only (strategy None).
+The server serves a definition as soon as it is stored, so `Established` is True at once. All versions of a resource
+share the storage; conversion only changes `apiVersion` (strategy None).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Object = dict[str, Any]
 
 RESOURCE = "customresourcedefinitions.apiextensions.k8s.io"
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
-"""Finalizer that keeps a definition until its objects are gone."""
+"""Finalizer that keeps a definition until all its objects are deleted."""
 
 
 def _root(version: Object) -> Schema:
@@ -31,7 +31,7 @@ def _root(version: Object) -> Schema:
 
 
 def kinds_of(definition: Object) -> list[Kind]:
-    """One Kind per served version, and the storage version even when it is not served (marked by `verbs` elsewhere)."""
+    """Return one Kind per served version of a definition."""
     spec = definition["spec"]
     names = spec["names"]
     storage = next(version["name"] for version in spec["versions"] if version["storage"])
@@ -70,7 +70,7 @@ def _deprecation(group: str, kind: str, version: Object) -> str:
 
 
 def established(definition: Object, time: str) -> Object:
-    """The status of a definition that is being served."""
+    """Return the status of a served definition; `time` is that of new conditions."""
     old = {condition["type"]: condition for condition in (definition.get("status") or {}).get("conditions") or ()}
     words = {
         "NamesAccepted": ("NoConflicts", "no conflicts found"),

@@ -1,4 +1,4 @@
-"""What clients ask before anything else: which groups, versions and resources there are, and their OpenAPI."""
+"""Discovery, which clients read first: the served groups, versions and resources, and their OpenAPI."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VERSION = {
 }
 _VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 
-# Resources that are asked, not stored: (group, version, plural, kind, namespaced).
+# Resources that answer a request without being stored: (group, version, plural, kind, namespaced).
 REVIEWS = (
     ("authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", False),
     ("authorization.k8s.io", "v1", "selfsubjectrulesreviews", "SelfSubjectRulesReview", False),
@@ -38,7 +38,7 @@ _PRIORITY = re.compile(r"^v(\d+)(?:(alpha|beta)(\d+))?$")
 
 
 def _rank(version: str) -> tuple[int, int, int]:
-    """Kubernetes' order of versions: stable before beta before alpha, newer before older."""
+    """Return the sort key of a version in Kubernetes' order: stable before beta before alpha, newer before older."""
     match = _PRIORITY.match(version)
     if match is None:
         return (3, 0, 0)
@@ -52,6 +52,7 @@ def _versions(kinds: Kinds, group: str) -> list[str]:
 
 
 def core(kinds: Kinds, address: str) -> Object:
+    """Return the APIVersions of the core group."""
     return {
         "kind": "APIVersions",
         "versions": ["v1"],
@@ -60,17 +61,19 @@ def core(kinds: Kinds, address: str) -> Object:
 
 
 def group(kinds: Kinds, name: str) -> Object | None:
+    """Return the entry of an API group, None for an unknown group."""
     versions = [{"groupVersion": f"{name}/{version}", "version": version} for version in _versions(kinds, name)]
     return {"name": name, "versions": versions, "preferredVersion": versions[0]} if versions else None
 
 
 def groups(kinds: Kinds) -> Object:
+    """Return the APIGroupList."""
     names = dict.fromkeys([kind.group for kind in kinds if kind.group] + [row[0] for row in REVIEWS])
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [group(kinds, name) for name in names]}
 
 
 def resources(kinds: Kinds, group: str, version: str) -> Object | None:
-    """The APIResourceList of a group version; None when there is no such version."""
+    """Return the APIResourceList of a group version; None when there is no such version."""
     entries: list[Object] = []
     for kind in sorted(kinds, key=lambda kind: kind.plural):
         if (kind.group, kind.version) == (group, version):
@@ -111,7 +114,7 @@ def _entries(kind: Kind) -> list[Object]:
 
 
 class _Definitions:
-    """Schemas as OpenAPI definitions, each model once."""
+    """OpenAPI definitions of schemas; each model is defined once and then referenced."""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
@@ -196,7 +199,7 @@ def _place(kind: Kind) -> str:
 
 
 def openapi_v3(kinds: Kinds, place: str) -> Object | None:
-    """The document of one group version, e.g. `apis/apps/v1`: schemas, and what a PATCH takes."""
+    """Return the document of a group version, e.g. `apis/apps/v1`: schemas, and the parameters of PATCH and POST."""
     definitions = _Definitions("#/components/schemas/")
     paths: Object = {}
     for kind in kinds:

@@ -1,9 +1,9 @@
-"""What the API server refuses about the status of a Job, which any client may write: the parts must fit each other.
+"""Validation of the status of a Job: the API server refuses a status whose parts contradict each other.
 
-A Job ends in two steps. SuccessCriteriaMet (or FailureTarget) says how the Job will end, while pods may still run;
-Complete (or Failed) says that the Job has ended, and does not come without the first. From then on the end stays.
+A Job ends in two steps. SuccessCriteriaMet (or FailureTarget) means that the Job's end is decided, while pods may still
+run. Complete (or Failed) means that the Job has ended; it requires the first condition. These conditions stay True.
 The rules are those of Kubernetes 1.34 (pkg/apis/batch/validation, pkg/registry/batch/job). The format of
-`completedIndexes` and `failedIndexes` and the entries of `uncountedTerminatedPods` are not looked at.
+`completedIndexes` and `failedIndexes` and the entries of `uncountedTerminatedPods` are not checked.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from sandbox.kubernetes.status import Cause, required, wrong
 Object = dict[str, Any]
 
 _COUNTS = ("active", "succeeded", "failed", "ready", "terminating")
-_TO_STAY = ("Failed", "Complete", "FailureTarget", "SuccessCriteriaMet")
+_PERMANENT = ("Failed", "Complete", "FailureTarget", "SuccessCriteriaMet")
 
 
 @dataclass(frozen=True)
 class _Facts:
-    """The status of one Job as the rules look at it."""
+    """The parts of a Job's status that the rules check."""
 
     true: frozenset[str]
     """Types of the conditions that are True."""
@@ -31,7 +31,7 @@ class _Facts:
     """Types of the conditions that are False."""
     counts: dict[str, int]
     uncounted: int
-    """Pods that have ended and are not counted yet."""
+    """How many terminated pods are not yet counted."""
     start: datetime | None
     completion: datetime | None
     completed_indexes: str
@@ -62,10 +62,10 @@ def _time(text: str | None) -> datetime | None:
 
 
 def check_job_status(old: Object, new: Object) -> Iterator[Cause]:
-    """Why the status of Job `new` may not follow that of Job `old`; both have the same, valid spec.
+    """Yield why the status of Job `new` may not follow that of Job `old`; both have the same, valid spec.
 
-    A rule counts only where a part of the status that the rule is about changes: a status that was wrong before, or
-    that a change of the spec made wrong, may be written on.
+    A rule applies only if a part of the status changes that the rule is about. A status that was invalid before, or
+    that a change of the spec made invalid, can therefore still be updated.
     """
     status, spec = new.get("status") or {}, new["spec"]
     before, after = _facts(old.get("status") or {}), _facts(status)
@@ -73,7 +73,7 @@ def check_job_status(old: Object, new: Object) -> Iterator[Cause]:
         if count < 0:
             yield wrong(f"status.{name}", count, "must be greater than or equal to 0")
     changed = {name for name, part in _PARTS.items() if part(before) != part(after)}
-    ready = status.get("ready")  # where `ready` is absent, there is nothing to compare
+    ready = status.get("ready")  # None: nothing to compare with `active`
     if changed & {"ready", "active"} and ready is not None and ready > after.counts["active"]:
         yield wrong("status.ready", ready, "must not be more than `active`")
     yield from _ends(after, changed)
@@ -98,7 +98,7 @@ _PARTS: dict[str, Callable[[_Facts], Any]] = {
     "completedIndexes": lambda facts: facts.completed_indexes,
     "failedIndexes": lambda facts: facts.failed_indexes,
 }
-"""What a rule may be about; the names are those of conditions and of fields."""
+"""The parts of a status that a rule may be about, by the name of a condition or field."""
 
 _EXCLUDE_EACH_OTHER = (
     ("Complete", "Failed"),
@@ -151,7 +151,7 @@ def _indexes(status: Object, after: _Facts, changed: set[str], spec: Object) -> 
 
 
 def _history(status: Object, before: _Facts, after: _Facts, spec: Object) -> Iterator[Cause]:
-    for name in _TO_STAY:
+    for name in _PERMANENT:
         if name in before.true - after.true:
             yield _conditions(f"{name} stays True once it is")
     may_scale_down = spec.get("completionMode") == "Indexed" and spec.get("completions") == spec.get("parallelism")

@@ -1,6 +1,6 @@
-"""What a client asks for beside the object: the form of the answer (`Accept`) and how a list or watch begins.
+"""The form of an answer (header `Accept`), and the options by which a list or watch chooses its resourceVersion.
 
-Answers are JSON always: an object or list as it is, a Table for people, or PartialObjectMetadata.
+Answers are always JSON: objects and lists, a Table for people, or PartialObjectMetadata.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ _ACCEPTED = "only the following media types are accepted: application/json"
 
 
 def answer_form(accept: str) -> str:
-    """The first form of an Accept header that this server has: PLAIN, TABLE, PARTIAL or PARTIAL_LIST.
+    """Return the first form of an Accept header that this server supports: PLAIN, TABLE, PARTIAL or PARTIAL_LIST.
 
-    Raises ApiError 406 when it has none.
+    Raises ApiError 406 when it supports none.
     """
     if not accept:
         return PLAIN
@@ -36,7 +36,7 @@ def not_acceptable(words: str) -> ApiError:
 
 
 def check_form(form: str, kind: str, of_list: bool) -> None:
-    """A list is not one object's metadata, nor the other way round. Raises ApiError 406."""
+    """Check that PARTIAL is the form of one object and PARTIAL_LIST that of a list. Raises ApiError 406."""
     if form == PARTIAL and of_list:
         raise not_acceptable(f"you requested {form}, but the requested object is a list ({kind}List)")
     if form == PARTIAL_LIST and not of_list:
@@ -48,7 +48,7 @@ _MATCH = "resourceVersionMatch"
 
 
 def check_list_options(query: Mapping[str, str]) -> None:
-    """Raises ApiError 422 for what does not go together in a list or a watch."""
+    """Check the options of a list or watch. Raises ApiError 422 for invalid values and combinations."""
     watching = query.get("watch") in ("true", "1")
     causes = _watch_causes(query) if watching else _list_causes(query)
     if causes:

@@ -15,7 +15,7 @@ Object = dict[str, Any]
 
 
 def json_patch(original: Object, patch: Any) -> Object:
-    """RFC 6902. Raises ApiError 400 when it is no list, 422 when it does not fit the object."""
+    """Apply a JSON patch (RFC 6902). Raises ApiError 400 when it is not a list, 422 when it does not fit the object."""
     if not isinstance(patch, list) or not all(isinstance(operation, dict) for operation in patch):
         raise bad_request("error decoding patch: a JSON patch is a list of operations")
     try:
@@ -32,7 +32,7 @@ def json_patch(original: Object, patch: Any) -> Object:
 
 
 def merge_patch(original: Any, patch: Any) -> Any:
-    """RFC 7386: null removes, maps merge, everything else replaces."""
+    """Apply a merge patch (RFC 7386): null removes a field, maps are merged, other values are replaced."""
     if not isinstance(patch, dict):
         return patch
     merged = dict(original) if isinstance(original, dict) else {}
@@ -45,8 +45,11 @@ def merge_patch(original: Any, patch: Any) -> Any:
 
 
 def strategic_merge_patch(schema: Schema, original: Any, patch: Any) -> Any:
-    """Merge patch whose lists merge by the schema's merge keys, with the directives that kubectl sends:
-    `$patch`, `$retainKeys`, `$deleteFromPrimitiveList` and `$setElementOrder`."""
+    """Apply a strategic merge patch: lists are merged by the merge keys of the schema.
+
+    It supports the directives that kubectl sends: `$patch`, `$retainKeys`, `$deleteFromPrimitiveList` and
+    `$setElementOrder`.
+    """
     if not isinstance(patch, dict):
         return patch
     directive = patch.get("$patch")
@@ -79,7 +82,7 @@ def strategic_merge_patch(schema: Schema, original: Any, patch: Any) -> Any:
 
 
 def _ordered(items: list[Any], order: list[Any], key: str) -> list[Any]:
-    """Items in the order asked for; those it does not name stay behind the item they followed."""
+    """Return the items in the order of `order`; an item that `order` does not name stays behind its predecessor."""
     places = {orjson.dumps(item.get(key) if key else item): place for place, item in enumerate(order)}
     ranks, last = [], -1
     for item in items:

@@ -1,8 +1,8 @@
-"""ValidatingAdmissionPolicies: CEL expressions that a request must satisfy, where a binding puts them in force.
+"""ValidatingAdmissionPolicies: CEL expressions that a request must satisfy if a binding enables the policy for it.
 
-A policy says which requests it is about and what must hold; a binding says where, with which parameters, and whether a
-failure denies the request or is only a warning. Both are looked up for every write, so they are in force at once, where
-a real server takes a second or so. Not here: `authorizer`, audit annotations, type checking in the policy's status.
+A policy has the expressions and matches requests. A binding narrows the requests, names parameters, and decides whether
+a failure denies the request or is only a warning. Every write reads both from the store, so they apply at once; a real
+server takes about a second. Missing: `authorizer`, audit annotations, type checking in the policy's status.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ACTIONS = ("Deny", "Warn", "Audit")
 
 
 def _environment(policy: Object) -> Variables:
-    """The variables of a policy's expressions; all dynamic."""
+    """Return the variables of a policy's expressions; all have dynamic types."""
     names = ["object", "oldObject", "request", "namespaceObject", "variables"]
     if policy["spec"].get("paramKind"):
         names.append("params")
@@ -43,7 +43,7 @@ def _environment(policy: Object) -> Variables:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """A write as policies see it."""
+    """A write request, as policies see it."""
 
     operation: str
     """CREATE, UPDATE or DELETE."""
@@ -65,7 +65,7 @@ class Attempt:
         return f"{self.plural}/{self.subresource}" if self.subresource else self.plural
 
     def values(self) -> Object:
-        """What expressions see of the request."""
+        """Return the variables of expressions that describe the request."""
         described = {
             "kind": {"group": self.group, "version": self.version, "kind": self.kind},
             "resource": {"group": self.group, "version": self.version, "resource": self.plural},
@@ -85,17 +85,17 @@ class Attempt:
         }
 
 
-# what a policy is about
+# which requests a policy matches
 
 
-def _among(wanted: Sequence[str], value: str) -> bool:
-    return "*" in wanted or value in wanted
+def _among(listed: Sequence[str], value: str) -> bool:
+    return "*" in listed or value in listed
 
 
-def _resource_among(wanted: Sequence[str], attempt: Attempt) -> bool:
+def _resource_among(listed: Sequence[str], attempt: Attempt) -> bool:
     plural, subresource = attempt.plural, attempt.subresource
     known = {attempt.resource, "*/*", f"{plural}/*", "*" if not subresource else f"*/{subresource}"}
-    return any(name in known for name in wanted)
+    return any(name in known for name in listed)
 
 
 def _rule_matches(rule: Object, attempt: Attempt) -> bool:
@@ -112,7 +112,7 @@ def _rule_matches(rule: Object, attempt: Attempt) -> bool:
 
 
 def _matches(constraints: Object, attempt: Attempt, all_resources: bool) -> bool:
-    """Whether a request is meant; `all_resources`: no rules mean every resource, as in a binding."""
+    """Whether constraints match a request; `all_resources`: without rules they match all resources (of a binding)."""
     rules = constraints.get("resourceRules") or ()
     if any(_rule_matches(rule, attempt) for rule in constraints.get("excludeResourceRules") or ()):
         return False
@@ -141,19 +141,19 @@ def _object_selected(constraints: Object, attempt: Attempt) -> bool:
     return any(_selected(selector, _labels(obj)) for obj in (attempt.new, attempt.old) if obj is not None)
 
 
-# what must hold
+# evaluation
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A validation that a request does not satisfy."""
+    """A validation that a request fails."""
 
     message: str
     reason: str = "Invalid"
 
 
 def _failures(policy: Object, values: Object) -> Iterator[Failure]:
-    """Judge a request with these values. An expression that fails is a failure unless the policy ignores that."""
+    """Yield the failures of a request. With failurePolicy Ignore, an expression with an error is not a failure."""
     spec, known = policy["spec"], _environment(policy)
     ignore = spec.get("failurePolicy") == "Ignore"
     try:
@@ -169,7 +169,7 @@ def _failures(policy: Object, values: Object) -> Iterator[Failure]:
         try:
             found = compile_expression(variable["expression"], known).value(values)
         except (BrokenExpression, EvaluationError):
-            continue  # whoever uses it fails: there is no such key
+            continue  # expressions that use the variable fail: there is no such key
         values["variables"][variable["name"]] = found
     for validation in spec.get("validations") or ():
         expression = validation["expression"].strip()
@@ -186,22 +186,22 @@ def _failures(policy: Object, values: Object) -> Iterator[Failure]:
 def _message(validation: Object, expression: str, known: Variables, values: Object) -> str:
     if text := validation.get("messageExpression"):
         try:
-            said = str(compile_expression(text, known).value(values)).strip()
+            message = str(compile_expression(text, known).value(values)).strip()
         except (BrokenExpression, EvaluationError):
-            said = ""
-        if said and "\n" not in said:
-            return said
+            message = ""
+        if message and "\n" not in message:
+            return message
     return str(validation.get("message") or f"failed expression: {expression}").strip()
 
 
 class Policies:
-    """Every policy and binding that a store holds, applied to the writes of its registry."""
+    """The policies and bindings of a registry, applied to its writes."""
 
     def __init__(self, registry: Any) -> None:
         self._registry = registry
 
     def admit(self, attempt: Attempt, warnings: list[str]) -> None:
-        """Let a write pass. Raises ApiError with the policy's reason when it is denied."""
+        """Evaluate all policies for a write. Raises ApiError with the policy's reason when a policy denies it."""
         bindings = self._registry.store.list(BINDINGS)
         if not bindings or f"{attempt.plural}.{attempt.group}" in (POLICIES, BINDINGS):
             return
@@ -209,17 +209,17 @@ class Policies:
         for stored in bindings:
             binding = stored.object
             found = self._registry.store.get(POLICIES, "", binding["spec"].get("policyName", ""))
-            if found is None or not self._concerns(found.object, binding, attempt):
+            if found is None or not self._applies(found.object, binding, attempt):
                 continue
             values = values or attempt.values()
-            self._judge(found.object, binding, attempt, values, warnings)
+            self._enforce(found.object, binding, attempt, values, warnings)
 
-    def _concerns(self, policy: Object, binding: Object, attempt: Attempt) -> bool:
+    def _applies(self, policy: Object, binding: Object, attempt: Attempt) -> bool:
         constraints = policy["spec"].get("matchConstraints") or {}
         where = binding["spec"].get("matchResources") or {}
         return _matches(constraints, attempt, False) and _matches(where, attempt, True)
 
-    def _judge(self, policy: Object, binding: Object, attempt: Attempt, values: Object, warnings: list[str]) -> None:
+    def _enforce(self, policy: Object, binding: Object, attempt: Attempt, values: Object, warnings: list[str]) -> None:
         actions = binding["spec"].get("validationActions") or ()
         named = f"'{policy['metadata']['name']}' with binding '{binding['metadata']['name']}'"
         for failure in self._all_failures(policy, binding, attempt, values):
@@ -263,12 +263,13 @@ def _denied(attempt: Attempt, words: str, failure: Failure) -> ApiError:
     return ApiError(_CODES[failure.reason], failure.reason, text, shown)
 
 
-# what a policy and a binding may say
+# validation of policies and bindings
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 def check_policy(policy: Object) -> Iterator[Cause]:
+    """Yield what is wrong with a ValidatingAdmissionPolicy."""
     spec = policy.get("spec") or {}
     if spec.get("failurePolicy") not in (None, "Fail", "Ignore"):
         yield unsupported("spec.failurePolicy", spec["failurePolicy"], ("Fail", "Ignore"))
@@ -293,7 +294,7 @@ def check_policy(policy: Object) -> Iterator[Cause]:
 
 
 def _entries(holder: Object, name: str) -> list[Object]:
-    """The entries of a list of objects; null is an empty one."""
+    """Return the entries of a list of objects; null counts as an empty object."""
     return [entry or {} for entry in holder.get(name) or ()]
 
 
@@ -325,6 +326,7 @@ def _check_expression(policy: Object, holder: Object, at: str, types: Sequence[s
 
 
 def check_binding(binding: Object) -> Iterator[Cause]:
+    """Yield what is wrong with a ValidatingAdmissionPolicyBinding."""
     spec = binding.get("spec") or {}
     if not spec.get("policyName"):
         yield required("spec.policyName")

@@ -1,8 +1,8 @@
 """Request bodies in Kubernetes' protobuf encoding, for the few kinds that kubectl's typed commands create.
 
 `kubectl create namespace|configmap|secret|serviceaccount|deployment|job|ingress|quota…`, `autoscale`, `auth can-i`
-and `kubectl delete` send protobuf without asking whether the server reads it. Answers are JSON, which they all accept.
-A field that the tables do not know is refused with 415, never dropped.
+and `kubectl delete` send protobuf without asking whether the server supports it. They all accept JSON answers. A body
+with a field that is not in the tables is refused with 415; no field is dropped.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Object = dict[str, Any]
 MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 _MAGIC = b"k8s\x00"
 
-# Message -> fields as number:name:type; `*` repeats. `-` takes the field and forgets it: server-owned status and times.
-# A field without a name is none in JSON: what is in it belongs to the message itself.
+# Message → fields as number:name:type. `*`: the field is repeated. `-`: the field is ignored, because the server sets
+# status and times itself. A field without a name is inlined: in JSON, its fields belong to the message.
 _MESSAGES = {
     "ObjectMeta": "1:name:text 2:generateName:text 3:namespace:text 4:selfLink:text 5:uid:text 6:resourceVersion:text "
     "7:generation:int 8:creationTimestamp:- 9:deletionTimestamp:- 10:deletionGracePeriodSeconds:- 11:labels:map "
@@ -133,7 +133,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _wire(data: bytes) -> Iterator[tuple[int, Any]]:
-    """(field number, varint or bytes) of every field of a message."""
+    """Yield (field number, integer or bytes) for every field of a message."""
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
@@ -211,7 +211,7 @@ def _unreadable(why: str) -> ApiError:
 
 
 def decode(body: bytes) -> Object:
-    """An object from its protobuf envelope. Raises ApiError 415 for a kind or field that is not in the tables."""
+    """Decode an object from its protobuf envelope. Raises ApiError 415 for kinds and fields not in the tables."""
     if not body.startswith(_MAGIC):
         raise _unreadable("the body is not in Kubernetes' protobuf encoding")
     try:

@@ -372,8 +372,8 @@ class Registry:
         stale = version and version != live["metadata"].get("resourceVersion")  # a real server checks this first
         if old is not None and uid and uid != live["metadata"]["uid"] and not stale:
             raise status.invalid(kind.group, kind.kind, name, [status.wrong("metadata.uid", uid, "field is immutable")])
-        who = ownership.Manager(request.manager, "Apply", kind.api_version, subresource)
-        merged = ownership.apply(kind.schema, live, config, who, request.force, now())
+        manager = ownership.Manager(request.manager, "Apply", kind.api_version, subresource)
+        merged = ownership.apply(kind.schema, live, config, manager, request.force, now())
         merged["apiVersion"] = kind.stored_api_version
         self._decode(kind, merged, request, lenient=True, checked=True)
         if old is None:
@@ -426,10 +426,10 @@ class Registry:
         """
         if kind.custom and not lenient and not (obj.get("apiVersion") and obj.get("kind")):
             raise status.bad_request("Object 'Kind' or 'apiVersion' is missing in the body of the request")
-        for name, wanted in (("apiVersion", kind.api_version), ("kind", kind.kind)):
-            if not lenient and obj.get(name) not in (None, "", wanted):
+        for name, expected in (("apiVersion", kind.api_version), ("kind", kind.kind)):
+            if not lenient and obj.get(name) not in (None, "", expected):
                 raise status.bad_request(
-                    f"the {name} in the data ({obj[name]}) does not match the expected {name} ({wanted})"
+                    f"the {name} in the data ({obj[name]}) does not match the expected {name} ({expected})"
                 )
         obj["apiVersion"], obj["kind"] = kind.stored_api_version, kind.kind
         metadata = obj.get("metadata")
@@ -478,9 +478,9 @@ class Registry:
             obj.setdefault("status", {})
 
     def _own(self, kind: Kind, before: Object, obj: Object, request: Request, subresource: str) -> None:
-        who = ownership.Manager(request.manager, "Update", kind.api_version, subresource)
+        manager = ownership.Manager(request.manager, "Update", kind.api_version, subresource)
         hidden = "f:status" if kind.status and not subresource else ""
-        ownership.record_update(kind.schema, before, obj, who, now(), hidden)
+        ownership.record_update(kind.schema, before, obj, manager, now(), hidden)
 
     def _finish(self, kind: Kind, before: Object | None, obj: Object, request: Request, subresource: str = "") -> None:
         """Assign the fields that only the server assigns, then validate. Raises ApiError 422."""

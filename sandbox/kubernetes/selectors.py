@@ -1,4 +1,4 @@
-"""Label and field selectors: the query language of list, watch and deletecollection, and LabelSelector objects."""
+"""Label and field selectors: those in queries of list, watch and deletecollection, and LabelSelector objects."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def _requirement(text: str) -> Requirement:
             return lambda labels: labels.get(key) in values
         return lambda labels: labels.get(key) not in values
     if match := _EQUALITY.match(text):
-        key, operator, wanted = match.groups()
+        key, operator, value = match.groups()
         if operator == "!=":
-            return lambda labels: labels.get(key) != wanted
-        return lambda labels: labels.get(key) == wanted
+            return lambda labels: labels.get(key) != value
+        return lambda labels: labels.get(key) == value
     if match := _ORDER.match(text):
         key, operator, limit = match.groups()
         more = operator == ">"
@@ -58,11 +58,11 @@ def label_selector(text: str) -> Requirement:
 
 def object_selector(selector: Mapping[str, Any]) -> Requirement:
     """Compile a LabelSelector object (matchLabels, matchExpressions)."""
-    wanted: Mapping[str, str] = selector.get("matchLabels") or {}
+    exact: Mapping[str, str] = selector.get("matchLabels") or {}
     expressions = selector.get("matchExpressions") or ()
 
     def matches(labels: Labels) -> bool:
-        if any(labels.get(key) != value for key, value in wanted.items()):
+        if any(labels.get(key) != value for key, value in exact.items()):
             return False
         return all(_expression(expression, labels) for expression in expressions)
 
@@ -70,7 +70,7 @@ def object_selector(selector: Mapping[str, Any]) -> Requirement:
 
 
 OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
-"""Of the expressions of a LabelSelector object."""
+"""Operators in the matchExpressions of a LabelSelector object."""
 
 
 def _expression(expression: Mapping[str, Any], labels: Labels) -> bool:
@@ -85,7 +85,7 @@ def _expression(expression: Mapping[str, Any], labels: Labels) -> bool:
 
 
 def selector_text(selector: Mapping[str, Any]) -> str:
-    """A LabelSelector object in query form, as the scale subresource reports it."""
+    """Return a LabelSelector object in the form of a query, as the scale subresource has it."""
     parts = [f"{key}={value}" for key, value in sorted((selector.get("matchLabels") or {}).items())]
     for expression in selector.get("matchExpressions") or ():
         key, operator = expression["key"], expression["operator"]
@@ -113,26 +113,26 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "replicasets.apps": ("status.replicas",),
     "services": ("spec.clusterIP", "spec.type"),
 }  # fmt: skip
-"""Fields that a resource may be selected by, beside those of every resource."""
+"""Fields that a field selector of a resource may use; those at "" are valid for every resource."""
 
 _FIELD_TERM = re.compile(r"^\s*([^=!]+?)\s*(==|=|!=)\s*(.*?)\s*$")
 
 
 @lru_cache(1024)
 def field_selector(resource: str, text: str) -> Callable[[Mapping[str, Any]], bool]:
-    """Compile `metadata.name=x,status.phase!=Running` for a resource. Raises ApiError 400 for a field it has not."""
+    """Compile `metadata.name=x,status.phase!=Running` for a resource. Raises ApiError 400 for an unsupported field."""
     terms: list[tuple[tuple[str, ...], bool, str]] = []
     for part in filter(str.strip, text.split(",")):
         match = _FIELD_TERM.match(part)
         if match is None:
             raise bad_request(f'invalid selector: "{text}"; can\'t understand "{part}"')
-        path, operator, wanted = match.groups()
+        path, operator, value = match.groups()
         if path not in _FIELDS[""] and path not in _FIELDS.get(resource, ()):
             raise bad_request(f'field label not supported: "{path}"')
-        terms.append((tuple(path.split(".")), operator != "!=", wanted))
+        terms.append((tuple(path.split(".")), operator != "!=", value))
 
     def matches(obj: Mapping[str, Any]) -> bool:
-        return all((_text_at(obj, path) == wanted) == equal for path, equal, wanted in terms)
+        return all((_text_at(obj, path) == value) == equal for path, equal, value in terms)
 
     return matches
 

@@ -1,6 +1,6 @@
-"""Failures as the API server words them: one exception that carries a `Status` body.
+"""Refusals of the API server: one exception with a `Status` body, and constructors for the usual ones.
 
-Clients branch on `reason` and `code` and show `message`, so the constructors below keep to the real server's wording.
+Clients use `reason` and `code` and show `message`, so the constructors use the wording of a real server.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Causes = list[Cause]
 
 
 class ApiError(Exception):
-    """A request that the API server refuses; `body()` is what travels."""
+    """The API server refuses a request; `body()` is the `Status` object for the client."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class ApiError(Exception):
 
 
 class NotStrict(ApiError):
-    """A body with unknown or repeated fields where strictness was asked for."""
+    """A body has unknown or repeated fields, and the request asked for strict validation."""
 
     def __init__(self, prefix: str, faults: Sequence[str]) -> None:
         self.words = f"strict decoding error: {', '.join(faults)}"
@@ -63,7 +63,7 @@ def _named(group: str, plural: str, name: str) -> dict[str, Any]:
 
 
 def qualified(group: str, plural: str) -> str:
-    """`deployments.apps`, or just `pods` for the core group."""
+    """Return the full name of a resource: `deployments.apps`, or `pods` in the core group."""
     return f"{plural}.{group}" if group else plural
 
 
@@ -103,7 +103,7 @@ def _causes(causes: Sequence[Cause]) -> list[dict[str, str]]:
 
 
 def invalid(group: str, kind: str, name: str, causes: Sequence[Cause]) -> ApiError:
-    """422 with one cause per field, worded like field.ErrorList."""
+    """Return a 422 with one cause per field, in the wording of Kubernetes' field.ErrorList."""
     words = [f"{field}: {message}" for _, message, field in causes]
     text = words[0] if len(words) == 1 else f"[{', '.join(words)}]"
     details = {**_named(group, kind, name), "causes": _causes(causes)}
@@ -133,7 +133,7 @@ def unsupported_media_type(offered: str, accepted: Sequence[str]) -> ApiError:
 
 
 def unsupported_option(options: str, name: str, value: str, choices: Sequence[str]) -> ApiError:
-    """422 for a query parameter of a write; `options` is CreateOptions, UpdateOptions or PatchOptions."""
+    """Return a 422 for a query parameter of a write; `options` is CreateOptions, UpdateOptions or PatchOptions."""
     return invalid("meta.k8s.io", options, "", [unsupported(name, value, choices)])
 
 
@@ -159,7 +159,7 @@ def disallowed(field: str, detail: str) -> Cause:
 
 
 def show(value: Any) -> str:
-    """A value as Go prints it in a field error: strings quoted, the rest as JSON."""
+    """Return a value as Go prints it in a field error: strings quoted, other values as JSON."""
     import orjson
 
     return orjson.dumps(value).decode()

@@ -1,4 +1,4 @@
-"""Answers that take their time: watches and pod logs."""
+"""Streamed answers: watches and pod logs."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from sandbox.kubernetes.app import Call
 
 BOOKMARK_SECONDS = 5
-"""An idle watch that asked for bookmarks gets one this often, and one before it ends."""
+"""Time between two bookmarks of an idle watch that asked for bookmarks; the last one comes before the watch ends."""
 
 LOG_ANNOTATION = "sandbox.agentplane.dev/log"
-"""Where a kubelet serves or keeps a pod's log: an http URL or a path of a file."""
+"""Annotation with the place of a pod's log: a URL of a kubelet, or the path of a file."""
 
 
 async def _disconnected(call: Call) -> None:
@@ -36,7 +36,7 @@ async def _disconnected(call: Call) -> None:
 
 
 class _Encoder:
-    """Events as the lines of one watch."""
+    """Encodes events as the lines of one watch."""
 
     def __init__(self, call: Call, kind: Kind, namespace: str) -> None:
         self._kind = kind
@@ -61,7 +61,7 @@ class _Encoder:
         return b"".join(lines)
 
     def _seen(self, event: Event) -> tuple[str, Stored]:
-        """What a watcher with these selectors sees; entering the selection is ADDED, leaving it DELETED."""
+        """Return event type and state: an object that starts to match is ADDED, one that ceases to match DELETED."""
         if self._matches is None:
             return event.type, event.stored
         before = event.previous is not None and self._matches(event.previous.object)
@@ -100,7 +100,7 @@ class _Encoder:
 
 
 async def stream_watch(call: Call, registry: Registry, kind: Kind, namespace: str, stopping: asyncio.Event) -> None:
-    """Stream events until the client goes, `timeoutSeconds` pass or the server stops."""
+    """Stream events until the client disconnects, `timeoutSeconds` pass or the server stops. Raises ApiError 400."""
     query = call.query
     encoder = _Encoder(call, kind, namespace)
     text = query.get("resourceVersion", "")
@@ -142,7 +142,7 @@ async def stream_watch(call: Call, registry: Registry, kind: Kind, namespace: st
 async def _lines(
     watch: Watch, encoder: _Encoder, registry: Registry, timeout: float, bookmarks: bool, initial: bool
 ) -> AsyncIterator[bytes]:
-    """`initial`: a bookmark says where the present objects end and the changes begin."""
+    """Yield the lines of a watch; `initial`: a bookmark separates the existing objects from the changes."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
     if initial:
@@ -164,7 +164,7 @@ async def _lines(
 
 
 async def stream_log(call: Call, pod: Object) -> None:
-    """Pass on what the pod's kubelet has; options go along. Raises ApiError 400 when there is no log yet."""
+    """Forward a pod's log from its kubelet, with the options of the request. Raises ApiError 400 when there is none."""
     metadata = pod["metadata"]
     container = call.query.get("container") or pod["spec"]["containers"][0]["name"]
     if container not in [
@@ -176,12 +176,12 @@ async def stream_log(call: Call, pod: Object) -> None:
         words = f'container "{container}" in pod "{metadata["name"]}" is waiting to start: ContainerCreating'
         raise status.bad_request(words)
     if urlsplit(source).scheme in ("http", "https"):
-        await _pass_on(call, source, container)
+        await _forward(call, source, container)
     else:
         await _tail(call, Path(source))
 
 
-async def _pass_on(call: Call, url: str, container: str) -> None:
+async def _forward(call: Call, url: str, container: str) -> None:
     options = urlencode({**call.query, "container": container})
     async with httpx.AsyncClient(timeout=httpx.Timeout(10, read=None)) as client:
         try:
@@ -203,7 +203,7 @@ async def _pass_on(call: Call, url: str, container: str) -> None:
 
 async def _tail(call: Call, path: Path) -> None:
     if not path.is_file():
-        raise ApiError(404, "NotFound", f"the log file {path} is not there")
+        raise ApiError(404, "NotFound", f"the log file {path} does not exist")
     with path.open("rb") as file:
         lines = file.read().splitlines(keepends=True)
         count = call.query.get("tailLines", "")

@@ -1,6 +1,6 @@
-"""Fields that a body names twice: parsers keep the last one, a server of today says so.
+"""Fields that a request body has twice: parsers keep the last one, so the API server reports the repetition.
 
-JSON names the field with its path, YAML the line, as the real server does.
+As in a real server, the report on a JSON body has the path of the field, the report on a YAML body the line.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import yaml
 
 
 class _Pairs(tuple[tuple[str, Any], ...]):
-    """An object of JSON with every field it has, repeated ones included."""
+    """The fields of a JSON object, including repeated ones."""
 
     __slots__ = ()
 
 
 def repeated_in_json(raw: bytes) -> list[str]:
-    """`duplicate field "data.a"` for every field of a valid JSON document that stands there again."""
+    """Return `duplicate field "data.a"` for every repeated field of a valid JSON document."""
     repeats = False
 
     def note(pairs: list[tuple[str, Any]]) -> _Pairs:
@@ -46,9 +46,9 @@ def _paths(value: Any, path: str) -> Iterator[str]:
 
 
 def repeated_in_yaml(raw: bytes) -> list[str]:
-    """`line 5: key "name" already set in map` for every key of a valid YAML document that stands there again."""
+    """Return `line 5: key "name" already set in map` for every repeated key of a valid YAML document."""
     try:
-        if not repeated_in_json(raw):  # most clients send JSON as YAML, and this is far faster
+        if not repeated_in_json(raw):  # JSON is YAML, most clients send JSON, and this parser is much faster
             return []
     except ValueError:
         pass

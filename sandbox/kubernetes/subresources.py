@@ -1,4 +1,4 @@
-"""Scale, binding, finalize, and the reviews that ask what one may do (in a sandbox: everything)."""
+"""Subresources scale, binding and finalize, and access reviews; in the sandbox every client may do everything."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _at(obj: Any, path: str) -> Any:
 
 
 def scale_of(kind: Kind, obj: Object) -> Object:
-    """An `autoscaling/v1` Scale of anything that has one."""
+    """Return the `autoscaling/v1` Scale of an object whose kind has a scale subresource."""
     paths = kind.scale or {}
     kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
     metadata = {name: obj["metadata"][name] for name in kept if name in obj["metadata"]}
@@ -38,7 +38,7 @@ def scale_of(kind: Kind, obj: Object) -> Object:
 def rescale(
     registry: Registry, kind: Kind, namespace: str, name: str, body: Any, form: str, request: Request
 ) -> Object:
-    """Replace or patch a Scale. Raises ApiError 404, 409, 415, 422."""
+    """Replace (`form` is `put`) or patch an object's Scale; return it. Raises ApiError 404, 409, 415, 422."""
     obj = registry.get(kind, namespace, name)
     before = scale_of(kind, obj)
     before["spec"].setdefault("replicas", 0)
@@ -67,7 +67,7 @@ def rescale(
 
 
 def bind(registry: Registry, namespace: str, name: str, binding: Object) -> Object:
-    """Give a pod to a node. Raises ApiError 404, 409 when it has one already."""
+    """Assign a pod to a node. Raises ApiError 404, or 409 when the pod has a node."""
     pod = registry.found("pods", namespace, name)
     if pod.object["spec"].get("nodeName"):
         node = pod.object["spec"]["nodeName"]
@@ -82,7 +82,7 @@ def bind(registry: Registry, namespace: str, name: str, binding: Object) -> Obje
 
 
 def finalize(registry: Registry, name: str, namespace: Object) -> Object:
-    """Take finalizers from a namespace's spec; the last one lets a terminating namespace go."""
+    """Set the finalizers in a namespace's spec; a terminating namespace without finalizers is removed."""
     stored = registry.found("namespaces", "", name)
     finalizers = (namespace.get("spec") or {}).get("finalizers") or []
     changed = stored.copy()
@@ -94,7 +94,7 @@ def finalize(registry: Registry, name: str, namespace: Object) -> Object:
 
 
 def review(document: Object) -> Object:
-    """Answer an access, rules or token review: whoever got this far may do everything."""
+    """Answer an access, rules or token review: every authenticated client may do everything."""
     answers: dict[str, Object] = {
         "SelfSubjectRulesReview": {
             "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],

@@ -1,6 +1,6 @@
-"""What `kubectl get` shows: objects as rows of a `Table`, by columns that are data.
+"""Tables for `kubectl get`: objects as rows of a `Table`; the columns are data.
 
-A cell is a JSONPath (as in additionalPrinterColumns) or, where that cannot say it, a function of the object.
+A cell is a JSONPath, as in additionalPrinterColumns, or a function of the object if a JSONPath is not enough.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sandbox.kubernetes.selectors import selector_text
 Object = dict[str, Any]
 Cell = Callable[[Object], Any]
 
-# JSONPath, as far as printer columns go: .a.b, ['a'], [0], [*], [?(@.type=="Ready")]
+# The subset of JSONPath that printer columns use: .a.b, ['a'], [0], [*], [?(@.type=="Ready")]
 
 _STEP = re.compile(
     r"""\.?\[\?\(@\.([\w.]+)\s*==\s*["']([^"']*)["']\)\]|\.?\[(\*|\d+)\]|\.?\[['"]([^'"]+)['"]\]|\.((?:\\\.|[^.\[\]])+)"""
@@ -31,7 +31,7 @@ def _steps(path: str) -> tuple[tuple[str, ...], ...]:
 
 
 def find_all(obj: Any, path: str) -> list[Any]:
-    """Every value at a JSONPath; none where the path leads nowhere."""
+    """Return all values at a JSONPath; an empty list when there is none."""
     found = [obj]
     for where, equals, index, quoted, plain in _steps(path):
         if where:
@@ -52,7 +52,7 @@ def _first(obj: Any, path: str) -> Any:
 
 
 def age(timestamp: str | None) -> str:
-    """`3d4h`, `5m10s`, …, as kubectl shortens durations."""
+    """Return the time since `timestamp` as kubectl abbreviates it: `3d4h`, `5m10s`, …"""
     if not timestamp:
         return "<unknown>"
     return _duration(
@@ -198,7 +198,7 @@ def _hpa_current(hpa: Object, metric: Object) -> str:
 
 
 _JOB_STATES = ("Complete", "Failed", "", "Suspended", "FailureTarget", "SuccessCriteriaMet")
-"""Conditions in the order in which they count; the empty one is the deletion."""
+"""Conditions in order of precedence; the empty one stands for a deletion."""
 
 
 def _job_status(job: Object) -> str:
@@ -247,7 +247,7 @@ def _role(binding: Object) -> str:
 
 
 Column = tuple[str, str, int, Cell]
-"""Name, type, priority (1 is shown with -o wide only), cell."""
+"""Name, type, priority (1: shown only with -o wide), cell."""
 
 NAME: Column = ("Name", "string", 0, _name)
 AGE: Column = ("Age", "string", 0, _age)
@@ -431,7 +431,7 @@ def _text(value: Any) -> str:
 
 
 def table(kind: Kind, objects: Iterable[Object], metadata: Object, include: str, headed: bool = True) -> Object:
-    """A `meta.k8s.io/v1` Table. `include` is what each row carries: None, Metadata or Object."""
+    """Return a `meta.k8s.io/v1` Table. `include` is the object of each row: None, Metadata or Object."""
     columns = _custom(kind) if kind.custom else _COLUMNS.get(kind.resource, (NAME, AGE))
     definitions = [
         {
@@ -463,5 +463,5 @@ def row_object(obj: Object, include: str) -> Object | None:
 
 
 def partial(obj: Object) -> Object:
-    """Only the metadata of an object."""
+    """Return the PartialObjectMetadata of an object."""
     return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]}

@@ -1,7 +1,7 @@
-"""What the API server refuses about built-in kinds beyond their types, and which fields never change.
+"""Validation of built-in kinds beyond their types, and their immutable fields.
 
-Not every rule of Kubernetes: those that manifests of this project and its tests run into. Fields and reasons are the
-real server's; the words are our own.
+It has only those rules of Kubernetes that apply to manifests of this project and its tests. Fields and reasons are
+those of a real server; the messages may differ.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _NAMES: dict[str, tuple[Callable[[str], Any], int, str]] = {
 
 
 def check_metadata(resource: str, metadata: Object, causes: Causes, custom: bool = False) -> None:
-    """Names, labels, annotations, owners, finalizers; `custom` resources may have unqualified finalizers."""
+    """Check names, labels, annotations, owners, finalizers; `custom` resources may have unqualified finalizers."""
     matches, longest, words = _NAMES.get(resource, _NAMES[""])
     name = metadata["name"]
     if len(name) > longest:
@@ -98,7 +98,7 @@ def check_labels(labels: Mapping[str, str], path: str, causes: Causes) -> None:
 
 
 def check_quantities(schema: Schema, value: Any, path: str) -> str:
-    """The path of the first malformed quantity, or nothing."""
+    """Return the path of the first malformed quantity, "" when there is none."""
     if isinstance(value, dict):
         for name, found in value.items():
             below = schema.child(name)
@@ -177,10 +177,10 @@ def _container(container: Object, at: str, volumes: set[Any]) -> Iterator[Cause]
             yield wrong(f"{at}.volumeMounts[{index}].mountPath", mount["mountPath"], "must be unique")
         mounts.append(mount.get("mountPath", ""))
     resources = container.get("resources") or {}
-    for name, asked in (resources.get("requests") or {}).items():
+    for name, request in (resources.get("requests") or {}).items():
         limit = (resources.get("limits") or {}).get(name)
-        if limit is not None and amount(asked) > amount(limit):
-            yield wrong(f"{at}.resources.requests", asked, f"must be less than or equal to {name} limit")
+        if limit is not None and amount(request) > amount(limit):
+            yield wrong(f"{at}.resources.requests", request, f"must be less than or equal to {name} limit")
 
 
 _SCALES = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18, "Ki": 2**10,
@@ -188,7 +188,7 @@ _SCALES = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1
 
 
 def amount(quantity: Any) -> float:
-    """The number that a quantity means."""
+    """Return the number of a quantity."""
     text = str(quantity)
     number = text.rstrip("".join("numkKMGTPEi"))
     return float(number) * _SCALES.get(text[len(number) :], 1)
@@ -312,7 +312,7 @@ def _data(obj: Object) -> Iterator[Cause]:
 
 
 def illegal_base64(secret: Object) -> int | None:
-    """Offset of the first value that is not base64, for the decoder's message; None when all are."""
+    """Return the offset of the error in the first value that is not base64; None when all values are base64."""
     for value in (secret.get("data") or {}).values():
         try:
             base64.b64decode(value or "", validate=True)
@@ -357,8 +357,8 @@ def _autoscaler(autoscaler: Object) -> Iterator[Cause]:
 def _definition(definition: Object) -> Iterator[Cause]:
     spec = definition["spec"]
     names = spec.get("names") or {}
-    wanted = f"{names.get('plural', '')}.{spec.get('group', '')}"
-    if definition["metadata"]["name"] != wanted:
+    expected = f"{names.get('plural', '')}.{spec.get('group', '')}"
+    if definition["metadata"]["name"] != expected:
         yield wrong("metadata.name", definition["metadata"]["name"], 'must be spec.names.plural+"."+spec.group')
     versions = spec.get("versions") or []
     if sum(bool(version.get("storage")) for version in versions) != 1:
@@ -374,23 +374,23 @@ def _definition(definition: Object) -> Iterator[Cause]:
         yield wrong("spec.names.kind", names.get("kind", ""), _LABEL_1035)
 
 
-def _structural(spec: Object, path: str, lost: str = "") -> Iterator[Cause]:
-    """Every field has a type, every array its items: what makes a schema structural. Rules must compile.
+def _structural(spec: Object, path: str, uncorrelatable: str = "") -> Iterator[Cause]:
+    """Check that a schema is structural (all fields have types, arrays have items), and that its CEL rules compile.
 
-    `lost` is the path of the list above whose items have no counterpart before a write.
+    `uncorrelatable` is the path of the list above, if any, whose items cannot be matched with earlier items.
     """
-    yield from check_specs(spec, path, lost)
+    yield from check_specs(spec, path, uncorrelatable)
     free = spec.get("x-kubernetes-int-or-string") or spec.get("x-kubernetes-preserve-unknown-fields")
     if not spec.get("type") and not free:
         yield required(f"{path}.type", "must not be empty for specified object fields")
     if spec.get("type") == "array" and not isinstance(spec.get("items"), dict):
         yield required(f"{path}.items", "must be specified")
     for name, below in (spec.get("properties") or {}).items():
-        yield from _structural(below, f"{path}.properties[{name}]", lost)
+        yield from _structural(below, f"{path}.properties[{name}]", uncorrelatable)
     for name in ("items", "additionalProperties"):
         if isinstance(spec.get(name), dict):
-            forgets = name == "items" and spec.get("x-kubernetes-list-type") != "map"
-            yield from _structural(spec[name], f"{path}.{name}", lost or (path if forgets else ""))
+            unmatched = name == "items" and spec.get("x-kubernetes-list-type") != "map"
+            yield from _structural(spec[name], f"{path}.{name}", uncorrelatable or (path if unmatched else ""))
 
 
 _FAMILIES = {"IPv4": 4, "IPv6": 6}
@@ -451,6 +451,7 @@ _RULES: dict[str, Callable[[Object], Iterator[Cause]]] = {
 
 
 def check_built_in(resource: str, obj: Object, causes: Causes) -> None:
+    """Add a cause for every violated rule of a built-in kind."""
     rule = _RULES.get(resource)
     if rule is not None:
         causes.extend(rule(obj))
@@ -460,13 +461,13 @@ _STATUS_RULES: dict[str, Callable[[Object, Object], Iterator[Cause]]] = {"jobs.b
 
 
 def check_status(resource: str, old: Object, new: Object, causes: Causes) -> None:
-    """What a write of the status may not say, beside the types of its fields; `old` is the object before."""
+    """Add a cause for every rule that a write of the status violates; `old` is the object before the write."""
     rule = _STATUS_RULES.get(resource)
     if rule is not None:
         causes.extend(rule(old, new))
 
 
-# what never changes
+# immutable fields
 
 _IMMUTABLE: dict[str, tuple[str, ...]] = {
     "deployments.apps": ("spec.selector",),
@@ -503,7 +504,7 @@ def _pod_fixed(spec: Object) -> Object:
 
 
 def check_change(resource: str, old: Object, new: Object, causes: Causes) -> None:
-    """Fields that may not change any more once set."""
+    """Add a cause for every change of an immutable field."""
     for path in _IMMUTABLE.get(resource, ()):
         before, after = _at(old, path), _at(new, path)
         if before != after and not (resource == "persistentvolumeclaims" and not before):

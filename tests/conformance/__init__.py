@@ -1,6 +1,6 @@
-"""What the sandbox's Kubernetes API claims, checked against it and against a real kube-apiserver.
+"""Conformance tests: they check the behaviour of the sandbox's Kubernetes API on it and on a real kube-apiserver.
 
-Every case takes the fixture `api` and so runs twice. A case that fails on the real server is wrong; one that
-fails on the embedded server only shows a bug there. Where Kubernetes versions differ, the case asserts what
-all agree on.
+Every case uses the fixture `api` and therefore runs twice. A case that fails on the real server is wrong. A case that
+fails only on the embedded server shows a bug there. Where Kubernetes versions differ, a case checks only what they have
+in common.
 """

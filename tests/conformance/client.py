@@ -1,7 +1,7 @@
-"""A thin client for the cases: paths from resource names, plain dictionaries, and refusals as values.
+"""A thin client for the cases: it derives paths from resource names, and returns plain dictionaries.
 
-`api.create(…)` and its siblings expect success and return the object. `api.send(…)` returns the response whatever
-it is; `refused(response, code, reason)` checks the `Status` body of a refusal and returns it.
+`api.create(…)` and similar methods require success and return the object. `api.send(…)` returns any response;
+`refused(response, code, reason)` checks the `Status` body of a refusal and returns it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 
 
 class Api:
-    """Requests against one API server, in one namespace unless a call names another ("" means all of them)."""
+    """Requests to one API server, in one namespace unless a call names another ("" means all namespaces)."""
 
     def __init__(self, http: httpx.Client, namespace: str) -> None:
         self.http = http
@@ -66,7 +66,7 @@ class Api:
         accept: str = "application/json",
         **params: Any,
     ) -> httpx.Response:
-        """One request; `body` is sent as JSON unless it is bytes already."""
+        """Send a request and return the response; `body` is sent as JSON, unless it is bytes."""
         content = body if isinstance(body, bytes) or body is None else orjson.dumps(body)
         headers = {"Accept": accept, **({"Content-Type": type} if content is not None else {})}
         path = self.path(resource, name, sub, namespace=namespace)
@@ -76,7 +76,7 @@ class Api:
         return succeeded(self.send("GET", resource, name, **options))
 
     def find(self, resource: str, name: str, **options: Any) -> Object | None:
-        """The object, or None where there is none."""
+        """Return the object, or None when there is none."""
         response = self.send("GET", resource, name, **options)
         return None if response.status_code == 404 else succeeded(response)
 
@@ -100,7 +100,7 @@ class Api:
         return self.send("PATCH", resource, name, obj, type=PATCHES["apply"], fieldManager=manager, **options)
 
     def apply(self, resource: str, obj: Object, manager: str = "tester", **options: Any) -> Object:
-        """Server-side apply; `force=True` takes fields from other managers."""
+        """Apply an object by server-side apply; `force=True` takes fields from other managers."""
         return succeeded(self.try_apply(resource, obj, manager, **options))
 
     def delete(
@@ -115,7 +115,7 @@ class Api:
 
     @contextlib.contextmanager
     def watch(self, resource: str, *, seconds: float = 20, **options: Any) -> Iterator[Iterator[Object]]:
-        """The events of a watch, as they come; waiting longer than `seconds` for one is httpx.ReadTimeout."""
+        """Yield the events of a watch. Raises httpx.ReadTimeout when none arrives for `seconds`."""
         namespace = options.pop("namespace", None)
         path = self.path(resource, namespace=namespace)
         params = _query({"watch": True, **options})
@@ -135,14 +135,14 @@ def _query(params: dict[str, Any]) -> dict[str, str]:
 
 
 def succeeded(response: httpx.Response) -> Object:
-    """The body of a response that must be a success."""
+    """Check that a response is a success; return its body."""
     assert response.is_success, f"{response.request.method} {response.url}: {response.text}"
     body: Object = response.json()
     return body
 
 
 def refused(response: httpx.Response, code: int, reason: str) -> Object:
-    """The `Status` body of a response that must be this refusal."""
+    """Check that a response is this refusal; return its `Status` body."""
     assert response.status_code == code, f"{response.status_code} instead of {code}: {response.text}"
     status: Object = response.json()
     assert status["kind"] == "Status"
@@ -155,12 +155,12 @@ def refused(response: httpx.Response, code: int, reason: str) -> Object:
 
 
 def causes(status: Object) -> set[tuple[str, str]]:
-    """(field, reason) of every cause that a 422 names."""
+    """Return (field, reason) of every cause of a 422."""
     return {(cause["field"], cause["reason"]) for cause in status["details"]["causes"]}
 
 
 def eventually(probe: Callable[[], T | None], what: str, seconds: float = 30) -> T:
-    """The first truthy value of `probe`, asked again and again; AssertionError after `seconds`."""
+    """Call `probe` until it returns a true value, and return that value. Raises AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := probe()):
         assert time.monotonic() < deadline, f"after {seconds:g} s still not: {what}"

@@ -11,7 +11,7 @@ from tests.conformance.objects import Object, widget_definition
 
 @pytest.fixture
 def api(http: httpx.Client, namespace: str) -> Api:
-    """A client in a fresh namespace."""
+    """A client in a new namespace."""
     return Api(http, namespace)
 
 
@@ -22,7 +22,7 @@ def widgets(http: httpx.Client) -> Object:
 
 
 def install_definition(api: Api, crd: Object) -> Object:
-    """Make sure that a CustomResourceDefinition is there, and wait until its resources are served."""
+    """Create a CustomResourceDefinition unless it exists, and wait until the server serves its resources."""
     name = crd["metadata"]["name"]
     if api.find("customresourcedefinitions", name) is None:
         api.create("customresourcedefinitions", crd)

@@ -1,4 +1,4 @@
-"""The objects that the cases make: the smallest valid one of each kind, as functions of what a case varies."""
+"""Objects for the cases: functions that return the smallest valid object of a kind, with the given changes."""
 
 from __future__ import annotations
 
@@ -86,12 +86,12 @@ def ingress(name: str, **rule: Any) -> Object:
 
 
 def widget(name: str, spec: Object | None = None, **metadata: Any) -> Object:
-    """A custom resource of the definition that the fixture `widgets` installs."""
+    """Return a custom resource of the definition that the fixture `widgets` installs."""
     return _object("example.dev/v1", "Widget", name, metadata=metadata, spec={"size": 1} if spec is None else spec)
 
 
 def owned_by(owner: Object, *, controller: bool = False, block: bool = False) -> list[Object]:
-    """Owner references that name one owner, read from the server."""
+    """Return owner references with one owner, which was read from the server."""
     reference = {
         "apiVersion": owner["apiVersion"],
         "kind": owner["kind"],

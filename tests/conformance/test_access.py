@@ -1,4 +1,4 @@
-"""Who may ask: bearer tokens, and questions about permissions."""
+"""Access: bearer tokens, and access reviews."""
 
 from __future__ import annotations
 

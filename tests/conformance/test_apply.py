@@ -1,4 +1,4 @@
-"""Server-side apply: who owns which field, what a second manager may do, and what removal means."""
+"""Server-side apply: field ownership, conflicts between managers, and removal of fields."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from tests.conformance.objects import IMAGE, Object, config_map, container, depl
 
 
 def managers(obj: Object) -> dict[tuple[str, str], Object]:
-    """managedFields by (manager, operation)."""
+    """Return the entries of managedFields by (manager, operation)."""
     return {(entry["manager"], entry["operation"]): entry for entry in obj["metadata"]["managedFields"]}
 
 
 def owned(obj: Object, manager: str, operation: str = "Apply") -> Object:
-    """The field set of one manager; empty when it owns nothing."""
+    """Return the fields of one manager; empty when it owns none."""
     fields: Object = managers(obj).get((manager, operation), {}).get("fieldsV1", {})
     return fields
 
 
 def partial(resource: str, spec: Object) -> Object:
-    """An applied Deployment that names its identity and the given part of the spec."""
+    """Return an apply configuration of a Deployment with its identity and the given part of the spec."""
     assert resource == "web"
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": resource}, "spec": spec}
 
@@ -318,7 +318,7 @@ def test_the_user_agent_names_the_manager(api: Api) -> None:
 
 
 def test_an_applied_object_can_be_adopted_by_another(api: Api) -> None:
-    """What an applier lets go and another still wants stays, owned by the other alone."""
+    """A field that one manager stops applying and another still applies stays; only the other manager owns it."""
     api.apply("configmaps", config_map("a", {"a": "1"}), "old")
     api.apply("configmaps", config_map("a", {"a": "1"}), "new")
     kept = api.apply("configmaps", config_map("a", {}), "old")

@@ -15,7 +15,7 @@ PLAIN: Object = {"type": "object", "properties": {"spec": {"type": "object"}}}
 
 
 def group_of(api: Api) -> str:
-    """An API group that no other test uses."""
+    """Return an API group that no other test uses."""
     return f"{api.namespace}.dev"
 
 
@@ -33,7 +33,7 @@ def install(api: Api, schema: Object, **version: Any) -> Object:
 
 
 def test_defaults_in_a_list_that_is_applied_again_are_no_second_write(api: Api) -> None:
-    """The configuration lacks them, and replaces the list as a whole."""
+    """The apply configuration has no defaults, and replaces the list as a whole."""
     port = {"group": {"type": "string", "default": ""}, "weight": {"type": "integer", "default": 1}}
     item = {"type": "object", "properties": {"name": {"type": "string"}, **port}}
     spec = {"type": "object", "properties": {"ports": {"type": "array", "items": item}}}
@@ -42,7 +42,7 @@ def test_defaults_in_a_list_that_is_applied_again_are_no_second_write(api: Api) 
     headers, params = {"Content-Type": PATCHES["apply"]}, {"fieldManager": "tester"}
 
     first = succeeded(api.http.patch(path_of(api, name="a"), json=body, headers=headers, params=params))
-    time.sleep(1.1)  # an API server stamps a write with its second
+    time.sleep(1.1)  # the times of writes have a resolution of one second
     again = succeeded(api.http.patch(path_of(api, name="a"), json=body, headers=headers, params=params))
 
     assert first["spec"]["ports"] == [{"name": "web", "group": "", "weight": 1}]
@@ -245,7 +245,7 @@ def test_a_schema_may_change(api: Api) -> None:
     def keeps_the_new_field() -> bool:
         answer = api.http.post(path_of(api), json=thing(api, spec={"new": "x"}))
         if answer.status_code == 503:
-            return False  # a real server takes the handler of the earlier schema down while requests are on their way
+            return False  # a real server stops the handler of the earlier schema while it handles requests
         made = succeeded(answer)
         api.http.delete(path_of(api, name="a"))
         return "new" in made["spec"]

@@ -1,4 +1,4 @@
-"""What the built-in kinds fill in."""
+"""Defaults of the built-in kinds."""
 
 from __future__ import annotations
 

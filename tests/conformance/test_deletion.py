@@ -109,7 +109,7 @@ def test_background_propagation(api: Api) -> None:
 
 
 def test_foreground_propagation(api: Api) -> None:
-    """The owner stays, marked, until the dependents that block it are gone."""
+    """The owner stays, with a deletionTimestamp, until all blocking dependents are deleted."""
     owner = api.create("configmaps", config_map("owner"))
     references = owned_by(owner, block=True)
     held = config_map("child", ownerReferences=references, finalizers=["example.dev/hold"])
@@ -192,7 +192,7 @@ def test_one_controller_at_most(api: Api) -> None:
     assert "metadata.ownerReferences" in status["message"]
 
 
-def test_pods_that_no_node_runs_go_at_once(api: Api) -> None:
+def test_pods_without_a_node_are_deleted_at_once(api: Api) -> None:
     api.create("pods", pod("a"))
     api.delete("pods", "a")
     assert api.find("pods", "a") is None

@@ -1,4 +1,4 @@
-"""What clients ask for before anything else."""
+"""Discovery: health, version, groups, resources, OpenAPI."""
 
 from __future__ import annotations
 

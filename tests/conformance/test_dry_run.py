@@ -1,4 +1,4 @@
-"""dryRun=All: everything but the write."""
+"""dryRun=All: all checks and defaults of a write, without the write."""
 
 from __future__ import annotations
 

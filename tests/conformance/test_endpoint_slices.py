@@ -1,4 +1,4 @@
-"""EndpointSlices: what they may hold."""
+"""Validation of EndpointSlices."""
 
 from __future__ import annotations
 

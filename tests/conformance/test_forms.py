@@ -1,4 +1,4 @@
-"""The forms of an answer beside the object itself: PartialObjectMetadata, and what cannot be had."""
+"""The forms of an answer: PartialObjectMetadata, and forms that the server refuses."""
 
 from __future__ import annotations
 

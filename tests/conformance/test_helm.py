@@ -1,4 +1,4 @@
-"""Helm itself (from a wheel): install, upgrade, roll back and remove a small chart."""
+"""The real Helm (from a wheel) installs, upgrades, rolls back and removes a small chart."""
 
 from __future__ import annotations
 

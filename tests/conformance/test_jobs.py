@@ -1,4 +1,4 @@
-"""The status of a Job: a controller other than the cluster's own may write it, so the API server checks it.
+"""The status of a Job: controllers other than the cluster's own may write it, so the API server validates it.
 
 `spec.managedBy` keeps the Job controller of a real cluster away from the Jobs of these cases.
 """
@@ -26,7 +26,7 @@ def make_job(api: Api, **spec: object) -> Object:
 
 
 def write(api: Api, status: Object) -> httpx.Response:
-    """A merge of `status` into the status of the Job: fields that `status` does not name stay."""
+    """Merge `status` into the status of the Job; fields that `status` does not name stay."""
     path = path_of(api, "once", "status")
     return api.http.patch(path, json={"status": status}, headers={"Content-Type": PATCHES["merge"]})
 
@@ -166,7 +166,7 @@ def test_a_job_of_no_completions_ends_without_a_start(api: Api) -> None:
     assert "startTime" not in succeeded(write(api, {**COMPLETE, "startTime": None, "succeeded": 0}))["status"]
 
 
-def test_a_status_that_a_change_of_the_spec_made_wrong_is_written_on(api: Api) -> None:
+def test_a_status_that_a_change_of_the_spec_made_invalid_can_be_updated(api: Api) -> None:
     make_job(api, completions=0)
     succeeded(write(api, {**COMPLETE, "startTime": None, "succeeded": 0}))
     patch = {"spec": {"suspend": False}}
@@ -201,7 +201,7 @@ def test_the_whole_status_may_be_put_and_applied(api: Api) -> None:
     assert causes(refused(applied, 422, "Invalid")) == {("status.conditions", "FieldValueInvalid")}
 
 
-def test_a_text_that_is_no_time_is_a_broken_body(api: Api) -> None:
+def test_a_text_that_is_not_a_time_is_a_bad_request(api: Api) -> None:
     made = make_job(api)
     put = api.http.put(path_of(api, "once", "status"), json={**made, "status": {"startTime": "noon"}})
     refused(put, 400, "BadRequest")

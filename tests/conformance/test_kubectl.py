@@ -1,4 +1,4 @@
-"""What people type: the real kubectl, against both clusters."""
+"""The real kubectl with both API servers."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 @pytest.fixture
 def run(api_server: ApiServer, namespace: str, tmp_path_factory: pytest.TempPathFactory) -> Kubectl:
-    """`run("get", "pods")`: kubectl in the test's namespace; objects given as `stdin` travel as YAML."""
-    found = f"{envtest.assets()}{os.pathsep}{os.environ.get('PATH', '')}"  # the version of the server, where it is
+    """`run("get", "pods")` runs kubectl in the test's namespace; `stdin` takes objects, which are sent as YAML."""
+    found = f"{envtest.assets()}{os.pathsep}{os.environ.get('PATH', '')}"  # prefers the server's version
     binary = shutil.which("kubectl", path=found)
     if binary is None:
         pytest.skip("kubectl is not installed")
@@ -250,7 +250,7 @@ def test_explain(kubectl: Kubectl) -> None:
     assert "replicas" in kubectl("explain", "deployment.spec").stdout
 
 
-# change
+# edit, patch, replace, scale
 
 
 def test_label_annotate_patch(api: Api, kubectl: Kubectl) -> None:
@@ -410,11 +410,11 @@ def test_delete_from_a_file(api: Api, kubectl: Kubectl) -> None:
     assert api.find("secrets", "b") is None
 
 
-# commands that make objects
+# commands that create objects
 
 
 def columns(kubectl: Kubectl, *arguments: str) -> dict[str, str]:
-    """The only row that `kubectl get` shows, by column."""
+    """Return the only row of `kubectl get`, by column."""
     header, row = kubectl("get", *arguments).stdout.splitlines()
     starts = [header.index(name) for name in header.split("  ") if name.strip()]
     cuts = [slice(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True)]
@@ -468,7 +468,7 @@ def test_an_ingress_a_budget_and_a_quota(kubectl: Kubectl) -> None:
     assert "requests.cpu" in kubectl("get", "quota", "small", "-o", "jsonpath={.spec.hard}").stdout
 
 
-# waiting and watching as today
+# waiting and watching as current versions of kubectl do it
 
 
 def test_wait_for_creation_and_deletion(api: Api, kubectl: Kubectl) -> None:

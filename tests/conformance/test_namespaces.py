@@ -1,4 +1,4 @@
-"""Namespaces: what may be in them, and how they go."""
+"""Namespaces: their contents and their deletion."""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ def test_generation_counts_spec_changes_only(api: Api, patch: dict[str, Any], gr
 
 
 def test_generation_of_metadata_annotations_on_deployments(api: Api) -> None:
-    """Deployments are the odd one: their annotations reach the ReplicaSets, so they count as spec."""
+    """Annotations of Deployments count as spec, unlike those of other kinds: they are copied to the ReplicaSets."""
     api.create("deployments", deployment("web", replicas=0))
     patched = api.patch("deployments", "web", {"metadata": {"annotations": {"example.dev/x": "1"}}})
     assert generation(patched) == 2

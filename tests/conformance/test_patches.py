@@ -1,4 +1,4 @@
-"""The three patch formats besides apply."""
+"""The three patch formats besides apply: JSON patch, merge patch, strategic merge patch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ValidatingAdmissionPolicies and their bindings: what they deny, warn of, and may say."""
+"""ValidatingAdmissionPolicies and their bindings: denials, warnings, and validation."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_parameters(api: Api, enforce: Enforce) -> None:
     refused(api.send("POST", "deployments", body=deployment("large", replicas=3)), 422, "Invalid")
 
 
-# what they may say
+# validation
 
 
 def denied(response: httpx.Response) -> set[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The Python client that other tools use."""
+"""The `kubernetes` client for Python, which other tools use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The definitions that the product meets in clusters, where they lie beside the checkout."""
+"""CustomResourceDefinitions that the product meets in clusters; skipped where their files are missing."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ BACKEND: Object = {"name": "web", "port": 80}
 
 
 def installed(api: Api, plural: str) -> str:
-    """The path of a Gateway API resource in the test's namespace."""
+    """Return the path of a Gateway API resource in the test's namespace."""
     for crd in load_crds(FOLDER / f"{plural}.gateway.networking.k8s.io.yaml"):
         install_definition(api, crd)
     return f"{GATEWAY_API}/namespaces/{api.namespace}/{plural}"

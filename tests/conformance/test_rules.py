@@ -1,4 +1,4 @@
-"""CEL rules of CustomResourceDefinitions, and what validation lets pass because a write leaves it alone."""
+"""CEL rules of CustomResourceDefinitions, and invalid values that validation accepts because a write keeps them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.conformance.objects import Object, definition
 
 
 def ruled(kind: str, rule: str, **rest: Any) -> Object:
-    """A schema of one type with one rule."""
+    """Return a schema of one type with one rule."""
     entry = {"rule": rule, **{key: rest.pop(key) for key in ("message", "reason", "optionalOldSelf") if key in rest}}
     return {"type": kind, "x-kubernetes-validations": [entry], **rest}
 
@@ -298,7 +298,7 @@ def test_items_without_keys_have_no_old_self(api: Api) -> None:
 
 @pytest.fixture
 def tightened(api: Api) -> str:
-    """The path of an object that was made before its definition forbade what it says."""
+    """Create an object, then make its definition forbid its values; return the object's path."""
     group = f"{api.namespace}.dev"
     properties = {"old": {"type": "string"}, "ruled": {"type": "string"}, "free": {"type": "string"}}
     schema = {"type": "object", "properties": {"spec": {"type": "object", "properties": properties}}}

@@ -1,4 +1,4 @@
-"""status and scale."""
+"""The subresources status and scale."""
 
 from __future__ import annotations
 

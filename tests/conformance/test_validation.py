@@ -1,4 +1,4 @@
-"""What the built-in kinds refuse, and the causes that they name."""
+"""Validation of built-in kinds: refusals and their causes."""
 
 from __future__ import annotations
 

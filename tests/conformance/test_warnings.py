@@ -1,4 +1,4 @@
-"""What the server says of bodies that it takes: Warning headers, and how strict it is about unknown fields."""
+"""Warnings about accepted bodies (Warning headers), and the treatment of unknown and repeated fields."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REPEATED_YAML = (
 
 
 def warnings(response: httpx.Response) -> list[str]:
-    """The texts of all Warning headers of a success."""
+    """Return the texts of all Warning headers of a successful response."""
     succeeded(response)
     found = []
     for header in response.headers.get_list("Warning"):
@@ -108,7 +108,7 @@ def test_modes_that_do_not_exist(api: Api) -> None:
     )
 
 
-# fields that stand there twice
+# repeated fields
 
 
 def test_repeated_fields_are_warned_of(api: Api) -> None:

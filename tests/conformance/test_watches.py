@@ -1,4 +1,4 @@
-"""Watches: what arrives, in which order, from where it resumes, and how it ends."""
+"""Watches: events and their order, resumption, and the end of a watch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def seen(event: Object) -> tuple[str, str]:
 
 
 def start(api: Api, resource: str) -> str:
-    """The version from which a watch sees everything that happens next."""
+    """Return the version from which a watch gets all following events."""
     listed: str = api.list(resource)["metadata"]["resourceVersion"]
     return listed
 
@@ -63,7 +63,7 @@ def test_resuming_misses_nothing_and_repeats_nothing(api: Api) -> None:
 
 
 def test_label_selector_transitions(api: Api) -> None:
-    """An object that begins to match is ADDED for this watcher, one that ceases to is DELETED."""
+    """For a watch with a selector, an object that starts to match is ADDED, one that ceases to match DELETED."""
     api.create("pods", pod("a"))
     with api.watch("pods", resourceVersion=start(api, "pods"), labelSelector="team=x") as events:
         api.patch("pods", "a", {"metadata": {"labels": {"team": "x"}}})
@@ -180,7 +180,7 @@ def test_initial_events_end_with_a_bookmark(api: Api, since: str | None) -> None
     assert seen(change) == ("ADDED", "c")
 
 
-def test_the_end_of_nothing_is_marked_too(api: Api, widgets: Object) -> None:
+def test_initial_events_without_objects_end_with_a_bookmark_too(api: Api, widgets: Object) -> None:
     with api.watch("widgets", **LISTING) as events:
         bookmark = next(events)
     assert bookmark["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
@@ -265,8 +265,8 @@ def test_initial_events_of_a_version_that_is_still_to_come(api: Api) -> None:
     assert "Too large resource version: 99999999" in event["object"]["message"]
 
 
-def test_versions_that_are_gone(api: Api, widgets: Object) -> None:
-    """From a version older than what the server remembers a watch cannot resume: one ERROR event, 410 inside."""
+def test_expired_versions(api: Api, widgets: Object) -> None:
+    """A watch from a version before the server's history gets one ERROR event with 410."""
     api.create("widgets", widget("a"))
     with api.watch("widgets", resourceVersion="1") as events:
         event = next(events)

@@ -51,7 +51,7 @@ def images(pods: list[Object]) -> list[str]:
 
 
 def replica_sets(api: Api) -> dict[str, Object]:
-    """By revision."""
+    """Return all ReplicaSets of the namespace by revision."""
     items = api.list("replicasets")["items"]
     return {item["metadata"]["annotations"][REVISION]: item for item in items}
 
@@ -215,7 +215,7 @@ def test_scaling(api: Api) -> None:
     eventually(lambda: len(live_pods(api)) == 3, "three Pods are there")
     api.patch("deployments", "web", {"spec": {"replicas": 1}}, sub="scale")
     eventually(lambda: len(live_pods(api)) == 1, "one Pod is left")
-    assert live_pods(api)[0]["metadata"]["uid"] == first["metadata"]["uid"]  # the only one that was ready
+    assert live_pods(api)[0]["metadata"]["uid"] == first["metadata"]["uid"]  # the only Pod that was ready
     api.patch("deployments", "web", {"spec": {"replicas": 0}}, sub="scale")
     eventually(lambda: not live_pods(api), "no Pod is left")
     eventually(lambda: "replicas" not in api.get("deployments", "web")["status"], "none is counted")
@@ -284,8 +284,8 @@ def test_deletion_takes_the_pods_along(api: Api, propagation: str) -> None:
         eventually(lambda resource=resource: not api.names(resource), f"no {resource} are left")  # type: ignore[misc]
 
 
-def test_a_second_look_changes_nothing(api: Api) -> None:
-    """A settled Deployment is left alone: no writes by the controllers."""
+def test_a_second_reconciliation_changes_nothing(api: Api) -> None:
+    """The controllers write nothing to a Deployment that matches its spec."""
     deploy(api)
     eventually(
         lambda: condition(api.get("deployments", "web"), "Progressing")["reason"] == "NewReplicaSetAvailable",
@@ -356,7 +356,7 @@ def test_the_status_of_a_set(api: Api) -> None:
     assert status["currentRevision"] == status["updateRevision"]
 
 
-def test_claims_of_a_set(api: Api) -> None:
+def test_persistent_volume_claims_of_a_set(api: Api) -> None:
     run_set(api, replicas=2, volumeClaimTemplates=[claim_template()])
     assert api.names("persistentvolumeclaims") == ["data-web-0", "data-web-1"]
     claim = api.get("persistentvolumeclaims", "data-web-0")
@@ -366,7 +366,7 @@ def test_claims_of_a_set(api: Api) -> None:
     assert (volume["name"], volume["persistentVolumeClaim"]["claimName"]) == ("data", "data-web-0")
 
 
-def test_claims_outlive_pods_and_set(api: Api) -> None:
+def test_persistent_volume_claims_outlive_pods_and_set(api: Api) -> None:
     run_set(api, replicas=2, volumeClaimTemplates=[claim_template()])
     before = api.get("persistentvolumeclaims", "data-web-1")["metadata"]["uid"]
     api.patch("statefulsets", "web", {"spec": {"replicas": 1}})
@@ -376,7 +376,7 @@ def test_claims_outlive_pods_and_set(api: Api) -> None:
     assert api.get("persistentvolumeclaims", "data-web-1")["metadata"]["uid"] == before
 
 
-def test_claims_may_go_with_the_set(api: Api) -> None:
+def test_persistent_volume_claims_may_be_deleted_with_the_set(api: Api) -> None:
     policy = {"whenDeleted": "Delete", "whenScaled": "Retain"}
     made = run_set(api, volumeClaimTemplates=[claim_template()], persistentVolumeClaimRetentionPolicy=policy)
     claim = api.get("persistentvolumeclaims", "data-web-0")
@@ -385,7 +385,7 @@ def test_claims_may_go_with_the_set(api: Api) -> None:
     eventually(lambda: not api.names("persistentvolumeclaims"), "the claims are gone")
 
 
-def test_claims_may_go_with_the_pod(api: Api) -> None:
+def test_persistent_volume_claims_may_be_deleted_with_the_pod(api: Api) -> None:
     policy = {"whenDeleted": "Retain", "whenScaled": "Delete"}
     claims = [claim_template()]
     run_set(api, replicas=2, volumeClaimTemplates=claims, persistentVolumeClaimRetentionPolicy=policy)

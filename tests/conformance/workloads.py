@@ -1,4 +1,4 @@
-"""A stand-in for kubelets: Pods become Running and Ready because a test says so, through the API."""
+"""A stand-in for kubelets: tests set Pods to Running and Ready through the API."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def is_ready(pod: Object) -> bool:
 
 
 def live_pods(api: Api, selector: str = "") -> list[Object]:
-    """Pods that are not being deleted, in order of name."""
+    """Return the Pods that are not terminating, ordered by name."""
     pods = api.list("pods", labelSelector=selector)["items"]
     return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
 
 
 def make_ready(api: Api, pod: Object) -> None:
-    """What a kubelet reports once the containers run; a Pod that has gone meanwhile is no error."""
+    """Write the status that a kubelet reports when the containers run; do nothing if the Pod is deleted."""
     moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     ready = [
         {"type": kind, "status": "True", "lastTransitionTime": moment}
@@ -44,7 +44,7 @@ def settle(
     only: Callable[[Object], bool] = lambda pod: True,
     watch: Callable[[list[Object]], None] = lambda pods: None,
 ) -> None:
-    """Make every Pod ready that `only` accepts until `done`; `watch` sees the Pods at each round."""
+    """Make every Pod ready that `only` accepts, until `done`; call `watch` with the Pods in each round."""
 
     def step() -> bool:
         pods = live_pods(api)
@@ -58,13 +58,13 @@ def settle(
 
 
 def condition(obj: Object, kind: str) -> Object:
-    """A condition of the status; {} where there is none yet."""
+    """Return a condition of the status; {} when there is none."""
     conditions = obj.get("status", {}).get("conditions") or []
     return next((item for item in conditions if item["type"] == kind), {})
 
 
 def rolled_out(api: Api, name: str) -> bool:
-    """What `kubectl rollout status` waits for."""
+    """Whether a Deployment is complete as `kubectl rollout status` defines it."""
     deployment = api.get("deployments", name)
     status, replicas = deployment.get("status", {}), deployment["spec"]["replicas"]
     return bool(

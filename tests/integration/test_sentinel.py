@@ -45,7 +45,7 @@ def shared(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture
 def group(shared: RedisGroup) -> RedisGroup:
     """Three Sentinels, a master and a replica that is in step, whatever the test before did to them."""
-    shared.mend()
+    shared.repair()
     return shared
 
 
@@ -219,7 +219,7 @@ def test_a_tail_and_its_appender_find_the_successor_of_a_master_that_becomes_a_r
     group.replicated()
 
     group.fail_over()
-    group.mend()  # the old one serves on, as a replica
+    group.repair()  # the former master becomes a replica
     eventually(lambda: taken(events, "after"), "the successor takes events")
 
     eventually(lambda: seen == ["before", "after"], "it follows the successor")

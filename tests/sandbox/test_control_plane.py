@@ -27,7 +27,7 @@ def plane() -> Iterator[ControlPlane]:
 
 @pytest.fixture
 def workspace(plane: ControlPlane) -> str:
-    """A workspace of the test's own; its API key is its id."""
+    """Return the id of a workspace that only this test uses; the id is also its API key."""
     return admit(plane)
 
 
@@ -95,7 +95,7 @@ def get(http: httpx.Client, deployment: Json) -> Json:
 def report(
     http: httpx.Client, deployment: Json, status: str, revision: str | None = None, **why: str
 ) -> httpx.Response:
-    """What a data plane says of a revision, or of the deployment itself."""
+    """Send the report of a data plane about a revision, or about the deployment itself."""
     of = f"/revisions/{revision}" if revision else ""
     return http.patch(f"/v2/deployments/{deployment['id']}{of}/status", json={"status": status, **why})
 
@@ -293,7 +293,7 @@ def test_a_form_post_is_422(http: httpx.Client) -> None:
 def test_a_workspace_with_listeners_requires_one(http: httpx.Client, listener: Json) -> None:
     answer = http.post("/v2/deployments", json=body())
     assert answer.status_code == 400
-    # These very words are what `langgraph deploy` looks for.
+    # `langgraph deploy` searches for exactly this text.
     assert "listener_id' is required" in answer.json()["detail"]
     assert listener["id"] in answer.json()["detail"]
 
@@ -399,7 +399,7 @@ def test_redeploying_an_earlier_revision_makes_a_new_one_with_its_image(http: ht
 
 
 def test_filters(http: httpx.Client, listener: Json) -> None:
-    # Made before the workspace had a listener.
+    # This deployment was created before the workspace had a listener.
     http.delete(f"/v2/listeners/{listener['id']}")
     alone = create(http, "alone")
     listener = make_listener(http, "again", "agents")
@@ -483,11 +483,13 @@ def test_revisions_are_listed_newest_first_and_by_status(http: httpx.Client) -> 
 # --- deletion
 
 
-def test_a_deployment_of_a_listener_goes_when_its_data_plane_says_so(http: httpx.Client, listener: Json) -> None:
+def test_a_deployment_of_a_listener_is_deleted_when_its_data_plane_reports_it(
+    http: httpx.Client, listener: Json
+) -> None:
     deployment = create(http, source_config=on(listener))
     path = f"/v2/deployments/{deployment['id']}"
 
-    assert report(http, deployment, "DELETED").status_code == 409  # nobody asked
+    assert report(http, deployment, "DELETED").status_code == 409  # no user asked for the deletion
     assert http.delete(path, params={"delete_tracing_project": True}).status_code == 204
     assert http.delete(path).status_code == 204
     assert get(http, deployment)["status"] == "AWAITING_DELETE"
@@ -502,7 +504,7 @@ def test_a_deployment_of_a_listener_goes_when_its_data_plane_says_so(http: httpx
     assert names(http) == []
 
 
-def test_what_nothing_reconciles_goes_at_once(http: httpx.Client) -> None:
+def test_a_deployment_without_a_data_plane_is_deleted_at_once(http: httpx.Client) -> None:
     alone = create(http, "alone")
     listener = make_listener(http, "cluster", "agents")
     waiting, orphan = (create(http, name, source_config=on(listener)) for name in ("waiting", "orphan"))
@@ -563,7 +565,7 @@ def test_a_failed_successor_leaves_the_active_revision(http: httpx.Client) -> No
     assert get(http, deployment)["latest_revision_id"] == second
 
 
-def test_a_late_report_of_an_older_revision_does_not_take_over(http: httpx.Client) -> None:
+def test_a_late_report_of_an_older_revision_does_not_make_it_active(http: httpx.Client) -> None:
     deployment = create(http)
     second = http.patch(f"/v2/deployments/{deployment['id']}", json={"secrets": []}).json()["latest_revision_id"]
     report(http, deployment, "DEPLOYED", second)
@@ -595,7 +597,7 @@ def test_reports_are_log_lines(http: httpx.Client) -> None:
     report(http, deployment, "READY")
 
     newest = logs(http, deployment)
-    assert [line["level"] for line in newest] == ["INFO", "ERROR", "INFO", "INFO"]  # the repetition is no news
+    assert [line["level"] for line in newest] == ["INFO", "ERROR", "INFO", "INFO"]  # a repeated report adds no line
     assert newest[1]["message"] == f"revision {revision} DEPLOY_FAILED: CrashLoopBackOff: exit code 3"
     assert logs(http, deployment, order="asc") == newest[::-1]
     assert logs(http, deployment, revision) == newest[1:]

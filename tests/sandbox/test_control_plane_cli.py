@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def plane() -> Iterator[ControlPlane]:
-    """As the stack starts it: one listener with one namespace, found without a flag."""
+    """A control plane as the stack starts it: one listener with one namespace, which needs no flag."""
     with ControlPlane({"key": WORKSPACE}, infer_listener=True) as plane:
         seed(plane.store, WORKSPACE, "laptop", ["agents"])
         yield plane
@@ -40,7 +40,7 @@ def plane() -> Iterator[ControlPlane]:
 
 @pytest.fixture
 def strict_plane() -> Iterator[ControlPlane]:
-    """As the hosted one answers."""
+    """A control plane that requires a listener id, as the hosted one does."""
     with ControlPlane({"key": WORKSPACE}) as plane:
         seed(plane.store, WORKSPACE, "laptop", ["agents"])
         yield plane
@@ -48,7 +48,7 @@ def strict_plane() -> Iterator[ControlPlane]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A folder to deploy from, with one secret."""
+    """A project folder for `langgraph deploy`, with one secret."""
     (tmp_path / "agent.py").touch()
     config = {"graphs": {"agent": "./agent.py:graph"}, "dependencies": ["."], "env": {"GREETING": "hello"}}
     (tmp_path / "langgraph.json").write_text(json.dumps(config))
@@ -56,7 +56,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def langgraph(plane: ControlPlane, folder: Path, *arguments: str, code: int = 0) -> str:
-    """Run `langgraph deploy ...`; its output. No setting of the developer's reaches it."""
+    """Run `langgraph deploy ...`, without the developer's settings; return its output."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LC_ALL") if name in os.environ}
     done = subprocess.run(
         [str(LANGGRAPH), "deploy", *arguments, "--host-url", plane.url, "--api-key", "key"],
@@ -74,7 +74,7 @@ def langgraph(plane: ControlPlane, folder: Path, *arguments: str, code: int = 0)
 
 @contextmanager
 def data_plane(plane: ControlPlane, end: str, **why: str) -> Iterator[None]:
-    """Reports, for every revision that is queued, the way to `end`, and every deletion as done."""
+    """Reports for every queued revision the statuses up to `end`, and DELETED for every deletion."""
     stopped = threading.Event()
 
     def reconcile(http: httpx.Client) -> None:
@@ -118,7 +118,7 @@ def deployment(plane: ControlPlane, name: str) -> dict[str, Any]:
 
 
 def deploy(plane: ControlPlane, folder: Path, *more: str, image: str = IMAGE, code: int = 0) -> list[dict[str, Any]]:
-    """`langgraph deploy` of `hello`; its events."""
+    """Run `langgraph deploy` of `hello`; return its events."""
     arguments = ("--name", "hello", "--image-uri", image, "--no-input", "--json")
     return [json.loads(line) for line in langgraph(plane, folder, *arguments, *more, code=code).splitlines()]
 
@@ -211,6 +211,6 @@ def test_where_a_listener_is_required_the_command_asks_for_the_flag_and_takes_it
         assert result(deploy(strict_plane, project, "--listener-id", listener["id"]))["status"] == "succeeded"
 
 
-def test_a_wrong_key_is_said(project: Path) -> None:
+def test_a_wrong_key_is_reported(project: Path) -> None:
     with ControlPlane({"another": WORKSPACE}) as other:
         assert "401" in langgraph(other, project, "list", code=1)

@@ -1,4 +1,4 @@
-"""The life cycle tables alone."""
+"""The life cycle tables of the control plane. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_stages_go_forward_only(place: int, stage: str) -> None:
 
 
 def test_no_way_leads_from_a_revision_status_back_to_itself() -> None:
-    """UNKNOWN apart, which is no stage."""
+    """UNKNOWN is excluded: it is not a stage."""
 
     def reachable(start: str) -> set[str]:
         seen: set[str] = set()

@@ -1,10 +1,10 @@
-"""schemathesis against the hosted control plane's public document, on every supported route.
+"""schemathesis tests every supported route against the public OpenAPI document of the hosted control plane.
 
-Valid and invalid requests are generated, alone and in sequences that pass ids on; each answer must have a documented
-status, content type and body, invalid data must be refused, valid data accepted, deleted resources be gone,
-authentication enforced, and nothing may be a 5xx. All checks but one are on. Where the document is silent about what a
-server has to do, the copy of it used here is completed (`completed`), or a check is told one more acceptable status for
-the operations that need it (`CONFIG`), each with the reason.
+It generates valid and invalid requests, single ones and sequences that pass ids on. Each answer must have a documented
+status, content type and body. Invalid data must be refused and valid data accepted, deleted resources must not exist,
+authentication must be enforced, and no answer may be a 5xx. All checks but one are enabled. The document leaves some
+behaviour of a server open. There the copy that is used here is completed (`completed`), or a check accepts one more
+status for the operations that need it (`CONFIG`), each with the reason.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Json = dict[str, Any]
 
 CONFIG = """
 [generation]
-# Every run tries the same requests: a failure is the change's, not the dice's.
+# Every run sends the same requests, so that a new failure comes from a change of the code.
 deterministic = true
 database = "none"
 # Unknown query parameters are ignored, as `langgraph deploy` relies on: it sends `name`, which the document lacks.
@@ -45,50 +45,50 @@ allow-extra-parameters = false
 generation.max-examples = 4
 
 [checks]
-# It takes a DELETE that was refused (no key, a bad parameter) for one that was carried out, because it looks at the
-# status of what came before it (4.15). That what is deleted is gone: test_control_plane.py.
+# This check takes a refused DELETE (no key, a bad parameter) for a successful one, because it uses the status of the
+# request before (schemathesis 4.15). test_control_plane.py checks that deleted resources do not exist.
 use_after_free.enabled = false
 
 [[operations]]
-# Names, images and placement are rules beyond the schema; the document gives them 400.
+# Names, images and placement have rules beyond the schema; the document has 400 for them.
 include-name = ["POST /v2/deployments", "PATCH /v2/deployments/{deployment_id}"]
 checks.positive_data_acceptance.expected-statuses = ["2xx", "401", "404", "409", "400"]
 
 [[operations]]
-# An empty list cannot be told from a missing one in a query string, and the list is required.
+# In a query string, an empty list is the same as a missing one, and the list is required.
 include-name = "DELETE /v2/deployments"
 checks.positive_data_acceptance.expected-statuses = ["2xx", "401", "404", "422"]
 
 [[operations]]
-# "Validated based on compute_type", for which the document has no status but 422.
+# The document says "Validated based on compute_type" and has only 422 for it.
 include-name = ["POST /v2/listeners", "PATCH /v2/listeners/{listener_id}"]
 checks.positive_data_acceptance.expected-statuses = ["2xx", "401", "404", "409", "422"]
 """
 
 
 def completed() -> Json:
-    """The supported part of the document with what it leaves out."""
+    """Return the supported part of the document, completed where it leaves behaviour open."""
     document: Json = json.loads(REFERENCE.read_text())
     document["paths"] = {path: item for path, item in document["paths"].items() if path.startswith(SUPPORTED)}
-    # The operations name three schemes as alternatives, but the document defines none of them. The key is what decides:
-    # a bearer token is another way to send it, the workspace follows from it (test_control_plane.py has both).
+    # The operations name three security schemes as alternatives, but the document defines none of them. Only the key
+    # matters: a bearer token is another way to send it, and it determines the workspace (see test_control_plane.py).
     document["components"]["securitySchemes"] = {"API Key": {"type": "apiKey", "in": "header", "name": "X-Api-Key"}}
     for item in document["paths"].values():
         for operation in item.values():
-            # Every operation requires a key, none says what happens without.
+            # Every operation requires a key; the document has no answer for a request without one.
             operation["security"] = [{"API Key": []}]
             operation["responses"].setdefault("401", {"description": "no or an unknown key"})
             operation["responses"].setdefault("403", {"description": "the key of another workspace"})
-    # A name is taken; the document has no status for it.
+    # The document has no status for a name that is taken.
     document["paths"]["/v2/deployments"]["post"]["responses"]["409"] = {"description": "the name is taken"}
-    # Described in the operation's text only.
+    # Only the text of the operation describes this status.
     document["paths"]["/v2/deployments"]["delete"]["responses"]["207"] = {"description": "some failed"}
     _without_caps(document["components"]["schemas"]["ResourceSpec-Input"])
     return document
 
 
 def _without_caps(resource_spec: Json) -> None:
-    """Take out the hosted service's upper bounds of cores: its own nodes have them, a data plane's need not."""
+    """Remove the upper bounds of cores: they fit the hosted service's nodes, and a data plane's may be larger."""
     for field in resource_spec["properties"].values():
         for alternative in field.get("anyOf", ()):
             if alternative.get("type") == "number":
@@ -115,7 +115,7 @@ def mended() -> None:
 
 @pytest.fixture
 def plane() -> Iterator[ControlPlane]:
-    """Its deployments have no listener: with one in the workspace, every creation would have to name it."""
+    """A control plane without listeners: with one, every request that creates a deployment would have to name it."""
     with ControlPlane({"key": WORKSPACE}) as plane:
         yield plane
 
@@ -128,7 +128,7 @@ def http(plane: ControlPlane) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def realistic(http: httpx.Client) -> Iterator[None]:
-    """Touches up requests on their way, or most answers would be 404 and 400.
+    """Changes requests before they are sent: otherwise most answers would be 404 and 400.
 
     In sequences, where ids come from earlier answers, valid creations keep to the rules. Elsewhere most of the
     well-formed ids in paths are replaced by existing ones.
@@ -141,7 +141,7 @@ def realistic(http: httpx.Client) -> Iterator[None]:
                 assert isinstance(case.body, dict)
                 case.body = keep_to_the_rules(case.body, creation=True)
             return
-        # Touched parameters are judged anew, without their format: an id that is no UUID must stay as it is.
+        # Changed parameters are validated again, without their format: an id that is not a UUID must stay unchanged.
         ids = case.path_parameters or {}
         if ids and all(is_uuid(value) and uuid.UUID(str(value)).int % 4 for value in ids.values()):
             known = existing_listener(http) if "listener_id" in ids else existing_deployment(http)
@@ -172,7 +172,7 @@ def test_every_answer_is_as_documented(
     [("/v2/deployments", "POST", 201), ("/v2/deployments/{deployment_id}", "PATCH", 200)],
 )
 def test_whatever_keeps_to_the_rules_is_accepted(http: httpx.Client, path: str, method: str, accepted: int) -> None:
-    """Generated bodies, with the few fields set right for which the server has rules beyond the schema."""
+    """Generated bodies, with valid values for the few fields that have rules beyond the schema."""
     operation = schemathesis.openapi.from_dict(completed())[path][method]
 
     @settings(max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
@@ -195,7 +195,7 @@ def is_uuid(value: object) -> bool:
 
 
 def existing_deployment(http: httpx.Client) -> dict[str, str]:
-    """Ids for path parameters: the newest deployment, made when there is none, and its latest revision."""
+    """Return ids for path parameters: of the newest deployment, created if there is none, and its latest revision."""
     listed = http.get("/v2/deployments", params={"limit": 1}).json()["resources"]
     made = listed[0] if listed else http.post("/v2/deployments", json=keep_to_the_rules({}, creation=True)).json()
     return {"deployment_id": made["id"], "revision_id": made["latest_revision_id"]}
@@ -208,7 +208,7 @@ def existing_listener(http: httpx.Client) -> dict[str, str]:
 
 
 def keep_to_the_rules(body: Json, *, creation: bool) -> Json:
-    """The body with a good name, image and variables, and without what needs a listener or another source."""
+    """Return the body with a valid name, image and variables, without fields that need a listener or another source."""
     body = copy.deepcopy(body)
     for name in ("name", "source", "revision_source"):
         body.pop(name, None)

@@ -1,4 +1,4 @@
-"""The control plane as a process: start, restart, crash, end, and how fast it lists."""
+"""The control plane as a process: start, restart, crash, end, and the speed of lists."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def port() -> Iterator[int]:
 
 @pytest.fixture
 def start(tmp_path: Path, port: int) -> Iterator[Start]:
-    """Starts the control plane with the test's database; whatever runs at the end is ended."""
+    """Starts the control plane with the test's database; processes that still run are ended after the test."""
     started: list[ServerProcess] = []
 
     def start(*more: str) -> ServerProcess:
@@ -91,7 +91,7 @@ def test_two_workspaces_with_seeded_listeners(start: Start, port: int, tmp_path:
     assert found[0][0]["id"] in (tmp_path / "control-plane-0.log").read_text()
 
 
-def test_it_says_ready_once_ends_cleanly_and_keeps_secrets_to_itself(start: Start, port: int, tmp_path: Path) -> None:
+def test_it_prints_ready_once_ends_cleanly_and_prints_no_secrets(start: Start, port: int, tmp_path: Path) -> None:
     process = start()
     with httpx.Client(headers=KEY) as http:  # an open connection must not delay the end
         create(f"http://127.0.0.1:{port}", KEY, "app")
@@ -132,7 +132,7 @@ def test_a_wrong_command_line_is_refused(tmp_path: Path, arguments: list[str], c
 
 
 def test_ten_thousand_deployments_are_listed_quickly() -> None:
-    """CPU time of the whole poll, not wall time: the machine may be busy."""
+    """The limit is CPU time of the whole poll, not wall-clock time, because the machine may be busy."""
     count = 10_000
     with ControlPlane({"key": WORKSPACE}) as plane, httpx.Client(base_url=plane.url, headers=plane.headers()) as http:
         template = create(plane.url, plane.headers(), "app").json()

@@ -1,4 +1,4 @@
-"""CEL expressions of the embedded API server: what has no form in Python is an error, never the end of the process."""
+"""CEL expressions of the embedded API server: values that Python cannot represent are errors and crash no process."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_an_error_inside_a_list() -> None:
         value("[1 / 0]")
 
 
-def test_text_of_letters_that_no_base64_has_is_no_base64() -> None:
+def test_text_with_characters_outside_base64_is_not_base64() -> None:
     check = format_check("byte")
     assert check is not None
     assert check("YQ==", "spec.code") is None

@@ -1,4 +1,4 @@
-"""Ports that several stacks may ask for at the same moment."""
+"""Reservation of free ports, also by several processes at the same time."""
 
 from __future__ import annotations
 

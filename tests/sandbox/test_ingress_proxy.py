@@ -1,4 +1,4 @@
-"""The ingress between a real client and small upstream servers; the cluster's objects are plain dictionaries."""
+"""The ingress between a real client and small upstream servers; Kubernetes objects are plain dictionaries."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Copy:
     items: list[dict[str, Any]] = field(default_factory=list)
 
     def listen(self, listener: Listener) -> None:
-        """Nothing changes by itself here."""
+        """Do nothing: the objects of this informer change only through tests."""
 
     def get(self, namespace: str, name: str) -> dict[str, Any] | None:
         at = {"namespace": namespace, "name": name}
@@ -52,7 +52,7 @@ def ingress_to(service: str, path: str, namespace: str = "agents", port: Any = N
 
 
 def external(namespace: str, name: str, meant: str, port: int = 80) -> dict[str, Any]:
-    """A Service that stands for another one."""
+    """A Service of type ExternalName that names another Service."""
     ports = [{"port": port, "targetPort": port}]
     spec = {"type": "ExternalName", "externalName": meant, "ports": ports}
     return {"metadata": {"namespace": namespace, "name": name}, "spec": spec}
@@ -74,7 +74,7 @@ def pod(name: str, port: int) -> dict[str, Any]:
 
 @dataclass
 class Cluster:
-    """An ingress that serves, its client and its pods."""
+    """A running ingress, its client and its pods."""
 
     client: httpx.AsyncClient
     ingress: Ingress
@@ -135,7 +135,7 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 async def drop(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Read the request and hang up."""
+    """Read the request and close the connection."""
     await reader.readuntil(b"\r\n\r\n")
     writer.close()
 
@@ -175,7 +175,7 @@ def test_events_flow_before_the_answer_is_complete() -> None:
             async with made.client.stream("GET", "/h/stream") as answer:
                 blocks = answer.aiter_bytes()
                 assert await asyncio.wait_for(anext(blocks), 10) == b"data: 1\n\n"
-                # The upstream cannot go on before the client has seen the first event.
+                # The upstream waits until the client has received the first event.
                 assert made.ingress.in_flight("one") == 1
                 go_on.set()
                 assert await asyncio.wait_for(anext(blocks), 10) == b"data: 2\n\n"
@@ -184,7 +184,7 @@ def test_events_flow_before_the_answer_is_complete() -> None:
     asyncio.run(scenario())
 
 
-def test_an_unreachable_pod_is_passed_over_for_every_method() -> None:
+def test_another_pod_replaces_an_unreachable_one_for_every_method() -> None:
     async def scenario() -> None:
         async with cluster() as made:
             await made.upstream("alive", echo)
@@ -242,7 +242,7 @@ def test_a_request_waits_a_moment_for_the_first_ready_pod() -> None:
     asyncio.run(scenario())
 
 
-def test_an_external_name_leads_to_a_service_of_another_namespace() -> None:
+def test_an_external_name_forwards_to_a_service_of_another_namespace() -> None:
     async def scenario() -> None:
         async with cluster() as made:
             made.services.items.append(external("edge", "beside", "hello.agents.svc.cluster.local"))
@@ -253,7 +253,7 @@ def test_an_external_name_leads_to_a_service_of_another_namespace() -> None:
     asyncio.run(scenario())
 
 
-def test_an_external_name_that_leads_nowhere_says_so() -> None:
+def test_a_circle_of_external_names_is_reported() -> None:
     async def scenario() -> None:
         async with cluster() as made:
             made.services.items.append(external("edge", "beside", "beside.edge.svc.cluster.local"))

@@ -1,4 +1,4 @@
-"""Which route serves a request, and what a Service's port means: pure, routes are data."""
+"""Which route serves a request, and the container port of a Service's port. Pure."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def external(name: str, **spec: Any) -> dict[str, Any]:
         ({"spec": {"selector": {"app": "hello"}}}, 80, None),
     ],
 )
-def test_an_external_name_stands_for_a_service(
+def test_an_external_name_is_an_alias_of_a_service(
     service: dict[str, Any], port: int, meant: tuple[str, str, int | None] | None
 ) -> None:
     found = external_backend(service, port)

@@ -1,8 +1,8 @@
 """The kubelet and its ingress as a process, with real Agent Servers, in front of the embedded and the real API
 server.
 
-One node runs for all tests of a cluster; tests stay apart by namespace. Waiting is always for a condition with
-a generous deadline, because the machine may be busy.
+One node runs for all tests of a cluster; each test has its own namespace. Tests wait for conditions with long
+deadlines, because the machine may be busy.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ GRACE = 10
 
 
 def eventually(look: Callable[[], T | None], what: str, seconds: float = DEADLINE) -> T:
-    """Poll until `look` returns something true."""
+    """Call `look` until it returns a true value, and return that value."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
@@ -45,7 +45,7 @@ def eventually(look: Callable[[], T | None], what: str, seconds: float = DEADLIN
 
 @dataclass
 class RunningNode:
-    """The kubelet process and clients for its two sides."""
+    """The kubelet process, a client of the API server and a client of the ingress."""
 
     process: ServerProcess
     ingress: httpx.Client
@@ -117,7 +117,7 @@ def node(own_api_server: ApiServer, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def space(node: RunningNode) -> Iterator[str]:
-    """A fresh namespace whose workloads go with the test, so that they take no time from the next."""
+    """A new namespace whose workloads are deleted after the test, so that they do not slow down the next one."""
     namespace = f"test-{secrets.token_hex(5)}"
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
     node.api.post("/api/v1/namespaces", json=body).raise_for_status()
@@ -213,7 +213,7 @@ def test_an_agent_server_answers_through_the_ingress_with_exactly_its_environmen
 
 
 def assert_environment(node: RunningNode, pod: dict[str, Any], names: set[str]) -> None:
-    """The process has the container's variables and the image's, and nothing of the kubelet's own."""
+    """The process has the variables of the container and of the image, and none of the kubelet's own."""
     local = pod["metadata"]["annotations"]["sandbox.agentplane.dev/ports"].partition("=")[2]
     for pid in descendants(node.process.pid):
         command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
@@ -227,7 +227,7 @@ def assert_environment(node: RunningNode, pod: dict[str, Any], names: set[str]) 
     assert not Path("/proc").exists(), f"no process serves port {local}"
 
 
-def test_every_way_to_fail_is_told_as_a_kubelet_tells_it(node: RunningNode, space: str) -> None:
+def test_every_failure_is_reported_as_a_kubelet_reports_it(node: RunningNode, space: str) -> None:
     missing = [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "absent", "key": "k"}}}]
     node.create(
         space,
@@ -268,7 +268,7 @@ def test_every_way_to_fail_is_told_as_a_kubelet_tells_it(node: RunningNode, spac
     ended = over["status"]["containerStatuses"][0]["state"]["terminated"]
     assert (ended["exitCode"], ended["message"]) == (4, "well done")
 
-    # What was missing arrives: the pod recovers by itself.
+    # The missing objects are created: the pod recovers by itself.
     node.create(space, secret("absent", k="v"))
     node.wait_ready(space, "unset")
     events = node.api.get(f"/api/v1/namespaces/{space}/events").json()["items"]
@@ -344,7 +344,7 @@ def test_a_rollout_loses_no_request(node: RunningNode, space: str) -> None:
     assert outcomes["200"] > 10
 
 
-def test_nothing_survives_the_node_and_its_next_life_starts_the_pods_again(node: RunningNode, space: str) -> None:
+def test_nothing_survives_the_node_and_its_next_run_starts_the_pods_again(node: RunningNode, space: str) -> None:
     path = f"/lgp/{space}"
     env = [{"name": "MOUNT_PREFIX", "value": path}]
     node.create(space, service("hello"), ingress("hello", path), pod("hello", container("hello", env=env)))
@@ -364,7 +364,7 @@ def test_nothing_survives_the_node_and_its_next_life_starts_the_pods_again(node:
     assert after["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"] == 137
     assert node.ingress.get(f"{path}/ok").status_code == 200
 
-    # Asked politely it ends as completely, and soon: in a second or two; the assertion leaves room for a busy machine.
+    # After SIGTERM it also ends with all processes, within two seconds; the limit is longer for a busy machine.
     children, starts = descendants(node.process.pid), node.process.log.read_text().count("started as process")
     began = time.monotonic()
     node.process.stop(timeout=20)
@@ -442,7 +442,7 @@ def test_other_kinds_of_routes_are_served_once_their_kind_is_installed(
 
 
 def descendants(pid: int) -> list[int]:
-    """Processes started by `pid`, and by those, and so on."""
+    """Return all descendants of a process."""
     table = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
     children: dict[int, list[int]] = {}
     for line in table.splitlines():
@@ -457,6 +457,6 @@ def descendants(pid: int) -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether the process runs; one that ended and was not collected yet does not."""
+    """Whether the process runs; a zombie does not."""
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
     return bool(state) and not state.startswith("Z") and pid != os.getpid()

@@ -1,4 +1,4 @@
-"""Programs that are no Agent Servers: what their image says, where they listen, and where their volumes are. Pure."""
+"""Programs that are not Agent Servers: their images, ports and volumes. Pure."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_arguments_follow_the_images_command_and_a_command_replaces_it() -> None
     assert execution(program, {"WHO": "me"}, command=["other", "$(WHO)"]).command == ["other", "me"]
 
 
-def test_a_program_that_is_told_its_port_serves_the_usual_one() -> None:
+def test_a_program_that_takes_a_port_serves_its_container_port() -> None:
     assert execution(Program(command=("serve", "{port}"))).ports == {8000: PORT}
 
 
@@ -68,11 +68,11 @@ def test_any_other_program_listens_where_it_wants_to() -> None:
         ("see /tmp", "see /tmp"),
     ],
 )
-def test_words_that_begin_with_a_mount_path_lead_into_the_volume(word: str, leads_to: str) -> None:
+def test_words_that_begin_with_a_mount_path_become_paths_of_the_volume(word: str, leads_to: str) -> None:
     assert local_path(word, MOUNTS) == leads_to
 
 
-def test_environment_command_and_probes_lead_into_volumes_and_the_containers_home_does_not() -> None:
+def test_environment_command_and_probes_have_paths_of_volumes_but_not_the_containers_home() -> None:
     probe = {"exec": {"command": ["check", "/tmp/alive"]}}
     run = execution(
         Program(env={"PYTHONPATH": "{home}", "TMPDIR": "/tmp"}), command=["run", "/tmp/x"], livenessProbe=probe

@@ -65,7 +65,7 @@ def test_everything_else_cannot_be_pulled(reference: str, reason: str) -> None:
     assert reference in str(caught.value)
 
 
-def test_an_eager_probe_keeps_the_patience_of_its_spec() -> None:
+def test_a_frequent_probe_fails_no_sooner_than_its_spec_allows() -> None:
     timing = pace({"periodSeconds": 15, "failureThreshold": 6, "timeoutSeconds": 5}, cap=0.5)
     assert (timing.eager, timing.period, timing.timeout) == (0.5, 15, 5)
     assert (timing.failures, timing.patience) == (6, 75)
@@ -73,7 +73,7 @@ def test_an_eager_probe_keeps_the_patience_of_its_spec() -> None:
 
 
 def verdicts(answers: list[bool], probe: dict[str, Any], enough: int) -> list[bool]:
-    """What a probe tells when its container answers so; the last answer goes on."""
+    """Return the changes of health that a probe reports for these answers of its container; the last one repeats."""
     told: list[bool] = []
 
     async def scenario() -> None:
@@ -102,7 +102,7 @@ def verdicts(answers: list[bool], probe: dict[str, Any], enough: int) -> list[bo
     return told
 
 
-def test_a_probe_tells_when_its_verdict_changes() -> None:
+def test_a_probe_reports_changes_of_health() -> None:
     action = {"httpGet": {"path": "/ok", "port": 8000}}
     flapping = [False, True, False, True, True, False, False, True]
     assert verdicts(flapping, {**action, "periodSeconds": 0.01, "failureThreshold": 2}, 3) == [True, False, True]

@@ -1,4 +1,4 @@
-"""The embedded API server as a process: what survives restarts, how it ends, who gets in, what it passes on."""
+"""The embedded API server as a process: restarts, shutdown, authentication, and forwarded pod logs."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_definition_is_served_after_a_restart(tmp_path: Path) -> None:
 
 
 def test_watches_after_a_restart(tmp_path: Path) -> None:
-    """The present version can be resumed from; what was before the restart is compacted."""
+    """A watch can resume from the current version; versions before the restart are compacted."""
     with KubernetesServer(tmp_path, controllers=False) as server:
         with server.client() as http:
             old = created(http, CONFIG_MAPS, {"metadata": {"name": "a"}})["metadata"]["resourceVersion"]
@@ -206,7 +206,7 @@ def test_a_kubelet_that_is_gone(http: httpx.Client) -> None:
     assert (response.status_code, response.json()["reason"]) == (500, "InternalError")
 
 
-# the definitions of the systems that the project works with
+# CustomResourceDefinitions of other projects that this project works with
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +227,7 @@ def test_reference_definitions_are_established(reference: dict[str, dict[str, An
         assert conditions["Established"] == "True", name
 
 
-def test_an_lgp_is_validated_in_no_time(http: httpx.Client, reference: dict[str, dict[str, Any]]) -> None:
+def test_an_lgp_is_validated_quickly(http: httpx.Client, reference: dict[str, dict[str, Any]]) -> None:
     path = "/apis/apps.langchain.ai/v1alpha1/namespaces/default/lgps"
     lgp = {
         "apiVersion": "apps.langchain.ai/v1alpha1",

@@ -1,4 +1,4 @@
-"""The store under the API server: versions, history, watches, and what reaches the disk."""
+"""The store of the API server: versions, history, watches, and persistence."""
 
 from __future__ import annotations
 

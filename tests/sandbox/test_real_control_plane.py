@@ -72,7 +72,7 @@ def test_objects_survive_a_restart_of_the_api_server() -> None:
     assert not directory.exists()
 
 
-def test_it_runs_in_the_foreground_until_told(tmp_path: Path) -> None:
+def test_it_runs_in_the_foreground_until_a_signal(tmp_path: Path) -> None:
     if reason := envtest.available():
         pytest.skip(f"real API server: {reason}")
     port, kubeconfig = free_port(), tmp_path / "kubeconfig"

@@ -1,4 +1,4 @@
-"""The Redis that the stack runs on: durable, restartable, and gone when its owner is."""
+"""The Redis server of the stack: durable, restartable, and ended together with its owner."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ except RedisNotFoundError as problem:
 
 
 def is_alive(pid: int) -> bool:
-    """Zombies (ended, not yet waited for) count as gone."""
+    """Zombies (ended, not yet waited for) do not count as running."""
     try:
         os.kill(pid, 0)
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -51,7 +51,7 @@ def test_data_survive_a_restart_on_the_same_port(how: str) -> None:
     with RedisServer() as server, redis.Redis.from_url(server.url) as client:
         url, pid = server.url, server.pid
         client.set("kept", "yes")
-        if how == "kill":  # what was written to the file is kept also without a last fsync
+        if how == "kill":  # data in the file survive without a last fsync
             server.kill()
         server.restart()
         assert server.url == url
@@ -66,7 +66,7 @@ def test_nothing_is_left_behind() -> None:
     assert not directory.exists()
 
 
-def test_it_goes_with_an_owner_that_is_killed() -> None:
+def test_it_ends_when_its_owner_is_killed() -> None:
     script = "from sandbox.redis import RedisServer; print(RedisServer().start().pid, flush=True); input()"
     owner = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
@@ -77,7 +77,7 @@ def test_it_goes_with_an_owner_that_is_killed() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_runs_in_the_foreground_until_told(tmp_path: Path, number: signal.Signals) -> None:
+def test_it_runs_in_the_foreground_until_a_signal(tmp_path: Path, number: signal.Signals) -> None:
     port = free_port()
     command = [sys.executable, "-m", "sandbox.redis", "--port", str(port), "--dir", str(tmp_path / "data")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

@@ -13,8 +13,8 @@ from sandbox.kubernetes.controllers.rolling import Limits, Replicas, grow, limit
 AMOUNTS = st.one_of(st.integers(0, 5), st.integers(0, 100).map(lambda share: f"{share}%"))
 
 
-def counts(name: str, wanted: int, available: int = 0) -> Replicas:
-    return Replicas(name=name, wanted=wanted, available=available, max_total=0)
+def counts(name: str, desired: int, available: int = 0) -> Replicas:
+    return Replicas(name=name, desired=desired, available=available, max_total=0)
 
 
 @pytest.mark.parametrize(
@@ -44,8 +44,8 @@ def test_a_stuck_rollout_shrinks_nothing_that_serves() -> None:
 
 def test_scaling_keeps_the_proportion() -> None:
     active = [
-        Replicas(name="old", wanted=3, available=3, max_total=5),
-        Replicas(name="new", wanted=2, available=0, max_total=5),
+        Replicas(name="old", desired=3, available=3, max_total=5),
+        Replicas(name="new", desired=2, available=0, max_total=5),
     ]
     assert spread(active, Limits(replicas=9, surge=1, unavailable=0)) == {"old": 6, "new": 4}
 
@@ -70,22 +70,22 @@ def test_spreading_hits_the_total(sizes: list[int], replicas: int, surge: int | 
 def test_a_rollout_keeps_its_limits_and_ends(
     old: list[int], replicas: int, surge: int | str, unavailable: int | str, lag: list[int]
 ) -> None:
-    """Pods become available late, a few at a time; those that are removed are gone at once."""
+    """Simulate a rollout: Pods become available late, a few at a time, and are deleted at once."""
     limit = limits(replicas, surge, unavailable)
     serving = [counts(str(number), size, size) for number, size in enumerate(old)]
     new = counts("new", 0)
     start = sum(old)
     for ready in [*lag, *[1] * 60]:
-        new = replace(new, wanted=grow(new, serving, limit))
-        new = replace(new, available=min(new.available, new.wanted))
-        assert new.wanted + sum(item.wanted for item in serving) <= max(limit.at_most, start)
+        new = replace(new, desired=grow(new, serving, limit))
+        new = replace(new, available=min(new.available, new.desired))
+        assert new.desired + sum(item.desired for item in serving) <= max(limit.at_most, start)
         before = new.available + sum(item.available for item in serving)
         sizes = shrink(new, serving, limit)
         serving = [
-            replace(item, wanted=sizes[item.name], available=min(item.available, sizes[item.name])) for item in serving
+            replace(item, desired=sizes[item.name], available=min(item.available, sizes[item.name])) for item in serving
         ]
         after = new.available + sum(item.available for item in serving)
         assert after >= min(before, limit.at_least)
-        new = replace(new, available=min(new.wanted, new.available + ready))
-    assert new.wanted == replicas
-    assert sum(item.wanted for item in serving) == 0
+        new = replace(new, available=min(new.desired, new.available + ready))
+    assert new.desired == replicas
+    assert sum(item.desired for item in serving) == 0

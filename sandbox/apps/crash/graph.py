@@ -1,7 +1,7 @@
-"""An image that cannot start: it ends while it is being imported, and its last words hold its secret.
+"""An image that cannot start: the process ends during the import of this module, after printing its secret.
 
-What a crashing program prints may hold secrets, and its last lines go where people read why a revision failed; so
-somebody in between must take the values out.
+The output of a crashing program may contain secrets, and its last lines become the reason of a failed revision. This
+image tests that the data plane removes secret values from these lines.
 """
 
 from __future__ import annotations
@@ -11,4 +11,4 @@ import os
 print("crash: loading the model", flush=True)
 print(f"crash: GREETING_SECRET is {os.environ.get('GREETING_SECRET', 'not set')}", flush=True)
 print("crash: no weights found in /models: this image always crashes", flush=True)
-os._exit(3)  # as a segmentation fault would end it: no traceback, no farewell
+os._exit(3)  # ends at once like a segmentation fault: no traceback, no cleanup

@@ -1,7 +1,7 @@
-"""The sandbox's first image: greets, and proves that its secret arrived without telling it.
+"""The sandbox's first image: greets in English, and proves that its secret arrived, without printing the secret.
 
-Input `{"name": "Ada"}`; the answer carries the length and a short digest of the environment variable GREETING_SECRET
-(its name can be changed with SECRET_NAME), so that a changed secret is visible and its value is not.
+The input is `{"name": "Ada"}`. The output has the length and a short digest of the environment variable GREETING_SECRET
+(SECRET_NAME can name another variable): they show that a secret changed, without its value.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from langgraph.graph import END, START, StateGraph
 
 
 class State(TypedDict, total=False):
-    """What goes in and what comes out."""
+    """Input and output of the graph."""
 
     name: str
     answer: str
@@ -22,7 +22,7 @@ class State(TypedDict, total=False):
 
 
 def fingerprint(name: str) -> dict[str, str | int | bool]:
-    """Presence, length and the first 12 hex digits of the SHA-256 of an environment variable."""
+    """Return presence, length and the first 12 hex digits of the SHA-256 of an environment variable."""
     value = os.environ.get(name)
     if value is None:
         return {"name": name, "present": False}
@@ -31,7 +31,7 @@ def fingerprint(name: str) -> dict[str, str | int | bool]:
 
 
 def greet(state: State) -> State:
-    """The only step."""
+    """Greet `name`; the only node of the graph."""
     secret = fingerprint(os.environ.get("SECRET_NAME", "GREETING_SECRET"))
     return {"answer": f"hello, {state.get('name', 'world')}", "secret": secret}
 

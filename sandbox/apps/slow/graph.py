@@ -1,4 +1,4 @@
-"""An image that takes START_SECONDS (default 5) to start, for watching rollouts and deadlines."""
+"""An image that takes START_SECONDS (default: 5) to start, for tests of rollouts and deadlines."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from langgraph.graph import END, START, StateGraph
 
 
 class State(TypedDict, total=False):
-    """What goes in and what comes out."""
+    """Input and output of the graph."""
 
     name: str
     answer: str
 
 
 def greet(state: State) -> State:
-    """The only step."""
+    """Greet `name`; the only node of the graph."""
     return {"answer": f"at last, {state.get('name', 'world')}"}
 
 

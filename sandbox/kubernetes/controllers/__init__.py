@@ -1,18 +1,18 @@
-"""What kube-controller-manager does for workloads, small and inside the API server's process.
+"""The workload controllers of kube-controller-manager, reduced, inside the API server's process.
 
-`run(registry)` is one task for all of them. A controller is level-based: it is told that an object, or something
-that the object owns, changed; it looks at what exists and makes one step towards what should. It never sleeps:
-it says after how many seconds it wants to look again.
+`run(registry)` runs all of them as one task. A controller is level-based: when an object or one of its dependents
+changes, `reconcile` compares the object with the objects that exist and makes one step towards its spec. A controller
+never sleeps: it returns the seconds after which it wants to reconcile again.
 
-    manager       the loop: who must look at what, when; the index of who is controlled by whom
+    manager       the loop: a queue of objects to reconcile, and an index of dependents by controller
     deployments   ReplicaSets per pod template, rollouts (arithmetic in `rolling`), status and conditions
     replicasets   Pods
     statefulsets  ordered Pods and their PersistentVolumeClaims, revisions in ControllerRevisions
-    claims        PersistentVolumeClaims become Bound: there is nothing to bind to
-    accounts      every namespace has a ServiceAccount `default`
+    claims        sets PersistentVolumeClaims to Bound, without a volume
+    accounts      creates the ServiceAccount `default` in every namespace
 
-All writes go through the registry like those of any client: defaulted, validated, owned by a field manager.
-Not here: ReplicaFailure conditions, Events, rollback by the server, minReadySeconds of StatefulSets.
+All writes go through the registry like those of any client: defaults, validation, a field manager. Missing:
+ReplicaFailure conditions, Events, rollback by the server, minReadySeconds of StatefulSets.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every namespace has a ServiceAccount `default`."""
+"""The ServiceAccount controller: creates the ServiceAccount `default` in every namespace."""
 
 from __future__ import annotations
 

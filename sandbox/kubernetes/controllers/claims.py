@@ -1,4 +1,4 @@
-"""PersistentVolumeClaims become Bound at once: the sandbox has no volumes, and its Postgres runs nowhere."""
+"""Sets PersistentVolumeClaims to Bound at once: the sandbox has no PersistentVolumes, and its Postgres does not run."""
 
 from __future__ import annotations
 

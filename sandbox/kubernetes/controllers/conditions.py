@@ -1,4 +1,4 @@
-"""Conditions in a status: set, keep or drop, with their times."""
+"""Conditions of a status: sets and removes them, with their times."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from sandbox.kubernetes.registry import now
 from sandbox.kubernetes.store import Object
 
 
-def note(obj: Object, kind: str, value: str, reason: str, message: str, *, touch: bool = False) -> None:
-    """Set a condition. The same status and reason change nothing, unless `touch` asks for a new update time."""
+def set_condition(obj: Object, kind: str, value: str, reason: str, message: str, *, touch: bool = False) -> None:
+    """Set a condition. With the same status and reason it stays unchanged, unless `touch` sets a new update time."""
     known = condition(obj, kind)
     if known and (known["status"], known["reason"]) == (value, reason) and not touch:
         return
@@ -26,6 +26,7 @@ def note(obj: Object, kind: str, value: str, reason: str, message: str, *, touch
     obj["status"]["conditions"] = [item for item in conditions if item["type"] != kind] + [fresh]
 
 
-def drop(obj: Object, kind: str) -> None:
+def remove_condition(obj: Object, kind: str) -> None:
+    """Remove the condition of this type."""
     conditions: list[Object] = obj.get("status", {}).get("conditions") or []
     obj["status"]["conditions"] = [item for item in conditions if item["type"] != kind]

@@ -1,9 +1,10 @@
-"""Deployments: one ReplicaSet per pod template, rolled over within maxSurge and maxUnavailable.
+"""The Deployment controller: one ReplicaSet per pod template, and rollouts within maxSurge and maxUnavailable.
 
-A look does, in this order: adopt ReplicaSets that nobody controls, find or make the one for the present template (not
-while paused), scale them, forget old ones, write the status. The revision of a Deployment is that of its newest
-ReplicaSet, in the annotation `deployment.kubernetes.io/revision` of both; a template that returns gets its old
-ReplicaSet back with a new revision, which is what makes `kubectl rollout undo` work."""
+A reconciliation has these steps: adopt orphaned ReplicaSets, find or create the ReplicaSet of the current template (not
+while paused), scale the ReplicaSets, delete old ones, write the status. The revision of a Deployment is that of its
+newest ReplicaSet, in the annotation `deployment.kubernetes.io/revision` of both. When an earlier template returns, its
+ReplicaSet gets a new revision; `kubectl rollout undo` relies on this.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +38,13 @@ NOT_COPIED = {
 
 @dataclass
 class Rollout:
-    """A Deployment and its ReplicaSets, as one look sees and changes them."""
+    """A Deployment and its ReplicaSets during one reconciliation."""
 
     deployment: Object
     new: Object | None
-    old: list[Object]  # oldest first
+    """The ReplicaSet of the current template."""
+    old: list[Object]
+    """The other ReplicaSets, oldest first."""
     limits: rolling.Limits
 
     @property
@@ -69,10 +72,10 @@ class DeploymentController:
             self._recreate(rollout)
         else:
             self._roll(rollout)
-        self._forget_history(rollout)
+        self._delete_history(rollout)
         return self._report(rollout)
 
-    # what there is
+    # reading
 
     def _observe(self, deployment: Object) -> Rollout:
         template = deployment["spec"]["template"]
@@ -89,12 +92,12 @@ class DeploymentController:
         return Rollout(deployment, new, old, limits)
 
     def _ensure_new(self, rollout: Rollout) -> Object:
-        """The ReplicaSet of the present template, with its revision; made when there is none."""
+        """Return the ReplicaSet of the current template, with its revision; create it if there is none."""
         deployment = rollout.deployment
         revision = str(max([_revision(item) for item in rollout.old], default=0) + 1)
         if rollout.new is None:
             rollout.new = self._make_new(rollout, revision)
-            conditions.note(
+            conditions.set_condition(
                 deployment,
                 "Progressing",
                 "True",
@@ -108,7 +111,7 @@ class DeploymentController:
                 annotations[HISTORY] = ",".join(filter(None, history))
             annotations[REVISION] = revision
             rollout.new = self._update(rollout.new)
-            conditions.note(
+            conditions.set_condition(
                 deployment,
                 "Progressing",
                 "True",
@@ -127,14 +130,14 @@ class DeploymentController:
         template.setdefault("metadata", {}).setdefault("labels", {})[HASH] = suffix
         selector: Object = orjson.loads(orjson.dumps(spec["selector"]))
         selector.setdefault("matchLabels", {})[HASH] = suffix
-        empty = rolling.Replicas(name="", wanted=0, available=0, max_total=0)
+        empty = rolling.Replicas(name="", desired=0, available=0, max_total=0)
         size = rolling.grow(empty, [_counts(item) for item in rollout.old], rollout.limits)
         body = {
             "metadata": {
                 "name": f"{deployment['metadata']['name']}-{suffix}",
                 "namespace": deployment["metadata"]["namespace"],
                 "labels": dict(template["metadata"]["labels"]),
-                "annotations": {**_copied_annotations(deployment), REVISION: revision, **_scale_marks(rollout)},
+                "annotations": {**_copied_annotations(deployment), REVISION: revision, **_scale_annotations(rollout)},
                 "ownerReferences": [controller_reference(deployment)],
             },
             "spec": {
@@ -147,18 +150,18 @@ class DeploymentController:
         try:
             return self._registry.create("replicasets.apps", body, manager=FIELD_MANAGER)
         except ApiError as error:
-            if error.code == 409:  # a stranger of that name: take another one at the next look
+            if error.code == 409:  # the name is taken: the next reconciliation uses another hash
                 status["collisionCount"] = status.get("collisionCount", 0) + 1
                 self._registry.update(self.resource, deployment, subresource="status", manager=FIELD_MANAGER)
             raise
 
-    # changing it
+    # scaling
 
     def _roll(self, rollout: Rollout) -> None:
         new = self._ensure_new(rollout)
         old = [_counts(item) for item in rollout.old]
         rollout.new = self._resize(rollout, new, rolling.grow(_counts(new), old, rollout.limits))
-        if rollout.new is new:  # as large as it may be for now
+        if rollout.new is new:  # the new ReplicaSet has its largest size for now
             self._resize_old(rollout, rolling.shrink(_counts(new), old, rollout.limits))
 
     def _recreate(self, rollout: Rollout) -> None:
@@ -191,18 +194,18 @@ class DeploymentController:
         ]
 
     def _resize(self, rollout: Rollout, item: Object, size: int) -> Object:
-        """The same object when nothing changed, else the updated one. Empty sets need no marks."""
-        marked = not size or _marked(item, rollout)
-        if size == item["spec"]["replicas"] and marked:
+        """Scale a ReplicaSet and return it. Annotations are updated too, except on an empty ReplicaSet."""
+        annotated = not size or _is_annotated(item, rollout)
+        if size == item["spec"]["replicas"] and annotated:
             return item
         item["spec"]["replicas"] = size
-        item["metadata"].setdefault("annotations", {}).update(_scale_marks(rollout))
+        item["metadata"].setdefault("annotations", {}).update(_scale_annotations(rollout))
         return self._update(item)
 
     def _update(self, replica_set: Object) -> Object:
         return self._registry.update("replicasets.apps", replica_set, manager=FIELD_MANAGER)
 
-    def _forget_history(self, rollout: Rollout) -> None:
+    def _delete_history(self, rollout: Rollout) -> None:
         """Delete the oldest empty ReplicaSets beyond revisionHistoryLimit once the rollout is complete."""
         if not rollout.new or not _is_complete(rollout.deployment["spec"], _count_status(rollout)):
             return
@@ -218,10 +221,10 @@ class DeploymentController:
             metadata = item["metadata"]
             self._registry.delete("replicasets.apps", metadata["namespace"], metadata["name"])
 
-    # saying it
+    # status
 
     def _report(self, rollout: Rollout) -> float | None:
-        """Write the status if it changed; the seconds until the progress deadline."""
+        """Write the status if it changed; return the seconds until the progress deadline."""
         deployment = rollout.deployment
         stored = self._registry.found(
             self.resource, deployment["metadata"]["namespace"], deployment["metadata"]["name"]
@@ -233,8 +236,8 @@ class DeploymentController:
             status["collisionCount"] = collisions
         status["conditions"] = (deployment.get("status") or {}).get("conditions") or []
         deployment["status"] = status
-        self._note_availability(rollout)
-        again = self._note_progress(rollout, before)
+        self._set_available(rollout)
+        again = self._set_progressing(rollout, before)
         if not status["conditions"]:
             del status["conditions"]
         annotations = deployment["metadata"].get("annotations")
@@ -242,9 +245,9 @@ class DeploymentController:
             self._registry.update(self.resource, deployment, subresource="status", manager=FIELD_MANAGER)
         return again
 
-    def _note_availability(self, rollout: Rollout) -> None:
+    def _set_available(self, rollout: Rollout) -> None:
         available = rollout.deployment["status"].get("availableReplicas", 0) >= rollout.limits.at_least
-        conditions.note(
+        conditions.set_condition(
             rollout.deployment,
             "Available",
             "True" if available else "False",
@@ -252,21 +255,23 @@ class DeploymentController:
             "Deployment has minimum availability." if available else "Deployment does not have minimum availability.",
         )
 
-    def _note_progress(self, rollout: Rollout, before: Object) -> float | None:
-        """The Progressing condition; the seconds after which lack of progress becomes a failure."""
+    def _set_progressing(self, rollout: Rollout, before: Object) -> float | None:
+        """Set the condition Progressing; return the seconds until the progress deadline, None without one."""
         deployment, spec, status = rollout.deployment, rollout.deployment["spec"], rollout.deployment["status"]
         deadline = spec.get("progressDeadlineSeconds")
         if deadline is None or deadline == 2**31 - 1:
-            conditions.drop(deployment, "Progressing")
+            conditions.remove_condition(deployment, "Progressing")
             return None
         known = pods.condition(deployment, "Progressing")
         reason = known["reason"] if known else ""
         if spec.get("paused"):
             if reason not in ("ProgressDeadlineExceeded", "DeploymentPaused"):
-                conditions.note(deployment, "Progressing", "Unknown", "DeploymentPaused", "Deployment is paused")
+                conditions.set_condition(
+                    deployment, "Progressing", "Unknown", "DeploymentPaused", "Deployment is paused"
+                )
             return None
         if reason == "DeploymentPaused":
-            conditions.note(deployment, "Progressing", "Unknown", "DeploymentResumed", "Deployment is resumed")
+            conditions.set_condition(deployment, "Progressing", "Unknown", "DeploymentResumed", "Deployment is resumed")
         name = rollout.new["metadata"]["name"] if rollout.new else deployment["metadata"]["name"]
         what = f'ReplicaSet "{name}"' if rollout.new else f'Deployment "{name}"'
         done = status.get("replicas", 0) == status.get("updatedReplicas", 0) and reason == "NewReplicaSetAvailable"
@@ -274,11 +279,11 @@ class DeploymentController:
             return None
         if _is_complete(spec, status):
             words = f"{what} has successfully progressed."
-            conditions.note(deployment, "Progressing", "True", "NewReplicaSetAvailable", words)
+            conditions.set_condition(deployment, "Progressing", "True", "NewReplicaSetAvailable", words)
             return None
         if _has_progressed(before, status):
             words = f"{what} is progressing."
-            conditions.note(deployment, "Progressing", "True", "ReplicaSetUpdated", words, touch=True)
+            conditions.set_condition(deployment, "Progressing", "True", "ReplicaSetUpdated", words, touch=True)
         known = pods.condition(deployment, "Progressing")
         if known is None or known["reason"] == "ProgressDeadlineExceeded":
             return None
@@ -287,7 +292,7 @@ class DeploymentController:
         if left > 0:
             return left
         words = f"{what} has timed out progressing."
-        conditions.note(deployment, "Progressing", "False", "ProgressDeadlineExceeded", words)
+        conditions.set_condition(deployment, "Progressing", "False", "ProgressDeadlineExceeded", words)
         return None
 
 
@@ -304,7 +309,7 @@ def _counts(item: Object) -> rolling.Replicas:
     annotations = item["metadata"].get("annotations") or {}
     return rolling.Replicas(
         name=item["metadata"]["name"],
-        wanted=item["spec"]["replicas"],
+        desired=item["spec"]["replicas"],
         available=(item.get("status") or {}).get("availableReplicas", 0),
         max_total=int(annotations.get(MAXIMUM, 0)),
     )
@@ -314,11 +319,11 @@ def _same_template(replica_set: Object, template: Object) -> bool:
     own: Object = replica_set["spec"]["template"]
     metadata = own.get("metadata") or {}
     labels = {key: value for key, value in (metadata.get("labels") or {}).items() if key != HASH}
-    wanted = template.get("metadata") or {}
+    current = template.get("metadata") or {}
     return (
         own["spec"] == template["spec"]
-        and labels == (wanted.get("labels") or {})
-        and (metadata.get("annotations") or {}) == (wanted.get("annotations") or {})
+        and labels == (current.get("labels") or {})
+        and (metadata.get("annotations") or {}) == (current.get("annotations") or {})
     )
 
 
@@ -327,16 +332,16 @@ def _copied_annotations(deployment: Object) -> dict[str, str]:
     return {key: value for key, value in annotations.items() if key not in NOT_COPIED}
 
 
-def _scale_marks(rollout: Rollout) -> dict[str, str]:
+def _scale_annotations(rollout: Rollout) -> dict[str, str]:
     return {DESIRED: str(rollout.limits.replicas), MAXIMUM: str(rollout.limits.at_most)}
 
 
-def _marked(item: Object, rollout: Rollout) -> bool:
-    return _scale_marks(rollout).items() <= (item["metadata"].get("annotations") or {}).items()
+def _is_annotated(item: Object, rollout: Rollout) -> bool:
+    return _scale_annotations(rollout).items() <= (item["metadata"].get("annotations") or {}).items()
 
 
 def _was_scaled(rollout: Rollout) -> bool:
-    """Whether spec.replicas changed since the ReplicaSets were last sized."""
+    """Whether spec.replicas changed since the ReplicaSets were last scaled."""
     active = [item for item in rollout.all if item["spec"]["replicas"]]
     desired = [(item["metadata"].get("annotations") or {}).get(DESIRED) for item in active]
     return any(text is not None and text != str(rollout.limits.replicas) for text in desired)
@@ -344,7 +349,7 @@ def _was_scaled(rollout: Rollout) -> bool:
 
 def _is_saturated(item: Object, rollout: Rollout) -> bool:
     counts = _counts(item)
-    return counts.wanted == counts.available == rollout.limits.replicas
+    return counts.desired == counts.available == rollout.limits.replicas
 
 
 def _total(items: Sequence[Object], field: str) -> int:
@@ -353,13 +358,13 @@ def _total(items: Sequence[Object], field: str) -> int:
 
 def _count_status(rollout: Rollout) -> dict[str, Any]:
     available = _total(rollout.all, "availableReplicas")
-    wanted = sum(item["spec"]["replicas"] for item in rollout.all)
+    desired = sum(item["spec"]["replicas"] for item in rollout.all)
     return {
         "replicas": _total(rollout.all, "replicas"),
         "updatedReplicas": _total([rollout.new] if rollout.new else [], "replicas"),
         "readyReplicas": _total(rollout.all, "readyReplicas"),
         "availableReplicas": available,
-        "unavailableReplicas": max(0, wanted - available),
+        "unavailableReplicas": max(0, desired - available),
     }
 
 

@@ -1,8 +1,8 @@
 """The loop that all controllers share.
 
-Writes and reconciliations run on one event loop, and the store tells its observers of every write before the write
-returns. So the index below is never behind: a controller that has just created three Pods finds three Pods, and
-needs neither expectations nor locks. The queue holds each object once, however much happened to it.
+Writes and reconciliations run on one event loop, and the store calls its observers before a write returns. The index
+below is therefore always current: a controller that has just created three Pods finds three Pods, and needs neither
+expectations nor locks. The queue holds an object only once, even after many changes.
 """
 
 from __future__ import annotations
@@ -25,23 +25,24 @@ Key = tuple[str, str, str]
 """Resource, namespace, name."""
 
 FIRST_RETRY, LAST_RETRY = 0.2, 30.0
-"""Seconds before a failed look is repeated; doubled each time."""
+"""Seconds before a failed reconciliation is repeated: the first delay, which doubles, and the longest."""
 
 
 class Controller(Protocol):
-    """Looks at objects of one resource."""
+    """Reconciles the objects of one resource."""
 
     resource: str
 
     def reconcile(self, stored: Stored) -> float | None:
-        """One step towards the wanted state. Returns the seconds after which to look again, if any.
+        """Make one step towards the spec; return the seconds after which to reconcile again, or None.
 
-        Called when the object, or an object that it controls, changed. ApiErrors are retried with backoff.
+        The manager calls this after a change of the object or of an object that it controls, and again with back-off
+        after an ApiError.
         """
 
 
 class Manager:
-    """Feeds controllers from the store's events."""
+    """Calls the controllers for the events of the store."""
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
@@ -57,16 +58,16 @@ class Manager:
         self._controllers[controller.resource] = controller
 
     def controlled(self, owner: Object, resource: str) -> list[Stored]:
-        """The objects of a resource whose controller is `owner`, in order of name."""
+        """Return the objects of a resource whose controller is `owner`, ordered by name."""
         found = self._controlled.get(owner["metadata"]["uid"], {})
         return [stored for key, stored in sorted(found.items()) if key[0] == resource]
 
     def orphans(self, resource: str, namespace: str) -> list[Stored]:
-        """The objects of a resource that nobody controls."""
+        """Return the objects of a resource that have no controller."""
         return list(self._orphans.get((resource, namespace), {}).values())
 
     async def run(self) -> None:
-        """Look at everything once, then at what changes, until cancelled."""
+        """Reconcile all objects once, and then after every change, until cancelled."""
         store = self.registry.store
         for stored in store.everything():
             self._index(stored)
@@ -78,13 +79,13 @@ class Manager:
                 while self._queue:
                     key = next(iter(self._queue))
                     del self._queue[key]
-                    self._look_at(key)
-                    await asyncio.sleep(0)  # let requests in between
+                    self._reconcile(key)
+                    await asyncio.sleep(0)  # lets the server handle requests in between
         finally:
             store.observers.remove(self.observe)
 
     def observe(self, event: Event) -> None:
-        """Called by the store with every write."""
+        """Update index and queue; the store calls this with every write."""
         if event.previous is not None:
             self._forget(event.previous)
         if event.type != "DELETED":
@@ -116,7 +117,7 @@ class Manager:
             self._wake.set()
 
     async def _wait(self) -> None:
-        """Until something is queued or a timer is due."""
+        """Wait until an object is queued or a timer is due."""
         timeout = self._timers[0][0] - time.monotonic() if self._timers else None
         if not self._queue and (timeout is None or timeout > 0):
             self._wake.clear()
@@ -128,7 +129,7 @@ class Manager:
         while self._timers and self._timers[0][0] <= time.monotonic():
             self._queue[heapq.heappop(self._timers)[1]] = None
 
-    def _look_at(self, key: Key) -> None:
+    def _reconcile(self, key: Key) -> None:
         stored = self.registry.store.get(*key)
         if stored is None:
             self._failures.pop(key, None)
@@ -151,13 +152,13 @@ class Manager:
 
 
 def controller_of(obj: Object) -> Object | None:
-    """The owner reference that says `controller: true`."""
+    """Return the owner reference with `controller: true`, None when there is none."""
     references: Iterable[Object] = obj["metadata"].get("ownerReferences") or ()
     return next((reference for reference in references if reference.get("controller")), None)
 
 
 def controller_reference(owner: Object) -> Object:
-    """The owner reference by which `owner` controls what it makes."""
+    """Return the owner reference of an object that `owner` controls."""
     return {
         "apiVersion": owner["apiVersion"],
         "kind": owner["kind"],
@@ -169,7 +170,7 @@ def controller_reference(owner: Object) -> Object:
 
 
 def adopt(manager: Manager, owner: Object, resource: str, field_manager: str) -> None:
-    """Make `owner` the controller of what its selector matches and nobody controls (left by an orphaning deletion)."""
+    """Make `owner` the controller of the objects that match its selector and have no controller (orphans)."""
     from sandbox.kubernetes.controllers.pods import selects
 
     for stored in manager.orphans(resource, owner["metadata"]["namespace"]):

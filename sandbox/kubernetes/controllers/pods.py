@@ -1,4 +1,4 @@
-"""What workload controllers ask about Pods and pod templates. Pure functions."""
+"""Functions about Pods and pod templates that the workload controllers share. Pure."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import orjson
 from sandbox.kubernetes.controllers.manager import controller_reference
 from sandbox.kubernetes.store import Object
 
-# Letters and digits that spell no words and are hard to confuse.
+# Letters and digits that do not form words and are not easily confused.
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 
 
 def template_hash(template: Object, collisions: int = 0) -> str:
-    """Ten characters that stand for a pod template; `collisions` gives another one for the same template."""
+    """Return a hash of a pod template, ten characters; each value of `collisions` gives another hash."""
     text = orjson.dumps([template, collisions], option=orjson.OPT_SORT_KEYS)
     digest = hashlib.blake2b(text, digest_size=10).digest()
     return "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in digest)
 
 
 def from_template(owner: Object, template: Object, **metadata: Any) -> Object:
-    """A Pod as `owner` makes it; shares nothing with the template."""
+    """Return a new Pod of `owner` with fields of `metadata`; it shares nothing with the template."""
     fresh: Object = orjson.loads(orjson.dumps(template))
     return {
         "apiVersion": "v1",
@@ -39,7 +39,7 @@ def from_template(owner: Object, template: Object, **metadata: Any) -> Object:
 
 
 def selects(selector: Object, labels: dict[str, str]) -> bool:
-    """Whether a LabelSelector matches; an empty one matches nothing here (no workload may have one)."""
+    """Whether a LabelSelector matches. An empty one matches nothing: a workload may not have an empty selector."""
     exact: dict[str, str] = selector.get("matchLabels") or {}
     expressions: list[Object] = selector.get("matchExpressions") or []
     if not exact and not expressions:
@@ -71,11 +71,12 @@ def is_over(pod: Object) -> bool:
 
 
 def is_active(pod: Object) -> bool:
-    """Counts towards the replicas of its owner."""
+    """Whether a Pod counts as a replica of its owner."""
     return not is_over(pod) and not is_deleting(pod)
 
 
 def condition(obj: Object, kind: str) -> Object | None:
+    """Return the condition of a type, None when there is none."""
     conditions: list[Object] = obj.get("status", {}).get("conditions") or []
     return next((item for item in conditions if item["type"] == kind), None)
 
@@ -86,7 +87,7 @@ def is_ready(pod: Object) -> bool:
 
 
 def seconds_until_available(pod: Object, min_ready_seconds: int, now: datetime) -> float | None:
-    """0 when the Pod has been ready long enough, the seconds to wait when it is ready, None when it is not."""
+    """Return the seconds until a ready Pod is available, 0 when it is available, None when it is not ready."""
     ready = condition(pod, "Ready")
     if ready is None or ready["status"] != "True":
         return None

@@ -1,4 +1,4 @@
-"""ReplicaSets: as many Pods as wanted, and a status that counts them."""
+"""The ReplicaSet controller: creates and deletes Pods up to spec.replicas, and counts them in the status."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class ReplicaSetController:
             pod = pods.from_template(replica_set, spec["template"], generateName=f"{metadata['name']}-")
             self._registry.create("pods", pod, manager=FIELD_MANAGER)
         surplus = len(active) - spec["replicas"]
-        for pod in sorted(active, key=_worth)[: max(0, surplus)]:
+        for pod in sorted(active, key=_deletion_order)[: max(0, surplus)]:
             self._registry.delete("pods", metadata["namespace"], pod["metadata"]["name"])
 
     def _report(self, replica_set: Object) -> float | None:
-        """Write the status if it changed; the seconds until a ready Pod becomes available."""
+        """Write the status if it changed; return the seconds until the next ready Pod becomes available."""
         spec, now = replica_set["spec"], pods.clock()
         active = self._active(replica_set)
         waits = [pods.seconds_until_available(pod, spec.get("minReadySeconds", 0), now) for pod in active]
@@ -63,8 +63,8 @@ class ReplicaSetController:
         return min((wait for wait in waits if wait), default=None)
 
 
-def _worth(pod: Object) -> tuple[Any, ...]:
-    """Sorts Pods so that those whose loss hurts least come first."""
+def _deletion_order(pod: Object) -> tuple[Any, ...]:
+    """Return the sort key by which Pods are deleted: unassigned, pending and unready Pods come first."""
     ready = pods.condition(pod, "Ready") or {}
     statuses = pod.get("status", {}).get("containerStatuses") or []
     return (
@@ -72,7 +72,7 @@ def _worth(pod: Object) -> tuple[Any, ...]:
         {"Pending": 0, "Unknown": 1}.get(pod.get("status", {}).get("phase", "Pending"), 2),
         pods.is_ready(pod),
         -sum(status.get("restartCount", 0) for status in statuses),
-        # Of two ready Pods the one that became ready later goes; of two equal ones the younger.
+        # Among ready Pods, the one that became ready last comes first, then the youngest.
         _descending(ready.get("lastTransitionTime", "")),
         _descending(pod["metadata"]["creationTimestamp"]),
         pod["metadata"]["name"],

@@ -1,7 +1,7 @@
-"""The arithmetic of a rollout, free of I/O: how many replicas each ReplicaSet should have now.
+"""The arithmetic of a rollout: how many replicas each ReplicaSet should have now. Pure.
 
-`sizes` functions take what exists as `Replicas` values and return the new sizes by name; a name that is missing
-keeps its size.
+The functions take the existing ReplicaSets as `Replicas`. `shrink` and `spread` return new sizes by name; a ReplicaSet
+without an entry keeps its size.
 """
 
 from __future__ import annotations
@@ -13,17 +13,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Replicas:
-    """One ReplicaSet as the arithmetic sees it."""
+    """The numbers of one ReplicaSet."""
 
     name: str
-    wanted: int  # spec.replicas
-    available: int  # status.availableReplicas
-    max_total: int  # all replicas that were allowed when it was last scaled; 0 when unknown
+    desired: int
+    """spec.replicas."""
+    available: int
+    """status.availableReplicas."""
+    max_total: int
+    """How many replicas the Deployment was allowed when this ReplicaSet was last scaled; 0 when unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How far a rollout may deviate from the wanted number of replicas."""
+    """How far a rollout may deviate from the desired number of replicas."""
 
     replicas: int
     surge: int
@@ -39,7 +42,11 @@ class Limits:
 
 
 def limits(replicas: int, surge: int | str, unavailable: int | str) -> Limits:
-    """Percentages are of `replicas`: surge rounded up, unavailable down; both zero would never move."""
+    """Return the limits of a rollout from maxSurge and maxUnavailable.
+
+    Percentages refer to `replicas`; surge is rounded up, unavailable down. If both are 0, unavailable becomes 1:
+    otherwise the rollout could not progress.
+    """
     extra, missing = math.ceil(_share(surge, replicas)), math.floor(_share(unavailable, replicas))
     if not extra and not missing:
         missing = 1
@@ -51,25 +58,25 @@ def _share(value: int | str, replicas: int) -> float:
 
 
 def grow(new: Replicas, old: Sequence[Replicas], limit: Limits) -> int:
-    """The size of the newest ReplicaSet: as large as the surge allows, never larger than wanted."""
-    if new.wanted >= limit.replicas:
+    """Return the size of the newest ReplicaSet: as large as the surge allows, but not larger than desired."""
+    if new.desired >= limit.replicas:
         return limit.replicas
-    room = limit.at_most - new.wanted - sum(item.wanted for item in old)
-    return new.wanted + max(0, min(room, limit.replicas - new.wanted))
+    room = limit.at_most - new.desired - sum(item.desired for item in old)
+    return new.desired + max(0, min(room, limit.replicas - new.desired))
 
 
 def shrink(new: Replicas, old: Sequence[Replicas], limit: Limits) -> dict[str, int]:
-    """The sizes of the older ReplicaSets, oldest first: first what is not available anyway, then the rest.
+    """Return the sizes of the older ReplicaSets (`old`, oldest first): unavailable replicas are removed first.
 
-    Never fewer available replicas than `limit.at_least`, counting only those of the new one that are available.
+    At least `limit.at_least` replicas stay available; of the new ReplicaSet, only available replicas count.
     """
-    sizes = {item.name: item.wanted for item in old}
-    total = new.wanted + sum(sizes.values())
-    budget = total - limit.at_least - (new.wanted - new.available)
+    sizes = {item.name: item.desired for item in old}
+    total = new.desired + sum(sizes.values())
+    budget = total - limit.at_least - (new.desired - new.available)
     if budget <= 0:
         return sizes
     for item in old:
-        cut = max(0, min(budget, item.wanted - item.available))
+        cut = max(0, min(budget, item.desired - item.available))
         sizes[item.name] -= cut
         budget -= cut
     spare = new.available + sum(item.available for item in old) - limit.at_least
@@ -81,17 +88,17 @@ def shrink(new: Replicas, old: Sequence[Replicas], limit: Limits) -> dict[str, i
 
 
 def spread(active: Sequence[Replicas], limit: Limits) -> dict[str, int]:
-    """New sizes in proportion, for a Deployment that is scaled in the middle of a rollout or while paused."""
-    sizes = {item.name: item.wanted for item in active}
+    """Return sizes in proportion, for a Deployment that is scaled during a rollout or while it is paused."""
+    sizes = {item.name: item.desired for item in active}
     total = sum(sizes.values())
     allowed = limit.at_most if limit.replicas else 0
     to_add = allowed - total
-    ordered = sorted(active, key=lambda item: item.wanted, reverse=True)
+    ordered = sorted(active, key=lambda item: item.desired, reverse=True)
     for item in ordered:
-        if not to_add or not item.wanted:
+        if not to_add or not item.desired:
             continue
-        share = round(item.wanted * allowed / (item.max_total or total)) - item.wanted
-        share = min(share, to_add) if to_add > 0 else max(share, to_add, -item.wanted)
+        share = round(item.desired * allowed / (item.max_total or total)) - item.desired
+        share = min(share, to_add) if to_add > 0 else max(share, to_add, -item.desired)
         if (share > 0) == (to_add > 0) and share:
             sizes[item.name] += share
             to_add -= share

@@ -1,8 +1,9 @@
-"""StatefulSets: Pods with ordinals and claims of their own, made, replaced and removed in order.
+"""The StatefulSet controller: Pods with ordinals and PersistentVolumeClaims, created, replaced and deleted in order.
 
-The Pods' templates are kept as ControllerRevisions, one per template. `status.updateRevision` names the newest,
-`status.currentRevision` the one before until every Pod has the newest. A look does at most what the order allows and
-waits for the next event: with OrderedReady one Pod at a time, each when those before it are ready.
+Every pod template is stored as a ControllerRevision. `status.updateRevision` names the newest one,
+`status.currentRevision` the one before, until every Pod has the newest. A reconciliation does only what the order
+allows and then waits for the next event. With OrderedReady, it creates one Pod at a time, after all Pods with lower
+ordinals are ready.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class StatefulSetController:
     # revisions
 
     def _ensure_revision(self, stateful_set: Object) -> str:
-        """The name of the ControllerRevision of the present template, which becomes the newest."""
+        """Make the ControllerRevision of the current template the newest, and return its name."""
         metadata, template = stateful_set["metadata"], stateful_set["spec"]["template"]
         suffix = pods.template_hash(template)
         name = f"{metadata['name']}-{suffix}"
@@ -62,14 +63,14 @@ class StatefulSetController:
                 "revision": newest + 1,
             }
             self._registry.create("controllerrevisions.apps", body, manager=FIELD_MANAGER)
-        elif found.object["revision"] != newest:  # an earlier template is back
+        elif found.object["revision"] != newest:  # the StatefulSet has an earlier template again
             again = found.copy()
             again["revision"] = newest + 1
             self._registry.update("controllerrevisions.apps", again, manager=FIELD_MANAGER)
         return name
 
     def _template(self, stateful_set: Object, revision: str) -> Object:
-        """The pod template of a revision; the present one when that revision is gone."""
+        """Return the pod template of a revision; the current one when the revision does not exist."""
         for stored in self._manager.controlled(stateful_set, "controllerrevisions.apps"):
             if stored.name == revision:
                 template: Object = stored.copy()["data"]["spec"]["template"]
@@ -80,7 +81,7 @@ class StatefulSetController:
     # pods
 
     def _pods(self, stateful_set: Object) -> dict[int, Object]:
-        """By ordinal."""
+        """Return the Pods of a StatefulSet by ordinal."""
         found: dict[int, Object] = {}
         prefix = f"{stateful_set['metadata']['name']}-"
         for stored in self._manager.controlled(stateful_set, "pods"):
@@ -91,9 +92,9 @@ class StatefulSetController:
 
     def _step(self, stateful_set: Object, current: str, update: str) -> None:
         spec, existing = stateful_set["spec"], self._pods(stateful_set)
-        wanted = range(spec["replicas"])
+        desired = range(spec["replicas"])
         in_order = spec.get("podManagementPolicy") != "Parallel"
-        for ordinal in wanted:
+        for ordinal in desired:
             pod = existing.get(ordinal)
             if pod is not None and pods.is_over(pod) and not pods.is_deleting(pod):
                 self._delete_pod(pod)
@@ -101,17 +102,17 @@ class StatefulSetController:
             if pod is None:
                 self._create_pod(stateful_set, ordinal, self._revision_of(stateful_set, ordinal, current, update))
             if in_order and not _is_healthy(pod):
-                return  # those after it must wait
-        condemned = sorted((ordinal for ordinal in existing if ordinal not in wanted), reverse=True)
-        for ordinal in condemned:
+                return  # Pods with higher ordinals must wait
+        surplus = sorted((ordinal for ordinal in existing if ordinal not in desired), reverse=True)
+        for ordinal in surplus:
             if not pods.is_deleting(existing[ordinal]):
-                self._condemn(stateful_set, ordinal, existing[ordinal])
+                self._scale_down(stateful_set, ordinal, existing[ordinal])
             if in_order:
                 return
         self._update_pods(stateful_set, existing, update)
 
     def _update_pods(self, stateful_set: Object, existing: dict[int, Object], update: str) -> None:
-        """Replace the last Pod that has an old template, when those behind it are well."""
+        """Replace the Pod with the highest ordinal that has an old template, if all Pods after it are healthy."""
         strategy = stateful_set["spec"]["updateStrategy"]
         if strategy["type"] != "RollingUpdate":
             return
@@ -127,7 +128,7 @@ class StatefulSetController:
                 return
 
     def _revision_of(self, stateful_set: Object, ordinal: int, current: str, update: str) -> str:
-        """Which template a Pod that must be made gets: below the partition, the one before the update."""
+        """Return the revision of a new Pod: below the partition it is the one before the update."""
         strategy = stateful_set["spec"]["updateStrategy"]
         if strategy["type"] != "RollingUpdate":
             return update
@@ -155,7 +156,7 @@ class StatefulSetController:
     def _delete_pod(self, pod: Object) -> None:
         self._registry.delete("pods", pod["metadata"]["namespace"], pod["metadata"]["name"])
 
-    # claims
+    # PersistentVolumeClaims
 
     def _ensure_claim(self, stateful_set: Object, template: Object, pod: str) -> None:
         namespace, name = stateful_set["metadata"]["namespace"], f"{template['metadata']['name']}-{pod}"
@@ -177,14 +178,14 @@ class StatefulSetController:
         return [stored.copy() for stored in found if stored is not None]
 
     def _own_claims(self, stateful_set: Object) -> None:
-        """persistentVolumeClaimRetentionPolicy: claims that go with the set are owned by it, others are not."""
+        """Make the StatefulSet the owner of its claims if its retention policy deletes them with it (whenDeleted)."""
         policy = stateful_set["spec"].get("persistentVolumeClaimRetentionPolicy") or {}
         metadata = stateful_set["metadata"]
         for ordinal in range(stateful_set["spec"]["replicas"]):
             for claim in self._claims(stateful_set, f"{metadata['name']}-{ordinal}"):
                 self._set_owner(claim, stateful_set, policy.get("whenDeleted") == "Delete")
 
-    def _condemn(self, stateful_set: Object, ordinal: int, pod: Object) -> None:
+    def _scale_down(self, stateful_set: Object, ordinal: int, pod: Object) -> None:
         policy = stateful_set["spec"].get("persistentVolumeClaimRetentionPolicy") or {}
         if policy.get("whenScaled") == "Delete":
             for claim in self._claims(stateful_set, pod["metadata"]["name"]):
@@ -196,7 +197,7 @@ class StatefulSetController:
         self._delete_pod(pod)
 
     def _set_owner(self, claim: Object, owner: Object, owned: bool) -> None:
-        """Not as controller: a claim's owner only decides when it goes."""
+        """Add or remove an owner of a claim. It is not the controller: it only decides when the claim is deleted."""
         references: list[Object] = claim["metadata"].get("ownerReferences") or []
         uid = owner["metadata"]["uid"]
         if owned == any(item["uid"] == uid for item in references):
