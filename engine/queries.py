@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from engine.dataplane.events import DATA_PLANE_EVENTS
 from engine.dataplane.state import DataPlaneState, evolve
+from engine.digests import canonical
 from engine.errors import AgentplaneError, FutureEvent, SnapshotUnreadable
 from engine.event import Record, Registry
 from engine.listener.events import DEPLOYMENT_EVENTS
@@ -31,6 +32,7 @@ from engine.operator.machine import OperatorMachine
 from engine.operator.state import Life, OperatorState
 from engine.operator.state import evolve as evolve_lgp
 from engine.replay import DATA_PLANE_PREFIX
+from engine.runtime.values import from_json
 
 AT_ONCE = 200
 """Streams that are read in one round trip."""
@@ -149,7 +151,7 @@ def _beginning(events: EventLog, stream: str, first: int, kind: Any) -> tuple[An
     if snapshot is None or snapshot.version < first - 1:
         raise SnapshotUnreadable(f"{stream} begins at version {first} and has no snapshot of what came before")
     try:
-        return kind.model_validate(orjson.loads(snapshot.state)["state"]), snapshot.version
+        return from_json(kind, canonical(orjson.loads(snapshot.state)["state"])), snapshot.version
     except (orjson.JSONDecodeError, KeyError, TypeError, ValidationError) as error:
         raise SnapshotUnreadable(f"{stream}: its snapshot is not understood ({type(error).__name__})") from None
 

@@ -34,6 +34,7 @@ from engine.operator.config import OperatorConfig
 from engine.operator.events import ObjectRejected, ObjectsApplied
 from engine.operator.machine import OperatorMachine
 from engine.runtime.machine import Act, AnyMachine, Decision, Done, Wait
+from engine.runtime.values import to_json
 
 
 class ReplayError(AgentplaneError):
@@ -191,7 +192,7 @@ class Replayer:
         for name, stream in sorted(self._streams.items()):
             manifests = self._configured(stream.component).machine.manifests(stream.state)
             self._result.manifests += len(manifests)
-            final = {"stream": name, "state": stream.state.model_dump(mode="json"), "manifests": manifests}
+            final = {"stream": name, "state": to_json(stream.state), "manifests": manifests}
             self._result.transcript.append(canonical(final))
         self._result.streams = len(self._streams)
         return self._result
@@ -280,7 +281,7 @@ class Replayer:
                     "position": record.position,
                     "stream": record.stream,
                     "version": record.version,
-                    "state": None if state is None else digest(state.model_dump(mode="json")),
+                    "state": None if state is None else digest(to_json(state)),
                     "decision": None if decision is None else described(decision),
                 }
             )

@@ -40,10 +40,11 @@ from engine.runtime.fold import Fold
 from engine.runtime.lock_renewal import hold_lock
 from engine.runtime.machine import Act, Done, Machine, State, Wait
 from engine.runtime.retry import ActDeferred, ActRefused, Backoff
+from engine.runtime.values import Value
 
 log = structlog.get_logger(__name__)
 
-S = TypeVar("S", bound=State)
+S = TypeVar("S", bound=State | Value)
 
 MOST_ACTS = 100
 """Acts under one lock; a stream that wants more is a defect in its machine, and is deferred rather than spun."""

@@ -26,8 +26,9 @@ from engine.event import Event, Record, Registry
 from engine.log.contract import EventLog, Snapshot
 from engine.runtime.machine import State
 from engine.runtime.retry import ActDeferred
+from engine.runtime.values import Value, from_json, schema, to_json
 
-S = TypeVar("S", bound=State)
+S = TypeVar("S", bound=State | Value)
 
 SNAPSHOT_EVERY = 50
 """Events after which a new snapshot is worth its write."""
@@ -76,7 +77,7 @@ class Fold(Generic[S]):
     def _restore(self, snapshot: Snapshot) -> None:
         try:
             kept = orjson.loads(snapshot.state)
-            self.state = type(self._machine.initial).model_validate_json(canonical(kept["state"]))
+            self.state = from_json(type(self._machine.initial), canonical(kept["state"]))
             self._failed = dict(kept["failed"])
         except (orjson.JSONDecodeError, KeyError, TypeError, ValidationError) as error:
             raise SnapshotUnreadable(
@@ -141,14 +142,14 @@ class Fold(Generic[S]):
     def save(self, every: int = SNAPSHOT_EVERY) -> None:
         """Keep a snapshot where it saves reading at least `every` events."""
         if self.version - self._snapshot_version >= every:
-            state = canonical({"state": self.state.model_dump(mode="json"), "failed": self._failed})
+            state = canonical({"state": to_json(self.state), "failed": self._failed})
             self._events.save_snapshot(
                 Snapshot(stream=self.stream, version=self.version, fingerprint=self._fingerprint, state=state)
             )
             self._snapshot_version = self.version
 
 
-_fingerprints: dict[tuple[str, type[State]], str] = {}
+_fingerprints: dict[tuple[str, type[State | Value]], str] = {}
 
 
 def fingerprint(machine: Folding[Any]) -> str:
@@ -158,5 +159,5 @@ def fingerprint(machine: Folding[Any]) -> str:
     if known is None:
         folders = {Path(file).parent, Path(inspect.getfile(state)).parent}
         sources = sorted((path.name, path.read_text()) for folder in folders for path in folder.glob("*.py"))
-        known = _fingerprints[file, state] = digest([sources, state.model_json_schema()])
+        known = _fingerprints[file, state] = digest([sources, schema(state)])
     return f"{machine.name}:{known}"

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict
 
 from engine.event import Event, Registry
 from engine.ports import Manifest, Ports
+from engine.runtime.values import Value
 
 
 class State(BaseModel):
@@ -59,7 +60,7 @@ class Done:
 
 Decision = Act | Wait | Done
 
-S = TypeVar("S", bound=State)
+S = TypeVar("S", bound=State | Value)
 
 
 class Machine(Protocol[S]):

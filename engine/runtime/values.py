@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter
-
-V = TypeVar("V", bound="Value")
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 
 class Value:
     """Base of the values. Their JSON form refuses fields that the class does not have."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+
+V = TypeVar("V", bound=Value)
+J = TypeVar("J", bound=BaseModel | Value)
 
 
 if TYPE_CHECKING:
@@ -35,18 +37,18 @@ else:
         return changed
 
 
-def to_json(value: Value) -> Any:
+def to_json(value: BaseModel | Value) -> Any:
     """Return the JSON form of `value`: None, bool, int, float, str, list or dict with string keys."""
     return _adapter(type(value)).dump_python(value, mode="json")
 
 
-def from_json(cls: type[V], encoded: bytes) -> V:
+def from_json(cls: type[J], encoded: bytes) -> J:
     """Return the value of class `cls` whose JSON form is `encoded`. Raises pydantic.ValidationError."""
-    value: V = _adapter(cls).validate_json(encoded)
+    value: J = _adapter(cls).validate_json(encoded)
     return value
 
 
-def schema(cls: type[Value]) -> Any:
+def schema(cls: type[BaseModel | Value]) -> Any:
     """Return the JSON schema of the values of class `cls`."""
     return _adapter(cls).json_schema()
 
@@ -54,7 +56,7 @@ def schema(cls: type[Value]) -> Any:
 _adapters: dict[type, TypeAdapter[Any]] = {}
 
 
-def _adapter(cls: type[Value]) -> TypeAdapter[Any]:
+def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
     if cls not in _adapters:
         _adapters[cls] = TypeAdapter(cls)
     return _adapters[cls]
