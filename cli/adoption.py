@@ -1,6 +1,6 @@
-"""`agentplane adoption`: what would happen to Agent Servers that are there already. Reads the cluster, writes nothing.
+"""`agentplane adoption`: shows how the data plane would adopt the Agent Servers of another one. It writes nothing.
 
-It asks what the engine asks before it makes the first object of an LGP, by the same functions, and needs no Redis: so
+The command asks the functions that the operator asks before it makes the first object of an LGP. It needs no Redis, so
 it can be run before anything is installed, with the settings that the installation will have.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from rich.text import Text
 
@@ -28,6 +27,9 @@ from engine.operator.perform import config_digest
 from engine.ports import ControlPlane, Manifest, Ports
 from engine.settings import Settings
 
+Deployments = Mapping[str, resource.DeploymentResource]
+"""The deployments that the control plane has for this listener, by the id at the end of their LGP's name."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
@@ -36,24 +38,26 @@ class Forecast:
     namespace: str
     lgp: str
     listener: str = ""
-    """What our listener would do with the LGP; empty where it does not run."""
+    """What our listener would do with the LGP; empty where our listener does not run."""
     stays: tuple[str, ...] = ()
-    """Workloads whose pods go on as they are, by `str(key)`."""
+    """Workloads whose pods stay as they are, by `str(key)`."""
     replaced: Mapping[str, tuple[str, ...]]
-    """Workloads whose pods are replaced, each with the fields that are the reason."""
+    """Workloads whose pods are replaced, each with the fields that differ."""
     database: str = ""
+    """StatefulSet of the database that is adopted; empty for none."""
     secret: str = ""
+    """Secret with the password of that database."""
     problem: str = ""
-    """Why nothing would be changed at all."""
+    """Why the LGP would be refused, with nothing changed; empty when it would not."""
 
 
 def show(*, json: bool) -> int:
-    """Print what would happen to every LGP of the watched namespaces; return 1 where one would be refused."""
+    """Print what would happen to every LGP of the watched namespaces; return 1 if one of them would be refused."""
     settings = Settings.load()
     engine = bootstrap.build(settings, events=MemoryLog())
     try:
-        wanted = _wanted(settings, engine.ports.control_plane) if settings.listener_enabled else None
-        found = list(_forecasts(settings, engine.ports, wanted))
+        listed = _listed(settings, engine.ports.control_plane) if settings.listener_enabled else None
+        found = list(_forecasts(settings, engine.ports, listed))
     finally:
         engine.close()
     for forecast in found:
@@ -62,34 +66,31 @@ def show(*, json: bool) -> int:
         else:
             _print(forecast)
     if not found:
-        note(f"no LGPs in {', '.join(settings.watch_namespaces)}: nothing to take over")
+        note(f"no LGPs in {', '.join(settings.watch_namespaces)}: nothing to adopt")
     return FAILED if any(forecast.problem for forecast in found) else 0
 
 
 def _print(forecast: Forecast) -> None:
     console.print(Text(f"{forecast.namespace}/{forecast.lgp}", style="bold"))
     if forecast.problem:
-        _line("refused", forecast.problem, "red")  # its names are there to be copied
+        _line("refused", forecast.problem, "red")  # with whole names, so that they can be copied
         return
     if forecast.listener:
         _line("LGP", shorten_ids(forecast.listener))
     for key in forecast.stays:
         _line("stays", shorten_ids(key), "green")
-    for key, why in forecast.replaced.items():
-        _line("replaced", f"{shorten_ids(key)}, for it differs in {', '.join(why)}", "yellow")
+    for key, fields in forecast.replaced.items():
+        _line("replaced", f"{shorten_ids(key)}, because of differences in {', '.join(fields)}", "yellow")
     if forecast.database:
         _line("database", f"StatefulSet {forecast.database}, password in Secret {forecast.secret}")
 
 
-def _line(what: str, told: str, style: str = "") -> None:
-    console.print(Text.assemble(f"    {what:<9} ", (told, style)))
+def _line(subject: str, text: str, style: str = "") -> None:
+    console.print(Text.assemble(f"    {subject:<9} ", (text, style)))
 
 
-def _wanted(settings: Settings, control_plane: ControlPlane) -> dict[str, resource.DeploymentResource]:
-    """Return the deployments that the control plane has for this listener, by the id that names of LGPs end in.
-
-    Raises ControlPlaneError.
-    """
+def _listed(settings: Settings, control_plane: ControlPlane) -> Deployments:
+    """Return the deployments that the control plane has for this listener. Raises ControlPlaneError."""
     found = {}
     config = bootstrap.listener_config(settings)
     for page in control_plane.deployments():
@@ -105,37 +106,30 @@ def _wanted(settings: Settings, control_plane: ControlPlane) -> dict[str, resour
     return found
 
 
-def _forecasts(
-    settings: Settings, ports: Ports, wanted: Mapping[str, resource.DeploymentResource] | None
-) -> Iterator[Forecast]:
+def _forecasts(settings: Settings, ports: Ports, listed: Deployments | None) -> Iterator[Forecast]:
     config = bootstrap.operator_config(settings) if settings.operator_enabled else None
     for namespace in settings.watch_namespaces:
         for live in ports.cluster.list(LGP_API_VERSION, LGP_KIND, namespace):
-            yield _forecast(live, config, ports, wanted)
+            yield _forecast(live, config, ports, listed)
 
 
-def _forecast(
-    live: Manifest,
-    config: OperatorConfig | None,
-    ports: Ports,
-    wanted: Mapping[str, resource.DeploymentResource] | None,
-) -> Forecast:
+def _forecast(live: Manifest, config: OperatorConfig | None, ports: Ports, listed: Deployments | None) -> Forecast:
     namespace, name = live["metadata"]["namespace"], live["metadata"]["name"]
-    listener, anew = _of_listener(live, wanted) if wanted is not None else ("", False)
+    listener, rewritten = _by_listener(live, listed) if listed is not None else ("", False)
     adopted = Adopted()
     try:
         if config is not None:
             redacted = lgps.redact(live.get("spec") or {}, ports.digest)
             of_log = lgps.parse(namespace, name, live["metadata"]["uid"], redacted)
-            if (off := manifests.why_refused(of_log, config)) is not None:
-                return Forecast(namespace=namespace, lgp=name, listener=listener, replaced={}, problem=off)
+            if (refusal := manifests.why_refused(of_log, config)) is not None:
+                return Forecast(namespace=namespace, lgp=name, listener=listener, replaced={}, problem=refusal)
             seen = discover.discover(lgps.read(live), of_log, live, config, config_digest(config), ports)
             adopted = seen.adopted or adopted
     except (InvalidResource, ObjectRefused) as error:
         return Forecast(namespace=namespace, lgp=name, listener=listener, replaced={}, problem=str(error))
     stays = tuple(key for key, one in adopted.objects.items() if one.template)
     replaced = {key: one.differences for key, one in adopted.objects.items() if one.differences}
-    if anew:
+    if rewritten:
         replaced = {**{key: ("the LGP",) for key in stays if not _is_store(key)}, **replaced}
         stays = tuple(key for key in stays if _is_store(key))
     database = adopted.database
@@ -151,20 +145,21 @@ def _forecast(
 
 
 def _is_store(key: str) -> bool:
-    """Whether a workload is Postgres or Redis: another revision asks for nothing new of those."""
+    """Return whether a workload is Postgres or Redis: another revision changes nothing in those."""
     return key.startswith("StatefulSet ") or key.endswith("-redis")
 
 
-def _of_listener(live: Manifest, wanted: Mapping[str, resource.DeploymentResource]) -> tuple[str, bool]:
-    """Return what our listener would do with an LGP, and whether it would write it anew."""
-    deployment: Any = next((one for end, one in wanted.items() if live["metadata"]["name"].endswith(f"-{end}")), None)
+def _by_listener(live: Manifest, listed: Deployments) -> tuple[str, bool]:
+    """Return what our listener would do with an LGP, and whether it would rewrite the LGP."""
+    name: str = live["metadata"]["name"]
+    deployment = next((one for end, one in listed.items() if name.endswith(f"-{end}")), None)
     if deployment is None:
         return "is left alone: no deployment of this listener", False
     if not adoption.is_foreign(live):
         return "is ours", False
     revision = deployment.latest_revision_id
     image = deployment.source_revision_config.image_uri
-    why = list(adoption.differences(live.get("spec") or {}, image=image, revision_id=revision))
-    if why:
-        return f"is written anew for revision {revision}, for it differs in {', '.join(why)}", True
-    return f"stays as it is: it asks for revision {revision}", False
+    differences = list(adoption.differences(live.get("spec") or {}, image=image, revision_id=revision))
+    if differences:
+        return f"is rewritten for revision {revision}, because of differences in {', '.join(differences)}", True
+    return f"stays as it is: it already has revision {revision}", False

@@ -1,4 +1,4 @@
-"""`agentplane leases`: which data plane each watched namespace belongs to; taking one over, giving them back."""
+"""`agentplane leases`: shows which data plane holds each watched namespace, takes a lease, releases leases."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ HEADINGS = ("NAMESPACE", "HOLDER", "RENEWED", "")
 
 
 def show(*, json: bool) -> int:
-    """Print the leases on the watched namespaces; return 1 where one is another data plane's."""
-    leases = _claims()
+    """Print the leases on the watched namespaces; return 1 if another data plane holds one of them."""
+    leases = _leases()
     now = datetime.now(UTC)
     found = [leases.read(namespace) for namespace in leases.namespaces]
     if json:
@@ -27,7 +27,7 @@ def show(*, json: bool) -> int:
     else:
         table(
             HEADINGS,
-            [(lease.namespace, lease.holder or "-", _age(lease), _told(lease, leases, now)) for lease in found],
+            [(lease.namespace, lease.holder or "-", _age(lease), _status(lease, leases, now)) for lease in found],
         )
     return FAILED if any(lease.holder not in ("", leases.holder) for lease in found) else 0
 
@@ -36,43 +36,46 @@ def _age(lease: NamespaceLease) -> str:
     return f"{age(lease.renewed)} ago" if lease.renewed else "-"
 
 
-def _told(lease: NamespaceLease, leases: NamespaceLeases, now: datetime) -> Text:
+def _status(lease: NamespaceLease, leases: NamespaceLeases, now: datetime) -> Text:
     if not lease.holder:
-        return Text("nobody's: the first data plane that writes there leases it")
+        return Text("free: the first data plane that writes there takes the lease")
     if lease.holder == leases.holder:
-        return Text("ours" if not lease.expired(now) else "ours, not renewed: is a worker alive?")
-    taking = f"; its TTL has passed: `agentplane leases take {lease.namespace}`" if lease.expired(now) else ""
-    return Text(f"another data plane's{taking}", style="red")
+        return Text("held by this data plane" + (", but not renewed: check its workers" if lease.expired(now) else ""))
+    taking = f"; the lease has expired: `agentplane leases take {lease.namespace}`" if lease.expired(now) else ""
+    return Text(f"held by another data plane{taking}", style="red")
 
 
 def take(namespace: str) -> None:
-    """Take a namespace over from a data plane that is dead. Raises LeaseRefused, SettingsError, ClusterError."""
-    leases = _claims()
-    _watched(leases, namespace)
+    """Take the lease on a namespace from a data plane that is gone.
+
+    Raises LeaseRefused if that data plane is alive or the namespace is not watched, SettingsError, ClusterError.
+    """
+    leases = _leases()
+    _refuse_unwatched(leases, namespace)
     before = leases.take(namespace)
     if before.holder in ("", leases.holder):
-        console.print(f"namespace {namespace} is ours")
+        console.print(f"this data plane holds namespace {namespace}")
     else:
-        console.print(f"namespace {namespace} is ours now; it was held by {before.holder!r}")
+        console.print(f"this data plane now holds namespace {namespace}; the holder before was {before.holder!r}")
 
 
 def release(namespace: str | None) -> None:
-    """Give the lease on one namespace back, or on all that are watched, where it is ours."""
-    leases = _claims()
+    """Release the lease on one namespace, or on all that are watched, where this data plane holds it."""
+    leases = _leases()
     if namespace is not None:
-        _watched(leases, namespace)
-    kept = "is shared: its lease ends when nobody renews it" if leases.holder == SHARED else "was not ours"
+        _refuse_unwatched(leases, namespace)
+    kept = "is shared: its lease expires when no data plane renews it" if leases.holder == SHARED else "is not ours"
     for each in leases.namespaces if namespace is None else (namespace,):
-        told = "is nobody's now" if leases.release(each) else kept
-        console.print(f"namespace {each} {told}")
+        result = "is released" if leases.release(each) else kept
+        console.print(f"namespace {each} {result}")
 
 
-def _claims() -> NamespaceLeases:
+def _leases() -> NamespaceLeases:
     settings = log_settings()
     return bootstrap.leases_of(settings, bootstrap.open_cluster(settings))
 
 
-def _watched(leases: NamespaceLeases, namespace: str) -> None:
+def _refuse_unwatched(leases: NamespaceLeases, namespace: str) -> None:
     if namespace not in leases.namespaces:
         watched = ", ".join(leases.namespaces)
-        raise LeaseRefused(f"namespace {namespace!r} is not among the watched ones ({watched})")
+        raise LeaseRefused(f"namespace {namespace!r} is not watched; the watched namespaces are: {watched}")

@@ -1,4 +1,10 @@
-"""The command line: every command by name, with its flags. The work is in the modules beside this one."""
+"""The command line: every command with its options and help.
+
+To add a command: write a module of its name in this folder (a function that prints and returns the exit code), and add
+a function here with `@app.command(name, rich_help_panel=…)` and `@reporting`, which turns errors into exit code 2. The
+docstring is the help text; it says when the command exits with 1. Then add the command to README.md and to the test
+`test_help_names_every_command`.
+"""
 
 from __future__ import annotations
 
@@ -9,222 +15,287 @@ from typing import Annotated
 
 import typer
 
-from cli import adoption, history, leases, operating, processes, stack, status, uninstall
-from cli import doctor as doctors
+from cli import (
+    adoption,
+    archive,
+    events,
+    export,
+    leases,
+    pause,
+    processes,
+    release_deletions,
+    replay,
+    sandbox,
+    status,
+    uninstall,
+)
+from cli.doctor import run as doctor
 from cli.output import reporting
 
-LOOK, DO, TRY, RUN = "Look", "Act", "Try it on this machine", "Processes of the data plane, in the foreground"
+INSPECT, OPERATE, TRY, RUN = (
+    "Inspect",
+    "Operate",
+    "Try it on this machine",
+    "Processes of the data plane, in the foreground",
+)
 """Headings of the help."""
+
+HELP = """The data plane of the LangSmith hybrid model: see what it does and why, operate it, try it, run it.
+
+Exits with 0 on success, 1 if something failed (each command says what), and 2 if the command could not run."""
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="The data plane of the LangSmith hybrid model: what happens, and why.",
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(asked: bool) -> None:
+    if asked:
         typer.echo(version("agentplane"))
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(help=HELP)
 def about(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """The data plane of the LangSmith hybrid model: what happens, and why."""
+    """Take the options that come before the command."""
 
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 Deployment = Annotated[str, typer.Argument(help="Name or id of a deployment, or the name of its LGP.")]
-ClusterChoice = Annotated[
-    stack.ClusterName,
+Yes = Annotated[bool, typer.Option("--yes", help="Do it. Without --yes the deployments are only listed.")]
+Cluster = Annotated[
+    sandbox.ClusterName,
     typer.Option(
-        "--cluster", help="embedded, envtest (a real kube-apiserver) or current (the current kubeconfig context)."
+        "--cluster",
+        help="embedded (the sandbox's own), envtest (a real kube-apiserver) or current (the current kubeconfig "
+        "context).",
     ),
 ]
+ExportedLog = typer.Argument(help="A file that `agentplane export` or `archive` wrote.", exists=True, dir_okay=False)
 
 
-@app.command("status", rich_help_panel=LOOK)
+# --- inspect
+
+
+@app.command("status", rich_help_panel=INSPECT)
 @reporting
 def show_status(
-    json: Json = False, deleted: Annotated[bool, typer.Option(help="Deleted deployments too.")] = False
+    json: Json = False, deleted: Annotated[bool, typer.Option(help="Include deleted deployments.")] = False
 ) -> None:
-    """Deployments: revision, phase, age, last reason. Ends with 1 when one of them failed."""
+    """List deployments with revision, phase, age and reason.
+
+    Exits with 1 if a deployment failed, or if something is wrong with the data plane itself.
+    """
     raise typer.Exit(status.show(json=json, deleted=deleted))
 
 
-@app.command("events", rich_help_panel=LOOK)
+@app.command("events", rich_help_panel=INSPECT)
 @reporting
 def show_events(
-    deployment: Annotated[str | None, typer.Argument(help="Name or id; everything when left out.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
+    deployment: Annotated[
+        str | None,
+        typer.Argument(help="Name or id of a deployment, or the name of its LGP. Default: everything in the log."),
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new events until Ctrl-C.")] = False,
     json: Json = False,
 ) -> None:
-    """What happened, by position: to one deployment (both components), or to everything."""
-    history.events(deployment, follow=follow, json=json)
+    """Show what happened, in order: to one deployment (listener and operator), or to everything."""
+    events.show(deployment, follow=follow, json=json)
 
 
-@app.command("replay", rich_help_panel=LOOK)
+@app.command("replay", rich_help_panel=INSPECT)
 @reporting
 def replay_log(
-    file: Annotated[Path | None, typer.Argument(help="An exported log.", exists=True, dir_okay=False)] = None,
-    live: Annotated[bool, typer.Option("--live", help="The installation's own log instead of a file.")] = False,
-    transcript: Annotated[Path | None, typer.Option(help="Write states, decisions and manifests here.")] = None,
-    through: Annotated[int | None, typer.Option(help="Stop after this position.")] = None,
+    file: Annotated[Path | None, ExportedLog] = None,
+    live: Annotated[bool, typer.Option("--live", help="Replay the installation's own log instead of a file.")] = False,
+    transcript: Annotated[
+        Path | None, typer.Option(help="Write every state, decision and manifest into this file.")
+    ] = None,
+    through: Annotated[int | None, typer.Option(help="Stop after this position of the log.")] = None,
     json: Json = False,
 ) -> None:
-    """Replay a log: do today's code and the log agree? Ends with 1 where they do not."""
+    """Replay a log, and check that the current code decides as the log recorded. Exits with 1 if it does not."""
     if (file is None) == (not live):
-        raise typer.BadParameter("give an exported FILE, or --live")
-    raise typer.Exit(history.replay(file, transcript=transcript, through=through, json=json))
+        raise typer.BadParameter("give either an exported FILE or --live")
+    raise typer.Exit(replay.replay(file, transcript=transcript, through=through, json=json))
 
 
-@app.command("export", rich_help_panel=LOOK)
+@app.command("export", rich_help_panel=INSPECT)
 @reporting
 def export_log(
-    file: Annotated[Path | None, typer.Argument(help="Where to; standard output when left out.")] = None,
-    deployment: Annotated[str | None, typer.Option(help="Only this deployment, both components.")] = None,
+    file: Annotated[Path | None, typer.Argument(help="File to write. Default: standard output.")] = None,
+    deployment: Annotated[
+        str | None, typer.Option(help="Export only this deployment (listener and operator), by name or id.")
+    ] = None,
 ) -> None:
-    """Write the log as JSON Lines. It holds no secret values."""
-    history.export(file, deployment)
+    """Write the event log as JSON Lines. The log holds no secret values."""
+    export.export(file, deployment)
 
 
-@app.command("import", rich_help_panel=DO)
-@reporting
-def import_log(file: Annotated[Path, typer.Argument(help="An exported log.", exists=True, dir_okay=False)]) -> None:
-    """Add an exported log to the installation's. Refuses what is damaged or contradicts."""
-    history.import_(file)
-
-
-@app.command("doctor", rich_help_panel=LOOK)
+@app.command("doctor", rich_help_panel=INSPECT)
 @reporting
 def check_everything(json: Json = False) -> None:
-    """Check settings, control plane, Redis and cluster; each line ok, warn or fail, with the mend. 1 if one failed."""
-    raise typer.Exit(doctors.doctor(json=json))
+    """Check settings, control plane, Redis, workers, cluster and hostname.
+
+    Each check is ok, warn or fail, with a fix; or skip. Exits with 1 if any check failed.
+    """
+    raise typer.Exit(doctor.doctor(json=json))
 
 
-@app.command("adoption", rich_help_panel=LOOK)
+@app.command("adoption", rich_help_panel=INSPECT)
 @reporting
 def forecast_adoption(json: Json = False) -> None:
-    """What would happen to Agent Servers that another data plane made. Writes nothing. 1 if one would be refused."""
+    """Show how the Agent Servers of another data plane would be adopted. Writes nothing.
+
+    Exits with 1 if the adoption of one of them would be refused.
+    """
     raise typer.Exit(adoption.show(json=json))
 
 
-@app.command("pause", rich_help_panel=DO)
+# --- operate
+
+
+@app.command("import", rich_help_panel=OPERATE)
 @reporting
-def pause(deployment: Deployment) -> None:
-    """Hold back what the control plane asks for; what is deployed is still kept as it is."""
-    operating.pause(deployment)
+def import_log(file: Annotated[Path, ExportedLog]) -> None:
+    """Add an exported log to the installation's log. Rejects files that are damaged or that conflict with the log."""
+    export.import_(file)
 
 
-@app.command("resume", rich_help_panel=DO)
+@app.command("pause", rich_help_panel=OPERATE)
 @reporting
-def resume(deployment: Deployment) -> None:
-    """Let a paused deployment follow the control plane again."""
-    operating.resume(deployment)
+def pause_deployment(deployment: Deployment) -> None:
+    """Ignore new revisions of this deployment. The running one is still repaired."""
+    pause.pause(deployment)
 
 
-@app.command("release-deletions", rich_help_panel=DO)
+@app.command("resume", rich_help_panel=OPERATE)
 @reporting
-def release_deletions(
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; without it the deployments are only named.")] = False,
-) -> None:
-    """Let deletions go on that wait because they were too many at once."""
-    raise typer.Exit(operating.release_deletions(yes=yes))
+def resume_deployment(deployment: Deployment) -> None:
+    """Let a paused deployment follow the control plane again, and retry its failed acts at once."""
+    pause.resume(deployment)
 
 
-lease = typer.Typer(invoke_without_command=True, help="Which data plane each watched namespace belongs to.")
-app.add_typer(lease, name="leases", rich_help_panel=DO)
+@app.command("release-deletions", rich_help_panel=OPERATE)
+@reporting
+def release_waiting_deletions(yes: Yes = False) -> None:
+    """Let deletions proceed that are on hold because they were too many at once.
+
+    Exits with 1 if deletions are on hold and --yes is not given.
+    """
+    raise typer.Exit(release_deletions.release_deletions(yes=yes))
+
+
+lease = typer.Typer(invoke_without_command=True)
+app.add_typer(lease, name="leases", rich_help_panel=OPERATE)
 
 
 @lease.callback()
 @reporting
-def show_claims(context: typer.Context, json: Json = False) -> None:
-    """Which data plane each watched namespace belongs to. Ends with 1 where one is another's."""
+def show_leases(context: typer.Context, json: Json = False) -> None:
+    """Show which data plane holds each watched namespace. Exits with 1 if another data plane holds one of them."""
     if context.invoked_subcommand is None:
         raise typer.Exit(leases.show(json=json))
 
 
 @lease.command("take")
 @reporting
-def take_claim(namespace: Annotated[str, typer.Argument(help="A watched namespace.")]) -> None:
-    """Take a namespace over from a data plane that is dead, once the term of its lease has passed."""
+def take_lease(namespace: Annotated[str, typer.Argument(help="A watched namespace.")]) -> None:
+    """Take the lease on a namespace from a data plane that is gone. Refused until that lease has expired."""
     leases.take(namespace)
 
 
 @lease.command("release")
 @reporting
-def release_claim(
-    namespace: Annotated[str | None, typer.Argument(help="A watched namespace; all when left out.")] = None,
+def release_leases(
+    namespace: Annotated[
+        str | None, typer.Argument(help="A watched namespace. Default: all watched namespaces.")
+    ] = None,
 ) -> None:
-    """Give leases back that are ours; data planes that run would lease them again."""
+    """Release the leases that this data plane holds. Stop its processes first, or they take the leases again."""
     leases.release(namespace)
 
 
-@app.command("uninstall", rich_help_panel=DO)
+@app.command("uninstall", rich_help_panel=OPERATE)
 @reporting
 def remove(
     delete_agents: Annotated[
-        bool, typer.Option("--delete-agents", help="Delete all Agent Servers, their databases included.")
+        bool, typer.Option("--delete-agents", help="Delete all Agent Servers, including their databases.")
     ] = False,
-    cancel: Annotated[bool, typer.Option("--cancel", help="Take it back: poll again, deploy what is listed.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; without it the deployments are only named.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel the removal and resume polling.")] = False,
+    yes: Yes = False,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until all of them are gone.")] = 600.0,
 ) -> None:
-    """Delete the Agent Servers before the data plane itself is removed; Helm alone would leave them running."""
+    """Delete the Agent Servers before you remove the data plane. `helm uninstall` alone leaves them running.
+
+    Exits with 1 if --yes is not given, or if an Agent Server is still there after the wait.
+    """
     if cancel == delete_agents:
-        raise typer.BadParameter("give --delete-agents, or --cancel")
+        raise typer.BadParameter("give either --delete-agents or --cancel")
     if cancel:
         uninstall.cancel()
     else:
         raise typer.Exit(uninstall.delete_agents(yes=yes, wait_seconds=wait))
 
 
-@app.command("archive", rich_help_panel=DO)
+@app.command("archive", rich_help_panel=OPERATE)
 @reporting
-def archive(
-    folder: Annotated[Path, typer.Argument(help="Where archives are kept.", exists=True, file_okay=False)],
+def archive_events(
+    folder: Annotated[Path, typer.Argument(help="Folder for the archive file.", exists=True, file_okay=False)],
     live_days: Annotated[
-        float | None, typer.Option(min=0, help="Events of live deployments that are older; none when left out.")
+        float | None,
+        typer.Option(min=0, help="Move events of live deployments that are older, in days. Default: none."),
     ] = None,
     gone_days: Annotated[
-        float | None, typer.Option(min=0, help="All of what was deleted longer ago; none when left out.")
+        float | None,
+        typer.Option(min=0, help="Move all events of deployments deleted longer ago, in days. Default: none."),
     ] = None,
 ) -> None:
-    """Move old events out of the log into a file, which `import` takes back."""
+    """Move old events out of the log into a file. `agentplane import` puts them back."""
     if live_days is None and gone_days is None:
-        raise typer.BadParameter("say what is old: --live-days, --gone-days, or both")
-    operating.archive(folder, live_days=live_days, gone_days=gone_days)
+        raise typer.BadParameter("give --live-days, --gone-days or both")
+    archive.archive(folder, live_days=live_days, gone_days=gone_days)
+
+
+# --- try
 
 
 @app.command("up", rich_help_panel=TRY)
 @reporting
-def up(cluster: ClusterChoice = stack.ClusterName.EMBEDDED) -> None:
-    """The whole system on this machine, in the foreground. Needs the sandbox extra."""
-    raise typer.Exit(stack.up(cluster))
+def up(cluster: Cluster = sandbox.ClusterName.EMBEDDED) -> None:
+    """Run the whole system on this machine, in the foreground. Needs the sandbox extra."""
+    raise typer.Exit(sandbox.up(cluster))
 
 
 @app.command("demo", rich_help_panel=TRY)
 @reporting
 def demo(
-    cluster: ClusterChoice = stack.ClusterName.EMBEDDED,
-    keep: Annotated[bool, typer.Option(help="Keep state and logs also when all went well.")] = False,
+    cluster: Cluster = sandbox.ClusterName.EMBEDDED,
+    keep: Annotated[bool, typer.Option(help="Keep state and logs even if every step succeeds.")] = False,
 ) -> None:
-    """The main job, end to end, with real clients. Needs the sandbox extra."""
-    raise typer.Exit(stack.demo(cluster, keep=keep))
+    """Deploy, update and delete an agent on this machine with real clients. Needs the sandbox extra.
+
+    Exits with 1 if a step failed.
+    """
+    raise typer.Exit(sandbox.demo(cluster, keep=keep))
+
+
+# --- run
 
 
 def _add_process(name: str, run: Callable[[list[str]], int], purpose: str) -> None:
     def become(context: typer.Context) -> None:
         raise typer.Exit(run(list(context.args)))
 
-    # What follows the name is the process's own business, its --help too.
+    # Arguments after the name are for the process itself, also --help.
     passing = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     app.command(name, help=purpose, rich_help_panel=RUN, context_settings=passing)(reporting(become))
 

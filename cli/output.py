@@ -1,7 +1,7 @@
-"""Tables for people, JSON for machines, errors on stderr; what a command ends with when it cannot go on.
+"""What commands print: tables for people, JSON for machines, errors on stderr with an exit code.
 
-In a terminal the last column folds, on words, into what room is left. Anywhere else a row is a line, however long, so
-that `grep`, `head` and the like see whole rows.
+In a terminal the last column of a table is folded between words to the width that is left. Elsewhere every row is one
+line, however long, so that `grep`, `head` and the like see whole rows.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import wraps
 from itertools import repeat
-from typing import IO, Any, ParamSpec, TypeVar
+from typing import IO, ParamSpec, TypeVar
 
 import orjson
 import redis
@@ -21,6 +21,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from cli.log import redis_fix, settings
 from engine.errors import AgentplaneError, LogUnavailable
 from engine.settings import variable
 
@@ -28,12 +29,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 FAILED, UNABLE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
-"""Exit codes: something is not well; the command could not be carried out; what a shell says of SIGINT and SIGPIPE."""
+"""Exit codes: a check, deployment or replay failed; the command could not run; as shells report SIGINT and SIGPIPE."""
 
 WIDE = 110
-"""Columns of a terminal that has room for everything."""
+"""Width of a terminal, in characters, from which on tables are printed with all their columns."""
 NARROWEST = 24
-"""Columns that the last column of a table gets at least."""
+"""Least width of the last column of a table, in characters."""
 
 
 class Tolerant(Console):
@@ -47,19 +48,19 @@ console = Tolerant(highlight=False, soft_wrap=True)
 errors = Tolerant(stderr=True, highlight=False, soft_wrap=True)
 
 
-def json_line(value: Any) -> None:
+def json_line(value: object) -> None:
     """Print a value as one line of JSON."""
     sys.stdout.write(orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode() + "\n")
     sys.stdout.flush()
 
 
 def note(text: str) -> None:
-    """Say something beside the answer, on stderr."""
+    """Print a remark on stderr, so that it is not part of the answer."""
     errors.print(Text(text, style="dim"))
 
 
 class Table:
-    """Columns of at least some widths, printed row by row, so that rows may come one at a time."""
+    """A table that is printed row by row, so that rows may come one at a time. `widths` are least widths."""
 
     def __init__(self, headings: Sequence[str], widths: Sequence[int] | None = None) -> None:
         self._widths = [max(len(column), width) for column, width in zip(headings, widths or repeat(0), strict=False)]
@@ -79,7 +80,7 @@ class Table:
 
 
 def _folded(cell: Text, used: int) -> list[Text]:
-    """Return the lines of a last cell that begins after `used` columns."""
+    """Return the lines of a last cell that begins after `used` characters."""
     width = columns()
     if width is None or used + cell.cell_len <= width:
         return [cell]
@@ -87,7 +88,7 @@ def _folded(cell: Text, used: int) -> list[Text]:
 
 
 def fold(text: str, room: int) -> list[str]:
-    """Return `text` in lines of at most `room` columns, broken between words; within one that is longer than a line."""
+    """Return `text` in lines of at most `room` characters, broken between words; a longer word is broken itself."""
     lines = [""]
     for word in text.split(" "):
         if lines[-1] and cell_len(lines[-1]) + 1 + cell_len(word) > room:
@@ -100,26 +101,26 @@ def fold(text: str, room: int) -> list[str]:
 
 
 def columns() -> int | None:
-    """Return the columns to fold to; None where nobody looks, unless COLUMNS says otherwise."""
-    wanted = os.environ.get("COLUMNS", "")
-    return int(wanted) if wanted.isdigit() else console.width if console.is_terminal else None
+    """Return the width to fold to, in characters: COLUMNS, else that of the terminal; None if the output is none."""
+    given = os.environ.get("COLUMNS", "")
+    return int(given) if given.isdigit() else console.width if console.is_terminal else None
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
-    """Print a table as wide as its rows need."""
-    kept = list(rows)
-    made = Table(headings, widths(headings, kept))
-    for row in kept:
-        made.add(row)
+    """Print a table with columns as wide as their widest cells."""
+    every = list(rows)
+    printed = Table(headings, widths(headings, every))
+    for row in every:
+        printed.add(row)
 
 
 def widths(headings: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> list[int]:
-    """Return the widest cell of every column."""
+    """Return the width of the widest cell of every column."""
     return [max((cell_len(str(row[at])) for row in rows), default=0) for at in range(len(headings))]
 
 
 def age(since: datetime | None) -> str:
-    """Return how long ago something was, as kubectl says it: 12s, 5m, 3h, 2d."""
+    """Return how long ago `since` was, as kubectl prints it: 12s, 5m, 3h, 2d."""
     if since is None:
         return ""
     seconds = int((datetime.now(UTC) - since).total_seconds())
@@ -129,8 +130,13 @@ def age(since: datetime | None) -> str:
     return f"{max(0, seconds)}s"
 
 
+def counted(count: int, noun: str) -> str:
+    """Return `count` with its noun: 1 event, 2 events."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def reporting(command: Callable[P, R]) -> Callable[P, R]:
-    """Let a command end with one clear line, and the exit code that says so, where it cannot go on."""
+    """Return `command` with its errors turned into one clear line on stderr and an exit code."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -139,20 +145,20 @@ def reporting(command: Callable[P, R]) -> Callable[P, R]:
                 return command(*args, **kwargs)
             finally:
                 if sys.stdout is not None:  # closed by the shell: >&-
-                    sys.stdout.flush()  # a full disk, or a reader who left, is told of here, not at the very end
+                    sys.stdout.flush()  # a full disk, or a closed pipe, raises here and not when Python ends
         except LogUnavailable as error:
-            _say(f"{error}; start Redis, or correct {variable('redis_url')}")
+            _say(f"{str(error).rstrip('.')}; {redis_fix(settings())}")
         except AgentplaneError as error:
             _say(*str(error).splitlines())
         except BrokenPipeError:
-            # Whoever read has seen enough. What is still buffered must not fail again when Python ends.
+            # The reader has closed the pipe. What is still buffered must not fail again when Python ends.
             _silence(sys.stdout)
             raise typer.Exit(BROKEN_PIPE) from None
         except OSError as error:
             _silence(sys.stdout)
             _say(f"{error.filename or 'output'}: {error.strerror or error}")
         except redis.RedisError as error:
-            _say(f"Redis refuses: {error}; check {variable('redis_url')} and what its user may do")
+            _say(f"Redis refuses a command: {error}; check {variable('redis_url')} and the permissions of its user")
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
         raise typer.Exit(UNABLE) from None
@@ -161,7 +167,7 @@ def reporting(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def _say(*problems: str) -> None:
-    for problem in problems or ("failed without saying why",):
+    for problem in problems or ("the command failed without a message",):
         errors.print(Text.assemble(("error", "bold red"), f": {problem}"))
 
 

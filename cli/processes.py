@@ -1,6 +1,7 @@
-"""`agentplane listener` and the like: the processes themselves, so that a container needs one entry point.
+"""`agentplane beat`, `listener`, `operator`, `watcher` and `flower`: run one process of the data plane.
 
-What follows the name goes to the process as it is: `agentplane operator --threads 4`, `agentplane watcher --check`.
+So a container needs one entry point only. Arguments after the name are passed to the process unchanged:
+`agentplane operator --threads 4`, `agentplane watcher --check`.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ def _worker(process: str) -> Callable[[list[str]], int]:
 
 
 PROCESSES: Mapping[str, tuple[Callable[[list[str]], int], str]] = {
-    "beat": (_beat, "Ask for polls, and sweep what is due."),
-    "listener": (_worker("listener"), "Work on deployments: poll, and keep their LGPs."),
-    "operator": (_worker("operator"), "Work on LGPs: keep their objects."),
-    "watcher": (_watcher, "Watch the cluster."),
-    "flower": (_worker("flower"), "Show the tasks."),
+    "beat": (_beat, "Schedule polls and sweeps (Celery beat)."),
+    "listener": (_worker("listener"), "Poll the control plane, and keep one LGP for each deployment (Celery worker)."),
+    "operator": (_worker("operator"), "Keep the Kubernetes objects of each LGP (Celery worker)."),
+    "watcher": (_watcher, "Watch the LGPs and their objects in the cluster, and record what changes."),
+    "flower": (_worker("flower"), "Serve Flower, the dashboard of Celery tasks."),
 }
-"""Name → what runs in the foreground until SIGTERM, and what it is for."""
+"""Name → function that runs the process in the foreground until SIGTERM, and its help text."""

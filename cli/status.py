@@ -1,18 +1,24 @@
-"""`agentplane status`."""
+"""`agentplane status`: the deployments, and what is wrong with the data plane itself.
+
+COLUMNS is the table of columns: to change what a row says, for example of a paused deployment, change a cell function.
+`problems` lists what is wrong with a data plane. What a deployment's reason says is computed in engine/queries.py.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 
 from rich.text import Text
 
 from cli.log import event_log
-from cli.output import FAILED, WIDE, Table, age, columns, console, fold, json_line, table, widths
+from cli.output import FAILED, WIDE, Table, age, columns, console, counted, fold, json_line, table, widths
 from cli.summaries import plain, shorten_ids
 from engine.dataplane.state import DataPlaneState
-from engine.queries import DeploymentSummary, data_plane_states, deployments
+from engine.log.contract import EventLog
+from engine.queries import DeploymentSummary, data_plane_states, deployments, streams_of
 
-COLOURS = {
+STYLES = {
     "DEPLOYED": "green",
     "AVAILABLE": "green",
     "DEPLOY_FAILED": "red",
@@ -22,77 +28,107 @@ COLOURS = {
     "QUEUED": "yellow",
     "PROGRESSING": "yellow",
 }
-
+"""Colour of a phase."""
 
 LONGEST_REASON = 240
 """Characters of a reason in the table."""
 
 
+# --- the columns
+
+
+def _phase(summary: DeploymentSummary) -> Text:
+    phase = Text(summary.phase or "-", style=STYLES.get(summary.phase, ""))
+    if summary.stopped:
+        phase.append(" (stopped)", style="dim")
+    if summary.paused:
+        phase.append(" (paused)", style="yellow")
+    return phase
+
+
+def _reason(summary: DeploymentSummary) -> str:
+    """Return the first line of a reason, which names the first cause; `agentplane events` has the rest."""
+    first = shorten_ids(plain(summary.reason.strip().partition("\n")[0]))
+    return first if len(first) <= LONGEST_REASON else f"{first[: LONGEST_REASON - 1]}…"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the table."""
+
+    heading: str
+    cell: Callable[[DeploymentSummary], str | Text]
+
+
+COLUMNS = (
+    Column("DEPLOYMENT", lambda summary: summary.name),
+    Column("NAMESPACE", lambda summary: summary.namespace),
+    Column("STATUS", lambda summary: summary.status),
+    Column("REVISION", lambda summary: summary.revision[:8]),
+    Column("PHASE", _phase),
+    Column("AGE", lambda summary: age(summary.since)),
+    Column("REASON", _reason),
+)
+"""Every column; the last one has lines of its own in a narrow terminal."""
+
+
+# --- the command
+
+
 def show(*, json: bool, deleted: bool) -> int:
-    """Print the deployments and what is wrong with the data plane itself; return the exit code.
+    """Print the deployments and the problems of the data plane; return 1 if a deployment failed or a problem exists.
 
     As JSON: a line for each deployment (`kind` is `deployment`), then one for each data plane (`data plane`).
     """
     events = event_log()
-    views = deployments(events, deleted=deleted)
-    engines = data_plane_states(events)
-    waiting = len(events.dirty())
+    known = deployments(events, deleted=True)
+    shown = [summary for summary in known if deleted or not summary.deleted]
+    data_planes = data_plane_states(events)
     if json:
-        for view in views:
-            json_line({"kind": "deployment", **asdict(view)})
-        for stream, state in engines.items():
+        for summary in shown:
+            json_line({"kind": "deployment", **asdict(summary)})
+        for stream, state in data_planes.items():
             json_line({"kind": "data plane", "stream": stream, "problems": problems(state)})
     else:
-        if views:
-            _table(views)
+        if shown:
+            _print(shown)
         else:
             console.print("no deployments yet", style="dim")
-        for stream, state in engines.items():
+        for stream, state in data_planes.items():
             for problem in problems(state):
                 console.print(Text(f"{stream}: {plain(problem)}", style="red"))
         console.print(
-            f"{_counted(len(views), 'deployment')}, {_counted(waiting, 'stream')} to look at, "
-            f"{_counted(events.head(), 'event')}",
+            f"{counted(len(shown), 'deployment')}; {_waiting(events, known)} waiting for a worker; "
+            f"{counted(events.head(), 'event')} in the log",
             style="dim",
         )
-    failed = any(view.failed for view in views) or any(map(problems, engines.values()))
+    failed = any(summary.failed for summary in shown) or any(map(problems, data_planes.values()))
     return FAILED if failed else 0
 
 
-HEADINGS = ("DEPLOYMENT", "NAMESPACE", "STATUS", "REVISION", "PHASE", "AGE", "REASON")
-
-
-def _table(views: list[DeploymentSummary]) -> None:
-    """Print the deployments; in a narrow terminal a reason has lines of its own."""
-    rows = [_row(view) for view in views]
+def _print(summaries: Sequence[DeploymentSummary]) -> None:
+    """Print the table; in a narrow terminal the last column has lines of its own."""
+    headings = [column.heading for column in COLUMNS]
+    rows = [[column.cell(summary) for column in COLUMNS] for summary in summaries]
     width = columns() or WIDE
     if width >= WIDE:
-        table(HEADINGS, rows)
+        table(headings, rows)
         return
-    made = Table(HEADINGS[:-1], widths(HEADINGS, rows))
+    narrow = Table(headings[:-1], widths(headings, rows))
     for row in rows:
-        made.add(row[:-1])
+        narrow.add(row[:-1])
         for line in fold(str(row[-1]), width - 4) if row[-1] else ():
             console.print(Text(f"    {line}"))
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
+def _waiting(events: EventLog, known: Sequence[DeploymentSummary]) -> str:
+    """Return how many deployments have a stream that no worker has brought up to date yet (a dirty stream).
 
-
-def _row(view: DeploymentSummary) -> tuple[str | Text, ...]:
-    phase = Text(view.phase or "-", style=COLOURS.get(view.phase, ""))
-    if view.stopped:
-        phase.append(" (stopped)", style="dim")
-    if view.paused:
-        phase.append(" (paused)", style="yellow")
-    return view.name, view.namespace, view.status, view.revision[:8], phase, age(view.since), _brief(view.reason)
-
-
-def _brief(reason: str) -> str:
-    """Return the first line of a reason, which names the first cause; `agentplane events` has the rest."""
-    first = shorten_ids(plain(reason.strip().partition("\n")[0]))
-    return first if len(first) <= LONGEST_REASON else f"{first[: LONGEST_REASON - 1]}…"
+    A stream that belongs to no known deployment, for example the data plane's own, counts by itself.
+    """
+    owners = {stream: (summary.id, summary.lgp) for summary in known for stream in streams_of(summary)}
+    waiting = {owners.get(stream, ("", stream)) for stream in events.dirty()}
+    return f"{counted(len(waiting), 'deployment')} {'is' if len(waiting) == 1 else 'are'}"
 
 
 def problems(state: DataPlaneState) -> list[str]:
@@ -104,7 +140,7 @@ def problems(state: DataPlaneState) -> list[str]:
         found.append(f"polling fails: {state.poll_failure}")
     if state.removing is not None:
         found.append(
-            f"is being removed by {state.removing}: nothing is polled; `agentplane uninstall --cancel` takes that back"
+            f"is being removed by {state.removing}, so polls have stopped; to cancel: `agentplane uninstall --cancel`"
         )
     found += [
         f"namespace {namespace} is held by data plane {holder}: nothing is written there; see `agentplane leases`"
@@ -112,8 +148,7 @@ def problems(state: DataPlaneState) -> list[str]:
         if holder
     ]
     if state.guarded:
-        found.append(
-            f"{_counted(len(state.guarded), 'deletion')} at once wait for a person: see `agentplane release-deletions`"
-        )
+        waiting = counted(len(state.guarded), "deletion")
+        found.append(f"{waiting} on hold, because they are too many at once: see `agentplane release-deletions`")
     found += [f"{resource} is skipped: {problem}" for resource, problem in sorted(state.rejected.items())]
     return found

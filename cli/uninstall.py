@@ -1,19 +1,18 @@
-"""`agentplane uninstall`: remove the Agent Servers before the data plane, or take that back.
+"""`agentplane uninstall`: deletes the Agent Servers before the data plane is removed, or cancels that.
 
-The data plane does the work itself, as for deployments that the control plane deletes, so nothing of an Agent Server
-stays behind: polls stop first (RemovalStarted), so that nothing comes back; each deployment's stream gets the wish to
-delete it; then we wait until the log says that all of them, and their objects, are gone. Interrupted, it goes on by
-itself, and the command may be given again.
+The data plane deletes them itself, in the same way as deployments that the control plane deletes, so nothing of an
+Agent Server stays behind. First polls stop (RemovalStarted), so that no deployment comes back. Then each deployment's
+stream gets a DeletionRequested. Then the command waits until the log says that every deployment and its objects are
+gone. If the command is interrupted, the data plane continues by itself, and the command may be given again.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from cli.log import event_log
-from cli.operating import NotOperable, append, person
-from cli.output import FAILED, console, note
+from cli.log import NotOperable, append, event_log, person
+from cli.output import FAILED, console, counted, note
 from engine.dataplane.events import RemovalCancelled, RemovalStarted
 from engine.listener.events import DeletionRequested, Resumed
 from engine.listener.state import Status
@@ -21,78 +20,87 @@ from engine.log.contract import EventLog
 from engine.names import deployment_stream
 from engine.queries import DeploymentSummary, data_plane_states, deployments, leaves_nothing
 
-LOOK_SECONDS = 0.5
-"""Between two looks at what is left."""
+POLL_SECONDS = 0.5
+"""Seconds between two reads of the log while the command waits."""
 
 
 def delete_agents(*, yes: bool, wait_seconds: float) -> int:
-    """Delete the Agent Servers of every deployment that this log knows; return the exit code.
+    """Delete the Agent Servers of every deployment of this log; return the exit code.
 
-    `wait_seconds` is how long to wait for them to go. Raises NotOperable for a log that no data plane ever wrote to.
+    `wait_seconds` is how long to wait until they are gone. Raises NotOperable if no data plane ever wrote to the log.
     """
     log = event_log()
-    engines = _engines(log)
-    views = deployments(log)
-    ours = [view for view in views if view.id]
-    for view in ours:
-        console.print(f"{view.name} ({view.id}) in namespace {view.namespace}", markup=False)
+    data_planes = _data_planes(log)
+    found = deployments(log)
+    ours = [summary for summary in found if summary.id]
+    for summary in ours:
+        console.print(f"{summary.name} ({summary.id}) in namespace {summary.namespace}", markup=False)
     if not yes:
-        console.print(f"nothing was done: say --yes to delete {_counted(ours)}, their databases included")
+        console.print(f"nothing was changed; give --yes to delete {_agent_servers(ours)}, including their databases")
         return FAILED
-    for stream in engines:
+    for stream in data_planes:
         append(log, stream, RemovalStarted(by=person()))
-    for view in ours:
-        _request_deletion(log, view)
+    for summary in ours:
+        _request_deletion(log, summary)
     left = _wait(log, ours, wait_seconds)
-    for view in left:
-        console.print(f"still there: {view.name} ({view.id}): {view.reason or 'no reason known'}", markup=False)
+    for summary in left:
+        reason = summary.reason or "no reason known"
+        console.print(f"still there: {summary.name} ({summary.id}): {reason}", markup=False)
     if left:
-        console.print("it goes on by itself; give the command again to wait, or see `agentplane status`")
+        console.print("the deletion continues; give the command again to wait, or see `agentplane status`")
         return FAILED
-    for view in views:
-        if not view.id:
-            console.print(f"left alone, since somebody else wrote it: LGP {view.namespace}/{view.lgp}", markup=False)
-    console.print(f"{_counted(ours)} gone, nothing is polled; now remove the data plane: helm uninstall …")
+    for summary in found:
+        if not summary.id:
+            lgp = f"{summary.namespace}/{summary.lgp}"
+            console.print(f"left in place, because this listener did not write it: LGP {lgp}", markup=False)
+    console.print(f"{_agent_servers(ours)} deleted; polls have stopped; now remove the data plane: helm uninstall …")
     return 0
 
 
 def cancel() -> None:
-    """Let the data plane poll again: what the control plane still lists is deployed anew."""
+    """Resume polling. What the control plane still lists is deployed again."""
     log = event_log()
     removed = [stream for stream, state in data_plane_states(log).items() if state.removing is not None]
     for stream in removed:
         append(log, stream, RemovalCancelled(by=person()))
-    console.print("the next poll deploys what the control plane lists" if removed else "nothing is being removed")
+    console.print(
+        "the removal is cancelled; the next poll deploys what the control plane lists"
+        if removed
+        else "no removal is in progress"
+    )
 
 
-def _engines(log: EventLog) -> list[str]:
-    engines = list(data_plane_states(log))
-    if not engines:
-        raise NotOperable("no data plane has ever written to this log: is AGENTPLANE_PREFIX that of the installation?")
-    return engines
+def _data_planes(log: EventLog) -> list[str]:
+    streams = list(data_plane_states(log))
+    if not streams:
+        raise NotOperable(
+            "no data plane has ever written to this log; check that AGENTPLANE_PREFIX is the prefix of the installation"
+        )
+    return streams
 
 
-def _request_deletion(log: EventLog, view: DeploymentSummary) -> None:
-    stream = deployment_stream(view.id)
-    if view.paused:
+def _request_deletion(log: EventLog, summary: DeploymentSummary) -> None:
+    stream = deployment_stream(summary.id)
+    if summary.paused:
         append(log, stream, Resumed(by=person()))
-    if view.status != Status.AWAITING_DELETE:
+    if summary.status != Status.AWAITING_DELETE:
         append(log, stream, DeletionRequested(reason=f"the data plane is being removed by {person()}"))
 
 
 def _wait(log: EventLog, ours: Iterable[DeploymentSummary], seconds: float) -> list[DeploymentSummary]:
-    """Wait until deployments and their objects are gone; return those that are not."""
-    wanted, told = {view.id: view for view in ours}, -1
+    """Wait until deployments and their objects are gone; return those that are not after `seconds`."""
+    ids, last = {summary.id for summary in ours}, -1
     deadline = time.monotonic() + seconds
     while True:
-        left = [view for view in deployments(log, deleted=True) if view.id in wanted and not leaves_nothing(log, view)]
-        if len(left) != told:
-            told = len(left)
-            note(f"{told} of {len(wanted)} to go")
+        known = deployments(log, deleted=True)
+        left = [summary for summary in known if summary.id in ids and not leaves_nothing(log, summary)]
+        if len(left) != last:
+            last = len(left)
+            note(f"{last} of {len(ids)} left to delete")
         if not left or time.monotonic() >= deadline:
             return left
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
-def _counted(views: list[DeploymentSummary]) -> str:
-    return f"{len(views)} Agent Server{'' if len(views) == 1 else 's'}"
+def _agent_servers(summaries: Sequence[DeploymentSummary]) -> str:
+    return counted(len(summaries), "Agent Server")

@@ -65,6 +65,11 @@ class Registry:
     def __init__(self, *classes: type[Event]) -> None:
         self._classes: Mapping[str, type[Event]] = {cls.__name__: cls for cls in classes}
 
+    @property
+    def classes(self) -> frozenset[type[Event]]:
+        """The event classes of this kind of stream."""
+        return frozenset(self._classes.values())
+
     def decode(self, record: Record) -> Event:
         """Return the typed event of `record`, upcast where it is old.
 

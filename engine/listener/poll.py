@@ -21,7 +21,7 @@ A failing control plane is left alone for a growing time, and for as long as it 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -417,21 +417,30 @@ def configuration_mismatch(control_plane: ControlPlane, config: ListenerConfig) 
 
     Raises ControlPlaneUnavailable where there is no control plane.
     """
-    listener_id = config.listener_id
     try:
-        listener = control_plane.listener(listener_id)
+        listener = control_plane.listener(config.listener_id)
     except ControlPlaneNotFound:
         # A path that leads elsewhere answers 404 as well; but then there is no list either, and its error says so.
         next(iter(control_plane.deployments()), None)
-        return (
-            f"the control plane knows no listener {listener_id} in workspace {config.workspace_id}; create it there, "
-            "or correct AGENTPLANE_LISTENER_ID or AGENTPLANE_WORKSPACE_ID"
-        )
+        return unknown_listener(config)
+    return namespace_mismatch(listener, config)
+
+
+def unknown_listener(config: ListenerConfig) -> str:
+    """Return what to say of a listener that the control plane does not have."""
+    return (
+        f"the control plane knows no listener {config.listener_id} in workspace {config.workspace_id}; create it "
+        "there, or correct AGENTPLANE_LISTENER_ID or AGENTPLANE_WORKSPACE_ID"
+    )
+
+
+def namespace_mismatch(listener: Mapping[str, Json], config: ListenerConfig) -> str | None:
+    """Return how the namespaces of the control plane's listener and our settings differ; None when they do not."""
     theirs = sorted(map(str, (listener.get("compute_config") or {}).get("k8s_namespaces") or []))
     ours = sorted(config.namespaces)
     if theirs != ours:
         return (
-            f"listener {listener_id} is for the namespaces [{', '.join(theirs)}] on the control plane, but "
+            f"listener {config.listener_id} is for the namespaces [{', '.join(theirs)}] on the control plane, but "
             f"AGENTPLANE_WATCH_NAMESPACES is [{', '.join(ours)}]; make them equal"
         )
     return None

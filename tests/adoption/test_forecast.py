@@ -59,7 +59,7 @@ def test_a_takeover_without_a_restart_is_foretold_and_comes_true(listener: Liste
 
     assert versions(cluster) == written, "nothing is written"
     assert f"{cluster.namespace}/{upstream.name}" in told
-    assert "stays as it is: it asks for revision" in told
+    assert "stays as it is: it already has revision" in told
     assert forecast["replaced"] == {}
     assert {key.split()[0] for key in forecast["stays"]} == {"Deployment", "StatefulSet"}
     assert len(forecast["stays"]) == len(before.uids)
@@ -80,7 +80,7 @@ def test_what_would_restart_is_foretold_with_the_reason(listener: Listener, clus
 
     (forecast,) = [json.loads(line) for line in adoption(listener, "--json").splitlines()]
 
-    assert "written anew" in forecast["listener"]
+    assert "is rewritten" in forecast["listener"]
     assert "spec.serverSpec.image" in forecast["listener"]
     names = {key.rpartition("/")[2]: why for key, why in forecast["replaced"].items()}
     assert names == {

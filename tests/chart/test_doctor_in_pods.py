@@ -14,9 +14,9 @@ from uuid import uuid4
 import pytest
 import yaml
 
-from cli import worker_checks
-from cli.doctor import examine
-from cli.findings import Finding, Level
+from cli.doctor import workers
+from cli.doctor.finding import Finding, Level
+from cli.doctor.run import examine
 from engine.ports import Manifest
 from engine.settings import PREFIX
 from sandbox.control_plane.server import ControlPlane, seed
@@ -61,7 +61,7 @@ def doctor_in(
     tmp_path: Path,
 ) -> Iterator[Examine]:
     """A release; call it with a process to run the doctor in that one's pod."""
-    monkeypatch.setattr(worker_checks, "PING_SECONDS", 0.05)
+    monkeypatch.setattr(workers, "PING_SECONDS", 0.05)
     home = make_namespace(own_real)
     install_crd(own_real)
     _serve_routes(own_real)
@@ -151,7 +151,7 @@ def test_nothing_is_wrong_nor_warned_of_in_any_pod(doctor_in: Examine, request: 
     for process in ("listener", "operator", "watcher"):
         if process in processes:
             (only,) = asked[process]
-            assert only.endswith(f"all that {process} need")
+            assert only.endswith(f"all that the {process} needs")
     assert asked["beat"] == asked["flower"] == set()
     skipped = {process: [f.subject for f in told[process] if f.level is Level.SKIP] for process in processes}
     assert skipped == {process: [] for process in processes} | (

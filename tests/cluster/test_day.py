@@ -167,8 +167,8 @@ def unsettled(day: Day) -> list[str]:
 
 
 def acknowledged(plane: DataPlane) -> bool:
-    """Whether the data plane says that it has nothing to do."""
-    return " 0 streams to look at" in plane.agentplane("status", check=False)
+    """Whether the data plane says that no deployment waits for a worker."""
+    return "; 0 deployments are waiting for a worker;" in plane.agentplane("status", check=False)
 
 
 def wrong(day: Day) -> list[str]:

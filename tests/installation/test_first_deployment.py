@@ -210,7 +210,7 @@ def test_agent_servers_are_removed_before_the_data_plane(
     done = installed.agentplane("uninstall", "--delete-agents", "--yes", "--wait", "200")
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{len(names)} Agent Servers gone, nothing is polled" in done.stdout
+    assert f"{len(names)} Agent Servers deleted; polls have stopped" in done.stdout
     assert cluster.listed(LGPS, namespace) == []
     waiting(lambda: not cluster.agents(namespace), "the pods of Agent Servers are gone")
     assert {deployment["name"] for deployment in workspace.deployments()} == names  # the control plane still lists them

@@ -1,4 +1,4 @@
-"""The doctor against real peers: all is well, and every way in which it is not, with a mend that one can act on."""
+"""The doctor against real peers: all is well, and every way in which it is not, with a fix that a person can apply."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import httpx
 import pytest
 import redis
 
-from cli import worker_checks
-from cli.doctor import examine
-from cli.findings import Finding, Level
+from cli.doctor import workers
+from cli.doctor.finding import Finding, Level
+from cli.doctor.run import examine
 from engine import bootstrap
 from engine.kubernetes.permissions import needed, together
 from engine.settings import PREFIX, Settings
@@ -44,7 +44,7 @@ ON_REAL = pytest.mark.parametrize("api_server", ["real"], indirect=True, scope="
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for workers that are not there."""
-    monkeypatch.setattr(worker_checks, "PING_SECONDS", 0.05)
+    monkeypatch.setattr(workers, "PING_SECONDS", 0.05)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def the_one(subject: str, level: Level) -> Finding:
 
 
 def the_one_of(findings: list[Finding], text: str) -> Finding:
-    """The only finding that speaks of `text`."""
+    """The only finding that names `text`."""
     (found,) = [finding for finding in findings if text in finding.detail]
     return found
 
@@ -150,7 +150,7 @@ def test_timers_that_nobody_hears(settings: Set, prefix: str) -> None:
     log.acknowledge("lgp/agents/app", 1, until=datetime.now(UTC) - timedelta(minutes=5))
     log.close()
 
-    assert "1 timers have run out" in the_one("sweeps", Level.WARN).detail
+    assert "1 timer is overdue" in the_one("sweeps", Level.WARN).detail
 
 
 def test_no_secret_is_told(settings: Set) -> None:
@@ -182,7 +182,7 @@ class TestProcesses:
         assert {finding.level for finding in findings} == {Level.OK}
         always = {"settings", "redis", "redis persistence", "redis memory"}
         assert {finding.subject for finding in findings} - always == ALONE[process]
-        assert f"checked is what the {process} needs" in findings[0].detail
+        assert f"checking what the {process} process needs" in findings[0].detail
 
     @pytest.mark.parametrize("process", ["beat", "flower"])
     def test_those_without_an_account_need_no_kubernetes(self, settings: Set, process: str, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ class TestProcesses:
     def test_a_pod_without_a_health_check_does_not_miss_the_hostname(self, settings: Set) -> None:
         settings(process="listener", ingress_hostname=f"127.0.0.1:{free_port()}", health_check_enabled="false")
 
-        assert "there is no health check" in the_one("hostname", Level.SKIP).detail
+        assert "the health check is off" in the_one("hostname", Level.SKIP).detail
 
 
 # --- our own NetworkPolicy
@@ -215,7 +215,7 @@ class TestNetworkPolicy:
 
         found = {finding.subject: finding.detail for finding in examine()}
 
-        assert found["network policy"] == "agents-processes limits where this process connects"
+        assert found["network policy"] == "NetworkPolicy agents-processes limits the connections of this process"
         named = {
             subject: detail.partition("the NetworkPolicy agents-processes may forbid it: networkPolicy.")[2]
             for subject, detail in found.items()
@@ -256,7 +256,7 @@ class TestSettings:
         (finding,) = told("settings", Level.WARN)
 
         assert "AGENTPLANE_INGRES_HOSTNAME" in finding.detail
-        assert finding.mend == "rename it to AGENTPLANE_INGRESS_HOSTNAME"
+        assert finding.fix == "rename it to AGENTPLANE_INGRESS_HOSTNAME"
 
     def test_a_template_that_is_no_yaml(self, settings: Set, tmp_path: Path) -> None:
         (tmp_path / "deployment.yaml").write_text("a: [")
@@ -297,7 +297,7 @@ class TestRedis:
 
         assert "Connection refused" in finding.detail
         assert "hunter2" not in repr(finding)
-        assert finding.mend == "start it, or correct AGENTPLANE_REDIS_URL"
+        assert finding.fix == "start Redis, or correct AGENTPLANE_REDIS_URL"
 
     def test_a_wrong_password(self, settings: Set, other_redis: redis.Redis) -> None:
         other_redis.config_set("requirepass", "right")
@@ -314,8 +314,8 @@ class TestRedis:
         settings(redis_url=url_of(other_redis))
 
         assert "allkeys-lru" in the_one("redis memory", Level.FAIL).detail
-        assert "noeviction" in the_one("redis memory", Level.FAIL).mend
-        assert "appendonly yes" in the_one("redis persistence", Level.WARN).mend
+        assert "noeviction" in the_one("redis memory", Level.FAIL).fix
+        assert "appendonly yes" in the_one("redis persistence", Level.WARN).fix
 
     def test_nearly_full(self, settings: Set, other_redis: redis.Redis) -> None:
         used: Any = other_redis.info("memory")
@@ -337,7 +337,7 @@ class TestRedis:
         finding = the_one("redis", Level.FAIL)
 
         assert "6.0.16" in finding.detail
-        assert "6.2 or newer" in finding.mend
+        assert "6.2 or newer" in finding.fix
 
 
 # --- control plane
@@ -399,8 +399,8 @@ class TestControlPlane:
         assert "404" in finding.detail
         assert "AGENTPLANE_HOST_BACKEND_URL" in finding.detail
         smith = the_one("langsmith", Level.WARN)
-        assert "404, not the answer of a LangSmith API" in smith.detail
-        assert "AGENTPLANE_SMITH_BACKEND_URL" in smith.mend
+        assert "HTTP 404, which is not the answer of a LangSmith API" in smith.detail
+        assert "AGENTPLANE_SMITH_BACKEND_URL" in smith.fix
 
     def test_a_wrong_key(self, settings: Set) -> None:
         settings(langsmith_api_key="lsv2_wrong")
@@ -431,8 +431,8 @@ class TestControlPlane:
 
             finding = the_one("listener", Level.FAIL)
 
-        assert "enable_lgp_listeners_page for the organization" in finding.mend
-        assert "langgraph_remote_reconciler_enabled for the workspace" in finding.mend
+        assert "enable_lgp_listeners_page for the organization" in finding.fix
+        assert "langgraph_remote_reconciler_enabled for the workspace" in finding.fix
 
     def test_a_self_hosted_one_that_fails_is_not_told_of_switches(self, settings: Set) -> None:
         with without_listeners(503, "try again") as url:
@@ -442,7 +442,7 @@ class TestControlPlane:
 
         (failure,) = [f for f in findings if f.level is Level.FAIL and f.subject in ("control plane", "listener")]
         assert "503" in failure.detail
-        assert "enable_lgp_listeners_page" not in failure.mend
+        assert "enable_lgp_listeners_page" not in failure.fix
 
     def test_namespaces_that_differ(self, settings: Set, namespace: str, http: httpx.Client) -> None:
         http.post("/api/v1/namespaces", json={"metadata": {"name": f"{namespace}-2"}}).raise_for_status()
@@ -466,12 +466,12 @@ def test_an_api_server_that_is_not_there(settings: Set, api_server: ApiServer, t
 @pytest.mark.parametrize(
     ("version", "level", "text"),
     [
-        ("v1.29.14-gke.100", Level.FAIL, "is Kubernetes v1.29.14-gke.100; supported: 1.30 and newer"),
-        ("v1.9.0", Level.FAIL, "is Kubernetes v1.9.0; supported: 1.30 and newer"),
+        ("v1.29.14-gke.100", Level.FAIL, "is Kubernetes v1.29.14-gke.100; supported are 1.30 and newer"),
+        ("v1.9.0", Level.FAIL, "is Kubernetes v1.9.0; supported are 1.30 and newer"),
         ("v1.30.0", Level.OK, "is Kubernetes v1.30.0"),
         ("v1.34.4+k3s1", Level.OK, "is Kubernetes v1.34.4+k3s1"),
         ("v2.0.0", Level.OK, "is Kubernetes v2.0.0"),
-        ("", Level.WARN, "tells no version of Kubernetes"),
+        ("", Level.WARN, "which is not a version of Kubernetes"),
     ],
 )
 @ON_EMBEDDED
@@ -485,7 +485,7 @@ def test_the_version_of_the_api_server(
     (finding,) = [found for found in findings if found.subject == "kubernetes"]
     assert (finding.level, text in finding.detail) == (level, True), finding
     if level is not Level.OK:
-        assert "Kubernetes 1.30 or newer" in finding.mend
+        assert "Kubernetes 1.30 or newer" in finding.fix
     assert "lgp resource" in {found.subject for found in findings if found.level is Level.OK}, "the rest is looked at"
 
 
@@ -495,7 +495,7 @@ def test_a_namespace_that_does_not_exist(settings: Set, namespace: str) -> None:
     finding = the_one("namespace", Level.FAIL)
 
     assert f"has no namespace {namespace}-typo" in finding.detail
-    assert f"kubectl create namespace {namespace}-typo" in finding.mend
+    assert f"kubectl create namespace {namespace}-typo" in finding.fix
 
 
 def test_no_shared_ingress(settings: Set, namespace: str, http: httpx.Client) -> None:
@@ -504,14 +504,14 @@ def test_no_shared_ingress(settings: Set, namespace: str, http: httpx.Client) ->
     finding = the_one("shared ingress", Level.FAIL)
 
     assert f'namespace {namespace} has no Ingress annotated lgp-operator.io/shared-ingress: "true"' in finding.detail
-    assert "ingress.create: true" in finding.mend
+    assert "ingress.create: true" in finding.fix
 
 
 def test_a_shared_ingress_elsewhere(settings: Set, namespace: str, http: httpx.Client) -> None:
     elsewhere = f"{namespace}-edge"
     settings(ingress_namespace=elsewhere)
     missing = the_one_of(told("namespace", Level.FAIL), elsewhere)
-    assert "AGENTPLANE_INGRESS_NAMESPACE" in missing.mend
+    assert "AGENTPLANE_INGRESS_NAMESPACE" in missing.fix
 
     http.post("/api/v1/namespaces", json={"metadata": {"name": elsewhere}}).raise_for_status()
     add_ingress(http, elsewhere, "theirs")
@@ -522,7 +522,7 @@ def test_a_shared_ingress_elsewhere(settings: Set, namespace: str, http: httpx.C
 def test_two_shared_ingresses(settings: Set, namespace: str, http: httpx.Client) -> None:
     add_ingress(http, namespace, "another")
 
-    assert "another, shared; another is used" in the_one("shared ingress", Level.WARN).detail
+    assert "another, shared; the operator uses another" in the_one("shared ingress", Level.WARN).detail
 
 
 def test_a_csi_driver_that_is_not_installed(settings: Set) -> None:
@@ -531,8 +531,8 @@ def test_a_csi_driver_that_is_not_installed(settings: Set) -> None:
     (finding,) = told("kinds", Level.FAIL)
 
     assert finding.detail == "the API server does not serve SecretProviderClass secrets-store.csi.x-k8s.io/v1"
-    assert "install the Secrets Store CSI driver" in finding.mend
-    assert "AGENTPLANE_MANAGED_SECRET_PROVIDER_CLASSES=false" in finding.mend
+    assert "install the Secrets Store CSI driver" in finding.fix
+    assert "AGENTPLANE_MANAGED_SECRET_PROVIDER_CLASSES=false" in finding.fix
 
 
 def test_a_gateway_api_that_is_not_installed(settings: Set) -> None:
@@ -555,7 +555,7 @@ def test_no_lgp_resource(settings: Set, tmp_path: Path, stranger: str, api_serve
     finding = the_one("lgp resource", Level.FAIL)
 
     assert "does not serve LGP apps.langchain.ai/v1alpha1" in finding.detail
-    assert "kubectl apply -f k8s/crds" in finding.mend
+    assert "kubectl apply -f k8s/crds" in finding.fix
 
 
 @ON_REAL
@@ -582,7 +582,7 @@ class TestPermissions:
         finding = the_one("permissions", Level.FAIL)
 
         assert finding.detail == (f"namespace {namespace}: not allowed: Secret (delete), Pod (list, watch)")
-        assert f"the Role of this account in namespace {namespace}" in finding.mend
+        assert f"the Role of this account in namespace {namespace}" in finding.fix
 
     def test_an_account_of_one_process_alone(
         self, settings: Set, api_server: ApiServer, http: httpx.Client, namespace: str, tmp_path: Path
@@ -617,7 +617,7 @@ class TestPermissions:
         settings(kubeconfig=str(account(api_server.kubeconfig, http, namespace, [], tmp_path)))
 
         assert "LGP/status (patch)" in the_one("permissions", Level.FAIL).detail
-        assert "list" in the_one("shared ingress", Level.WARN).mend
+        assert "list" in the_one("shared ingress", Level.WARN).fix
 
     def test_a_token_that_nobody_knows(self, settings: Set, api_server: ApiServer, tmp_path: Path) -> None:
         settings(kubeconfig=str(with_token(api_server.kubeconfig, "nobody", tmp_path)))
@@ -646,8 +646,8 @@ class TestHostname:
         finding = the_one("hostname", Level.WARN)
 
         assert "no answer" in finding.detail
-        assert "AGENTPLANE_HEALTH_CHECK_ADDRESS" in finding.mend
-        assert "AGENTPLANE_HEALTH_CHECK_ENABLED=false" in finding.mend
+        assert "AGENTPLANE_HEALTH_CHECK_ADDRESS" in finding.fix
+        assert "AGENTPLANE_HEALTH_CHECK_ENABLED=false" in finding.fix
 
     def test_a_name_that_nobody_knows(self, settings: Set) -> None:
         settings(ingress_hostname="agents.invalid")
@@ -662,4 +662,4 @@ class TestHostname:
     def test_none(self, settings: Set) -> None:
         settings(ingress_hostname=None, health_check_enabled="false")
 
-        assert the_one("hostname", Level.WARN).mend == "set AGENTPLANE_INGRESS_HOSTNAME"
+        assert the_one("hostname", Level.WARN).fix == "set AGENTPLANE_INGRESS_HOSTNAME"

@@ -17,8 +17,8 @@ import redis
 from kombu.exceptions import OperationalError
 from pydantic import SecretStr
 
-from cli.findings import Finding, Level
-from cli.peer_checks import check_redis
+from cli.doctor.finding import Finding, Level
+from cli.doctor.redis import check_redis
 from engine.bootstrap import open_log
 from engine.errors import ConcurrencyConflict, LockLost, LogUnavailable
 from engine.log.redis import RedisLog
@@ -342,10 +342,10 @@ def test_the_doctor_names_the_master(group: RedisGroup) -> None:
     found = findings(group)
 
     at = f"127.0.0.1:{group.master.port}"
-    assert found["redis sentinels"].detail == f"3 asked: {group.NAME} is at {at}, and can fail over"
+    assert found["redis sentinels"].detail == f"3 Sentinels answer: {group.NAME} is at {at}, and can fail over"
     assert found["redis"].detail.startswith(f"{group.NAME} at {at}, version ")
     assert {finding.level for finding in found.values()} == {Level.OK, Level.WARN}
-    assert "min-replicas-to-write 1" in found["redis replicas"].mend
+    assert "min-replicas-to-write 1" in found["redis replicas"].fix
 
 
 def test_the_doctor_is_content_with_replicas_that_the_master_waits_for(group: RedisGroup) -> None:
@@ -361,8 +361,8 @@ def test_the_doctor_knows_a_wrong_name_of_the_master(group: RedisGroup) -> None:
     finding = findings(group, redis_sentinel_master="mymaster")["redis sentinels"]
 
     assert finding.level is Level.FAIL
-    assert finding.detail == "they know no master 'mymaster'; known: main"
-    assert finding.mend == "correct AGENTPLANE_REDIS_SENTINEL_MASTER"
+    assert finding.detail == "the Sentinels know no master 'mymaster'; they know: main"
+    assert finding.fix == "correct AGENTPLANE_REDIS_SENTINEL_MASTER"
 
 
 @pytest.mark.parametrize("password", ["", "another"])
@@ -370,7 +370,7 @@ def test_the_doctor_knows_a_wrong_password_of_the_sentinels(group: RedisGroup, p
     finding = findings(group, redis_sentinel_password=password or None)["redis sentinels"]
 
     assert finding.level is Level.FAIL
-    assert finding.mend == "correct AGENTPLANE_REDIS_SENTINEL_PASSWORD, which is the Sentinels' own"
+    assert finding.fix == "correct AGENTPLANE_REDIS_SENTINEL_PASSWORD, the password of the Sentinels themselves"
 
 
 def test_the_doctor_knows_a_wrong_password_of_the_master(group: RedisGroup) -> None:
@@ -378,7 +378,7 @@ def test_the_doctor_knows_a_wrong_password_of_the_master(group: RedisGroup) -> N
 
     assert found["redis sentinels"].level is Level.OK
     assert found["redis"].level is Level.FAIL
-    assert "correct the password in AGENTPLANE_REDIS_URL" in found["redis"].mend
+    assert "correct the password in AGENTPLANE_REDIS_URL" in found["redis"].fix
 
 
 def test_the_doctor_counts_sentinels_that_cannot_be_asked(group: RedisGroup) -> None:
@@ -387,11 +387,11 @@ def test_the_doctor_counts_sentinels_that_cannot_be_asked(group: RedisGroup) -> 
     some, none = findings(group, f"{group.url};{nowhere}"), findings(group, nowhere)
 
     assert some["redis sentinels"].level is Level.WARN
-    assert some["redis sentinels"].detail.startswith("1 of 4 cannot be asked: 127.0.0.1:")
+    assert some["redis sentinels"].detail.startswith("1 of 4 Sentinels do not answer: 127.0.0.1:")
     assert some["redis"].level is Level.OK
     assert none["redis sentinels"].level is Level.FAIL
     assert "Connection refused" in none["redis sentinels"].detail
-    assert none["redis sentinels"].mend == "start them, or correct AGENTPLANE_REDIS_URL"
+    assert none["redis sentinels"].fix == "start the Sentinels, or correct AGENTPLANE_REDIS_URL"
 
 
 def taken(log: RedisLog, text: str) -> bool:

@@ -59,19 +59,22 @@ def test_agent_servers_go_before_the_data_plane_and_come_back_when_that_is_cance
 
     code, said = run("uninstall", "--delete-agents")
     assert code == 1
-    assert "nothing was done: say --yes to delete 2 Agent Servers, their databases included" in said
+    assert "nothing was changed; give --yes to delete 2 Agent Servers, including their databases" in said
     assert all(cluster.get(key) for key in keys.values())
 
     code, said = run("uninstall", "--delete-agents", "--yes", "--wait", "60")
-    assert (code, "2 Agent Servers gone, nothing is polled" in said) == (0, True), said
-    assert f"left alone, since somebody else wrote it: LGP {data_plane.namespace}/by-hand" in said
+    assert (code, "2 Agent Servers deleted; polls have stopped" in said) == (0, True), said
+    assert f"left in place, because this listener did not write it: LGP {data_plane.namespace}/by-hand" in said
     assert not any(cluster.get(key) for key in keys.values())
     assert [s for s in data_plane.secrets() if DEPLOYMENT_LABEL in s["metadata"]["labels"]] == []
     left = cluster.list("apps/v1", "Deployment", data_plane.namespace)
     assert {m["metadata"]["labels"]["agentplane.dev/lgp"] for m in left} == {"by-hand"}
     assert data_plane.engine.poll().outcome == "removing"
 
-    assert run("uninstall", "--cancel") == (0, "the next poll deploys what the control plane lists\n")
+    assert run("uninstall", "--cancel") == (
+        0,
+        "the removal is cancelled; the next poll deploys what the control plane lists\n",
+    )
     for key in keys.values():
         until(lambda: cluster.get(key), "what the control plane lists is deployed anew")  # noqa: B023
 
@@ -90,7 +93,7 @@ def test_a_removal_that_cannot_end_says_what_is_still_there(data_plane: Listener
     assert run("uninstall", "--delete-agents", "--yes", "--wait", "60")[0] == 0
 
 
-def test_claims_are_shown_taken_and_released(
+def test_leases_are_shown_taken_and_released(
     api_server: ApiServer, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def i_am(prefix: str) -> None:
@@ -101,26 +104,27 @@ def test_claims_are_shown_taken_and_released(
 
     monkeypatch.setenv("COLUMNS", "200")  # so that no line is folded
     i_am("ours")
-    assert "nobody's: the first data plane that writes there leases it" in run("leases")[1]
-    assert run("leases", "take", namespace) == (0, f"namespace {namespace} is ours\n")
+    assert "free: the first data plane that writes there takes the lease" in run("leases")[1]
+    assert run("leases", "take", namespace) == (0, f"this data plane holds namespace {namespace}\n")
     shown = orjson.loads(run("leases", "--json")[1])
     assert (shown["holder"], shown["ours"]) == ("ours/operator", True)
 
     i_am("theirs")
     code, said = run("leases")
-    assert (code, "another data plane's" in said) == (1, True)
+    assert (code, "held by another data plane" in said) == (1, True)
     code, said = run("leases", "take", namespace)
     assert code == 2
     assert f"namespace {namespace} is held by 'ours/operator', which is alive" in said
-    assert run("leases", "release") == (0, f"namespace {namespace} was not ours\n")
+    assert run("leases", "release") == (0, f"namespace {namespace} is not ours\n")
     assert run("leases", "take", "elsewhere")[0] == 2
 
-    until(lambda: f"its TTL has passed: `agentplane leases take {namespace}`" in run("leases")[1], "it has passed")
+    until(lambda: f"the lease has expired: `agentplane leases take {namespace}`" in run("leases")[1], "it has passed")
     code, said = run("leases", "take", namespace)
-    assert (code, said) == (0, f"namespace {namespace} is ours now; it was held by 'ours/operator'\n")
-    assert run("leases", "release") == (0, f"namespace {namespace} is nobody's now\n")
+    assert code == 0
+    assert said == f"this data plane now holds namespace {namespace}; the holder before was 'ours/operator'\n"
+    assert run("leases", "release") == (0, f"namespace {namespace} is released\n")
 
     monkeypatch.setenv(variable("share_namespaces"), "true")
     monkeypatch.setenv(variable("listener_id"), LISTENER)
-    said = f"namespace {namespace} is shared: its lease ends when nobody renews it\n"
+    said = f"namespace {namespace} is shared: its lease expires when no data plane renews it\n"
     assert run("leases", "release") == (0, said)

@@ -10,7 +10,7 @@ import pytest
 import typer
 import yaml
 
-from cli.cluster_checks import OLDEST
+from cli.doctor.cluster import OLDEST
 from cli.main import app
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -67,7 +67,7 @@ def test_what_has_no_beginning_has_no_age() -> None:
     ("raised", "code", "told"),
     [
         (SettingsError("one\ntwo"), UNABLE, "error: one\nerror: two\n"),
-        (LogUnavailable("refused"), UNABLE, "error: refused; start Redis, or correct AGENTPLANE_REDIS_URL\n"),
+        (LogUnavailable("refused."), UNABLE, "error: refused; start Redis, or correct AGENTPLANE_REDIS_URL\n"),
         (
             OSError(errno.ENOSPC, "No space left on device", "export.jsonl"),
             UNABLE,
@@ -76,14 +76,17 @@ def test_what_has_no_beginning_has_no_age() -> None:
         (
             redis.ResponseError("NOPERM no keys"),
             UNABLE,
-            "error: Redis refuses: NOPERM no keys; check AGENTPLANE_REDIS_URL and what its user may do\n",
+            "error: Redis refuses a command: NOPERM no keys; "
+            "check AGENTPLANE_REDIS_URL and the permissions of its user\n",
         ),
         (KeyboardInterrupt(), INTERRUPTED, ""),
     ],
 )
 def test_a_command_that_cannot_go_on_says_why(
-    raised: BaseException, code: int, told: str, capsys: pytest.CaptureFixture[str]
+    raised: BaseException, code: int, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("AGENTPLANE_REDIS_URL", "redis://127.0.0.1:1/0")
+
     @reporting
     def command() -> None:
         raise raised
@@ -93,6 +96,21 @@ def test_a_command_that_cannot_go_on_says_why(
 
     assert ended.value.exit_code == code
     assert capsys.readouterr().err == told
+
+
+def test_a_redis_url_that_is_not_set_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AGENTPLANE_REDIS_URL", raising=False)
+
+    @reporting
+    def command() -> None:
+        raise LogUnavailable("no answer")
+
+    with pytest.raises(typer.Exit):
+        command()
+
+    assert "AGENTPLANE_REDIS_URL is not set, so the default is used; set it" in capsys.readouterr().err
 
 
 def test_a_reader_who_left_is_no_error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

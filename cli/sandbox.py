@@ -1,4 +1,4 @@
-"""`agentplane up` and `agentplane demo`: the sandbox, which production never installs."""
+"""`agentplane up` and `agentplane demo`: start the sandbox, an extra that production never installs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from engine.errors import AgentplaneError
 
 
 class ClusterName(StrEnum):
-    """Which Kubernetes; the same names as the sandbox's own."""
+    """Which Kubernetes to use; the names are the sandbox's own."""
 
     EMBEDDED = "embedded"
     ENVTEST = "envtest"
@@ -40,4 +40,6 @@ def up(cluster: ClusterName) -> int:
 
 
 def _missing(error: ImportError) -> SandboxMissing:
-    return SandboxMissing(f"this needs the sandbox ({error.name} is not installed): pip install 'agentplane[sandbox]'")
+    return SandboxMissing(
+        f"this command needs the sandbox ({error.name} is not installed); install it: pip install 'agentplane[sandbox]'"
+    )

@@ -1,4 +1,4 @@
-"""What the doctor makes of what the Sentinels say, where that takes a network to be broken."""
+"""What the doctor finds when the network between the Sentinels is broken."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 import redis
 
-from cli.findings import Level
-from cli.sentinel_checks import Answer, check_replicas, judge
+from cli.doctor.finding import Level
+from cli.doctor.sentinels import Answer, check_replicas, judge
 from engine.log.sentinels import Sentinels
 
 WHERE = Sentinels(hosts=(("s1", 26379), ("s2", 26379), ("s3", 26379)), master="main")
@@ -32,8 +32,8 @@ def test_a_master_that_is_down_and_has_no_successor() -> None:
     master, [silent, hindered, down] = judge(WHERE, answers)
 
     assert master == ""
-    assert silent.detail == "2 of 3 cannot be asked: s2:26379, s3:26379: Connection refused"
-    assert (hindered.detail, hindered.mend) == (f"no failover is possible: {lost}", "start the other Sentinels")
+    assert silent.detail == "2 of 3 Sentinels do not answer: s2:26379, s3:26379: Connection refused"
+    assert (hindered.detail, hindered.fix) == (f"no failover is possible: {lost}", "start the other Sentinels")
     assert down.level is Level.FAIL
     assert down.detail == "the master 'main' is down (10.0.0.1:6379), and has no successor yet"
 
@@ -45,10 +45,10 @@ def test_a_network_that_is_split() -> None:
 
     assert master == "10.0.0.1:6379"
     assert finding.level is Level.WARN
-    assert finding.detail == "they disagree where the master 'main' is: 10.0.0.1:6379, 10.0.0.2:6379"
+    assert finding.detail == "the Sentinels disagree on where the master 'main' is: 10.0.0.1:6379, 10.0.0.2:6379"
 
 
 def test_a_master_that_is_alone() -> None:
     [finding] = check_replicas({"connected_slaves": 0})
 
-    assert (finding.level, finding.mend) == (Level.WARN, "start one")
+    assert (finding.level, finding.fix) == (Level.WARN, "start a replica")

@@ -1,16 +1,16 @@
-"""Checks of the cluster: the kinds that are used, and per namespace permissions and the route.
+"""Checks of the cluster: version and kinds; per namespace permissions, the lease and the shared Ingress; the Gateway.
 
-Where the settings say which process they are of, only its rights are asked for, and what the operator needs beyond them
-(kinds, the shared Ingress, the Gateway) is left to the operator's own doctor.
+Where the settings name a process, only the permissions of that process are checked. What only the operator needs
+(optional kinds, the shared Ingress, the Gateway) is then checked in the operator's pod alone.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from cli.findings import Finding, fail, ok, skip, warn
+from cli.doctor.finding import Finding, fail, ok, skip, warn
 from engine import bootstrap
 from engine.errors import ObjectRefused
 from engine.kubernetes.permissions import (
@@ -32,90 +32,89 @@ OLDEST = (1, 30)
 
 
 def check_cluster(settings: Settings) -> Iterator[Finding]:
-    """The API server, the kinds that are used, and per namespace permissions and the route."""
+    """Yield what there is to say of the API server, its kinds and every watched namespace."""
     cluster = bootstrap.open_cluster(settings)
     yield _version(cluster, cluster.host)
     if not cluster.served(LGP_API_VERSION, LGP_KIND):
         yield fail(
             "lgp resource",
             f"{cluster.host} does not serve {LGP_KIND} {LGP_API_VERSION}",
-            "install it: kubectl apply -f k8s/crds (the chart: operator.createCRDs: true)",
+            "install it: `kubectl apply -f k8s/crds` (with the chart: operator.createCRDs: true)",
         )
         return
     yield ok("lgp resource", f"{cluster.host} serves {LGP_KIND} {LGP_API_VERSION}")
-    kinds = list(_kinds(cluster, settings))
-    yield from kinds
+    yield from _kinds(cluster, settings)
     for namespace in settings.watch_namespaces:
         if not _exists(cluster, namespace):
             yield _no_namespace(cluster.host, namespace, "watch_namespaces")
             continue
-        yield from _permissions(cluster, _of_this(settings, needed(settings)), namespace)
-        yield from _claim(cluster, settings, namespace)
+        yield from _permissions(cluster, _of_this_process(settings, needed(settings)), namespace)
+        yield from _lease(cluster, settings, namespace)
         yield from _ingress(cluster, settings, namespace)
-    external_watches, there = settings.ingress_elsewhere, needed_at_ingress(settings)
-    needs = _of_this(settings, {process: there.get(process, []) for process in needed(settings)})
-    if external_watches and any(needs.values()):
-        if _exists(cluster, external_watches):
-            yield from _permissions(cluster, needs, external_watches)
+    elsewhere, there = settings.ingress_elsewhere, needed_at_ingress(settings)
+    needs = _of_this_process(settings, {process: there.get(process, []) for process in needed(settings)})
+    if elsewhere and any(needs.values()):
+        if _exists(cluster, elsewhere):
+            yield from _permissions(cluster, needs, elsewhere)
         else:
-            yield _no_namespace(cluster.host, external_watches, "ingress_namespace")
+            yield _no_namespace(cluster.host, elsewhere, "ingress_namespace")
     yield from _gateway(cluster, settings)
 
 
-def _of_this(settings: Settings, needs: dict[str, list[Permission]]) -> dict[str, list[Permission]]:
-    """Return what this process needs; where nobody says which it is, what each of them does."""
+def _of_this_process(settings: Settings, needs: dict[str, list[Permission]]) -> dict[str, list[Permission]]:
+    """Return the permissions that this process needs; where the settings name none, those of every process."""
     return {process: permissions for process, permissions in needs.items() if settings.may_be(process)}
 
 
 def _version(cluster: Cluster, host: str) -> Finding:
-    """Whether the API server is of a supported release."""
+    """Return whether the API server is of a supported release."""
     oldest = ".".join(map(str, OLDEST))
-    mend = f"see that the cluster is Kubernetes {oldest} or newer: kubectl version"
+    fix = f"check that the cluster is Kubernetes {oldest} or newer: `kubectl version`"
     try:
-        told = cluster.version()
+        version = cluster.version()
     except ObjectRefused as error:
-        return warn("kubernetes", f"the version of {host} is unknown: {error}", mend)
-    found = re.match(r"v?(\d+)\.(\d+)", told)
+        return warn("kubernetes", f"the version of {host} is unknown: {error}", fix)
+    found = re.match(r"v?(\d+)\.(\d+)", version)
     if found is None:
-        return warn("kubernetes", f"{host} tells no version of Kubernetes, but {told!r}", mend)
+        return warn("kubernetes", f"{host} reports {version!r}, which is not a version of Kubernetes", fix)
     if (int(found[1]), int(found[2])) < OLDEST:
         return fail(
             "kubernetes",
-            f"{host} is Kubernetes {told}; supported: {oldest} and newer",
+            f"{host} is Kubernetes {version}; supported are {oldest} and newer",
             f"upgrade the cluster to Kubernetes {oldest} or newer",
         )
-    return ok("kubernetes", f"{host} is Kubernetes {told}")
+    return ok("kubernetes", f"{host} is Kubernetes {version}")
 
 
 def _no_namespace(host: str, namespace: str, setting: str) -> Finding:
-    mend = f"kubectl create namespace {namespace}, or correct {variable(setting)}"
-    return fail("namespace", f"{host} has no namespace {namespace}", mend)
+    fix = f"`kubectl create namespace {namespace}`, or correct {variable(setting)}"
+    return fail("namespace", f"{host} has no namespace {namespace}", fix)
 
 
 def _kinds(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
-    """Kinds that only some installations have."""
+    """Yield a failure for each kind that these settings need and the API server does not serve."""
     if not settings.operator_enabled or not settings.may_be("operator"):
         return
-    wanted: list[tuple[tuple[str, str], str]] = []
+    kinds: list[tuple[tuple[str, str], str]] = []
     if settings.keda_enabled:
-        wanted.append((SCALED_OBJECT, f"install KEDA, or set {variable('keda_enabled')}=false"))
+        kinds.append((SCALED_OBJECT, f"install KEDA, or set {variable('keda_enabled')}=false"))
     if settings.managed_secret_provider_classes:
-        mend = (
+        fix = (
             "install the Secrets Store CSI driver with its Azure provider, or set "
             f"{variable('managed_secret_provider_classes')}=false"
         )
-        wanted.append((SECRET_PROVIDER_CLASS, mend))
+        kinds.append((SECRET_PROVIDER_CLASS, fix))
     if settings.routing.kind == "gateway":
-        wanted.append((HTTP_ROUTE, "install the Gateway API, or choose another route"))
+        kinds.append((HTTP_ROUTE, "install the Gateway API, or choose another kind of route"))
     if settings.routing.kind == "istio":
-        wanted.append((VIRTUAL_SERVICE, "install Istio, or choose another route"))
-    for (api_version, kind), mend in wanted:
+        kinds.append((VIRTUAL_SERVICE, "install Istio, or choose another kind of route"))
+    for (api_version, kind), fix in kinds:
         if not cluster.served(api_version, kind):
-            yield fail("kinds", f"the API server does not serve {kind} {api_version}", mend)
+            yield fail("kinds", f"the API server does not serve {kind} {api_version}", fix)
 
 
 def _exists(cluster: Cluster, namespace: str) -> bool:
-    """Whether a namespace exists, as far as we may know: an account of one namespace may not read namespaces."""
+    """Return whether a namespace exists; True also where this account may not read namespaces."""
     try:
         key = ObjectKey(api_version="v1", kind="Namespace", namespace="", name=namespace)
         return cluster.get(key) is not None
@@ -124,7 +123,10 @@ def _exists(cluster: Cluster, namespace: str) -> bool:
 
 
 def _permissions(cluster: Cluster, needs: dict[str, list[Permission]], namespace: str) -> Iterator[Finding]:
-    """What this account may do. Where each process has an account of its own, it is enough for one of them."""
+    """Yield whether this account may do what the processes need.
+
+    It is a warning, not a failure, if the account is enough for one process: each may have an account of its own.
+    """
     allowed = {
         (permission, verb): cluster.allowed(
             verb,
@@ -142,22 +144,27 @@ def _permissions(cluster: Cluster, needs: dict[str, list[Permission]], namespace
     able = [process for process, missing in lacks.items() if not missing]
     unable = {process: missing for process, missing in lacks.items() if missing}
     if not unable:
-        yield ok("permissions", f"namespace {namespace}: all that {', '.join(able)} need")
+        yield ok("permissions", f"namespace {namespace}: this account may do all that {_names(able)}")
     elif able:
-        told = "; ".join(f"the {process} would need {missing}" for process, missing in unable.items())
+        lacking = "; ".join(f"the {process} would need {missing}" for process, missing in unable.items())
         yield warn(
             "permissions",
-            f"namespace {namespace}: this account may do all that the {', '.join(able)} needs; {told}",
-            "fine where each process has an account of its own, as with the chart: look from the pods of the others "
-            "too; where one account serves all, add these verbs to its Role",
+            f"namespace {namespace}: this account may do all that {_names(able)}; {lacking}",
+            "if each process has an account of its own, as with the chart, run the doctor in the pods of the others "
+            "too; if one account serves all processes, add these verbs to its Role",
         )
     else:
-        told = _lacking(together(needs.values()), may)
         yield fail(
             "permissions",
-            f"namespace {namespace}: not allowed: {told}",
-            f"add these verbs to the Role of this account in namespace {namespace} (the chart makes it: rbac.create)",
+            f"namespace {namespace}: not allowed: {_lacking(together(needs.values()), may)}",
+            f"add these verbs to the Role of this account in namespace {namespace} (the chart makes the Role: "
+            "rbac.create)",
         )
+
+
+def _names(processes: Sequence[str]) -> str:
+    *others, last = processes
+    return f"{', '.join(others)} and {last} need" if others else f"the {last} needs"
 
 
 def _lacking(permissions: list[Permission], may: set[tuple[str, str, str]]) -> str:
@@ -170,36 +177,38 @@ def _lacking(permissions: list[Permission], may: set[tuple[str, str, str]]) -> s
     return ", ".join(f"{what} ({', '.join(verbs)})" for what, verbs in missing.items())
 
 
-def _claim(cluster: Cluster, settings: Settings, namespace: str) -> Iterator[Finding]:
-    """Which data plane the namespace belongs to."""
+def _lease(cluster: Cluster, settings: Settings, namespace: str) -> Iterator[Finding]:
+    """Yield which data plane holds the lease on a namespace."""
     leases = bootstrap.leases_of(settings, cluster)
     try:
         lease = leases.read(namespace)
     except ObjectRefused:
-        return  # told by the permissions
+        return  # the check of the permissions says so
     expired = lease.expired(datetime.now(UTC))
     if not lease.holder:
-        yield ok("lease", f"namespace {namespace} is nobody's yet: the first worker leases it")
+        yield ok("lease", f"no data plane holds namespace {namespace} yet: the first worker takes the lease")
     elif lease.holder != leases.holder:
-        dead = "its TTL has passed, so it seems dead" if expired else "it is alive"
+        state = "whose lease has expired" if expired else "which is alive"
         yield fail(
             "lease",
-            f"namespace {namespace} is held by data plane {lease.holder!r}: {dead}",
-            f"`agentplane leases take {namespace}` takes it over from a dead one"
+            f"namespace {namespace} is held by data plane {lease.holder!r}, {state}",
+            f"if that data plane is gone, take the lease: `agentplane leases take {namespace}`"
             if expired
             else f"watch another namespace ({variable('watch_namespaces')}), or stop that data plane first",
         )
     elif expired:
+        ttl = f"{lease.ttl.total_seconds():.0f} s"
         yield warn(
             "lease",
-            f"namespace {namespace} is ours, but nobody has renewed the lease for {lease.ttl.total_seconds():.0f} s",
-            "see that beat and the workers run",
+            f"this data plane holds namespace {namespace}, but has not renewed its lease for more than {ttl}",
+            "check that beat and the workers run",
         )
     else:
-        yield ok("lease", f"namespace {namespace} is ours")
+        yield ok("lease", f"this data plane holds namespace {namespace}")
 
 
 def _ingress(cluster: Cluster, settings: Settings, namespace: str) -> Iterator[Finding]:
+    """Yield which shared Ingress leads to the Agent Servers of a namespace."""
     if settings.routing.kind != "ingress" or not settings.operator_enabled or not settings.may_be("operator"):
         return
     home = settings.ingress_namespace or namespace
@@ -208,21 +217,24 @@ def _ingress(cluster: Cluster, settings: Settings, namespace: str) -> Iterator[F
         found = sorted(map(_name, filter(_is_shared, cluster.list(*INGRESS, home))))
     except ObjectRefused as error:
         yield warn(
-            "shared ingress", f"cannot be looked at: {error}", f"look with an account that may list Ingresses in {home}"
+            "shared ingress",
+            f"cannot list the Ingresses of namespace {home}: {error}",
+            f"run the doctor with an account that may list Ingresses in namespace {home}",
         )
         return
     if not found:
         yield fail(
             "shared ingress",
             f"namespace {home} has no Ingress annotated {annotation}",
-            f"create one (the chart: ingress.create: true), or name its namespace in {variable('ingress_namespace')}",
+            f"create one (with the chart: ingress.create: true), or set {variable('ingress_namespace')} to the "
+            "namespace that has one",
         )
     elif len(found) > 1:
         yield warn(
             "shared ingress",
             f"namespace {home} has {len(found)} Ingresses annotated {annotation}: {', '.join(found)}; "
-            f"{found[0]} is used",
-            "take the annotation off all but one",
+            f"the operator uses {found[0]}",
+            "remove the annotation from all but one",
         )
     else:
         yield ok("shared ingress", f"{home}/{found[0]}")
@@ -238,7 +250,7 @@ def _name(manifest: Manifest) -> str:
 
 
 def _gateway(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
-    """The Gateway that routes refer to, for an account that may read it: the processes' own need not, and may not."""
+    """Yield whether the Gateway that routes refer to exists. The processes need no permission to read it."""
     api_versions = {"gateway": HTTP_ROUTE[0], "istio": VIRTUAL_SERVICE[0]}
     kind = settings.routing.kind
     if kind not in api_versions or not settings.operator_enabled or not settings.may_be("operator"):
@@ -250,8 +262,8 @@ def _gateway(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
         try:
             there = cluster.get(key) is not None
         except ObjectRefused:
-            look = f"kubectl -n {home} get gateways"
-            yield skip("gateway", f"this account may not read {home}/{name}, and need not; to see it: {look}")
+            command = f"kubectl -n {home} get gateways"
+            yield skip("gateway", f"this account may not read {home}/{name}, and need not; to check it: `{command}`")
             continue
         if there:
             yield ok("gateway", f"{home}/{name}")

@@ -1,10 +1,10 @@
-"""`agentplane doctor`: is everything there that the data plane needs? Each line ok, warn or fail, with the mend.
+"""Runs every check and prints what it found: each check is ok, warn, fail or skip, with a fix.
 
-A check is a function from the settings to findings. What it raises as an engine error is its failure: those messages
-name the thing and the mend already. Nothing is written anywhere.
+A check is a function from the settings to findings, and changes nothing. An engine error that a check raises is
+a failure of that check; the message of the error names the thing and the fix.
 
-Where the settings say which process they are of, as in the chart's pods, only that is checked which this process needs:
-its account may do nothing else. Elsewhere, as on a laptop, everything is.
+Where the settings name a process (the chart sets AGENTPLANE_PROCESS in each pod), only the checks that this process
+needs are run, because its service account may do nothing else. Otherwise, for example on a laptop, all checks are run.
 """
 
 from __future__ import annotations
@@ -15,15 +15,31 @@ from dataclasses import asdict
 import redis
 from rich.text import Text
 
-from cli.cluster_checks import check_cluster
-from cli.findings import Finding, Level, fail, ok, skip, warn
+from cli.doctor.cluster import check_cluster
+from cli.doctor.control_plane import check_control_plane, check_smith
+from cli.doctor.finding import Finding, Level, fail, ok, skip, warn
+from cli.doctor.hostname import check_hostname
+from cli.doctor.redis import check_redis
+from cli.doctor.workers import check_workers
 from cli.output import FAILED, columns, console, fold, json_line
-from cli.peer_checks import check_control_plane, check_hostname, check_redis, check_smith
-from cli.worker_checks import check_workers
 from engine import bootstrap
 from engine.control_plane.network_policy import may_forbid
 from engine.errors import AgentplaneError, SettingsError
 from engine.settings import Settings, unknown_variables
+
+Check = Callable[[Settings], Iterator[Finding]]
+
+EVERY = ("listener", "operator", "watcher", "beat", "flower")
+
+CHECKS: tuple[tuple[str, Check, tuple[str, ...]], ...] = (
+    ("redis", check_redis, EVERY),
+    ("workers", check_workers, EVERY),
+    ("control plane", check_control_plane, ("listener",)),
+    ("langsmith", check_smith, ("listener",)),
+    ("cluster", check_cluster, ("listener", "operator", "watcher")),
+    ("hostname", check_hostname, ("listener",)),
+)
+"""Subject, check, and the processes that need what it checks; causes come before their consequences."""
 
 STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red", Level.SKIP: "dim"}
 
@@ -43,12 +59,12 @@ def doctor(*, json: bool) -> int:
 
 
 def _print(finding: Finding) -> None:
-    """Print a finding, and its mend on lines of its own, folded to the terminal."""
+    """Print a finding, and its fix on lines of its own, folded to the terminal."""
     first, *more = _lines(f"{finding.subject}: {finding.detail}")
     console.print(Text.assemble((f"{finding.level:<5}", STYLES[finding.level]), first))
     for line in more:
         console.print(Text(f"     {line}"))
-    for number, line in enumerate(_lines(finding.mend) if finding.mend else ()):
+    for number, line in enumerate(_lines(finding.fix) if finding.fix else ()):
         console.print(Text(f"     {'  ' if number else '→ '}{line}", style="bold"))
 
 
@@ -59,7 +75,7 @@ def _lines(text: str) -> list[str]:
 
 
 def examine() -> Iterator[Finding]:
-    """Yield what every check finds, in an order in which causes come before their consequences."""
+    """Yield the findings of every check, in the order of CHECKS; the settings come first."""
     yield from check_variables()
     try:
         settings = Settings.load()
@@ -68,12 +84,11 @@ def examine() -> Iterator[Finding]:
     except SettingsError as error:
         for line in str(error).splitlines():
             yield fail("settings", line)
-        yield skip("everything else", "not looked at: correct the settings first")
+        yield skip("everything else", "not checked; correct the settings first")
         return
-    given = sum(described.given for described in settings.describe())
-    yield ok("settings", f"{given} given, the rest at their defaults; {_whose(settings)}")
+    yield ok("settings", _settings(settings))
     if settings.network_policy:
-        yield ok("network policy", f"{settings.network_policy} limits where this process connects")
+        yield ok("network policy", f"NetworkPolicy {settings.network_policy} limits the connections of this process")
     for subject, check, processes in CHECKS:
         if not settings.may_be(*processes):
             continue
@@ -86,30 +101,17 @@ def examine() -> Iterator[Finding]:
             yield fail(subject, f"{type(error).__name__}: {error}")
 
 
-def _whose(settings: Settings) -> str:
+def _settings(settings: Settings) -> str:
+    given = sum(described.given for described in settings.describe())
+    count = f"{given} setting{'' if given == 1 else 's'} given, the rest default"
     if settings.process:
-        return f"checked is what the {settings.process} needs"
+        return f"{count}; checking what the {settings.process} process needs"
     components = [name for name in ("listener", "operator") if getattr(settings, f"{name}_enabled")]
-    return f"runs here: {' and '.join(components) or 'no component'}"
+    return f"{count}; {' and '.join(components) or 'no component'} enabled"
 
 
 def check_variables() -> Iterator[Finding]:
-    """Variables that look like settings and are none, which nothing else would ever tell."""
+    """Yield a warning for every environment variable that looks like a setting and is none: all else ignores it."""
     for name, near in unknown_variables():
-        mend = f"rename it to {near}" if near else "remove it, or see the documentation for its name"
-        yield warn("settings", f"{name} is set, but there is no such setting", mend)
-
-
-Check = Callable[[Settings], Iterator[Finding]]
-
-EVERY = ("listener", "operator", "watcher", "beat", "flower")
-
-CHECKS: tuple[tuple[str, Check, tuple[str, ...]], ...] = (
-    ("redis", check_redis, EVERY),
-    ("workers", check_workers, EVERY),
-    ("control plane", check_control_plane, ("listener",)),
-    ("langsmith", check_smith, ("listener",)),
-    ("cluster", check_cluster, ("listener", "operator", "watcher")),
-    ("hostname", check_hostname, ("listener",)),
-)
-"""Subject, check, and the processes that need what it checks."""
+        fix = f"rename it to {near}" if near else "remove it, or look for the right name in docs/settings.md"
+        yield warn("settings", f"{name} is set, but there is no such setting", fix)

@@ -1,28 +1,27 @@
-"""Is anybody at work? Workers answer a ping through the broker; work that waits far too long tells of the rest."""
+"""Checks that the Celery workers and beat are at work: workers answer a ping; no timer is long overdue."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from kombu.exceptions import OperationalError
 
-from cli.findings import Finding, ok, warn
+from cli.doctor.finding import Finding, ok, warn
 from engine import bootstrap
 from engine.settings import Settings
 from workers.app import build
 
 PING_SECONDS = 1.0
-"""How long workers have to answer."""
+"""How long workers have to answer, in seconds."""
 PATIENCE = 4
-"""Times as long, where one was not heard: a worker on a busy node is not one that is missing."""
+"""Factor for a second ping when a component did not answer: a worker on a busy node is slow, not missing."""
 LATE = timedelta(seconds=60)
-"""Overdue by more than this, a timer tells that nobody sweeps."""
+"""A timer that is overdue by more than this shows that nothing sweeps."""
 
 
 def check_workers(settings: Settings) -> Iterator[Finding]:
-    """Which workers answer, and whether timers run out unheard. Raises LogUnavailable, and what the broker does."""
+    """Yield which workers answer, and whether timers are overdue. Raises LogUnavailable, and errors of the broker."""
     components = [name for name in ("listener", "operator") if getattr(settings, f"{name}_enabled")]
     try:
         answered = _answering(settings, PING_SECONDS)
@@ -37,20 +36,21 @@ def check_workers(settings: Settings) -> Iterator[Finding]:
         else:
             yield warn(
                 "workers",
-                f"no {component} worker answers within {PING_SECONDS * PATIENCE:g} s: nothing of its component is done",
-                f"start it: agentplane {component}; in a cluster look at its pods' logs",
+                f"no {component} worker answers within {PING_SECONDS * PATIENCE:g} s: the {component} does no work",
+                f"start one: `agentplane {component}`; in a cluster, read the logs of its pods",
             )
     yield from _sweeps(settings)
 
 
-def _of(component: str, answered: dict[str, Any]) -> list[str]:
+def _of(component: str, answered: Iterable[str]) -> list[str]:
     return sorted(name for name in answered if name.startswith(f"{component}@"))
 
 
-def _answering(settings: Settings, seconds: float) -> dict[str, Any]:
+def _answering(settings: Settings, seconds: float) -> set[str]:
+    """Return the names of the workers that answer a ping."""
     app = build(settings)
     try:
-        return app.control.inspect(timeout=seconds).ping() or {}
+        return set(app.control.inspect(timeout=seconds).ping() or ())
     finally:
         app.close()
 
@@ -62,8 +62,9 @@ def _sweeps(settings: Settings) -> Iterator[Finding]:
     finally:
         log.close()
     if overdue:
+        count = f"{len(overdue)} timers are" if len(overdue) > 1 else "1 timer is"
         yield warn(
             "sweeps",
-            f"{len(overdue)} timers have run out, the first at {min(overdue):%Y-%m-%d %H:%M:%S} UTC, and nobody looked",
-            "see that beat runs (agentplane beat), and a worker of the queue control-plane",
+            f"{count} overdue, the oldest since {min(overdue):%Y-%m-%d %H:%M:%S} UTC: nothing sweeps",
+            "check that beat runs (`agentplane beat`), and a worker of the queue control-plane",
         )

@@ -1,4 +1,4 @@
-"""What a check of the doctor says: one line, and the mend."""
+"""What one check of the doctor found: a line, and how to fix it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Level(StrEnum):
     WARN = "warn"
     FAIL = "fail"
     SKIP = "skip"
-    """Not looked at, and nothing is wrong with that."""
+    """Not checked, and that is not a problem."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,20 +20,23 @@ class Finding:
 
     level: Level
     subject: str
+    """What was checked."""
     detail: str
-    mend: str = ""
+    """What was found."""
+    fix: str = ""
+    """What to do; empty when there is nothing to do, or when `detail` says so already."""
 
 
 def ok(subject: str, detail: str) -> Finding:
     return Finding(level=Level.OK, subject=subject, detail=detail)
 
 
-def warn(subject: str, detail: str, mend: str) -> Finding:
-    return Finding(level=Level.WARN, subject=subject, detail=detail, mend=mend)
+def warn(subject: str, detail: str, fix: str) -> Finding:
+    return Finding(level=Level.WARN, subject=subject, detail=detail, fix=fix)
 
 
-def fail(subject: str, detail: str, mend: str = "") -> Finding:
-    return Finding(level=Level.FAIL, subject=subject, detail=detail, mend=mend)
+def fail(subject: str, detail: str, fix: str = "") -> Finding:
+    return Finding(level=Level.FAIL, subject=subject, detail=detail, fix=fix)
 
 
 def skip(subject: str, detail: str) -> Finding:
