@@ -26,9 +26,10 @@ test-cluster: $(STAMP)  ## the cluster of KUBECONFIG, end to end, with what docs
 up: $(STAMP)  ## the same stack as the demo, in the foreground
 	@$(BIN)/agentplane up --cluster $(CLUSTER)
 
-lint: $(STAMP)
+lint: $(STAMP)  ## style, types, and which package may import which
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
 
 bench: $(STAMP)  ## the budgets, measured
 	@$(BIN)/python -m bench
