@@ -24,7 +24,7 @@ from bench import raw
 from bench.world import cpu_seconds
 from engine import bootstrap
 from engine.names import LGP_API_VERSION, LGP_KIND
-from engine.operator import lgp as lgps
+from engine.operator.lgp import read_lgp
 from engine.operator.plan import build_plan
 from engine.ports import Manifest
 from engine.settings import Settings
@@ -60,7 +60,7 @@ async def disconnect(memo: kopf.Memo, **_: Any) -> None:
 @kopf.on.update(GROUP, VERSION, "lgps", field="spec")
 async def expand(body: kopf.Body, memo: kopf.Memo, **_: Any) -> None:
     """Apply all objects of the LGP's plan."""
-    plan = build_plan(lgps.read(dict(body)), memo.config)
+    plan = build_plan(read_lgp(dict(body)), memo.config)
     for planned in plan.objects.values():
         manifest = planned.credential.manifest if planned.credential is not None else planned.manifest
         if manifest is not None:

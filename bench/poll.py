@@ -31,7 +31,7 @@ from bench.report import Report, median
 from bench.world import Options, Say, form
 from engine import bootstrap
 from engine.event import Event
-from engine.kubernetes.drift import Fingerprint
+from engine.kubernetes.fingerprint import Fingerprint
 from engine.listener.events import (
     HealthChecked,
     LgpApplied,

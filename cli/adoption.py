@@ -18,11 +18,11 @@ from engine.errors import InvalidResource, ObjectRefused
 from engine.listener import adoption, resource
 from engine.log.memory import MemoryLog
 from engine.names import LGP_API_VERSION, LGP_KIND
-from engine.operator import lgp as lgps
 from engine.operator import manifests
 from engine.operator.adoption import discover
 from engine.operator.config import OperatorConfig
 from engine.operator.events import Adopted
+from engine.operator.lgp import parse_lgp, read_lgp, redact_spec
 from engine.operator.perform import config_digest
 from engine.ports import ControlPlane, Manifest, Ports
 from engine.settings import Settings
@@ -119,11 +119,11 @@ def _forecast(live: Manifest, config: OperatorConfig | None, ports: Ports, liste
     adopted = Adopted()
     try:
         if config is not None:
-            redacted = lgps.redact(live.get("spec") or {}, ports.digest)
-            of_log = lgps.parse(namespace, name, live["metadata"]["uid"], redacted)
+            redacted = redact_spec(live.get("spec") or {}, ports.digest)
+            of_log = parse_lgp(namespace, name, live["metadata"]["uid"], redacted)
             if (refusal := manifests.why_refused(of_log, config)) is not None:
                 return Forecast(namespace=namespace, lgp=name, listener=listener, replaced={}, problem=refusal)
-            seen = discover.discover(lgps.read(live), of_log, live, config, config_digest(config), ports)
+            seen = discover.discover(read_lgp(live), of_log, live, config, config_digest(config), ports)
             adopted = seen.adopted or adopted
     except (InvalidResource, ObjectRefused) as error:
         return Forecast(namespace=namespace, lgp=name, listener=listener, replaced={}, problem=str(error))

@@ -13,10 +13,13 @@ from datetime import datetime
 from types import EllipsisType
 from typing import Any, Protocol
 
+from engine import names
 from engine.event import Json
 
 Manifest = dict[str, Any]
 """A Kubernetes object as JSON."""
+JsonObject = dict[str, Any]
+"""A part of a manifest, as JSON: metadata, a spec, a container, an environment variable."""
 
 
 class Clock(Protocol):
@@ -74,8 +77,24 @@ class ObjectKey:
     namespace: str
     name: str
 
+    @classmethod
+    def of(cls, manifest: Manifest) -> ObjectKey:
+        """Return the key of the object that `manifest` describes. Raises KeyError when the manifest has no name."""
+        metadata = manifest["metadata"]
+        return cls(
+            api_version=manifest["apiVersion"],
+            kind=manifest["kind"],
+            namespace=metadata.get("namespace", ""),
+            name=metadata["name"],
+        )
+
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}"
+
+
+def lgp_key(namespace: str, name: str) -> ObjectKey:
+    """Return the key of the LGP of that namespace and name."""
+    return ObjectKey(api_version=names.LGP_API_VERSION, kind=names.LGP_KIND, namespace=namespace, name=name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any
 from engine.digests import digest as plain_digest
 from engine.errors import ControlPlaneUnavailable, InvalidResource, ObjectRefused, ReportRefused, ReportsUnsupported
 from engine.event import Event
-from engine.kubernetes.drift import fingerprint
+from engine.kubernetes.fingerprint import fingerprint
 from engine.kubernetes.managed_fields import leftovers
 from engine.listener import adoption
 from engine.listener.acts import (

@@ -32,7 +32,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from engine.event import Event
-from engine.kubernetes.drift import CALM, Fingerprint, repair_delay
+from engine.kubernetes.fingerprint import Fingerprint
+from engine.kubernetes.repairs import CALM, repair_delay
 from engine.listener.events import (
     DeletionPending,
     DeletionRequested,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from engine.event import Event, Registry
-from engine.kubernetes.drift import Fingerprint
+from engine.kubernetes.fingerprint import Fingerprint
 from engine.ports import ObjectKey
 from engine.runtime.retry import ActDeferred, ActRefused
 

@@ -22,8 +22,7 @@ from engine import names
 from engine.digests import digest
 from engine.errors import AgentplaneError, LockLost, LogUnavailable, ObjectConflict, ObjectRefused
 from engine.event import Event
-from engine.kubernetes.drift import Fingerprint
-from engine.operator import lgp as lgps
+from engine.kubernetes.fingerprint import Fingerprint
 from engine.operator import manifests, namesakes, scaling
 from engine.operator.acts import ApplyObjects, ApplyStatus, JudgeAutoscalers, PruneEverything, PruneObjects
 from engine.operator.adoption import discover
@@ -42,8 +41,9 @@ from engine.operator.events import (
     ObjectsPruned,
     Route,
 )
+from engine.operator.lgp import parse_lgp, read_lgp
 from engine.operator.manifests import Credential
-from engine.operator.observation.lgp import is_news, lgp_key, observe_lgp
+from engine.operator.observation.lgp import is_news, observe_lgp
 from engine.operator.observation.objects import observe_routes, own_fingerprint
 from engine.operator.observation.scrubbing import hidden_values, scrub
 from engine.operator.plan import (
@@ -57,7 +57,7 @@ from engine.operator.plan import (
 )
 from engine.operator.state import ObservedLgp, OperatorState
 from engine.operator.status import compute_status
-from engine.ports import Applied, Manifest, ObjectKey, Ports
+from engine.ports import Applied, Manifest, ObjectKey, Ports, lgp_key
 from engine.runtime.machine import Act
 
 log = structlog.get_logger(__name__)
@@ -125,7 +125,7 @@ def apply_objects(
             return [ObjectsAdopted(adopted=first.adopted)]
         server = first.server
     # The manifests to send hold the literal values that the log does not; the digests to keep are of those that do not.
-    whole = build_plan(lgps.read(live, state.adopted), config, plan.held) if hidden else plan
+    whole = build_plan(read_lgp(live, state.adopted), config, plan.held) if hidden else plan
     applied: list[AppliedObject] = []
     created: list[str] = []
     rejected: list[Event] = []
@@ -183,19 +183,19 @@ def apply_objects(
 
 
 def _discover(live: Manifest, view: ObservedLgp, ports: Ports, config: OperatorConfig) -> discover.Discovery:
-    redacted = lgps.parse(view.namespace, view.name, view.uid, view.spec)
-    return discover.discover(lgps.read(live), redacted, live, config, config_digest(config), ports)
+    redacted = parse_lgp(view.namespace, view.name, view.uid, view.spec)
+    return discover.discover(read_lgp(live), redacted, live, config, config_digest(config), ports)
 
 
 def _inspect(
     wanted: PlannedObject, adopted: Adopted, live: Manifest, view: ObservedLgp, ports: Ports, config: OperatorConfig
 ) -> list[Event]:
     """Look at an object that was taken over; return what voids, or renews, what was kept of it."""
-    look = discover.inspect(wanted, adopted, lgps.read(live, adopted), config, config_digest(config), ports)
+    look = discover.inspect(wanted, adopted, read_lgp(live, adopted), config, config_digest(config), ports)
     if look.gone:
         return [DriftDetected(key=wanted.key, change="deleted", detail="it is not there")]
     if look.still:
-        redacted = lgps.parse(view.namespace, view.name, view.uid, view.spec, adopted)
+        redacted = parse_lgp(view.namespace, view.name, view.uid, view.spec, adopted)
         return [ObjectsAdopted(adopted=hold(adopted, {str(wanted.key)}, redacted, config))]
     return []
 
@@ -381,7 +381,7 @@ def _write_ingress(before: Manifest, after: Manifest, ports: Ports) -> bool:
         "metadata": {"resourceVersion": before["metadata"]["resourceVersion"]},
         "spec": {"rules": after["spec"].get("rules")},
     }
-    return ports.cluster.patch(manifests.key_of(before), patch, before_write=ports.keep_lock) is not None
+    return ports.cluster.patch(ObjectKey.of(before), patch, before_write=ports.keep_lock) is not None
 
 
 def _shared_ingress(namespace: str, ports: Ports) -> Manifest | None:

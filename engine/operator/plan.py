@@ -11,11 +11,10 @@ from dataclasses import dataclass, field, replace
 
 from engine.digests import digest
 from engine.errors import InvalidResource, SettingsError
-from engine.operator import lgp as lgps
 from engine.operator import manifests
 from engine.operator.config import OperatorConfig
 from engine.operator.events import Adopted, Route
-from engine.operator.lgp import Lgp
+from engine.operator.lgp import Lgp, parse_lgp
 from engine.operator.manifests import Credential
 from engine.operator.manifests.adopted import without_fixed, without_pods
 from engine.operator.state import ObservedLgp
@@ -77,7 +76,7 @@ class Plan:
 def plan_for(view: ObservedLgp, config: OperatorConfig, adopted: Adopted | None = None) -> Plan:
     """Return what the LGP asks for, beside what was `adopted`, without secret values. Never raises."""
     try:
-        lgp = lgps.parse(view.namespace, view.name, view.uid, view.spec, adopted)
+        lgp = parse_lgp(view.namespace, view.name, view.uid, view.spec, adopted)
         if (off := manifests.why_refused(lgp, config)) is not None:
             return Plan(problem=(MANAGED_RESOURCES_OFF, off))
         return build_plan(lgp, config)
@@ -126,7 +125,7 @@ def _all(lgp: Lgp, config: OperatorConfig, held: Container[str] | None) -> Itera
 
 
 def _object(manifest: Manifest, lgp: Lgp, held: Container[str] | None) -> PlannedObject:
-    key = manifests.key_of(manifest)
+    key = ObjectKey.of(manifest)
     there = lgp.adopted.objects.get(str(key))
     adopted = there is not None and "template" in manifest.get("spec", {})
     holds = False

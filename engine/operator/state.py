@@ -24,7 +24,7 @@ from enum import StrEnum
 from typing import Any
 
 from engine.event import Event
-from engine.kubernetes.drift import CALM, repair_delay
+from engine.kubernetes.repairs import CALM, repair_delay
 from engine.operator.events import (
     Adopted,
     AppliedObject,

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from engine.kubernetes.drift import FREE_REPAIRS
+from engine.kubernetes.repairs import FREE_REPAIRS
 from engine.operator.conditions import LONGEST_MESSAGE
 from engine.operator.events import RolledOut, WorkloadStatus
 from engine.operator.manifests import is_budget

@@ -12,7 +12,7 @@ import pytest
 
 from engine.dataplane.events import ConfigurationRecorded
 from engine.digests import digest
-from engine.kubernetes.drift import FREE_REPAIRS
+from engine.kubernetes.repairs import FREE_REPAIRS
 from engine.listener.state import Phase
 from engine.log.memory import MemoryLog
 from engine.names import DEPLOYMENT_LABEL, LISTENER_LABEL, REVISION_LABEL, data_plane_stream

@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 
 from engine.kubernetes import managed_fields
-from engine.operator import lgp as lgps
 from engine.operator.adoption import choose
 from engine.operator.adoption.choose import Found, Unclear
 from engine.operator.config import OperatorConfig, SharedIngress, Templates
 from engine.operator.events import Adopted
-from engine.operator.lgp import Lgp
+from engine.operator.lgp import Lgp, parse_lgp, redact_spec
 from engine.operator.plan import build_plan
 from engine.ports import Manifest
 from tests.adoption.objects import HOST, OPERATOR_MANAGER, PASSWORD, Upstream
@@ -25,11 +24,11 @@ UID = "11111111-1111-1111-1111-111111111111"
 
 
 def lgp(**spec: Any) -> Lgp:
-    return lgps.parse("agents", UPSTREAM.name, UID, UPSTREAM.lgp(**spec)["spec"])
+    return parse_lgp("agents", UPSTREAM.name, UID, UPSTREAM.lgp(**spec)["spec"])
 
 
 def redacted(**spec: Any) -> Lgp:
-    return lgps.parse("agents", UPSTREAM.name, UID, lgps.redact(UPSTREAM.lgp(**spec)["spec"], digest_of))
+    return parse_lgp("agents", UPSTREAM.name, UID, redact_spec(UPSTREAM.lgp(**spec)["spec"], digest_of))
 
 
 def live(manifest: Manifest, manager: str = OPERATOR_MANAGER, operation: str = "Update") -> Manifest:
@@ -67,7 +66,7 @@ def test_pods_that_run_what_is_asked_for_are_left_alone_whatever_else_is_in_them
 
     assert not any(one.differences for one in adopted.objects.values())
     plan = build_plan(
-        lgps.parse("agents", UPSTREAM.name, UID, redacted().spec.model_dump(by_alias=True), adopted), CONFIG
+        parse_lgp("agents", UPSTREAM.name, UID, redacted().spec.model_dump(by_alias=True), adopted), CONFIG
     )
     assert plan.held == {key(server()), key(UPSTREAM.redis())}
     for held in plan.held:

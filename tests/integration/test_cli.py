@@ -28,7 +28,7 @@ from engine.dataplane.events import (
     ResourceRejected,
 )
 from engine.event import Event
-from engine.kubernetes.drift import Fingerprint
+from engine.kubernetes.fingerprint import Fingerprint
 from engine.listener.events import (
     DeletionRequested,
     DeploymentDeleted,

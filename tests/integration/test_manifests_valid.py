@@ -18,11 +18,11 @@ import httpx
 import pytest
 import yaml
 
-from engine.operator import lgp as lgps
 from engine.operator import manifests
 from engine.operator.config import Gateway, OperatorConfig, SharedIngress, Templates
-from engine.operator.lgp import Lgp
+from engine.operator.lgp import Lgp, read_lgp
 from engine.operator.manifests import quantity
+from engine.ports import ObjectKey
 from sandbox import envtest
 from tests.conftest import ApiServer
 from tests.integration.definitions import SECRET_PROVIDER_CLASSES
@@ -270,7 +270,7 @@ def stored_lgp(api: Api, spec: Mapping[str, Any]) -> Lgp:
     stored = api.create(manifest)
     if "managedResources" in spec:  # which upstream's definition does not have yet, and so prunes
         stored["spec"]["managedResources"] = spec["managedResources"]
-    return lgps.read(stored)
+    return read_lgp(stored)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def acknowledged(api: Api, one: Lgp, config: OperatorConfig) -> None:
     while unsettled and time.monotonic() < deadline:
         time.sleep(STAMP_SECONDS)
         unsettled = [manifest for manifest in unsettled if changes(api, manifest)]
-    assert [str(manifests.key_of(manifest)) for manifest in unsettled] == []
+    assert [str(ObjectKey.of(manifest)) for manifest in unsettled] == []
 
 
 def changes(api: Api, manifest: dict[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from engine.event import Event
-from engine.kubernetes.drift import difference, fingerprint
+from engine.kubernetes.fingerprint import difference, fingerprint
 from engine.listener.events import DriftDetected, LgpGone, RolloutObserved
 from engine.listener.state import DeploymentState, Rollout
 from engine.names import DEPLOYMENT_LABEL, LISTENER_LABEL, LISTENER_MANAGER

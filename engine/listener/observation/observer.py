@@ -9,8 +9,7 @@ from engine.event import Event
 from engine.listener.machine import ListenerMachine
 from engine.listener.observation import compare as listener_watching
 from engine.listener.state import DeploymentState
-from engine.operator.observation.lgp import lgp_key
-from engine.ports import Cluster, Manifest, ObjectKey
+from engine.ports import Cluster, Manifest, ObjectKey, lgp_key
 from engine.runtime.observation import AT_ONCE, LGPS, SECRETS, SOON, Observation, Streams, Watch
 
 

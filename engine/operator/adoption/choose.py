@@ -29,7 +29,6 @@ from engine.operator.lgp import Lgp
 from engine.operator.manifests import (
     canonical,
     database,
-    key_of,
     label_value,
     object_names,
     objects,
@@ -40,7 +39,7 @@ from engine.operator.manifests import (
 from engine.operator.manifests.adopted import FIXED
 from engine.operator.manifests.environment import PASSWORD, POSTGRES_DB, POSTGRES_USER
 from engine.operator.plan import template_digest
-from engine.ports import Manifest
+from engine.ports import Manifest, ObjectKey
 
 Json = Any
 
@@ -98,8 +97,8 @@ def adopt(lgp: Lgp, redacted: Lgp, config: OperatorConfig, config_digest: str, f
     Raises SettingsError, InvalidResource.
     """
     identity = Adopted(base=found.base, database=found.database, config_digest=config_digest)
-    asked = {str(key_of(one)): one for one in objects(_beside(lgp, identity), _asking_nothing(config))}
-    ours = {str(key_of(one)): one for one in objects(_beside(lgp, identity), config)}
+    asked = {str(ObjectKey.of(one)): one for one in objects(_beside(lgp, identity), _asking_nothing(config))}
+    ours = {str(ObjectKey.of(one)): one for one in objects(_beside(lgp, identity), config)}
     kept: dict[str, AdoptedObject] = {}
     left_alone: set[str] = set()
     for key, live in found.objects.items():
@@ -125,7 +124,7 @@ def adopt(lgp: Lgp, redacted: Lgp, config: OperatorConfig, config_digest: str, f
 def hold(adopted: Adopted, keys: Iterable[str], redacted: Lgp, config: OperatorConfig) -> Adopted:
     """Return `adopted` with the pods of these workloads left alone while we would make them as now."""
     beside = _beside(redacted, adopted)
-    templates = {str(key_of(one)): template_digest(one) for one in objects(beside, config) if makes_pods(one)}
+    templates = {str(ObjectKey.of(one)): template_digest(one) for one in objects(beside, config) if makes_pods(one)}
     kept = {
         key: one.model_copy(update={"template": templates.get(key, ""), "differences": ()}) if key in set(keys) else one
         for key, one in adopted.objects.items()
@@ -140,8 +139,8 @@ def makes_pods(manifest: Manifest) -> bool:
 
 def still_asked(lgp: Lgp, config: OperatorConfig, key: str, live: Manifest) -> bool:
     """Whether a workload that was taken over runs what the LGP asks for now."""
-    asked = {str(key_of(one)): one for one in objects(lgp, _asking_nothing(config))}
-    ours = {str(key_of(one)): one for one in objects(lgp, config)}
+    asked = {str(ObjectKey.of(one)): one for one in objects(lgp, _asking_nothing(config))}
+    ours = {str(ObjectKey.of(one)): one for one in objects(lgp, config)}
     return not owns_pods(live) and not any(differences(asked[key], ours[key], live, lgp))
 
 

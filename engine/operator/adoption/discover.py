@@ -15,7 +15,7 @@ from engine.operator.adoption.choose import Found, Unclear
 from engine.operator.config import OperatorConfig
 from engine.operator.events import Adopted, AdoptedDatabase
 from engine.operator.lgp import Lgp
-from engine.operator.manifests import key_of, makes_postgres, objects
+from engine.operator.manifests import makes_postgres, objects
 from engine.operator.manifests.environment import PASSWORD
 from engine.operator.manifests.naming import base_name
 from engine.operator.plan import PlannedObject
@@ -53,7 +53,7 @@ def discover(
     beside = lgp.model_copy(update={"adopted": Adopted(base=base, database=database)})
     found = {}
     for manifest in objects(beside, config):
-        key = key_of(manifest)
+        key = ObjectKey.of(manifest)
         if key.kind in ("Deployment", "StatefulSet", "Service") and key.namespace == lgp.namespace:
             there = _get(key, ports)
             if there is not None:

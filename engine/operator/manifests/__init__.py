@@ -28,7 +28,6 @@ from engine.operator.manifests.managed import not_served as managed_not_served
 from engine.operator.manifests.naming import (
     ObjectNames,
     away_selector,
-    key_of,
     label_value,
     object_names,
     object_selector,
@@ -62,7 +61,6 @@ __all__ = [
     "is_route",
     "is_shared_ingress",
     "is_switched_off",
-    "key_of",
     "label_value",
     "makes_postgres",
     "makes_redis",

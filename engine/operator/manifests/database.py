@@ -19,7 +19,7 @@ from engine.operator.config import OperatorConfig
 from engine.operator.lgp import Lgp, Resources
 from engine.operator.manifests import adopted, canonical, overlay, quantity
 from engine.operator.manifests.environment import PASSWORD, POSTGRES_PORT, makes_postgres, postgres
-from engine.operator.manifests.naming import key_of, object_names
+from engine.operator.manifests.naming import object_names
 from engine.ports import Manifest, ObjectKey
 
 PASSWORD_BYTES = 24
@@ -59,7 +59,7 @@ def credentials(lgp: Lgp, config: OperatorConfig) -> list[Credential]:
     metadata = overlay.metadata(lgp, name) if owns_secret(lgp, config) else shared
     manifest: Manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque"}
     generated = (Generated(field=PASSWORD, random_bytes=PASSWORD_BYTES),)
-    return [Credential(key=key_of(manifest), manifest=manifest, generated=generated)]
+    return [Credential(key=ObjectKey.of(manifest), manifest=manifest, generated=generated)]
 
 
 def owns_secret(lgp: Lgp, config: OperatorConfig) -> bool:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from engine import names
 from engine.operator.config import OperatorConfig
 from engine.operator.lgp import Lgp
-from engine.ports import Manifest, ObjectKey
 
 _LONGEST_LABEL_VALUE = 63
 _HASH = 8
@@ -80,14 +79,3 @@ def object_selector(lgp_name: str) -> str:
 def away_selector(lgp_namespace: str, lgp_name: str) -> str:
     """Return the label selector that finds the objects of an LGP in other namespaces than its own."""
     return f"{object_selector(lgp_name)},{names.LGP_NAMESPACE_LABEL}={lgp_namespace}"
-
-
-def key_of(manifest: Manifest) -> ObjectKey:
-    """Return which object `manifest` is."""
-    metadata = manifest["metadata"]
-    return ObjectKey(
-        api_version=manifest["apiVersion"],
-        kind=manifest["kind"],
-        namespace=metadata.get("namespace", ""),
-        name=metadata["name"],
-    )

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engine.event import Event
-from engine.kubernetes.drift import Fingerprint, difference
+from engine.kubernetes.fingerprint import Fingerprint, difference
 from engine.operator.decide import at_rest
 from engine.operator.events import (
     AutoscalerObserved,

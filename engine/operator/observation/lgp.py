@@ -7,16 +7,12 @@ from collections.abc import Callable
 from engine import names
 from engine.digests import canonical
 from engine.operator import conditions
-from engine.operator import lgp as lgps
 from engine.operator.events import LgpObserved, Stopped
+from engine.operator.lgp import redact_spec, unknown_fields
 from engine.operator.state import OperatorState
-from engine.ports import Manifest, ObjectKey
+from engine.ports import Manifest
 
 REVISION_VARIABLE = "LANGSMITH_HOST_REVISION_ID"
-
-
-def lgp_key(namespace: str, name: str) -> ObjectKey:
-    return ObjectKey(api_version=names.LGP_API_VERSION, kind=names.LGP_KIND, namespace=namespace, name=name)
 
 
 def observe_lgp(manifest: Manifest, digest: Callable[[bytes], str]) -> LgpObserved:
@@ -36,8 +32,8 @@ def observe_lgp(manifest: Manifest, digest: Callable[[bytes], str]) -> LgpObserv
         deleting="deletionTimestamp" in metadata,
         revision=revision,
         deployment_id=deployment,
-        spec=lgps.redact(spec, digest),
-        unknown=lgps.unknown_fields(spec),
+        spec=redact_spec(spec, digest),
+        unknown=unknown_fields(spec),
         digest=digest(canonical(said)),
         stopped=stopped,
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from engine import names
 from engine.digests import digest
-from engine.kubernetes.drift import Fingerprint, fingerprint
+from engine.kubernetes.fingerprint import Fingerprint, fingerprint
 from engine.operator import manifests
 from engine.operator.observation.scrubbing import secret_names
 from engine.ports import Manifest, ObjectKey
@@ -96,17 +96,6 @@ Backend = tuple[str, int | str]
 """Service and port (number or name) that it leads to."""
 
 
-def key_of(manifest: Manifest) -> ObjectKey:
-    """Return which object a watched manifest is."""
-    metadata = manifest["metadata"]
-    return ObjectKey(
-        api_version=manifest["apiVersion"],
-        kind=manifest["kind"],
-        namespace=metadata.get("namespace", ""),
-        name=metadata["name"],
-    )
-
-
 def owner_label(manifest: Manifest) -> str | None:
     """Return the label value of the LGP that an object belongs to: by its label, else by its owner reference."""
     metadata = manifest["metadata"]
@@ -144,7 +133,7 @@ def observe_workload(manifest: Manifest) -> ObservedWorkload:
     progressing, failing = conditions.get("Progressing") or {}, conditions.get("ReplicaFailure") or {}
     exceeded = progressing.get("reason") == "ProgressDeadlineExceeded" and progressing.get("status") == "False"
     return ObservedWorkload(
-        key=key_of(manifest),
+        key=ObjectKey.of(manifest),
         uid=metadata["uid"],
         generation=metadata.get("generation", 0),
         observed_generation=status.get("observedGeneration", 0),

@@ -21,13 +21,12 @@ from engine.operator.machine import OperatorMachine
 from engine.operator.observation import autoscalers
 from engine.operator.observation import compare as operator_watching
 from engine.operator.observation.compare import ClusterContext, ObservedState
-from engine.operator.observation.lgp import lgp_key, observe_lgp
+from engine.operator.observation.lgp import observe_lgp
 from engine.operator.observation.objects import (
     Backend,
     Entry,
     ObservedPod,
     ObservedReplicaSet,
-    key_of,
     observe_pod,
     observe_replica_set,
     observe_routes,
@@ -39,7 +38,7 @@ from engine.operator.observation.scrubbing import hidden_values, scrub, secret_v
 from engine.operator.plan import INGRESS_API_VERSION, ROUTE_KIND
 from engine.operator.scaling import KIND_NOT_SERVED
 from engine.operator.state import Life, OperatorState
-from engine.ports import Cluster, Manifest, ObjectKey
+from engine.ports import Cluster, Manifest, ObjectKey, lgp_key
 from engine.runtime.observation import AT_ONCE, LGPS, SECRETS, SOON, Observation, Streams, Watch
 
 INGRESSES = Watch(api_version=INGRESS_API_VERSION, kind="Ingress")
@@ -169,7 +168,7 @@ class OperatorObserver:
         return [(names.lgp_stream(namespace, name), AT_ONCE)]
 
     def _on_object(self, kind: str, live: ObservedState, manifest: Manifest, there: bool) -> None:
-        uid, key = manifest["metadata"]["uid"], str(key_of(manifest))
+        uid, key = manifest["metadata"]["uid"], str(ObjectKey.of(manifest))
         match kind, there:
             case "Pod", True:
                 live.pods[uid] = observe_pod(manifest)
@@ -215,7 +214,7 @@ class OperatorObserver:
 
     def _on_secret(self, namespace: str, manifest: Manifest, there: bool) -> None:
         keys = self._secrets.setdefault(namespace, set())
-        (keys.add if there else keys.discard)(str(key_of(manifest)))
+        (keys.add if there else keys.discard)(str(ObjectKey.of(manifest)))
 
     def _on_ingress(self, namespace: str, manifest: Manifest, there: bool) -> Streams:
         """Return the streams whose entry on the shared Ingress is not what it was."""

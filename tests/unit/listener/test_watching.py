@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine.kubernetes.drift import Fingerprint, difference
+from engine.kubernetes.fingerprint import Fingerprint, difference
 from engine.listener.observation.compare import rollout
 
 COUNTS = {"replicas": 2, "readyReplicas": 2, "updatedReplicas": 2, "availableReplicas": 2}

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from engine.operator import lgp as lgps
 from engine.operator import manifests
 from engine.operator.config import OperatorConfig, SharedIngress, Templates
+from engine.operator.lgp import parse_lgp
 from engine.operator.manifests import covers
 from engine.ports import Manifest, ObjectKey
 from tests.unit.operator.world import NAME, NAMESPACE, STREAM, World, lgp_manifest, shared_ingress
@@ -19,7 +19,7 @@ BUDGET = ObjectKey(api_version="policy/v1", kind="PodDisruptionBudget", namespac
 
 
 def budgets(config: OperatorConfig = ON, **spec: Any) -> dict[str, Manifest]:
-    one = lgps.parse(NAMESPACE, NAME, "uid-1", lgp_manifest(**spec)["spec"])
+    one = parse_lgp(NAMESPACE, NAME, "uid-1", lgp_manifest(**spec)["spec"])
     found = [it for it in manifests.objects(one, config) if it["kind"] == "PodDisruptionBudget"]
     return {it["metadata"]["name"]: it for it in found}
 
@@ -53,7 +53,7 @@ def test_a_drain_can_always_proceed() -> None:
 
 
 def test_a_budget_selects_the_pods_of_its_workload_and_no_others() -> None:
-    one = lgps.parse(NAMESPACE, NAME, "uid-1", lgp_manifest(**replicas(3))["spec"])
+    one = parse_lgp(NAMESPACE, NAME, "uid-1", lgp_manifest(**replicas(3))["spec"])
     found = manifests.objects(one, ON)
     pods = {
         it["metadata"]["name"]: it["spec"]["template"]["metadata"]["labels"]

@@ -11,8 +11,7 @@ from engine.errors import ObjectRefused
 from engine.operator.config import Gateway, OperatorConfig, SharedIngress
 from engine.operator.machine import OperatorMachine
 from engine.operator.manifests import label_value
-from engine.operator.observation.lgp import lgp_key
-from engine.ports import Manifest, ObjectKey
+from engine.ports import Manifest, ObjectKey, lgp_key
 from tests.unit.operator.world import NAME, NAMESPACE, World, lgp_manifest, shared_ingress
 
 EDGE = "edge"

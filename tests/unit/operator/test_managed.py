@@ -7,12 +7,10 @@ from typing import Any
 import pytest
 
 from engine.errors import InvalidResource, ObjectRefused
-from engine.operator import lgp as lgps
 from engine.operator import manifests
 from engine.operator.config import OperatorConfig, SharedIngress, Templates
-from engine.operator.lgp import Lgp
-from engine.operator.observation.lgp import lgp_key
-from engine.ports import Manifest, ObjectKey
+from engine.operator.lgp import Lgp, parse_lgp, redact_spec
+from engine.ports import Manifest, ObjectKey, lgp_key
 from tests.unit.operator.world import NAME, NAMESPACE, STREAM, World, digest_of, lgp_manifest, shared_ingress
 
 ALLOWED = OperatorConfig(
@@ -35,7 +33,7 @@ CLASS = ObjectKey(
 
 def lgp(managed: Any = ASKED, name: str = NAME, **server: Any) -> Lgp:
     manifest = lgp_manifest(name=name, managedResources=managed, serverSpec=server)
-    return lgps.parse(NAMESPACE, name, "uid-1", manifest["spec"])
+    return parse_lgp(NAMESPACE, name, "uid-1", manifest["spec"])
 
 
 def asked(managed: Any = ASKED, config: OperatorConfig = ALLOWED, world: World | None = None, **spec: Any) -> World:
@@ -110,19 +108,19 @@ def test_a_provider_of_another_cloud_is_refused_by_its_field() -> None:
 
 def test_the_log_has_no_parameter_and_the_same_objects() -> None:
     spec = lgp_manifest(managedResources=ASKED)["spec"]
-    redacted = lgps.redact(spec, digest_of)
+    redacted = redact_spec(spec, digest_of)
 
     kept = redacted["managedResources"]["secretProviderClass"]
     assert kept["parameters"].keys() == PARAMETERS.keys()
     assert all(value.startswith("redacted:") for value in kept["parameters"].values())
-    whole, told = (lgps.parse(NAMESPACE, NAME, "u", one) for one in (spec, redacted))
-    keys = [[manifests.key_of(one) for one in manifests.objects(it, ALLOWED)] for it in (whole, told)]
+    whole, told = (parse_lgp(NAMESPACE, NAME, "u", one) for one in (spec, redacted))
+    keys = [[ObjectKey.of(one) for one in manifests.objects(it, ALLOWED)] for it in (whole, told)]
     assert keys[0] == keys[1]
 
 
 @pytest.mark.parametrize("odd", ["x", [1], {"serviceAccount": 1}, {"secretProviderClass": {"parameters": "secret"}}])
 def test_odd_shapes_are_hidden_too(odd: Any) -> None:
-    assert "secret" not in str(lgps.redact({"managedResources": odd}, digest_of)).replace("secretProviderClass", "")
+    assert "secret" not in str(redact_spec({"managedResources": odd}, digest_of)).replace("secretProviderClass", "")
 
 
 # --- the switch

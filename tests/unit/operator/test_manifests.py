@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from engine.errors import InvalidResource
-from engine.operator import lgp as lgps
 from engine.operator import manifests, templates
 from engine.operator.config import Gateway, OperatorConfig, SharedIngress, Templates
-from engine.operator.lgp import Lgp
+from engine.operator.lgp import Lgp, parse_lgp
 from engine.ports import Manifest, ObjectKey
 
 NAME = "hello-0123456789abcdef0123456789abcdef"
@@ -20,12 +19,12 @@ CONFIG = OperatorConfig(ingress=SharedIngress(hostname="agents.example.com"))
 
 
 def lgp(server: dict[str, Any] | None = None, name: str = NAME, **spec: Any) -> Lgp:
-    return lgps.parse("team", name, "uid-1", {"serverSpec": {"image": IMAGE, **(server or {})}, **spec})
+    return parse_lgp("team", name, "uid-1", {"serverSpec": {"image": IMAGE, **(server or {})}, **spec})
 
 
 def made(one: Lgp, config: OperatorConfig = CONFIG) -> dict[str, Manifest]:
     """The objects by `<kind>/<name without the LGP's>`."""
-    keys = [(manifests.key_of(manifest), manifest) for manifest in manifests.objects(one, config)]
+    keys = [(ObjectKey.of(manifest), manifest) for manifest in manifests.objects(one, config)]
     return {f"{key.kind}/{key.name.removeprefix(manifests.object_names(one, config).server)}": it for key, it in keys}
 
 
@@ -535,7 +534,7 @@ def test_an_ingress_in_the_lgps_own_namespace_needs_no_external_name() -> None:
 def test_external_names_of_different_lgps_differ(other: tuple[str, str]) -> None:
     def external(namespace: str, name: str) -> str:
         spec = {"serverSpec": {"image": IMAGE}, "ingress": {"enabled": True}}
-        path = manifests.ingress_path(lgps.parse(namespace, name, "uid", spec), EDGE)
+        path = manifests.ingress_path(parse_lgp(namespace, name, "uid", spec), EDGE)
         assert path is not None
         return path.service
 

@@ -11,11 +11,10 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, given, settings
 
-from engine.operator import lgp as lgps
 from engine.operator import manifests
 from engine.operator.config import Gateway, OperatorConfig, SharedIngress
-from engine.operator.lgp import Lgp
-from engine.ports import Manifest
+from engine.operator.lgp import PUBLIC_VARIABLES, Lgp, parse_lgp, redact_spec
+from engine.ports import Manifest, ObjectKey
 
 SECRET = "s3cr3t"
 
@@ -35,7 +34,7 @@ variable_names = st.one_of(
             "N_JOBS_PER_WORKER",
         ]
     ),
-).filter(lambda name: name not in lgps.PUBLIC_VARIABLES)
+).filter(lambda name: name not in PUBLIC_VARIABLES)
 variables = st.one_of(
     st.fixed_dictionaries({"name": variable_names, "value": st.one_of(secret_values, st.just(""))}),
     st.fixed_dictionaries(
@@ -130,7 +129,7 @@ def digest(value: bytes) -> str:
 
 
 def parsed(spec: dict[str, Any], name: str = "agent") -> Lgp:
-    return lgps.parse("team", name, "uid-1", spec)
+    return parse_lgp("team", name, "uid-1", spec)
 
 
 def of_kind(found: list[Manifest], *kinds: str) -> Iterator[Manifest]:
@@ -152,7 +151,7 @@ def test_manifests_are_deterministic_json(spec: dict[str, Any], config: Operator
 @given(specs, configs, lgp_names)
 def test_no_object_appears_twice_and_names_fit(spec: dict[str, Any], config: OperatorConfig, name: str) -> None:
     found = manifests.objects(parsed(spec, name), config)
-    keys = [str(manifests.key_of(manifest)) for manifest in found]
+    keys = [str(ObjectKey.of(manifest)) for manifest in found]
     assert len(keys) == len(set(keys))
     assert {(manifest["apiVersion"], manifest["kind"]) for manifest in found} <= set(manifests.OBJECT_KINDS)
     for manifest in found:
@@ -193,7 +192,7 @@ def test_a_variable_appears_once_in_a_container(spec: dict[str, Any], config: Op
 def test_a_redacted_lgp_gives_the_same_manifests_without_its_secrets(
     spec: dict[str, Any], config: OperatorConfig
 ) -> None:
-    redacted = lgps.redact(spec, digest)
+    redacted = redact_spec(spec, digest)
     assert SECRET not in json.dumps(redacted)
     live, logged = parsed(spec), parsed(redacted)
     assert manifests.credentials(live, config) == manifests.credentials(logged, config)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.errors import InvalidResource
-from engine.operator import lgp as lgps
+from engine.operator.lgp import parse_lgp, read_lgp, redact_spec
 
 
 def digest(value: bytes) -> str:
@@ -21,7 +21,7 @@ def hidden(value: str) -> str:
 
 
 def redact(server: dict[str, Any]) -> dict[str, Any]:
-    redacted: dict[str, Any] = lgps.redact({"serverSpec": server}, digest)["serverSpec"]
+    redacted: dict[str, Any] = redact_spec({"serverSpec": server}, digest)["serverSpec"]
     return redacted
 
 
@@ -106,12 +106,12 @@ def test_containers_of_others() -> None:
     ],
 )
 def test_odd_shapes_do_not_leak(server: Any) -> None:
-    assert "s3cr3t" not in repr(lgps.redact({"serverSpec": server, "other": "s3cr3t"}, digest))
+    assert "s3cr3t" not in repr(redact_spec({"serverSpec": server, "other": "s3cr3t"}, digest))
 
 
 def test_an_lgp_that_cannot_be_understood_names_the_field_and_not_the_value() -> None:
     with pytest.raises(InvalidResource, match=r"LGP team/a: spec\.serverSpec\.env\.0\.value: ") as caught:
-        lgps.parse("team", "a", "u", {"serverSpec": {"image": "i", "env": [{"name": "A", "value": ["s3cr3t"]}]}})
+        parse_lgp("team", "a", "u", {"serverSpec": {"image": "i", "env": [{"name": "A", "value": ["s3cr3t"]}]}})
     assert "s3cr3t" not in str(caught.value)
 
 
@@ -129,11 +129,11 @@ def test_an_lgp_that_cannot_be_understood_names_the_field_and_not_the_value() ->
 )
 def test_what_is_refused(server: dict[str, Any], problem: str) -> None:
     with pytest.raises(InvalidResource, match=problem):
-        lgps.parse("team", "a", "u", {"serverSpec": server})
+        parse_lgp("team", "a", "u", {"serverSpec": server})
 
 
 def test_defaults_are_those_of_the_resource_definition() -> None:
-    spec = lgps.parse("team", "a", "u", {"serverSpec": {"image": "i"}, "database": None}).spec
+    spec = parse_lgp("team", "a", "u", {"serverSpec": {"image": "i"}, "database": None}).spec
     assert spec.server_spec.queue_enabled
     assert (spec.database.enabled, spec.database.max_connections, spec.database.storage_size_gi) == (False, 100, 10)
     assert spec.database.secret_name == "postgres-credentials"
@@ -145,4 +145,4 @@ def test_reading_what_the_api_server_stored() -> None:
         "metadata": {"namespace": "team", "name": "a", "uid": "u", "annotations": {"x": "y"}},
         "spec": {"serverSpec": {"image": "i"}},
     }
-    assert lgps.read(stored).stream == "lgp/team/a"
+    assert read_lgp(stored).stream == "lgp/team/a"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from engine.errors import ObjectRefused
-from engine.operator.observation.lgp import lgp_key
 from engine.operator.state import TRANSITIONS, Life
-from engine.ports import ObjectKey
+from engine.ports import ObjectKey, lgp_key
 from engine.runtime.machine import Done, Wait
 from tests.unit.operator.world import NAME, NAMESPACE, STREAM, FakeCluster, World, lgp_manifest, shared_ingress, started
 

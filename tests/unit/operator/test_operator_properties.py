@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from engine.digests import canonical
 from engine.errors import ObjectRefused
 from engine.operator.machine import OperatorMachine
-from engine.operator.observation.lgp import lgp_key
 from engine.operator.plan import ROUTE_KIND
 from engine.operator.state import Life, OperatorState
-from engine.ports import ObjectKey
+from engine.ports import ObjectKey, lgp_key
 from engine.runtime.machine import Done
 from tests.unit.operator.world import CONFIG, NAME, NAMESPACE, STREAM, World, lgp_manifest, shared_ingress
 

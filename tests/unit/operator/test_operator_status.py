@@ -6,10 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 from engine import names
-from engine.operator.observation.lgp import lgp_key
 from engine.operator.observation.objects import observe_pod, observe_routes, template_digest
 from engine.operator.status import timestamp
-from engine.ports import Manifest, ObjectKey
+from engine.ports import Manifest, ObjectKey, lgp_key
 from tests.unit.operator.world import NAME, NAMESPACE, STREAM, World, lgp_manifest, shared_ingress, started
 
 LABELS = {names.LGP_LABEL: NAME}

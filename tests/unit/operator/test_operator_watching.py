@@ -9,15 +9,14 @@ from typing import Any
 from engine import names
 from engine.errors import LogUnavailable
 from engine.event import Event
-from engine.kubernetes.drift import Fingerprint, fingerprint
+from engine.kubernetes.fingerprint import Fingerprint, fingerprint
 from engine.listener import events as listener
 from engine.listener.config import ListenerConfig
 from engine.listener.machine import ListenerMachine
 from engine.listener.observation.observer import ListenerObserver
 from engine.log.memory import MemoryLog
-from engine.operator.observation.lgp import lgp_key
 from engine.operator.observation.observer import of_lgps
-from engine.ports import Manifest, WatchEvent
+from engine.ports import Manifest, WatchEvent, lgp_key
 from engine.runtime.observation import LGPS, SECRETS
 from tests.unit.operator.world import (
     NAME,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine.operator import lgp as lgps
+from engine.operator.lgp.unknown_fields import LONGEST_PATH, MOST_UNKNOWN, unknown_fields
 from tests.unit.operator.world import NAME, STREAM, World, lgp_manifest, shared_ingress, started
 
 NEWER = {
@@ -67,22 +67,22 @@ def test_what_kubernetes_validates_itself_is_not_looked_at() -> None:
     containers = [{"name": "c", "image": "i", "aFieldOfTomorrow": 1}]
     spec = lgp_manifest(serverSpec={"sidecars": containers, "volumes": [{"name": "v", "new": {}}]}, affinity={"new": 1})
 
-    assert lgps.unknown_fields(spec["spec"]) == ()
+    assert unknown_fields(spec["spec"]) == ()
 
 
 @pytest.mark.parametrize("odd", [None, 1, "x", [1], {"serverSpec": 1}, {"serverSpec": {"env": {"a": 1}}}])
 def test_odd_shapes_are_survived(odd: Any) -> None:
-    assert lgps.unknown_fields(odd) == (
+    assert unknown_fields(odd) == (
         ("spec.serverSpec.env.a",) if isinstance(odd, dict) and odd["serverSpec"] != 1 else ()
     )
 
 
 def test_a_flood_is_cut() -> None:
-    found = lgps.unknown_fields({f"field{number}": "x" for number in range(100)} | {"f" * 500: 1})
+    found = unknown_fields({f"field{number}": "x" for number in range(100)} | {"f" * 500: 1})
 
-    assert len(found) == lgps.MOST_UNKNOWN + 1
+    assert len(found) == MOST_UNKNOWN + 1
     assert found[-1] == "…"
-    assert max(len(path) for path in lgps.unknown_fields({"f" * 500: 1})) == lgps.LONGEST_PATH
+    assert max(len(path) for path in unknown_fields({"f" * 500: 1})) == LONGEST_PATH
 
 
 def test_an_lgp_that_was_observed_before_they_were_named_still_folds() -> None:

@@ -15,12 +15,10 @@ from engine.errors import ClusterUnavailable, LockLost, ObjectRefused
 from engine.log.memory import MemoryLog
 from engine.operator.config import OperatorConfig, SharedIngress
 from engine.operator.machine import OperatorMachine
-from engine.operator.observation.lgp import lgp_key
-from engine.operator.observation.objects import key_of
 from engine.operator.observation.observer import OperatorObserver
 from engine.operator.scaling import is_autoscaler
 from engine.operator.state import OperatorState
-from engine.ports import Applied, Manifest, ObjectKey, Ports, WatchEvent
+from engine.ports import Applied, Manifest, ObjectKey, Ports, WatchEvent, lgp_key
 from engine.runtime.advance import Advanced, advance
 from engine.runtime.fold import Fold
 from engine.runtime.retry import Backoff
@@ -96,7 +94,7 @@ class FakeCluster:
     def apply(
         self, manifest: Manifest, *, manager: str, before_write: Callable[[], None] | None = None, seen: Any = ...
     ) -> Applied:
-        key = key_of(manifest)
+        key = ObjectKey.of(manifest)
         self._called("apply", key)
         if before_write:
             before_write()
@@ -114,7 +112,7 @@ class FakeCluster:
     def apply_status(
         self, manifest: Manifest, *, manager: str, before_write: Callable[[], None] | None = None
     ) -> Applied:
-        key = key_of(manifest)
+        key = ObjectKey.of(manifest)
         self._called("apply_status", key)
         if before_write:
             before_write()
@@ -124,8 +122,8 @@ class FakeCluster:
         return Applied(manifest=copy.deepcopy(self.objects[key]), created=False, changed=True)
 
     def create(self, manifest: Manifest) -> bool:
-        self._called("create", key_of(manifest))
-        if key_of(manifest) in self.objects:
+        self._called("create", ObjectKey.of(manifest))
+        if ObjectKey.of(manifest) in self.objects:
             return False
         self.put(copy.deepcopy(manifest))
         return True
@@ -147,13 +145,13 @@ class FakeCluster:
         return True
 
     def delete_all(self, api_version: str, kind: str, namespace: str, *, labels: str) -> int:
-        return sum(self.delete(key_of(found)) for found in self.list(api_version, kind, namespace, labels=labels))
+        return sum(self.delete(ObjectKey.of(found)) for found in self.list(api_version, kind, namespace, labels=labels))
 
     # what tests do
 
     def put(self, manifest: Manifest, managed: list[Manifest] | None = None) -> Manifest:
         """Store an object as a server would."""
-        key = key_of(manifest)
+        key = ObjectKey.of(manifest)
         before = self.objects.get(key)
         metadata = {**manifest["metadata"], "resourceVersion": str(next(self._numbers))}
         metadata["uid"] = before["metadata"]["uid"] if before else f"uid-{next(self._numbers)}"
