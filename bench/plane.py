@@ -130,13 +130,13 @@ class Plane:
         self.watching = self._engine()
         self.watcher = watch(self.watching)
         self._watch(self.watcher)
-        expected = sum(len(view.watches()) for view in self.watcher._views) - self._shared()
+        expected = sum(len(observer.watches()) for observer in self.watcher._observers) - self._shared()
         _until("the new watcher has listed everything", 60, lambda: counted(self.watching).synced >= expected)
         self.rest()
 
     def _shared(self) -> int:
         """Return how many watches the observers of both components have in common; these are opened only once."""
-        watches = [watched for view in self.watcher._views for watched in view.watches()]
+        watches = [watch for observer in self.watcher._observers for watch in observer.watches()]
         return len(watches) - len(set(watches))
 
     def _watch(self, watcher: Watcher) -> None:

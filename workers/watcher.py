@@ -1,25 +1,13 @@
-"""The watcher: what happens in the cluster, as events.
+"""The watcher process: watches the cluster and tails the log, and runs the observation loop.
 
-Theory of operation. One thread per watch and one that tails the log put what they learn into a queue; a single
-thread, the *core*, takes it out. An object goes into the views (`engine/operator/observation/observer.py`), the
-projections of the cluster;
-a stream that it concerns becomes *pending*. When a stream is judged, its view compares the whole of what is known of
-the cluster with the newest state of the stream, and what the log does not know yet is appended, on condition that the
-state is still the newest (ConcurrencyConflict: judge again). So it does not matter which change woke a stream, in
-what order things came, or how often: an observation that equals the log is no event.
+Theory of operation. One thread per watch and one that tails the log put messages into a queue. The main thread takes
+them out and runs the observation loop (`engine/runtime/observation_loop.py`), which turns what happens in the cluster
+into events. The threads wait out a broken watch, an expired one, an API server or a Redis that restarts.
 
-Our own writes must not look like drift, and neither must a watch that lags behind the log. So whatever a view only
-*suspects* is held for HOLD seconds, and while anybody advances the stream, and is then confirmed by fresh reads and
-judged against the newest state once more.
+After an interruption of the log, or when Redis has another history than before, every stream is compared anew.
 
-A stream is judged again after every event that anybody appends to it: what is observed may matter only now.
-
-Nothing here is memory that would be missed: after a restart everything is listed, and streams of LGPs that are not on
-the complete list are judged too. A broken watch, an expired one, an API server or a Redis that restarts are waited
-out by the threads that meet them.
-
-The heartbeat file is written while the core works and every watch thread lives; `python -m workers.watcher --check`
-fails when it is older than STALE seconds, which is what a probe wants to know.
+The heartbeat file is written while the loop works and every watch thread lives; `python -m workers.watcher --check`
+fails when the file is older than STALE seconds, which is what a probe wants to know.
 """
 
 from __future__ import annotations
@@ -32,8 +20,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,24 +28,16 @@ import orjson
 import structlog
 
 from engine import bootstrap, telemetry
-from engine.errors import (
-    AgentplaneError,
-    ClusterUnavailable,
-    ConcurrencyConflict,
-    LogUnavailable,
-    ObjectRefused,
-    SettingsError,
-)
-from engine.event import Event
+from engine.errors import AgentplaneError, LogUnavailable, SettingsError
 from engine.listener.machine import ListenerMachine
 from engine.listener.observation.observer import ListenerObserver
 from engine.log.contract import EventLog
 from engine.operator.machine import OperatorMachine
 from engine.operator.observation.observer import OperatorObserver
-from engine.ports import Cluster, Dispatcher, WatchEvent
-from engine.runtime.fold import Fold
-from engine.runtime.observation import SOON, Observer, Watch
-from engine.runtime.retry import REFUSED_BASE, Backoff
+from engine.ports import Cluster, Dispatcher
+from engine.runtime.observation import Observer, Watch
+from engine.runtime.observation_loop import HOLD, Appended, Changed, Message, ObservationLoop
+from engine.runtime.retry import Backoff
 from engine.settings import Settings
 from workers import heartbeat
 from workers.__main__ import recorded
@@ -66,197 +45,16 @@ from workers.dispatch import CeleryDispatcher
 
 log = structlog.get_logger(__name__)
 
-ACTOR = "watcher"
-
-HOLD = 1.0
-"""Seconds that a suspicion is held before it is confirmed."""
-LOCKED = 0.25
-"""Seconds before looking again at a suspicion about a stream that is being advanced."""
 AGAIN = 1.0
-"""Seconds before a judgement that failed for want of a peer is tried again."""
+"""Seconds before the log is tried again after an interruption."""
 LEASE_AGAIN = 2.0
-"""Seconds before looking again whether another data plane still holds a namespace."""
+"""Seconds before another look whether another data plane still holds a namespace."""
 HISTORY = 1.0
-"""Seconds between two looks whether the log was taken back."""
+"""Seconds between two checks whether the log was taken back."""
 HEARTBEAT = 5.0
 """Seconds between two signs of life."""
 STALE = 60.0
 """Seconds after which the last sign of life is too old."""
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """A line of a watch."""
-
-    watched: Watch
-    namespace: str
-    event: WatchEvent
-
-
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """A stream has new events."""
-
-    stream: str
-
-
-Message = Changed | Appended
-
-
-class Core:
-    """The single-threaded part: takes messages, keeps the views, judges streams."""
-
-    def __init__(
-        self, views: Sequence[Observer], events: EventLog, dispatcher: Dispatcher, *, hold: float = HOLD
-    ) -> None:
-        self._views = {view.machine.stream_prefix: view for view in views}
-        self._events = events
-        self._dispatcher = dispatcher
-        self._hold = hold
-        self._folds: dict[str, Fold[Any]] = {}
-        self._stale: set[str] = set()
-        """Streams whose fold may be behind the log."""
-        self._pending: dict[str, float] = {}
-        """Stream → when to judge it."""
-        self._unconfirmed: dict[str, float] = {}
-        """Stream → since when something is suspected of it."""
-        self.extra_watches: set[tuple[Watch, str]] = set()
-        """Watches that states call for beyond the usual ones, with their namespaces."""
-
-    # --- taking in
-
-    def take(self, message: Message, now: float) -> None:
-        """Take one message in. `now` is monotonic, in seconds, here and below."""
-        match message:
-            case Appended(stream):
-                self._stale.add(stream)
-                if self._view(stream) is not None:
-                    self._ask(stream, now + SOON)
-            case Changed(watched, namespace, event):
-                self._see(watched, namespace, event, now)
-
-    def _see(self, watched: Watch, namespace: str, event: WatchEvent, now: float) -> None:
-        for view in self._views.values():
-            try:
-                if event.type == "SYNCED":
-                    touched = view.on_synced(watched, namespace, self._events.streams)
-                else:
-                    there = event.type != "DELETED"
-                    touched = view.on_change(watched, namespace, event.object, there=there)
-                for stream, delay in touched:
-                    self._ask(stream, now + delay)
-            except LogUnavailable:
-                raise
-            except Exception as error:
-                name = event.object.get("metadata", {}).get("name", "?")
-                log.error("object not understood", kind=watched.kind, object=name, error=type(error).__name__)
-
-    def _ask(self, stream: str, at: float) -> None:
-        self._pending[stream] = min(at, self._pending.get(stream, at))
-
-    def _view(self, stream: str) -> Observer | None:
-        return next((view for prefix, view in self._views.items() if stream.startswith(prefix)), None)
-
-    # --- judging
-
-    def next_due(self) -> float | None:
-        """Return when the next stream is to be judged, None when none is."""
-        return min(self._pending.values(), default=None)
-
-    def judge_due(self, now: float) -> int:
-        """Judge every stream whose time has come; return how many events that made. Raises LogUnavailable."""
-        due = sorted((at, stream) for stream, at in self._pending.items() if at <= now)
-        return sum(self._judge(stream, now) for _, stream in due)
-
-    def _judge(self, stream: str, now: float) -> int:
-        self._pending.pop(stream, None)
-        view = self._view(stream)
-        if view is None:
-            return 0
-        try:
-            return self._appended(stream, view, now)
-        except ConcurrencyConflict:
-            self._stale.add(stream)
-            self._ask(stream, now)
-        except LogUnavailable:
-            self._ask(stream, now)
-            raise
-        except ClusterUnavailable as error:
-            log.warning("judgement postponed", stream=stream, error=str(error))
-            self._ask(stream, now + AGAIN * (0.5 + random.random()))
-        except ObjectRefused as error:
-            log.error("judgement refused", stream=stream, again_in=REFUSED_BASE, error=str(error))
-            self._ask(stream, now + REFUSED_BASE)
-        except AgentplaneError as error:
-            # An event of a newer program, say: only this stream stops, until something new is appended to it.
-            log.error("stream not judged", stream=stream, error=str(error))
-            self._folds.pop(stream, None)
-        return 0
-
-    def _appended(self, stream: str, view: Observer, now: float) -> int:
-        """Append what the view adds to the stream; return how many events."""
-        fold = self._fold(stream, view)
-        self.extra_watches.update(view.extra_watches(fold.state))
-        seen = view.observe(stream, fold.state)
-        unconfirmed: Iterable[Event] = ()
-        if not seen.unconfirmed:
-            self._unconfirmed.pop(stream, None)
-        elif (
-            self._debounced(stream, now) and not seen.certain
-        ):  # a look that is refused must not hold up what is certain
-            view.confirm(stream, fold.state, seen.unconfirmed)
-            fold = self._fold(stream, view, fresh=True)
-            seen = view.observe(stream, fold.state)
-            unconfirmed = seen.unconfirmed
-            self._unconfirmed.pop(stream, None)
-        events = [*seen.certain, *unconfirmed]
-        if not events:
-            return 0
-        # The fold stays as it is until it has read back what it appends, like everybody else's events.
-        self._stale.add(stream)
-        mark = self._events.work_token(stream)
-        self._events.append(stream, fold.version, events, actor=ACTOR)
-        log.info("observed", stream=stream, version=fold.version + len(events), events=[event.type for event in events])
-        # A stream that was dirty before and has been since is asked for already: its message waits in a queue, or
-        # somebody is at work on it, who cannot settle it without seeing these events.
-        if not mark or self._events.work_token(stream) != mark:
-            self._dispatch(stream)
-        self._ask(stream, now + SOON)
-        return len(events)
-
-    def _dispatch(self, stream: str) -> None:
-        try:
-            self._dispatcher.dispatch(stream)
-        except Exception as error:
-            # The stream is dirty, so the next sweep finds it.
-            log.warning("not dispatched", stream=stream, error=type(error).__name__)
-
-    def _debounced(self, stream: str, now: float) -> bool:
-        """Whether a suspicion was held long enough, and nobody is at work on the stream."""
-        since = self._unconfirmed.setdefault(stream, now)
-        if now - since < self._hold:
-            self._ask(stream, since + self._hold)
-            return False
-        if self._events.locked(stream):
-            self._ask(stream, now + LOCKED)
-            return False
-        return True
-
-    def _fold(self, stream: str, view: Observer, *, fresh: bool = False) -> Fold[Any]:
-        fold = self._folds.get(stream)
-        if fold is None:
-            fold = self._folds[stream] = Fold(view.machine, self._events, stream)
-            fold.catch_up()
-        elif fresh or stream in self._stale:
-            fold.catch_up()
-        self._stale.discard(stream)
-        return fold
-
-    def judge_everything(self, now: float) -> None:
-        """Fold and judge every known stream anew: the log may have come back without its last moment."""
-        for stream in self._folds:
-            self._ask(stream, now)
-        self._folds.clear()
 
 
 class Flag:
@@ -279,27 +77,30 @@ class Flag:
 
 
 class Watcher:
-    """The process: threads that watch and tail, and the core."""
+    """The threads that watch and tail, and the observation loop."""
 
     def __init__(
         self,
-        views: Sequence[Observer],
+        observers: Sequence[Observer[Any]],
         namespaces: Sequence[str],
         events: EventLog,
         cluster: Cluster,
         dispatcher: Dispatcher,
         *,
         hold: float = HOLD,
-        sign: Path | None = None,
+        heartbeat_file: Path | None = None,
         other_holder: Callable[[str], str | None] = lambda _namespace: None,
     ) -> None:
-        """`other_holder` names the other data plane that holds a namespace, which is then not watched."""
-        self.core = Core(views, events, dispatcher, hold=hold)
-        self._views = views
+        """`hold` is how many seconds an unconfirmed observation is held.
+
+        `other_holder` returns the other data plane that holds a namespace, which is then not watched; None for none.
+        """
+        self.loop = ObservationLoop(observers, events, dispatcher, hold=hold)
+        self._observers = observers
         self._namespaces = tuple(namespaces)
         self._events = events
         self._cluster = cluster
-        self._heartbeat = sign
+        self._heartbeat = heartbeat_file
         self._other_holder = other_holder
         self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._stop = Flag()
@@ -313,12 +114,12 @@ class Watcher:
     def run(self) -> None:
         """Work until `stop`."""
         tail = self._thread("tail", self._tail)
-        for view in self._views:
-            for watched in view.watches():
+        for observer in self._observers:
+            for watch in observer.watches():
                 for namespace in self._namespaces:
-                    self._watch(watched, namespace)
-            for watched, namespace in view.external_watches():
-                self._watch(watched, namespace)
+                    self._start_watch(watch, namespace)
+            for watch, namespace in observer.external_watches():
+                self._start_watch(watch, namespace)
         beaten = 0.0
         backlog: deque[Message] = deque()
         while not self._stop.is_set():
@@ -337,34 +138,34 @@ class Watcher:
         self._stop.set()
 
     def _step(self, backlog: deque[Message]) -> None:
-        """Take what came, then judge what is due. A message stays in the backlog until it was taken in whole."""
+        """Take the received messages in, then compare what is due. A message leaves the backlog once it is taken in."""
         backlog.extend(self._received())
         now = time.monotonic()
         if self._gap.is_set() or self._taken_back(now):
             self._gap.clear()
-            self.core.judge_everything(now)
+            self.loop.compare_everything(now)
         while backlog:
-            self.core.take(backlog[0], now)
+            self.loop.take(backlog[0], now)
             backlog.popleft()
-        self.core.judge_due(time.monotonic())
-        for watched, namespace in self.core.extra_watches:
+        self.loop.compare_due(time.monotonic())
+        for watch, namespace in self.loop.extra_watches:
             if namespace in self._namespaces:
-                self._watch(watched, namespace)
+                self._start_watch(watch, namespace)
 
     def _taken_back(self, now: float) -> bool:
-        """Whether the log is in another history than it was."""
+        """Whether the log has another history than at the last check."""
         if now - self._history_at < HISTORY:
             return False
         before, self._history = self._history, self._events.history()
         self._history_at = now
         if before in ("", self._history):
             return False
-        log.warning("Redis was started again, or replaced: judging everything anew")
+        log.warning("Redis was started again, or replaced: comparing every stream anew")
         return True
 
     def _received(self) -> Iterator[Message]:
-        """Yield what is in the queue; when there is nothing, wait until something comes or is due."""
-        due = self.core.next_due()
+        """Yield the messages in the queue; wait for one while the queue is empty and no stream is due."""
+        due = self.loop.next_due()
         wait = HEARTBEAT if due is None else min(HEARTBEAT, max(0.0, due - time.monotonic()))
         wait = min(wait, 0.5)  # so that `stop` is heard
         try:
@@ -381,29 +182,29 @@ class Watcher:
         thread.start()
         return thread
 
-    def _watch(self, watched: Watch, namespace: str) -> None:
-        if (watched, namespace) not in self._threads:
-            name = f"watch {watched.kind} {namespace}"
-            self._threads[(watched, namespace)] = self._thread(name, self._follow, watched, namespace)
+    def _start_watch(self, watch: Watch, namespace: str) -> None:
+        if (watch, namespace) not in self._threads:
+            name = f"watch {watch.kind} {namespace}"
+            self._threads[(watch, namespace)] = self._thread(name, self._follow, watch, namespace)
 
-    def _follow(self, watched: Watch, namespace: str) -> None:
-        """Put everything that a watch yields into the queue, for ever."""
-        backoff, failures, name = Backoff(base=0.5, cap=30.0), 0, f"{watched.kind} in {namespace}"
+    def _follow(self, watch: Watch, namespace: str) -> None:
+        """Put everything that a watch yields into the queue, until `stop`."""
+        backoff, failures, name = Backoff(base=0.5, cap=30.0), 0, f"{watch.kind} in {namespace}"
         while not self._stop.is_set():
             try:
                 if self._other_holder(namespace) is not None:
                     self._stop.wait(LEASE_AGAIN)
                     continue
-                for event in self._cluster.watch(watched.api_version, watched.kind, namespace, labels=watched.labels):
+                for event in self._cluster.watch(watch.api_version, watch.kind, namespace, labels=watch.labels):
                     failures = 0
                     self._last_seen = time.time()
-                    self._queue.put(Changed(watched, namespace, event))
+                    self._queue.put(Changed(watch, namespace, event))
                     if self._stop.is_set():
                         return
                     if self._other_holder(namespace) is not None:
                         break
             except Exception as error:
-                # The adapter waits out what passes; this is a kind that is not served or a missing permission.
+                # The adapter waits out passing failures; this is a kind that is not served, or a missing permission.
                 failures += 1
                 seconds = backoff.delay(failures, random.random())
                 text = str(error) if isinstance(error, AgentplaneError) else type(error).__name__
@@ -412,7 +213,7 @@ class Watcher:
                 self._stop.wait(seconds)
 
     def _tail(self) -> None:
-        """Put the name of every stream that grows into the queue, for ever."""
+        """Put the name of every stream that grows into the queue, until `stop`."""
         after: int | None = None
         while not self._stop.is_set():
             try:
@@ -439,26 +240,31 @@ class Watcher:
 # --- the process
 
 
-def observers_of(engine: bootstrap.Engine) -> list[Observer]:
-    """Return the views of the components that run here."""
-    views: list[Observer] = []
+def observers_of(engine: bootstrap.Engine) -> list[Observer[Any]]:
+    """Return the observers of the components that run here."""
+    observers: list[Observer[Any]] = []
     settings = engine.settings
-    own = str(settings.listener_id) if settings.share_namespaces else ""
+    listener_id = str(settings.listener_id) if settings.share_namespaces else ""
     for machine in engine.machines.values():
         if isinstance(machine, OperatorMachine):
-            views.append(OperatorObserver(machine, engine.ports.cluster, engine.ports.digest, own=own))
+            observers.append(
+                OperatorObserver(machine, engine.ports.cluster, engine.ports.digest, listener_id=listener_id)
+            )
         elif isinstance(machine, ListenerMachine):
-            views.append(ListenerObserver(machine, engine.ports.cluster))
-    return views
+            observers.append(ListenerObserver(machine, engine.ports.cluster))
+    return observers
 
 
 def heartbeat_file(settings: Settings) -> Path:
-    """Return where the watcher of this installation leaves its sign of life on this machine."""
+    """Return the heartbeat file of this installation's watcher on this machine."""
     return heartbeat.heartbeat_file(settings, "watcher")
 
 
 def check(path: Path, now: float) -> str | None:
-    """Return what is wrong with the watcher that writes `path`, None when it is alive. `now` is Unix time."""
+    """Return what is wrong with the watcher that writes `path`, None when the watcher is alive.
+
+    `now` is seconds since 1970.
+    """
     try:
         age = now - float(orjson.loads(path.read_bytes())["at"])
     except FileNotFoundError:
@@ -468,7 +274,7 @@ def check(path: Path, now: float) -> str | None:
     return f"the last sign of life in {path} is {age:.0f} s old (at most {STALE:.0f})" if age > STALE else None
 
 
-def watch(engine: bootstrap.Engine, sign: Path | None = None) -> Watcher:
+def watch(engine: bootstrap.Engine, heartbeat_file: Path | None = None) -> Watcher:
     """Return the watcher of an engine, ready to `run`."""
     return Watcher(
         observers_of(engine),
@@ -476,7 +282,7 @@ def watch(engine: bootstrap.Engine, sign: Path | None = None) -> Watcher:
         engine.events,
         engine.ports.cluster,
         engine.dispatcher,
-        sign=sign,
+        heartbeat_file=heartbeat_file,
         other_holder=engine.leases.seen_holder,
     )
 
@@ -484,7 +290,7 @@ def watch(engine: bootstrap.Engine, sign: Path | None = None) -> Watcher:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run in the foreground until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="python -m workers.watcher", description="Watch the cluster.")
-    parser.add_argument("--check", action="store_true", help="say whether the watcher on this machine is alive")
+    parser.add_argument("--check", action="store_true", help="check whether the watcher on this machine is alive")
     options = parser.parse_args(arguments)
     try:
         settings = Settings.load()
@@ -497,13 +303,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1 if problem else 0
     telemetry.configure(settings, "watcher")
     engine = bootstrap.build(settings, CeleryDispatcher(settings))
-    if not recorded(engine.configurations.record_first):  # what we append can be replayed from the first event on
+    # So that what the watcher appends can be replayed from the first event on.
+    if not recorded(engine.configurations.record_first):
         return 1
     watcher = watch(engine, heartbeat_file(settings))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: watcher.stop())
     log.info("ready", namespaces=settings.watch_namespaces)
-    # The connections are not closed: other threads are in the middle of using them, and all end with the process.
+    # The connections stay open: other threads are using them, and all end with the process.
     watcher.run()
     return 0
 

@@ -291,7 +291,7 @@ class _Status:
         known = [self.state.autoscalers[key] for key in keys if key in self.state.autoscalers]
         unhealthy = [one.observed for one in known if one.unhealthy]
         if unhealthy:
-            message = "\n".join(autoscalers.told(one.key, one.reason, one.message) for one in unhealthy)
+            message = "\n".join(autoscalers.describe_problem(one.key, one.reason, one.message) for one in unhealthy)
             return self._condition("Autoscaling", False, unhealthy[0].reason, message)
         waiting = [_waited_for(one) for one in known if one.since is not None and not one.worked]
         if waiting:

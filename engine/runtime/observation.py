@@ -1,36 +1,38 @@
-"""What the watcher asks of each component: which kinds to watch, and what the cluster adds to the log.
+"""The contract of an observer: which kinds a component watches, and what the cluster adds to the component's log.
 
-An *observer* keeps a projection of the cluster that can be rebuilt from lists and watches.
-One thread, the watcher's core, uses it.
+An *observer* keeps a projection of the cluster that can be rebuilt from lists and watches. Each component has one
+(`engine/operator/observation`, `engine/listener/observation`). One thread uses it, that of the observation loop
+(`engine/runtime/observation_loop.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from engine import names
 from engine.event import Event
 from engine.ports import Manifest
-from engine.runtime.machine import Machine
+from engine.runtime.machine import Machine, S
 
 SOON = 0.2
-"""Seconds that a change is left to be joined by the next one: a rollout changes a status many times in a row."""
+"""Seconds that a comparison waits for more changes: a rollout changes a status many times in a row."""
 
 AT_ONCE = 0.0
 
-Streams = Iterable[tuple[str, float]]
-"""Streams to be judged, each with the seconds that it may wait."""
+Affected = Iterable[tuple[str, float]]
+"""Streams that a change affects, each with the seconds that its comparison may wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
-    """One watch in each namespace."""
+    """One watch in each namespace: the objects of a kind that match a label selector."""
 
     api_version: str
     kind: str
     labels: str = ""
+    """Label selector; empty for every object."""
 
 
 LGPS = Watch(api_version=names.LGP_API_VERSION, kind=names.LGP_KIND)
@@ -39,42 +41,47 @@ SECRETS = Watch(api_version="v1", kind="Secret", labels=f"{names.MANAGED_BY_LABE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """What the cluster has to add to the log."""
+    """The events that the cluster adds to a stream."""
 
     certain: tuple[Event, ...] = ()
+    """May be appended at once."""
     unconfirmed: tuple[Event, ...] = ()
+    """May be the echo of our own write, or come from a watch that lags behind: to be confirmed by fresh reads."""
 
 
-class Observer(Protocol):
-    """What one component sees of the cluster."""
+class Observer(Protocol[S]):
+    """One component's observer."""
 
     @property
-    def machine(self) -> Machine[Any]: ...
+    def machine(self) -> Machine[S]: ...
 
     def watches(self) -> tuple[Watch, ...]:
-        """Return what is watched in every namespace."""
+        """Return what is watched in every namespace of the data plane."""
         ...
 
     def external_watches(self) -> tuple[tuple[Watch, str], ...]:
-        """Return what is watched in one namespace, which need not be one of ours."""
+        """Return what is watched in one other namespace, with that namespace."""
         ...
 
-    def on_change(self, watched: Watch, namespace: str, manifest: Manifest, *, there: bool) -> Streams:
-        """Take in an object as it is now, or (not `there`) that it is gone; return whom it concerns."""
+    def extra_watches(self, state: S) -> Iterator[tuple[Watch, str]]:
+        """Yield the watches, with their namespaces, that `state` calls for beyond `watches`."""
         ...
 
-    def on_synced(self, watched: Watch, namespace: str, streams: Callable[[str], list[str]]) -> Streams:
-        """Take in that every object of a kind is known now. `streams` lists the log's streams by prefix."""
+    def on_change(self, watch: Watch, namespace: str, manifest: Manifest, *, exists: bool) -> Affected:
+        """Take in an object as it is now, or (`exists` is False) its deletion; return the affected streams."""
         ...
 
-    def extra_watches(self, state: Any) -> Iterator[tuple[Watch, str]]:
-        """Yield watches (and namespaces) that `state` calls for beyond `watches`."""
+    def on_synced(self, watch: Watch, namespace: str, streams: Callable[[str], list[str]]) -> Affected:
+        """Take in that every object of a watch is known now; return the affected streams.
+
+        `streams` returns the log's streams that begin with a prefix.
+        """
         ...
 
-    def observe(self, stream: str, state: Any) -> Observation:
-        """Return what the cluster adds to `state`. Raises ClusterUnavailable."""
+    def observe(self, stream: str, state: S) -> Observation:
+        """Return the events that the cluster adds to `state`. Raises ClusterUnavailable."""
         ...
 
-    def confirm(self, stream: str, state: Any, unconfirmed: Iterable[Event]) -> None:
-        """Read afresh what the suspected events speak of. Raises ClusterUnavailable."""
+    def confirm(self, stream: str, state: S, unconfirmed: Iterable[Event]) -> None:
+        """Read the objects of unconfirmed events afresh. Raises ClusterUnavailable, ObjectRefused."""
         ...

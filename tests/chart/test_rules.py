@@ -56,17 +56,18 @@ from engine.names import (
 from engine.operator.events import DriftDetected, LgpObserved, LgpRemoved, WorkloadObserved, WorkloadStatus
 from engine.operator.manifests import is_shared_ingress, without_path
 from engine.operator.observation.lgp import observe_lgp
-from engine.operator.observation.observer import BUDGETS, EXTERNAL_SERVICES, INGRESSES, of_lgps
+from engine.operator.observation.watches import BUDGETS, EXTERNAL_SERVICES, INGRESSES, watch_of_lgp_objects
 from engine.ports import Manifest, WatchEvent
 from engine.queries import deployments
 from engine.runtime.observation import LGPS, SECRETS, Watch
+from engine.runtime.observation_loop import Appended, Changed
 from tests.chart.conftest import make_namespace
 from tests.chart.rendering import NEEDED, RELEASE, Values, at, chart, helm, layered, objects, settings_of
 from tests.chart.test_permissions import Account, ControlPlane, Healthy, granted
 from tests.conftest import ApiServer, running_real
 from tests.integration import service_accounts
 from tests.integration.operator_stack import Kubelet, install_crd, lgp_manifest, shared_ingress, until
-from workers.watcher import Appended, Changed, watch
+from workers.watcher import watch
 
 PATIENCE = 60.0
 """Seconds for what must come; a loaded machine is slow."""
@@ -642,7 +643,7 @@ class Lookout:
         """Take in what another watch tells."""
         for manifest in manifests:
             event = WatchEvent(type="MODIFIED", object=manifest)
-            self.watcher.core.take(Changed(watched, self.stage.namespace, event), self._now)
+            self.watcher.loop.take(Changed(watched, self.stage.namespace, event), self._now)
 
     def _follow(self, watched: Watch) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -653,7 +654,7 @@ class Lookout:
             while not self.watcher._queue.empty():
                 message = self.watcher._queue.get()
                 assert isinstance(message, Changed)
-                self.watcher.core.take(message, self._now)
+                self.watcher.loop.take(message, self._now)
                 seen.append(message.event.type)
             if "SYNCED" not in seen or not self.later or watched != self.watched:
                 return "SYNCED" in seen
@@ -679,10 +680,10 @@ class Lookout:
 
     def _judge(self) -> None:
         """Judge what is due within a few seconds, which is longer than a suspicion is held."""
-        core, until = self.watcher.core, self._now + 10
-        core.take(Appended(self.stream), self._now)
-        while (due := core.next_due()) is not None and due <= until:
-            core.judge_due(due)
+        loop, until = self.watcher.loop, self._now + 10
+        loop.take(Appended(self.stream), self._now)
+        while (due := loop.next_due()) is not None and due <= until:
+            loop.compare_due(due)
 
 
 def looks(work: Work, watched: Watch, verb: str, done: Callable[[Event], bool], **options: Any) -> Lookout:
@@ -714,7 +715,7 @@ def drift(stage: Stage, verb: str, resource: str, suffix: str = "", spec: Manife
     }
     return looks(
         work,
-        special.get(resource, of_lgps(API_VERSIONS[resource], kind)),
+        special.get(resource, watch_of_lgp_objects(API_VERSIONS[resource], kind)),
         verb,
         lambda event: isinstance(event, DriftDetected) and (event.key.kind, event.change) == (kind, "deleted"),
         happens=lambda _: stage.delete(live),
@@ -764,7 +765,7 @@ def vanished_lgp(stage: Stage) -> Piece:
 
 
 DEPLOYMENTS, REPLICA_SETS, PODS = (
-    of_lgps(*kind) for kind in (("apps/v1", "Deployment"), ("apps/v1", "ReplicaSet"), ("v1", "Pod"))
+    watch_of_lgp_objects(*kind) for kind in (("apps/v1", "Deployment"), ("apps/v1", "ReplicaSet"), ("v1", "Pod"))
 )
 
 
@@ -908,7 +909,7 @@ def seen(
     )
 
 
-WATCHER_SAYS = {"list": "watch failed", "watch": "watch interrupted", "get": "judgement refused"}
+WATCHER_SAYS = {"list": "watch failed", "watch": "watch interrupted", "get": "comparison refused"}
 
 
 def watched(

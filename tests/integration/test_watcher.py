@@ -21,11 +21,12 @@ from engine.listener.machine import ListenerMachine
 from engine.log.redis import RedisLog
 from engine.operator.state import Life
 from engine.runtime.observation import Observation
+from engine.runtime.observation_loop import Appended
 from sandbox.redis import RedisServer
 from tests.conftest import ApiServer
 from tests.contract.test_redis_log import LastSecond
 from tests.integration.operator_stack import Operator, at_work, install_crd, lgp_manifest, until
-from workers.watcher import STALE, Appended, Watcher, check
+from workers.watcher import STALE, Watcher, check
 
 NAME = "hello-0123456789abcdef0123456789abcdef"
 LGP = "apps.langchain.ai/v1alpha1"

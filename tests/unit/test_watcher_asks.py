@@ -1,4 +1,4 @@
-"""When the watcher asks for a stream that it appended to, and when somebody was asked already."""
+"""When the observation loop asks for a stream that it appended to, and when the stream was asked for already."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from engine.listener.events import DriftDetected, Paused
 from engine.listener.machine import ListenerMachine
 from engine.log.memory import MemoryLog
 from engine.runtime.observation import Observation
+from engine.runtime.observation_loop import Appended, ObservationLoop
 from engine.runtime.retry import REFUSED_BASE
-from workers.watcher import Appended, Core
 
 STREAM = "deployment/a"
 CONFIG = ListenerConfig(listener_id="l", workspace_id="w", namespaces=("agents",), smith_url="http://smith")
 
 
-class Sees:
-    """A view that sees what it is told, once."""
+class FakeObserver:
+    """An observer that returns the events it was given, once."""
 
     machine = ListenerMachine(CONFIG)
 
     def __init__(self) -> None:
-        self.seen: list[Event] = []
+        self.observed: list[Event] = []
 
     def extra_watches(self, state: Any) -> Iterator[Any]:
         return iter(())
 
     def observe(self, stream: str, state: Any) -> Observation:
-        seen, self.seen = tuple(self.seen), []
-        return Observation(certain=seen)
+        observed, self.observed = tuple(self.observed), []
+        return Observation(certain=observed)
 
     def confirm(self, stream: str, state: Any, unconfirmed: Iterable[Event]) -> None: ...
 
 
 class Watching:
-    def __init__(self, view: Sees | None = None) -> None:
-        self.events, self.view = MemoryLog(), view or Sees()
+    def __init__(self, observer: FakeObserver | None = None) -> None:
+        self.events, self.observer = MemoryLog(), observer or FakeObserver()
         self.asked: list[str] = []
-        self.core = Core([self.view], self.events, self)  # type: ignore[list-item]
+        self.loop = ObservationLoop([self.observer], self.events, self)  # type: ignore[list-item]
         self.now = 0.0
 
     def dispatch(self, stream: str) -> None:
         self.asked.append(stream)
 
-    def on_change(self, by: str) -> None:
+    def observe_pause(self, by: str) -> None:
         self.now += 60
-        self.view.seen = [Paused(by=by)]
-        self.core.take(Appended(STREAM), self.now)
+        self.observer.observed = [Paused(by=by)]
+        self.loop.take(Appended(STREAM), self.now)
         self.now += 60
-        self.core.judge_due(self.now)
+        self.loop.compare_due(self.now)
         assert self.events.read(STREAM)[-1].data == {"by": by}
 
     def acknowledge(self) -> None:
@@ -67,39 +67,39 @@ def watching() -> Watching:
 
 
 def test_a_stream_is_asked_for_when_it_becomes_dirty(watching: Watching) -> None:
-    watching.on_change("one")
+    watching.observe_pause("one")
     watching.acknowledge()
-    watching.on_change("two")
+    watching.observe_pause("two")
 
     assert watching.asked == [STREAM, STREAM]
 
 
 def test_a_stream_that_waits_for_its_turn_is_not_asked_for_again(watching: Watching) -> None:
-    watching.on_change("one")
-    watching.on_change("two")
-    watching.on_change("three")
+    watching.observe_pause("one")
+    watching.observe_pause("two")
+    watching.observe_pause("three")
 
     assert watching.asked == [STREAM]
 
 
-def test_a_stream_that_is_settled_while_the_watcher_appends_is_asked_for(
+def test_a_stream_that_is_acknowledged_while_the_loop_appends_is_asked_for(
     watching: Watching, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watching.on_change("one")
+    watching.observe_pause("one")
     append = watching.events.append
 
-    def settled_first(*arguments: Any, **named: Any) -> int:
+    def acknowledge_first(*arguments: Any, **named: Any) -> int:
         watching.acknowledge()
         return append(*arguments, **named)
 
-    monkeypatch.setattr(watching.events, "append", settled_first)
-    watching.on_change("two")
+    monkeypatch.setattr(watching.events, "append", acknowledge_first)
+    watching.observe_pause("two")
 
     assert watching.asked == [STREAM, STREAM]
 
 
-class MayNotLook(Sees):
-    """A view that suspects drift, and may not look whether it is so, until somebody lets it."""
+class RefusedReads(FakeObserver):
+    """An observer with an unconfirmed drift, whose fresh reads are refused until `allowed`."""
 
     allowed = False
 
@@ -112,15 +112,15 @@ class MayNotLook(Sees):
             raise ObjectRefused("read LGP agents/a: forbidden", status=403)
 
 
-def test_a_look_that_is_refused_holds_up_nothing_else_and_is_tried_again() -> None:
-    watching = Watching(MayNotLook())
-    watching.on_change("one")
-    watching.on_change("two")
-    watching.core.judge_due(watching.now + 5)
+def test_a_refused_read_holds_up_nothing_else_and_is_tried_again() -> None:
+    watching = Watching(RefusedReads())
+    watching.observe_pause("one")
+    watching.observe_pause("two")
+    watching.loop.compare_due(watching.now + 5)
 
     assert [record.type for record in watching.events.read(STREAM)] == ["Paused", "Paused"]
 
-    watching.view.allowed = True  # type: ignore[attr-defined]
-    watching.core.judge_due(watching.now + 5 + REFUSED_BASE)
+    watching.observer.allowed = True  # type: ignore[attr-defined]
+    watching.loop.compare_due(watching.now + 5 + REFUSED_BASE)
 
     assert watching.events.read(STREAM)[-1].type == "DriftDetected"

@@ -1,25 +1,29 @@
 """What happens to a deployment's LGP and Secret in the cluster, as events of the deployment's stream. Pure.
 
-Only what is material becomes an event: a status that says something else than the last one, drift, disappearance.
+Three kinds of change become events: a status that differs from the last one, drift, and disappearance. Drift, for the
+listener, is
+
+- an LGP whose fields of ours, or whose spec, another client changed, or that has a namesake in its place;
+- the Secret of the current revision that does not exist any more;
+- an LGP or Secret of ours that is there although its deployment was deleted.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 
 from engine.event import Event
 from engine.kubernetes.fingerprint import difference, fingerprint
 from engine.listener.events import DriftDetected, LgpGone, RolloutObserved
 from engine.listener.state import DeploymentState, Rollout
 from engine.names import DEPLOYMENT_LABEL, LISTENER_LABEL, LISTENER_MANAGER
-from engine.ports import Manifest
+from engine.ports import JsonObject, Manifest
 
 
-def observe(state: DeploymentState | None, lgp: Manifest | None) -> list[Event]:
+def observe_lgp(state: DeploymentState | None, lgp: Manifest | None) -> list[Event]:
     """Return the events that an LGP as it is now (None: it does not exist) adds to what `state` knows.
 
-    A deployment that the log does not know is not ours, or not yet: nothing to say.
+    A deployment that the log does not know is not ours, or not yet, so it has no events.
     """
     if state is None or not state.id:
         return []
@@ -36,20 +40,20 @@ def observe(state: DeploymentState | None, lgp: Manifest | None) -> list[Event]:
         if changed is not None:
             found.append(DriftDetected(object=f"LGP {state.namespace}/{state.lgp}", change=changed))
     observed = rollout(lgp)
-    if observed is not None and _said(observed) != state.rollout:
+    if observed is not None and _as_rollout(observed) != state.rollout:
         found.append(observed)
     return found
 
 
 def _remains(state: DeploymentState, lgp: Manifest | None) -> list[Event]:
-    """Return DriftDetected when a deployment that was deleted has an LGP of ours all the same."""
+    """Return DriftDetected when a deleted deployment still has an LGP of ours."""
     if lgp is None or state.drifted or not is_remainder(state, lgp):
         return []
     return [DriftDetected(object=f"LGP {state.namespace}/{state.lgp}", change=OUTLIVED)]
 
 
 def is_remainder(state: DeploymentState, manifest: Manifest) -> bool:
-    """Whether an object is what a worker that slept through its lock made for a deployment that was deleted since."""
+    """Whether an object belongs to a deployment that was deleted: a worker that had lost its lock made it too late."""
     metadata = manifest["metadata"]
     labels = metadata.get("labels") or {}
     listener = labels.get(LISTENER_LABEL)
@@ -61,9 +65,9 @@ OUTLIVED = "it is there after its deletion"
 
 
 def observe_secret(state: DeploymentState | None, name: str, secret: Manifest | None) -> list[Event]:
-    """Return DriftDetected when the current revision's Secret disappeared, or any outlived its deployment.
+    """Return DriftDetected when the current revision's Secret disappeared, or any Secret outlived its deployment.
 
-    `name` is the Secret's, and `secret` what there is of it.
+    `name` is the name of the Secret; `secret` is the Secret as it is now, None when it does not exist.
     """
     if state is None or state.secret_drifted:
         return []
@@ -76,7 +80,7 @@ def observe_secret(state: DeploymentState | None, name: str, secret: Manifest | 
     return [DriftDetected(object=f"Secret {state.namespace}/{name}", change="it was deleted")]
 
 
-def _said(event: RolloutObserved) -> Rollout:
+def _as_rollout(event: RolloutObserved) -> Rollout:
     return Rollout(
         generation=event.generation,
         available=event.available,
@@ -91,9 +95,9 @@ def _said(event: RolloutObserved) -> Rollout:
 
 
 def rollout(lgp: Manifest) -> RolloutObserved | None:
-    """Return what the status of an LGP says, or None when no operator has written one yet.
+    """Return what the status of an LGP says, or None when no operator has written a status yet.
 
-    Reads conditions where there are any, and else the replica counts, so that another operator's status serves too.
+    Conditions count where there are any, else the replica counts, so that the status of another operator serves too.
     """
     status = lgp.get("status") or {}
     if not status:
@@ -120,34 +124,36 @@ def rollout(lgp: Manifest) -> RolloutObserved | None:
     )
 
 
-def _warning(autoscaling: dict[str, Any]) -> str:
-    """Return what the condition says where the autoscaler that is asked for cannot be made."""
+def _warning(autoscaling: JsonObject) -> str:
+    """Return reason and message of the condition Autoscaling when it is False and not pending; otherwise empty."""
     if autoscaling.get("status") != "False" or autoscaling.get("reason") == "Pending":
         return ""
     return f"{autoscaling.get('reason', '')}: {autoscaling.get('message', '')}"
 
 
-def _generation(lgp: Manifest, conditions: dict[str, Any]) -> int:
-    """Return the generation that the status speaks of.
+def _generation(lgp: Manifest, conditions: dict[str, JsonObject]) -> int:
+    """Return the generation that the status is about.
 
-    An operator that does not say so is taken to speak of the present one, unless its status is older than our spec.
+    When the operator does not say, the status counts as one of the present generation, unless it is older than our
+    spec.
     """
-    said = lgp["status"].get("observedGeneration") or conditions.get("Available", {}).get("observedGeneration")
-    if said:
-        return int(said)
+    observed = lgp["status"].get("observedGeneration") or conditions.get("Available", {}).get("observedGeneration")
+    if observed:
+        return int(observed)
     metadata = lgp["metadata"]
     present = int(metadata.get("generation", 0))
     entries = metadata.get("managedFields", [])
-    told = [entry.get("time", "") for entry in entries if "f:status" in entry.get("fieldsV1", {})]
-    asked = [entry.get("time", "") for entry in entries if entry.get("manager") == LISTENER_MANAGER]
-    return present - 1 if told and asked and max(told) < max(asked) else present
+    status_times = [entry.get("time", "") for entry in entries if "f:status" in entry.get("fieldsV1", {})]
+    spec_times = [entry.get("time", "") for entry in entries if entry.get("manager") == LISTENER_MANAGER]
+    is_older = bool(status_times and spec_times) and max(status_times) < max(spec_times)
+    return present - 1 if is_older else present
 
 
-def _available(conditions: dict[str, Any], counts: dict[str, Any]) -> bool:
-    """Whether the spec that the status speaks of is rolled out completely."""
+def _available(conditions: dict[str, JsonObject], counts: JsonObject) -> bool:
+    """Whether the spec that the status is about is rolled out completely."""
     if "Available" in conditions:
-        said: str = conditions["Available"].get("status", "")
-        return said == "True"
+        available_condition: str = conditions["Available"].get("status", "")
+        return available_condition == "True"
     replicas: int = counts.get("replicas", 0)
     updated: int = counts.get("updatedReplicas", 0)
     available: int = counts.get("availableReplicas", 0)
@@ -155,7 +161,7 @@ def _available(conditions: dict[str, Any], counts: dict[str, Any]) -> bool:
 
 
 def _time(value: str | None) -> datetime | None:
-    """Return a time that somebody else wrote, None when there is none to be read."""
+    """Return the time of a condition in UTC, None when there is none or it cannot be read."""
     try:
         time = datetime.fromisoformat(value) if value else None
     except ValueError:

@@ -1,14 +1,15 @@
-"""Whether an autoscaler can do its work, as it says itself, and what to do where it cannot. Pure.
+"""Whether an autoscaler works, as its own status says, and what a person can do when it does not. Pure.
 
-A HorizontalPodAutoscaler tells in its conditions whether it gets metrics (ScalingActive) and whether it may scale
-(AbleToScale); its status names no value for a metric that it does not get. A ScaledObject tells whether its triggers
-work (Ready), and KEDA makes a HorizontalPodAutoscaler of it, whose conditions tell why they do not.
+A HorizontalPodAutoscaler says in its conditions whether it gets metrics (ScalingActive) and whether it may scale
+(AbleToScale); its status names no value for a metric that it does not get. A ScaledObject says whether its triggers
+work (Ready). KEDA makes a HorizontalPodAutoscaler of each ScaledObject, and the conditions of that one say why the
+triggers fail.
 
-All of it changes every fifteen seconds. What matters is whether it works, and why not: a message that differs in the
-names of pods and in numbers only is the same message.
+These statuses change every fifteen seconds. What matters is whether the autoscaler works, and why not: two messages
+that differ in the names of pods and in numbers only count as the same message.
 
-An autoscaler that was just made has no metrics for a minute or two, nor has one whose pods are not there yet. So it is
-waited for: GRACE from when it stopped working, and from the end of the rollout.
+A new autoscaler has no metrics for a minute or two, nor has one whose pods do not run yet. So the operator reports an
+autoscaler only when it has not worked for GRACE, counted from when it stopped working and from the end of the rollout.
 """
 
 from __future__ import annotations
@@ -17,33 +18,32 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from engine.operator import conditions
-from engine.operator.scaling import FEWEST
-from engine.ports import Manifest, ObjectKey
+from engine.ports import JsonObject, Manifest, ObjectKey
 
 GRACE = timedelta(minutes=3)
-"""How long an autoscaler may not work, with everything rolled out, before that is told as a problem."""
+"""How long an autoscaler may not work, with everything rolled out, before that is reported as a problem."""
 MESSAGE_CHARACTERS = 1000
+"""Characters of a message that are kept."""
 
 HORIZONTAL = "HorizontalPodAutoscaler"
 HORIZONTAL_API_VERSION = "autoscaling/v2"
 SCALED_OBJECT = "ScaledObject"
 
 NOT_LOOKED_AT = "NotLookedAt"
-"""Reason: no controller has written a status yet."""
+"""Reason: no controller has written a status yet, so no controller has seen the autoscaler."""
 METRICS_UNKNOWN = "MetricsUnknown"
-"""Reason: the autoscaler works by some of its metrics, and does not get the others."""
+"""Reason: the autoscaler gets some of its metrics, and not the others."""
 SCALING_DISABLED = "ScalingDisabled"
-"""Reason of a HorizontalPodAutoscaler whose Deployment has no replicas: nothing is wrong."""
+"""Reason that Kubernetes gives when the Deployment has no replicas: nothing is wrong."""
 
 _CREDENTIALS = re.compile(r"(://)\S{1,1000}(?=@)|(\bpassword=)('(?:[^'\\]|\\.)*'|\S+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedAutoscaler:
-    """What an autoscaler says of itself."""
+    """What the status of an autoscaler says."""
 
     uid: str
     target: str
@@ -55,17 +55,12 @@ class ObservedAutoscaler:
     """Of a ScaledObject: name of the HorizontalPodAutoscaler that KEDA makes of it."""
 
 
-def is_watched(kind: str) -> bool:
-    """Whether objects of this kind are autoscalers, of which a sight is kept."""
-    return kind in FEWEST
-
-
 def observe_autoscaler(manifest: Manifest) -> ObservedAutoscaler:
-    """Return what a HorizontalPodAutoscaler or ScaledObject says of itself."""
+    """Return what the status of a HorizontalPodAutoscaler or ScaledObject says."""
     spec, status, metadata = manifest.get("spec") or {}, manifest.get("status") or {}, manifest["metadata"]
-    said = {c.get("type"): c for c in status.get("conditions") or []}
+    by_type = {condition.get("type"): condition for condition in status.get("conditions") or []}
     scaled = manifest["kind"] == SCALED_OBJECT
-    problems = _scaled_object_problems(said) if scaled else _horizontal_problems(said, spec, status)
+    problems = _scaled_object_problems(by_type) if scaled else _horizontal_problems(by_type, spec, status)
     reason, message = next(problems, ("", ""))
     return ObservedAutoscaler(
         uid=metadata["uid"],
@@ -77,7 +72,7 @@ def observe_autoscaler(manifest: Manifest) -> ObservedAutoscaler:
 
 
 def _horizontal_problems(
-    conditions: Mapping[str, Manifest], spec: Manifest, status: Manifest
+    conditions: Mapping[str, JsonObject], spec: JsonObject, status: JsonObject
 ) -> Iterator[tuple[str, str]]:
     if not conditions:
         yield NOT_LOOKED_AT, "it has no status yet"
@@ -91,16 +86,16 @@ def _horizontal_problems(
             yield METRICS_UNKNOWN, f"it gets no value of {', '.join(missing)}, and takes no pods away until it does"
 
 
-def _without_value(asked: list[Manifest], current: list[Manifest]) -> Iterator[str]:
-    """Yield the metrics without a value: in their place in the status there is one without a type."""
+def _without_value(asked: list[JsonObject], current: list[JsonObject]) -> Iterator[str]:
+    """Yield the names of the metrics without a value: the status has an entry without a type in their place."""
     for wanted, found in zip(asked, current, strict=False):
         if not found.get("type"):
             kind = str(wanted.get("type", ""))
-            part: dict[str, Any] = wanted.get(kind[:1].lower() + kind[1:]) or {}
+            part: JsonObject = wanted.get(kind[:1].lower() + kind[1:]) or {}
             yield str(part.get("name") or (part.get("metric") or {}).get("name") or kind)
 
 
-def _scaled_object_problems(conditions: Mapping[str, Manifest]) -> Iterator[tuple[str, str]]:
+def _scaled_object_problems(conditions: Mapping[str, JsonObject]) -> Iterator[tuple[str, str]]:
     paused, fallback, ready = (conditions.get(kind) or {} for kind in ("Paused", "Fallback", "Ready"))
     if paused.get("status") == "True":
         yield "ScaledObjectPaused", str(paused.get("message", ""))
@@ -112,8 +107,11 @@ def _scaled_object_problems(conditions: Mapping[str, Manifest]) -> Iterator[tupl
         yield NOT_LOOKED_AT, "it has no status yet"
 
 
-def told_by_both(key: ObjectKey, own: ObservedAutoscaler, horizontal: ObservedAutoscaler | None) -> tuple[str, str]:
-    """Return reason and message of an autoscaler; `horizontal` is what KEDA made of a ScaledObject, if it did."""
+def merged_problem(key: ObjectKey, own: ObservedAutoscaler, horizontal: ObservedAutoscaler | None) -> tuple[str, str]:
+    """Return reason and message of an autoscaler, empty when it works.
+
+    `horizontal` is the HorizontalPodAutoscaler that KEDA made of a ScaledObject, None for any other autoscaler.
+    """
     if horizontal is None or not horizontal.reason or horizontal.reason == NOT_LOOKED_AT:
         return own.reason, own.message
     made = f"{HORIZONTAL} {key.namespace}/{own.horizontal}"
@@ -123,9 +121,9 @@ def told_by_both(key: ObjectKey, own: ObservedAutoscaler, horizontal: ObservedAu
 
 
 def same_problem(one: tuple[str, str], other: tuple[str, str], target: str) -> bool:
-    """Whether two reasons with their messages say the same of an autoscaler of the Deployment `target`."""
+    """Whether two pairs of reason and message mean the same problem of an autoscaler of the Deployment `target`."""
     if _is_of_metrics(one[0]) and other[0] == METRICS_UNKNOWN:
-        return True  # with some of its metrics, it goes back and forth between two words
+        return True  # an autoscaler that gets only some of its metrics alternates between two reasons
     return one[0] == other[0] and _gist(one[1], target) == _gist(other[1], target)
 
 
@@ -134,20 +132,21 @@ def _is_of_metrics(reason: str) -> bool:
 
 
 def _gist(message: str, target: str) -> str:
-    """Return a message without the names of pods and without numbers."""
+    """Return a message without the names of pods of the Deployment `target`, and without numbers."""
     without_pods = re.sub(rf"{re.escape(target)}-[a-z0-9-]+", target, message) if target else message
     return re.sub(r"\d+", "", without_pods)
 
 
 _METRICS = (
-    "see whether metrics-server runs (`kubectl top pods` answers where it does), and whether every container of the "
-    "pods requests cpu and memory, by the template or by the LGP"
+    "check that metrics-server runs (then `kubectl top pods` answers), and that every container of the pods requests "
+    "cpu and memory, in the template or in the LGP"
 )
 _TRIGGERS = (
-    "KEDA cannot read what it scales by: see the log of keda-operator. For queue workers it counts rows of the table "
-    "`run` in the deployment's Postgres, which it must reach, past any NetworkPolicy, as the queue workers do"
+    "KEDA cannot read what it scales by: see the log of keda-operator. For queue workers, KEDA counts rows of the "
+    "table `run` in the deployment's Postgres, so it must reach that Postgres as the queue workers do, past any "
+    "NetworkPolicy"
 )
-_ADVICE = {
+_FIXES = {
     "FailedGetResourceMetric": _METRICS,
     "FailedGetContainerResourceMetric": _METRICS,
     METRICS_UNKNOWN: _METRICS,
@@ -156,19 +155,19 @@ _ADVICE = {
     "PartialTriggerError": _TRIGGERS,
     "Fallback": _TRIGGERS,
     "FallbackExists": _TRIGGERS,
-    "ScaledObjectPaused": "somebody paused it: take its annotations autoscaling.keda.sh/paused… away",
+    "ScaledObjectPaused": "it is paused: remove its annotations autoscaling.keda.sh/paused…",
 }
-"""Reason → what to do."""
-_NOBODY_LOOKS = {
+"""Reason → fix."""
+_FIX_WITHOUT_STATUS = {
     HORIZONTAL: "the controller of HorizontalPodAutoscalers, a part of kube-controller-manager, does not run",
-    SCALED_OBJECT: "KEDA's operator does not run, or does not watch this namespace; start it, or have "
-    "HorizontalPodAutoscalers made: operator.kedaEnabled: false (AGENTPLANE_KEDA_ENABLED)",
+    SCALED_OBJECT: "KEDA's operator does not run, or does not watch this namespace; start it, or let the operator make "
+    "HorizontalPodAutoscalers: operator.kedaEnabled: false (AGENTPLANE_KEDA_ENABLED)",
 }
-"""Kind → what to do where its controller leaves it without a status."""
+"""Kind → fix when the kind's controller writes no status."""
 
 
-def told(key: ObjectKey, reason: str, message: str) -> str:
-    """Return what to say of an autoscaler that does not work."""
-    advice = _NOBODY_LOOKS.get(key.kind) if reason == NOT_LOOKED_AT else _ADVICE.get(reason)
-    words = f"{key} does not work ({reason}): {message or 'it does not say why'}"
-    return f"{words}; {advice}" if advice else words
+def describe_problem(key: ObjectKey, reason: str, message: str) -> str:
+    """Return a message, for a person, about an autoscaler that does not work: reason, message and fix."""
+    fix = _FIX_WITHOUT_STATUS.get(key.kind) if reason == NOT_LOOKED_AT else _FIXES.get(reason)
+    problem = f"{key} does not work ({reason}): {message or 'it does not say why'}"
+    return f"{problem}; {fix}" if fix else problem

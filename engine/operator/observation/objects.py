@@ -1,40 +1,42 @@
-"""What is kept in memory of a watched object: the few fields that observations are made of. Pure.
+"""The few fields that the observer keeps of a watched object. Pure.
 
-A watch of thousands of pods cannot keep them whole, and most of what changes in them (leases, timestamps, restart
-counts) never matters. Texts that a container wrote are *raw* here: they may hold secret values, and must be
-scrubbed before they leave this process.
+Whole pods are too large to be kept by the thousand, and most of what changes in them (timestamps, restart counts) never
+matters. Texts that a container wrote are *raw* here: they may hold secret values, and must be scrubbed
+(`scrubbing`) before they leave this process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from engine import names
 from engine.digests import digest
 from engine.kubernetes.fingerprint import Fingerprint, fingerprint
 from engine.operator import manifests
 from engine.operator.observation.scrubbing import secret_names
-from engine.ports import Manifest, ObjectKey
+from engine.ports import JsonObject, Manifest, ObjectKey
 
 BENIGN_WAITS = frozenset({"", "ContainerCreating", "PodInitializing"})
-"""Reasons for which a container waits while all is well."""
+"""Reasons of a container that waits although nothing is wrong."""
 SAME_REASON = {"ErrImagePull": "ImagePullBackOff", "RegistryUnavailable": "ImagePullBackOff"}
-"""Reasons between which a kubelet goes back and forth while one and the same thing is wrong."""
+"""Reason → the reason that counts instead: a kubelet alternates between them while the same thing is wrong."""
 IMMUTABLE = {"StatefulSet": "f:volumeClaimTemplates"}
-"""Kind → field of its spec whose owner tells nothing: the API server lets nobody change it, but the StatefulSet
-controller, writing a status, fills it with defaults and so comes to own it."""
+"""Kind → field of its spec whose owner does not matter. No client can change the field. But the StatefulSet controller
+fills in defaults when it writes a status, and so comes to own it."""
 LOG_LINES = 10
+"""Last lines of a crashed container's log that are kept."""
 LOG_CHARACTERS = 2000
+"""Last characters of these lines that are kept."""
 MESSAGE_CHARACTERS = 1000
+"""Characters of any other message that are kept."""
 HASH_LABEL = "pod-template-hash"
 REVISION_HASH_LABEL = "controller-revision-hash"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawFailure:
-    """Why a container does not come up, in words that may hold secret values."""
+    """Why a container does not come up; the texts may hold secret values."""
 
     container: str
     reason: str
@@ -53,9 +55,10 @@ class ObservedPod:
     revision: str
     """Update revision, for a pod of a StatefulSet."""
     unschedulable: str
+    """Why the scheduler finds no node; empty when it has found one."""
     failure: RawFailure | None
     secrets: frozenset[str]
-    """Names of the Secrets whose values it sees; only filled where it fails."""
+    """Names of the Secrets whose values the pod sees; empty unless the pod fails."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,7 @@ class ObservedReplicaSet:
     uid: str
     name: str
     owner: str
+    """uid of its controller."""
     template: str
     """Digest of the pods' template."""
 
@@ -90,14 +94,14 @@ class ObservedWorkload:
     """Why the controller cannot make pods (a quota, say); empty when it can."""
 
 
-Entry = tuple[str, str]
-"""Host and path of a rule of an Ingress."""
+HostPath = tuple[str, str]
+"""Host (empty: any) and path of a rule of an Ingress."""
 Backend = tuple[str, int | str]
-"""Service and port (number or name) that it leads to."""
+"""Service and port (number or name) that a path leads to."""
 
 
 def owner_label(manifest: Manifest) -> str | None:
-    """Return the label value of the LGP that an object belongs to: by its label, else by its owner reference."""
+    """Return the value of LGP_LABEL of an object, else the value that its owner reference gives; None for neither."""
     metadata = manifest["metadata"]
     label = (metadata.get("labels") or {}).get(names.LGP_LABEL)
     if label:
@@ -109,7 +113,7 @@ def owner_label(manifest: Manifest) -> str | None:
 
 
 def own_fingerprint(manifest: Manifest) -> Fingerprint:
-    """Return the fingerprint of a live object under the operator's field manager, without IMMUTABLE fields."""
+    """Return the fingerprint of a live object under the operator's field manager, without the IMMUTABLE field."""
     field = IMMUTABLE.get(manifest.get("kind", ""))
     if field is None:
         return fingerprint(manifest, names.OPERATOR_MANAGER)
@@ -121,13 +125,13 @@ def own_fingerprint(manifest: Manifest) -> Fingerprint:
     return fingerprint({**manifest, "metadata": metadata}, names.OPERATOR_MANAGER)
 
 
-def _without(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _without(fields: JsonObject, name: str) -> JsonObject:
     spec = {key: value for key, value in (fields.get("f:spec") or {}).items() if key != name}
     return {**fields, "f:spec": spec}
 
 
 def observe_workload(manifest: Manifest) -> ObservedWorkload:
-    """Return what matters of a Deployment or StatefulSet."""
+    """Return the fields of a Deployment or StatefulSet that are kept."""
     spec, status, metadata = manifest.get("spec") or {}, manifest.get("status") or {}, manifest["metadata"]
     conditions = {c.get("type"): c for c in status.get("conditions") or []}
     progressing, failing = conditions.get("Progressing") or {}, conditions.get("ReplicaFailure") or {}
@@ -150,7 +154,7 @@ def observe_workload(manifest: Manifest) -> ObservedWorkload:
 
 
 def observe_replica_set(manifest: Manifest) -> ObservedReplicaSet:
-    """Return what matters of a ReplicaSet."""
+    """Return the fields of a ReplicaSet that are kept."""
     return ObservedReplicaSet(
         uid=manifest["metadata"]["uid"],
         name=manifest["metadata"]["name"],
@@ -159,15 +163,15 @@ def observe_replica_set(manifest: Manifest) -> ObservedReplicaSet:
     )
 
 
-def template_digest(template: Mapping[str, Any]) -> str:
-    """Digest a pod template so that a Deployment's equals its ReplicaSet's, which has one label more."""
+def template_digest(template: JsonObject) -> str:
+    """Return the digest of a pod template, the same for a Deployment and its ReplicaSet, which has one label more."""
     metadata = template.get("metadata") or {}
     labels = {key: value for key, value in (metadata.get("labels") or {}).items() if key != HASH_LABEL}
     return digest([labels, metadata.get("annotations") or {}, template.get("spec") or {}])
 
 
 def observe_pod(manifest: Manifest) -> ObservedPod:
-    """Return what matters of a pod; one that is being deleted has nothing wrong with it."""
+    """Return the fields of a pod that are kept; a pod that is being deleted counts as free of failures."""
     metadata, status = manifest["metadata"], manifest.get("status") or {}
     failure = None if "deletionTimestamp" in metadata else next(_failures(status), None)
     return ObservedPod(
@@ -186,18 +190,18 @@ def _controller(manifest: Manifest) -> str:
     return next((owner["uid"] for owner in owners if owner.get("controller")), "")
 
 
-def _unschedulable(status: Manifest) -> str:
+def _unschedulable(status: JsonObject) -> str:
     for condition in status.get("conditions") or []:
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
             return str(condition.get("message", ""))[:MESSAGE_CHARACTERS]
     return ""
 
 
-def _failures(status: Manifest) -> Iterator[RawFailure]:
-    """Yield what is wrong with the containers of a pod, init containers first.
+def _failures(status: JsonObject) -> Iterator[RawFailure]:
+    """Yield the failures of the containers of a pod, init containers first.
 
-    A container that ended badly counts as crash looping until it is ready, also while it runs again: otherwise it
-    would be fine and failing by turns.
+    A container that ended with an error counts as crash looping until it is ready, also while it runs again: otherwise
+    its failure would come and go with every restart.
     """
     for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
         if container.get("ready"):
@@ -222,9 +226,9 @@ def _last_lines(text: str) -> str:
     return "\n".join(text.strip().splitlines()[-LOG_LINES:])[-LOG_CHARACTERS:]
 
 
-def observe_routes(ingress: Manifest) -> dict[Entry, Backend]:
-    """Return where the rules of an Ingress lead."""
-    routes: dict[Entry, Backend] = {}
+def observe_routes(ingress: Manifest) -> dict[HostPath, Backend]:
+    """Return the paths of an Ingress and where they lead."""
+    routes: dict[HostPath, Backend] = {}
     for rule in (ingress.get("spec") or {}).get("rules") or []:
         for path in (rule.get("http") or {}).get("paths") or []:
             service = (path.get("backend") or {}).get("service") or {}

@@ -11,7 +11,7 @@ import pytest
 from cli.summaries import FORMATTERS, LONGEST, REGISTRIES, Context, Summaries, of, shorten_ids, table
 from engine.dataplane import events as data_plane
 from engine.event import Event, Record
-from engine.kubernetes.drift import Fingerprint
+from engine.kubernetes.fingerprint import Fingerprint
 from engine.listener import events as listener
 from engine.operator import events as operator
 from engine.ports import ObjectKey

@@ -18,7 +18,7 @@ from engine.errors import ControlPlaneNotFound, ObjectConflict
 from engine.event import Event
 from engine.listener.config import ListenerConfig
 from engine.listener.machine import ListenerMachine
-from engine.listener.observation.compare import is_remainder, observe, observe_secret
+from engine.listener.observation.compare import is_remainder, observe_lgp, observe_secret
 from engine.listener.poll import DeletionGuard, Poller
 from engine.log.contract import Lock
 from engine.log.memory import MemoryLog
@@ -377,7 +377,7 @@ class World:
         if not state.id:
             return
         version = self.events.version(stream)
-        found = observe(state, self.live("LGP", state.namespace, state.lgp, LGP_API_VERSION))
+        found = observe_lgp(state, self.live("LGP", state.namespace, state.lgp, LGP_API_VERSION))
         for key, secret in list(self.cluster.objects.items()) if state.deleted else []:
             if key.kind == "Secret" and is_remainder(state, secret):
                 found += observe_secret(state, key.name, secret)[: 1 - len(found)]

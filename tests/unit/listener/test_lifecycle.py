@@ -9,7 +9,7 @@ import pytest
 from engine.errors import ControlPlaneUnavailable, ObjectRefused, ReportsUnsupported
 from engine.event import Event
 from engine.listener.events import Paused, Resumed
-from engine.listener.observation.compare import observe, observe_secret
+from engine.listener.observation.compare import observe_lgp, observe_secret
 from engine.listener.resource import changes_to, content_digest, parse_deployment
 from engine.listener.state import Phase, Status
 from engine.names import LGP_API_VERSION, deployment_stream, lgp_name
@@ -48,7 +48,7 @@ def operator_says(world: World, **kwargs: Any) -> None:
     """The operator writes the LGP's status, and the watcher sees it."""
     lgp = world.cluster.objects[LGP]
     lgp["status"] = status(generation=lgp["metadata"]["generation"], **kwargs)
-    append(world, *observe(world.state(), world.cluster.get(LGP)))
+    append(world, *observe_lgp(world.state(), world.cluster.get(LGP)))
 
 
 def deploy(world: World, revision: str = "r1") -> None:
@@ -276,7 +276,7 @@ def test_deletion_leaves_nothing_and_says_so(world: World) -> None:
     deploy(world)
     see(world, resource("r1", status="AWAITING_DELETE"))
     world.advance()
-    append(world, *observe(world.state(), None))
+    append(world, *observe_lgp(world.state(), None))
     world.advance()
 
     assert world.cluster.objects == {}
@@ -307,18 +307,18 @@ def test_drift_of_the_lgp_is_repaired(world: World) -> None:
     live = world.cluster.objects[LGP]
     live["spec"]["serverSpec"]["image"] = "somebody/else"
     live["metadata"]["generation"] += 1
-    append(world, *observe(world.state(), world.cluster.get(LGP)))
+    append(world, *observe_lgp(world.state(), world.cluster.get(LGP)))
     assert "DriftDetected" in world.types()
     world.advance()
 
     assert world.cluster.objects[LGP]["spec"]["serverSpec"]["image"] == "registry.example/hello:r1"
-    assert observe(world.state(), world.cluster.get(LGP)) == []
+    assert observe_lgp(world.state(), world.cluster.get(LGP)) == []
 
 
 def test_an_lgp_deleted_by_hand_is_made_again(world: World) -> None:
     deploy(world)
     del world.cluster.objects[LGP]
-    append(world, *observe(world.state(), None))
+    append(world, *observe_lgp(world.state(), None))
     world.advance()
 
     assert LGP in world.cluster.objects

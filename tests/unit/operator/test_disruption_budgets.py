@@ -109,7 +109,7 @@ def test_a_budget_goes_when_the_replicas_fall_below_two() -> None:
 def test_a_budget_goes_when_it_is_switched_off() -> None:
     world = asked()
     off = World(config=OperatorConfig(ingress=ON.ingress), cluster=world.cluster, clock=world.clock)
-    off.events = off.core._events = world.events
+    off.events = off.loop._events = world.events
     world.events.work_token(STREAM)
     off.advance()
 

@@ -70,7 +70,7 @@ def test_the_path_leads_to_a_service_beside_the_ingress() -> None:
 def test_a_resync_of_what_did_not_change_writes_nothing() -> None:
     world = started()
     made = len(world.cluster.calls)
-    world.view._external_services = False
+    world.observer._external_services = False
     world._shown.clear()
     world._synced.clear()
     world.acknowledge()
@@ -183,7 +183,7 @@ def test_a_missing_permission_beside_the_ingress_in_use_is_told() -> None:
 def configured(world: World, config: OperatorConfig) -> None:
     """Let the processes start anew with another configuration; the log stays."""
     again = World(config=config, clock=world.clock, cluster=world.cluster)
-    again.core._events = again.events = world.events
-    world.machine, world.view, world.core = OperatorMachine(config), again.view, again.core
+    again.loop._events = again.events = world.events
+    world.machine, world.observer, world.loop = OperatorMachine(config), again.observer, again.loop
     world._shown, world._synced, world._position = {}, set(), 0
     world.events.mark_dirty(names.lgp_stream(NAMESPACE, NAME))

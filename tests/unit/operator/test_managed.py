@@ -287,7 +287,7 @@ def test_objects_of_a_kind_that_was_switched_off_are_left_where_they_may_not_be_
     world = asked()
     off = World(config=OperatorConfig(ingress=ALLOWED.ingress), cluster=world.cluster, clock=world.clock)
     off.events = world.events
-    off.core._events = world.events
+    off.loop._events = world.events
     world.cluster.forbids = lambda key: (
         ObjectRefused("forbidden", status=403) if key.kind in ("ServiceAccount", "SecretProviderClass") else None
     )

@@ -63,7 +63,7 @@ def test_a_resync_of_what_did_not_change_writes_nothing_and_says_nothing() -> No
     world = started()
     before, version = len(world.cluster.calls), world.events.version(STREAM)
 
-    world.core.judge_everything(world.clock.at.timestamp())
+    world.loop.compare_everything(world.clock.at.timestamp())
     world.events.mark_dirty(STREAM)
     world.acknowledge(30)
 
@@ -161,7 +161,7 @@ def test_a_deleted_lgp_leaves_nothing() -> None:
 def test_an_lgp_that_went_while_nobody_watched_is_noticed() -> None:
     world = started()
     later = World(clock=world.clock, cluster=world.cluster)
-    later.events = later.core._events = world.events
+    later.events = later.loop._events = world.events
 
     world.cluster.delete(LGP)
     later.acknowledge()

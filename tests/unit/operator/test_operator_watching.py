@@ -15,9 +15,10 @@ from engine.listener.config import ListenerConfig
 from engine.listener.machine import ListenerMachine
 from engine.listener.observation.observer import ListenerObserver
 from engine.log.memory import MemoryLog
-from engine.operator.observation.observer import of_lgps
+from engine.operator.observation.watches import watch_of_lgp_objects
 from engine.ports import Manifest, WatchEvent, lgp_key
 from engine.runtime.observation import LGPS, SECRETS
+from engine.runtime.observation_loop import Appended, Changed, ObservationLoop
 from tests.unit.operator.world import (
     NAME,
     NAMESPACE,
@@ -28,7 +29,6 @@ from tests.unit.operator.world import (
     lgp_manifest,
     started,
 )
-from workers.watcher import Appended, Changed, Core
 
 DEPLOYMENT = "33333333-3333-4333-8333-333333333333"
 MINE = names.deployment_stream(DEPLOYMENT)
@@ -43,7 +43,9 @@ class Listening:
         self.clock = TestClock(datetime(2026, 1, 1, tzinfo=UTC))
         self.cluster = FakeCluster()
         self.events = MemoryLog(self.clock)
-        self.core = Core([ListenerObserver(ListenerMachine(CONFIG), self.cluster)], self.events, NoDispatcher())  # type: ignore[arg-type]
+        self.loop = ObservationLoop(
+            [ListenerObserver(ListenerMachine(CONFIG), self.cluster)], self.events, NoDispatcher()
+        )  # type: ignore[arg-type]
         manifest = lgp_manifest()
         manifest["metadata"]["labels"] = {names.DEPLOYMENT_LABEL: DEPLOYMENT}
         self.lgp = self.cluster.apply(manifest, manager=names.LISTENER_MANAGER).manifest
@@ -68,7 +70,7 @@ class Listening:
         self.see("ADDED", self.lgp)
         self.see("ADDED", self.secret)
         for watched in (LGPS, SECRETS):
-            self.core.take(Changed(watched, NAMESPACE, WatchEvent(type="SYNCED", object={})), self.now)
+            self.loop.take(Changed(watched, NAMESPACE, WatchEvent(type="SYNCED", object={})), self.now)
 
     @property
     def now(self) -> float:
@@ -79,17 +81,17 @@ class Listening:
 
     def append(self, *events: Event) -> None:
         self.events.append(MINE, self.events.version(MINE), list(events), actor="test")
-        self.core.take(Appended(MINE), self.now)
+        self.loop.take(Appended(MINE), self.now)
 
     def see(self, kind: str, manifest: Manifest) -> None:
         watched = LGPS if manifest["kind"] == "LGP" else SECRETS
-        self.core.take(Changed(watched, NAMESPACE, WatchEvent(type=kind, object=copy.deepcopy(manifest))), self.now)
+        self.loop.take(Changed(watched, NAMESPACE, WatchEvent(type=kind, object=copy.deepcopy(manifest))), self.now)
 
-    def judged(self, seconds: float = 5.0) -> list[str]:
+    def compared(self, seconds: float = 5.0) -> list[str]:
         """Let time pass; return the types of what the watcher appended meanwhile."""
         before = self.events.version(MINE)
         for _ in range(round(seconds / 0.25)):
-            self.core.judge_due(self.now)
+            self.loop.compare_due(self.now)
             self.clock.move(0.25)
         return [record.type for record in self.events.read(MINE, before)]
 
@@ -99,16 +101,16 @@ def with_status(manifest: Manifest, **status: Any) -> Manifest:
 
 
 def test_what_is_as_applied_is_no_event() -> None:
-    assert Listening().judged() == []
+    assert Listening().compared() == []
 
 
 def test_a_status_is_told_once() -> None:
     world = Listening()
     world.see("MODIFIED", with_status(world.lgp, deploymentStatus={"replicas": 1}))
-    assert world.judged() == ["RolloutObserved"]
+    assert world.compared() == ["RolloutObserved"]
 
     world.see("MODIFIED", with_status(world.lgp, deploymentStatus={"replicas": 1}))
-    assert world.judged() == []
+    assert world.compared() == []
 
 
 def test_an_lgp_that_is_seen_to_go_is_told_at_once() -> None:
@@ -116,28 +118,28 @@ def test_an_lgp_that_is_seen_to_go_is_told_at_once() -> None:
     world.cluster.delete(lgp_key(NAMESPACE, NAME))
     world.see("DELETED", world.lgp)
 
-    assert world.judged(0.5) == ["LgpGone"]
+    assert world.compared(0.5) == ["LgpGone"]
 
 
 def test_an_lgp_that_a_watch_does_not_show_yet_is_looked_for_before_it_is_called_gone() -> None:
     world = Listening()
     world.see("DELETED", {**world.lgp, "metadata": {**world.lgp["metadata"], "uid": "an earlier one"}})
-    assert world.judged() == []
+    assert world.compared() == []
 
     world.cluster.delete(lgp_key(NAMESPACE, NAME))
     world.see("DELETED", {**world.lgp, "metadata": {**world.lgp["metadata"], "uid": "an earlier one"}})
-    assert world.judged(0.5) == []
-    assert world.judged() == ["LgpGone"]
+    assert world.compared(0.5) == []
+    assert world.compared() == ["LgpGone"]
 
 
 def test_the_echo_of_our_own_write_is_no_drift() -> None:
     world = Listening()
     changed = world.cluster.apply(lgp_manifest("r2"), manager=names.LISTENER_MANAGER).manifest
     world.see("MODIFIED", changed)
-    assert world.judged(0.5) == []
+    assert world.compared(0.5) == []
 
     world.append(world.applied(fingerprint(changed, names.LISTENER_MANAGER)))
-    assert world.judged() == []
+    assert world.compared() == []
 
 
 def test_no_suspicion_is_voiced_while_the_stream_is_being_advanced() -> None:
@@ -145,9 +147,9 @@ def test_no_suspicion_is_voiced_while_the_stream_is_being_advanced() -> None:
     changed = world.cluster.apply(lgp_manifest("r2"), manager=names.LISTENER_MANAGER).manifest
     with world.events.lock(MINE, 60):
         world.see("MODIFIED", changed)
-        assert world.judged() == []
+        assert world.compared() == []
 
-    assert world.judged() == ["DriftDetected"]
+    assert world.compared() == ["DriftDetected"]
 
 
 def test_a_secret_that_disappears_is_drift() -> None:
@@ -159,7 +161,7 @@ def test_a_secret_that_disappears_is_drift() -> None:
     }
     world.see("DELETED", labelled)
 
-    assert world.judged() == ["DriftDetected"]
+    assert world.compared() == ["DriftDetected"]
 
 
 # --- the core
@@ -168,15 +170,15 @@ def test_a_secret_that_disappears_is_drift() -> None:
 def test_an_object_that_cannot_be_understood_stops_nothing() -> None:
     world = started()
     broken = {"metadata": {"name": "x"}, "kind": "Pod", "apiVersion": "v1"}
-    pods = next(watched for watched in world.view.watches() if watched.kind == "Pod")
-    world.core.take(Changed(pods, NAMESPACE, WatchEvent(type="ADDED", object=broken)), 0.0)
+    pods = next(watched for watched in world.observer.watches() if watched.kind == "Pod")
+    world.loop.take(Changed(pods, NAMESPACE, WatchEvent(type="ADDED", object=broken)), 0.0)
     world.cluster.put(lgp_manifest("r2"))
     world.acknowledge()
 
     assert world.condition("Available")["observedGeneration"] == 2
 
 
-def test_a_log_that_is_away_loses_no_judgement() -> None:
+def test_a_log_that_is_away_loses_no_observation() -> None:
     world = started()
     append = world.events.append
 
@@ -189,7 +191,7 @@ def test_a_log_that_is_away_loses_no_judgement() -> None:
         world.watch()
     except LogUnavailable:
         world.events.append = append  # type: ignore[method-assign]
-    world.core.judge_everything(world.clock.at.timestamp())
+    world.loop.compare_everything(world.clock.at.timestamp())
     world.acknowledge()
 
     assert world.condition("Available")["observedGeneration"] == 2
@@ -213,11 +215,11 @@ def test_a_stream_of_a_newer_program_stops_alone() -> None:
 
 def test_two_watchers_append_what_they_both_see_once() -> None:
     world = started()
-    twin = Core([world.view], world.events, NoDispatcher())
+    twin = ObservationLoop([world.observer], world.events, NoDispatcher())
     world.cluster.put(lgp_manifest("r2"))
-    fold_first = twin._judge(STREAM, 0.0)
+    fold_first = twin._compare(STREAM, 0.0)
     world.watch()
-    twin._judge(STREAM, 0.0)
+    twin._compare(STREAM, 0.0)
 
     assert fold_first == 0
     assert world.types().count("LgpObserved") == 2
@@ -230,7 +232,7 @@ def test_an_object_that_lost_its_label_and_its_owner_is_edited_not_deleted() -> 
     world.cluster.edit(key)
     for field in ("labels", "ownerReferences"):
         del world.cluster.objects[key]["metadata"][field]
-    world.core.take(Changed(of_lgps("apps/v1", "Deployment"), NAMESPACE, gone), world.clock.at.timestamp())
+    world.loop.take(Changed(watch_of_lgp_objects("apps/v1", "Deployment"), NAMESPACE, gone), world.clock.at.timestamp())
 
     world.acknowledge()
 
@@ -241,11 +243,11 @@ def test_an_object_that_lost_its_label_and_its_owner_is_edited_not_deleted() -> 
 
 def test_an_lgp_that_lost_its_labels_is_drift_of_whose_it_was() -> None:
     world = Listening()
-    assert world.judged() == []
+    assert world.compared() == []
     bare = copy.deepcopy(world.lgp)
     bare["metadata"] |= {"labels": {}, "generation": bare["metadata"]["generation"] + 1}
     world.cluster.objects[lgp_key(NAMESPACE, NAME)] = bare
 
     world.see("MODIFIED", bare)
 
-    assert world.judged() == ["DriftDetected"]
+    assert world.compared() == ["DriftDetected"]

@@ -21,8 +21,8 @@ from engine.operator.state import OperatorState
 from engine.ports import Applied, Manifest, ObjectKey, Ports, WatchEvent, lgp_key
 from engine.runtime.advance import Advanced, advance
 from engine.runtime.fold import Fold
+from engine.runtime.observation_loop import Appended, Changed, ObservationLoop
 from engine.runtime.retry import Backoff
-from workers.watcher import Appended, Changed, Core
 
 NAMESPACE = "team"
 NAME = "hello-0123456789abcdef0123456789abcdef"
@@ -220,7 +220,7 @@ class NoDispatcher:
 
 @dataclass
 class World:
-    """A cluster, an event log, an operator and a watcher's core, all on one clock that only `settle` moves."""
+    """A cluster, an event log, an operator and an observation loop, all on one clock that only `settle` moves."""
 
     config: OperatorConfig = CONFIG
     clock: TestClock = field(default_factory=TestClock)
@@ -229,8 +229,8 @@ class World:
     def __post_init__(self) -> None:
         self.events = MemoryLog(self.clock)
         self.machine = OperatorMachine(self.config)
-        self.view = OperatorObserver(self.machine, self.cluster, digest_of)  # type: ignore[arg-type]
-        self.core = Core([self.view], self.events, NoDispatcher(), hold=1.0)
+        self.observer = OperatorObserver(self.machine, self.cluster, digest_of)  # type: ignore[arg-type]
+        self.loop = ObservationLoop([self.observer], self.events, NoDispatcher(), hold=1.0)
         self.ports = Ports(
             control_plane=None,  # type: ignore[arg-type]
             cluster=self.cluster,  # type: ignore[arg-type]
@@ -260,15 +260,15 @@ class World:
         return next(c for c in status["conditions"] if c["type"] == kind)
 
     def watch(self) -> None:
-        """Tell the core everything that changed in the cluster and in the log since the last time, and let it judge."""
+        """Tell the loop everything that changed in cluster and log since the last time, and let the loop compare."""
         now = self.clock.at.timestamp()
         for message in itertools.chain(self._changes(), self._appended()):
-            self.core.take(message, now)
-        self.core.judge_due(now)
+            self.loop.take(message, now)
+        self.loop.compare_due(now)
 
     def _changes(self) -> Iterator[Changed]:
-        places = [*((watched, NAMESPACE) for watched in self.view.watches()), *self.view.external_watches()]
-        places += [place for place in self.core.extra_watches if place not in places and place[1] == NAMESPACE]
+        places = [*((watched, NAMESPACE) for watched in self.observer.watches()), *self.observer.external_watches()]
+        places += [place for place in self.loop.extra_watches if place not in places and place[1] == NAMESPACE]
         watches = {(namespace, watched.api_version, watched.kind): watched for watched, namespace in places}
         for key, manifest in list(self._shown.items()):
             there = self.cluster.objects.get(key)
