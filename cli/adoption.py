@@ -19,11 +19,10 @@ from engine.listener import adoption, resource
 from engine.log.memory import MemoryLog
 from engine.names import LGP_API_VERSION, LGP_KIND
 from engine.operator import manifests
-from engine.operator.adoption import discover
+from engine.operator.adoption.discover import Adoption, discover
 from engine.operator.config import OperatorConfig
 from engine.operator.events import Adopted
-from engine.operator.lgp import parse_lgp, read_lgp, redact_spec
-from engine.operator.perform import config_digest
+from engine.operator.lgp import parse_lgp, redact_spec
 from engine.ports import ControlPlane, Manifest, Ports
 from engine.settings import Settings
 
@@ -123,11 +122,11 @@ def _forecast(live: Manifest, config: OperatorConfig | None, ports: Ports, liste
             of_log = parse_lgp(namespace, name, live["metadata"]["uid"], redacted)
             if (refusal := manifests.why_refused(of_log, config)) is not None:
                 return Forecast(namespace=namespace, lgp=name, listener=listener, replaced={}, problem=refusal)
-            seen = discover.discover(read_lgp(live), of_log, live, config, config_digest(config), ports)
-            adopted = seen.adopted or adopted
+            found = discover(Adoption(live=live, redacted=of_log, config=config, ports=ports))
+            adopted = found.adopted or adopted
     except (InvalidResource, ObjectRefused) as error:
         return Forecast(namespace=namespace, lgp=name, listener=listener, replaced={}, problem=str(error))
-    stays = tuple(key for key, one in adopted.objects.items() if one.template)
+    stays = tuple(key for key, one in adopted.objects.items() if one.template_digest)
     replaced = {key: one.differences for key, one in adopted.objects.items() if one.differences}
     if rewritten:
         replaced = {**{key: ("the LGP",) for key in stays if not _is_store(key)}, **replaced}

@@ -219,7 +219,7 @@ def _deferred(event: ActDeferred, context: Context) -> str:
 
 def _lgp_observed(event: operator.LgpObserved, context: Context) -> str:
     revision = f"revision {event.revision}" if event.revision else ""
-    unknown = f"with unknown fields {', '.join(event.unknown)}" if event.unknown else ""
+    unknown = f"with unknown fields {', '.join(event.unknown_fields)}" if event.unknown_fields else ""
     return _joined(f"generation {event.generation}", revision, "being deleted" if event.deleting else "", unknown)
 
 
@@ -237,7 +237,7 @@ def _objects_applied(event: operator.ObjectsApplied, context: Context) -> str:
 def _objects_adopted(event: operator.ObjectsAdopted, context: Context) -> str:
     """Return which pods stay, which are replaced and why, and the database."""
     adopted, database = event.adopted, event.adopted.database
-    stay = [key for key, one in adopted.objects.items() if one.template]
+    stay = [key for key, one in adopted.objects.items() if one.template_digest]
     replaced = [
         f"{_object(key, context.lgp)} ({', '.join(one.differences)})"
         for key, one in adopted.objects.items()
@@ -259,9 +259,11 @@ def _object_rejected(event: operator.ObjectRejected, context: Context) -> str:
 def _objects_pruned(event: operator.ObjectsPruned, context: Context) -> str:
     if event.everything:
         return f"nothing is left; deleted {', '.join(event.objects)}" if event.objects else "nothing was left"
-    deleted = [key for key in event.objects if key not in event.left]
-    left = f"left {_objects(event.left, context.lgp)} in place: our role no longer allows deleting it"
-    return _joined(f"deleted {_objects(deleted, context.lgp)}" if deleted else "", left if event.left else "", by="; ")
+    deleted = [key for key in event.objects if key not in event.left_in_place]
+    left = f"left {_objects(event.left_in_place, context.lgp)} in place: our role no longer allows deleting it"
+    return _joined(
+        f"deleted {_objects(deleted, context.lgp)}" if deleted else "", left if event.left_in_place else "", by="; "
+    )
 
 
 def _object_drift(event: operator.DriftDetected, context: Context) -> str:

@@ -7,18 +7,22 @@ A test calls `drawn()` and compares, so that the pictures cannot say anything el
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from engine.listener import state as listener
 from engine.operator import state as operator
+from engine.runtime.dispatch import Transitions
 from engine.settings import Settings, variable
 
 DOCS = Path(__file__).parent
 PAGES = ("architecture.md", "settings.md")
 
-TABLES: Mapping[str, Mapping[tuple[StrEnum, str], StrEnum]] = {
+Table = Transitions[Any] | Mapping[tuple[StrEnum, str], StrEnum]
+
+TABLES: Mapping[str, Table] = {
     "revision": listener.TRANSITIONS,
     "deployment": listener.DEPLOYMENT_TRANSITIONS,
     "lgp": operator.TRANSITIONS,
@@ -26,14 +30,24 @@ TABLES: Mapping[str, Mapping[tuple[StrEnum, str], StrEnum]] = {
 """Name of the block in the page → transition table."""
 
 
-def diagram(table: Mapping[tuple[StrEnum, str], StrEnum]) -> str:
+def diagram(table: Table) -> str:
     """Return a Mermaid state diagram of a transition table."""
-    first = next(iter(table))[0]
-    last = {target for target in table.values() if not any(source == target for source, _ in table)}
+    rows = list(_rows(table))
+    first = rows[0][0]
+    sources = {source for source, _, _ in rows}
+    last = {target for _, _, target in rows if target not in sources}
     lines = ["stateDiagram-v2", f"    [*] --> {first.value}"]
-    lines += [f"    {source.value} --> {target.value}: {event}" for (source, event), target in table.items()]
+    lines += [f"    {source.value} --> {target.value}: {event}" for source, event, target in rows]
     lines += [f"    {state.value} --> [*]" for state in sorted(last)]
     return "\n".join(lines)
+
+
+def _rows(table: Table) -> Iterator[tuple[StrEnum, str, StrEnum]]:
+    """Yield the rows of a table: the phase before, what moves it, the phase after."""
+    if isinstance(table, Transitions):
+        yield from table
+    else:
+        yield from ((source, event, target) for (source, event), target in table.items())
 
 
 def settings() -> str:

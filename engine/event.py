@@ -1,44 +1,34 @@
-"""Events: what happened, as small frozen values that validate themselves, and the record that the log keeps of each.
+"""Events: what happened, as small frozen values that validate themselves, and the record the log keeps of them.
 
-An event class is its own schema: the types of its fields validate data that is written and data that is read. A change
-of shape raises `schema_version` by one and adds one step to `upcasts`, which turns data of the version before into
-data of the new one. The log never rewrites the data that it holds: `Registry.decode` upcasts old data at each read.
+An event class is its own schema: field types validate on the way in and on the way out. A change of shape raises
+`schema_version` and teaches `upcast` the way from older data; the log itself never rewrites what it holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engine.errors import FutureEvent
 
-Json: TypeAlias = Any
+Json = Any
 """A JSON value: None, bool, int, float, str, list or dict with string keys."""
-JsonObject: TypeAlias = dict[str, Json]
-"""A JSON object."""
-
-Upcast = Callable[[JsonObject], JsonObject]
-"""Returns the data of an event in the shape of the next schema version."""
 
 
 class Event(BaseModel):
-    """Base of all events. The class name is the event's type."""
+    """Base of all events. The class name is the event type."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: ClassVar[int] = 1
-    upcasts: ClassVar[Mapping[int, Upcast]] = {}
-    """Schema version → step to the next version; one step for each version below `schema_version`."""
 
     @classmethod
-    def upcast(cls, data: JsonObject, schema_version: int) -> JsonObject:
-        """Return `data` of `schema_version` in the current shape, through every version in between."""
-        for version in range(schema_version, cls.schema_version):
-            data = cls.upcasts[version](data)
+    def upcast(cls, data: dict[str, Json], schema_version: int) -> dict[str, Json]:
+        """Return `data` of an older `schema_version` in today's shape."""
         return data
 
     @property
@@ -51,33 +41,28 @@ class Record:
     """One event as the log keeps it."""
 
     id: str
-    """Unique among the events of all logs."""
+    """Unique over all logs."""
     stream: str
     """`deployment/<id>`, `lgp/<namespace>/<name>` or `dataplane/<listener id>`."""
     version: int
-    """The event's number in its stream, from 1."""
+    """Place in the stream, from 1."""
     position: int
-    """The event's place in the log of everything, from 1. Positions grow and may have gaps."""
+    """Place in the log of everything, from 1; grows, may skip."""
     type: str
-    """Name of the event's class."""
     schema_version: int
     at: datetime
-    """When the event was appended (UTC)."""
+    """UTC, when it was appended."""
     actor: str
-    """Who appended the event: `poll`, `listener`, `operator`, `watcher`, `dataplane` or `cli`."""
+    """Which process appended it: `poll`, `listener`, `operator`, `watcher`, `cli`."""
     cause: str | None
-    """Name of the act that the event comes from, or id of an earlier record."""
-    data: JsonObject
+    """What led to it: the name of the act, or the id of an earlier record."""
+    data: dict[str, Json]
 
 
 class Registry:
     """The event classes of one kind of stream, by type."""
 
     def __init__(self, *classes: type[Event]) -> None:
-        """Raises TypeError for a class that lacks a step to its schema version."""
-        for cls in classes:
-            if set(cls.upcasts) != set(range(1, cls.schema_version)):
-                raise TypeError(f"{cls.__name__}.upcasts must have a step for each version below {cls.schema_version}")
         self._classes: Mapping[str, type[Event]] = {cls.__name__: cls for cls in classes}
 
     @property
@@ -86,7 +71,7 @@ class Registry:
         return frozenset(self._classes.values())
 
     def decode(self, record: Record) -> Event:
-        """Return the event of `record`; data of an older schema version is upcast.
+        """Return the typed event of `record`, upcast where it is old.
 
         Raises FutureEvent for a type, schema version or shape that this program does not know.
         """
@@ -94,12 +79,12 @@ class Registry:
         cls = self._classes.get(record.type)
         if cls is None:
             raise FutureEvent(
-                f"{where}: this version of agentplane does not know events of type {record.type!r}; upgrade agentplane"
+                f"{where}: this version of agentplane does not know events of type {record.type!r}; upgrade it"
             )
         if record.schema_version > cls.schema_version:
             raise FutureEvent(
                 f"{where}: {record.type} has schema version {record.schema_version}, this version of agentplane "
-                f"knows up to {cls.schema_version}; upgrade agentplane"
+                f"knows up to {cls.schema_version}; upgrade it"
             )
         data = record.data
         if record.schema_version < cls.schema_version:
@@ -107,7 +92,4 @@ class Registry:
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise FutureEvent(
-                f"{where}: the data of {record.type} does not have the shape that this version of agentplane knows: "
-                f"{error}"
-            ) from error
+            raise FutureEvent(f"{where}: {record.type} does not have the shape this version knows: {error}") from error

@@ -1,4 +1,4 @@
-"""The operator's acts, as values: each names one idempotent step against the outside world.
+"""The acts of the operator, as values: each one names an idempotent step against the cluster.
 
 `decide` chooses an act; `perform` carries the act out.
 """
@@ -9,28 +9,34 @@ from engine.runtime.machine import Act
 
 
 class ApplyObjects(Act):
-    """Apply these objects (by `str(key)`), in this order."""
+    """Apply these objects, in this order."""
 
     keys: tuple[str, ...]
+    """`str(key)` of each object."""
 
 
 class PruneObjects(Act):
     """Delete these objects, which the LGP no longer asks for."""
 
     keys: tuple[str, ...]
+    """`str(key)` of each object."""
 
 
 class PruneEverything(Act):
-    """Delete whatever is left of an LGP that is gone: volume claims, its route, what Kubernetes did not collect."""
+    """Delete the remaining objects of an LGP that does not exist: PersistentVolumeClaims, the path on the shared
+    Ingress, and every object that Kubernetes does not collect.
+    """
 
 
-class JudgeAutoscalers(Act):
-    """Note that these autoscalers have not worked for too long."""
+class MarkAutoscalersUnhealthy(Act):
+    """Record that these autoscalers have not worked for longer than the grace time. Writes nothing to the cluster."""
 
     keys: tuple[str, ...]
+    """`str(key)` of each autoscaler."""
 
 
 class ApplyStatus(Act):
-    """Write the LGP's status."""
+    """Write the status of the LGP."""
 
     digest: str
+    """Digest of the status to write."""

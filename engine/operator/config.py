@@ -1,8 +1,10 @@
-"""What the operator's decisions depend on besides the LGP: recorded in the log whenever it changes, free of secrets.
+"""The configuration of the operator: everything besides the LGP that the operator's decisions depend on.
 
-It mirrors the values that users of the chart know (`ingress`, `gateway`, `istioGateway`, `operator.templates`,
-`operator.kedaEnabled`, `clusterDomain`). Templates are recorded as they are: a password belongs into a Secret that the
-template refers to, not into the template.
+The log records every change of the configuration, so the configuration has no secrets. Templates are recorded as they
+are: a password belongs into a Secret that the template refers to, not into the template.
+
+The fields mirror values of the chart (`ingress`, `gateway`, `istioGateway`, `operator.templates`,
+`operator.kedaEnabled`, `clusterDomain`).
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from engine.digests import digest
 from engine.errors import SettingsError
 from engine.operator import templates
 
@@ -20,15 +23,16 @@ class _Frozen(BaseModel):
 
 
 class Templates(_Frozen):
-    """Base objects as YAML with `${name}` variables (engine/operator/templates.py says which)."""
+    """Base objects as YAML with `${name}` variables (engine/operator/templates.py lists the variables)."""
 
     deployment: str = templates.DEPLOYMENT
-    """Of API servers and of queue workers."""
+    """Deployment of an Agent Server, and of its queue workers."""
     service: str = templates.SERVICE
-    """In front of API servers."""
+    """Service in front of an Agent Server."""
     db: str = templates.DB
-    """Postgres, a StatefulSet."""
+    """StatefulSet of Postgres."""
     redis: str = templates.REDIS
+    """Deployment of Redis."""
 
     @model_validator(mode="after")
     def _readable(self) -> Self:
@@ -38,80 +42,84 @@ class Templates(_Frozen):
 
 
 class SharedIngress(_Frozen):
-    """One Ingress for all Agent Servers, whose paths the operator keeps; the chart, or somebody else, creates it."""
+    """One Ingress for all Agent Servers. The chart, or a person, creates the Ingress; the operator keeps its paths."""
 
     enabled: bool = True
     hostname: str = ""
-    """What people reach Agent Servers by; may end in `:port`. Empty: any host, and only known inside the cluster."""
+    """Hostname in the URLs of Agent Servers; may end in `:port`. Empty: the Ingress serves any host, and URLs are those
+    inside the cluster."""
     base_path: str = ""
     tls_enabled: bool = True
-    """Whether people use https."""
+    """Whether the URLs of Agent Servers begin with https."""
     namespace: str = ""
-    """Where the Ingress is; empty means the namespace of each LGP."""
+    """Namespace of the Ingress; empty means the namespace of each LGP."""
     class_name: str = ""
 
 
 class Gateway(_Frozen):
-    """A Gateway (of the Gateway API or of Istio) that one route per Agent Server hangs on."""
+    """A Gateway (of the Gateway API or of Istio) to which the operator attaches one route for each Agent Server."""
 
     enabled: bool = False
     name: str = ""
     namespace: str = ""
-    """Where the Gateway is; empty means the namespace of each LGP."""
+    """Namespace of the Gateway; empty means the namespace of each LGP."""
     hostname: str = ""
     base_path: str = ""
     tls_enabled: bool = True
 
 
 class OperatorConfig(_Frozen):
-    """Everything that the operator's manifests and decisions depend on besides the LGP. Holds no secrets."""
+    """Everything besides the LGP that the operator's manifests and decisions depend on. Has no secrets."""
 
     templates: Templates = Templates()
     ingress: SharedIngress = SharedIngress()
     gateway: Gateway = Gateway()
     istio_gateway: Gateway = Gateway()
     keda_enabled: bool = False
-    """Whether KEDA is installed; without it autoscaling uses HorizontalPodAutoscalers."""
+    """Whether KEDA is installed; without KEDA, autoscaling uses HorizontalPodAutoscalers."""
     managed_service_accounts: bool = False
-    """Whether the operator may make the ServiceAccounts that LGPs ask for (`spec.managedResources`)."""
+    """Whether the operator may create the ServiceAccounts that LGPs ask for (`spec.managedResources`)."""
     managed_secret_provider_classes: bool = False
-    """Whether it may make SecretProviderClasses."""
+    """Whether the operator may create the SecretProviderClasses that LGPs ask for (`spec.managedResources`)."""
     pod_disruption_budgets: bool = False
     """Whether workloads of Agent Servers with at least two replicas get a PodDisruptionBudget. The setting's default is
-    true; a configuration that was recorded before there was one made none."""
+    true; false stands for configurations that were recorded before this field existed."""
     cluster_domain: str = "cluster.local"
     legacy_database_suffix: str = "postgres"
-    """Objects of a database with `legacyName` are called `<LGP>-<this>`."""
+    """Suffix in the names of a database with `legacyName`: `<LGP>-<suffix>`."""
     database_cpu: str = "1"
-    """CPU request of a database whose LGP names none; the limit is twice that."""
+    """CPU request, in cores, of a database when the LGP names none; the limit is twice the request."""
     database_memory_mb: int = Field(default=2048, ge=1)
-    """Memory request in MiB of a database whose LGP names none; the limit is twice that."""
+    """Memory request, in MiB, of a database when the LGP names none; the limit is twice the request."""
     revision_history_limit: int | None = Field(default=None, ge=0)
-    """Empty ReplicaSets that a Deployment keeps, where its template does not say; None: as many as Kubernetes does."""
+    """Number of old ReplicaSets that a Deployment keeps if its template names none; None: the default of Kubernetes."""
     redis_key_prefix: bool = False
-    """Whether an Agent Server that brings a Redis of its own gets a prefix of its own for its keys there."""
-
-    @model_validator(mode="after")
-    def _one_route(self) -> Self:
-        """Raises SettingsError when more than one way in is enabled, or a gateway has no name."""
-        ways: dict[str, SharedIngress | Gateway] = {
-            "ingress": self.ingress,
-            "gateway": self.gateway,
-            "istioGateway": self.istio_gateway,
-        }
-        enabled = [name for name, way in ways.items() if way.enabled]
-        if len(enabled) > 1:
-            raise SettingsError(
-                f"only one of ingress, gateway, istioGateway may be enabled, not {' and '.join(enabled)}"
-            )
-        for name in enabled:
-            way = ways[name]
-            if isinstance(way, Gateway) and not way.name:
-                raise SettingsError(f"{name}.name is empty; set it to the name of the Gateway that routes hang on")
-        return self
+    """Whether an Agent Server with a Redis that the operator does not make gets its own prefix for its keys there."""
 
     @property
-    def way_in(self) -> SharedIngress | Gateway | None:
-        """The enabled one of ingress, gateway and istio_gateway."""
-        ways: tuple[SharedIngress | Gateway, ...] = (self.ingress, self.gateway, self.istio_gateway)
-        return next((way for way in ways if way.enabled), None)
+    def digest(self) -> str:
+        """Digest of the configuration, by which events name it."""
+        return digest(self.model_dump(mode="json"))
+
+    @property
+    def exposure(self) -> SharedIngress | Gateway | None:
+        """The enabled one of ingress, gateway and istio_gateway; None without one."""
+        return next((exposure for exposure in self._exposures().values() if exposure.enabled), None)
+
+    def _exposures(self) -> dict[str, SharedIngress | Gateway]:
+        """Return the exposures by their names in the chart's values."""
+        return {"ingress": self.ingress, "gateway": self.gateway, "istioGateway": self.istio_gateway}
+
+    @model_validator(mode="after")
+    def _one_exposure(self) -> Self:
+        """Raises SettingsError when more than one exposure is enabled, or a Gateway has no name."""
+        enabled = {name: exposure for name, exposure in self._exposures().items() if exposure.enabled}
+        if len(enabled) > 1:
+            raise SettingsError(
+                f"only one of ingress, gateway, istioGateway may be enabled, not {' and '.join(enabled)}; disable the "
+                "others"
+            )
+        for name, exposure in enabled.items():
+            if isinstance(exposure, Gateway) and not exposure.name:
+                raise SettingsError(f"{name}.name is empty; set it to the name of the Gateway that serves the routes")
+        return self

@@ -1,9 +1,14 @@
-"""What to do next for an LGP. Pure: compares what is asked for with what went out, one act at a time.
+"""Decides what the operator does next for an LGP. Pure: compares the plan with the state, chooses one act at a time.
 
-In order: nothing for an LGP that is unknown or being deleted; for one that is gone, what Kubernetes does not collect;
-otherwise autoscalers that are no longer asked for (two of them, or one of them and we, would fight over the replicas),
-objects that differ or drifted, other objects that are no longer asked for, autoscalers that have not worked for too
-long, then the LGP's status.
+The acts, most pressing first. For an unknown LGP, or one that is being deleted: none. For an LGP that does not exist:
+delete what Kubernetes does not collect. Otherwise:
+
+1. delete autoscalers that the LGP no longer asks for (two autoscalers, or an autoscaler and the operator, would fight
+   over the number of replicas);
+2. apply objects that differ from the plan or drifted;
+3. delete other objects that the LGP no longer asks for;
+4. mark autoscalers that have not worked for longer than the grace time;
+5. write the LGP's status.
 """
 
 from __future__ import annotations
@@ -12,25 +17,31 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from engine.digests import digest
-from engine.operator.acts import ApplyObjects, ApplyStatus, JudgeAutoscalers, PruneEverything, PruneObjects
+from engine.operator.acts import (
+    ApplyObjects,
+    ApplyStatus,
+    MarkAutoscalersUnhealthy,
+    PruneEverything,
+    PruneObjects,
+)
 from engine.operator.observation.autoscalers import GRACE
 from engine.operator.plan import Plan, PlannedObject
 from engine.operator.scaling import is_autoscaler
 from engine.operator.state import Life, ObjectState, OperatorState
-from engine.operator.status import DEFERRALS_TO_TELL, compute_status
+from engine.operator.status import REPORTED_ATTEMPTS, compute_status
 from engine.runtime.machine import Act, Decision, Done, Wait
 
 
 def decide(state: OperatorState, plan: Plan, now: datetime) -> Decision:
-    """Return the next step; `plan` is what `state.lgp` asks for."""
+    """Return the next step; `plan` is what `state.lgp` asks for, `now` is UTC."""
     waits: list[Wait] = []
-    for act in _acts(state, plan, now):
-        hold = state.held.get(act.name)
-        if hold is None or hold.until <= now:
+    for act in _candidates(state, plan, now):
+        deferral = state.deferrals.holding(act, now)
+        if deferral is None:
             return act
-        waits.append(Wait(hold.until, f"{act.name}: {hold.reason}"))
-        if not hold.refused and hold.attempts < DEFERRALS_TO_TELL:
-            break  # most likely the API server is away, for the other acts as well
+        waits.append(Wait(deferral.until, f"{act.name}: {deferral.reason}"))
+        if not deferral.refused and deferral.attempts < REPORTED_ATTEMPTS:
+            break  # most likely the API server does not answer, and would not answer the other acts either
     if state.life is Life.PRESENT:
         waits += _timers(state, plan, now)
     return min(waits, key=lambda wait: wait.until) if waits else Done(IDLE[state.life])
@@ -41,65 +52,68 @@ AT_ONCE = datetime.min.replace(tzinfo=UTC)
 IDLE = {
     Life.UNKNOWN: "never observed",
     Life.PRESENT: "everything is as asked",
-    Life.DELETING: "being deleted: its objects are left to Kubernetes",
+    Life.DELETING: "Kubernetes is deleting the LGP and its objects",
     Life.GONE: "being pruned",
-    Life.PRUNED: "gone, and nothing of it left",
+    Life.PRUNED: "the LGP does not exist, and none of its objects is left",
 }
+"""Why there is nothing to do in each life."""
 
 
-def _acts(state: OperatorState, plan: Plan, now: datetime) -> Iterator[Act]:
-    """Yield every act that there is reason for, most pressing first."""
+def _candidates(state: OperatorState, plan: Plan, now: datetime) -> Iterator[Act]:
+    """Yield every act that there is a reason for, most pressing first, whether or not the act is deferred."""
     if state.life is Life.GONE:
         yield PruneEverything()
     if state.life is not Life.PRESENT or state.lgp is None:
         return
     unwanted = tuple(key for key, entry in state.objects.items() if prunable(entry, key, plan))
-    retired = tuple(key for key in unwanted if is_autoscaler(state.objects[key].applied.key))
-    if retired:
-        yield PruneObjects(keys=retired)
-    keys = tuple(key for key, wanted in plan.objects.items() if due(state, wanted, now))
+    unwanted_autoscalers = tuple(key for key in unwanted if is_autoscaler(state.objects[key].applied.key))
+    if unwanted_autoscalers:
+        yield PruneObjects(keys=unwanted_autoscalers)
+    keys = tuple(key for key, planned in plan.objects.items() if due(state, planned, now))
     if keys:
         yield ApplyObjects(keys=keys)
     if unwanted:
         yield PruneObjects(keys=unwanted)
-    judged = {key: judged_at(state, plan, key) for key in state.autoscalers}
-    overdue = tuple(key for key, at in judged.items() if at is not None and at <= now)
+    overdue = tuple(key for key in state.autoscalers if _is_past(unhealthy_at(state, plan, key), now))
     if overdue:
-        yield JudgeAutoscalers(keys=overdue)
+        yield MarkAutoscalersUnhealthy(keys=overdue)
     status = digest(compute_status(state, plan).status)
     if status != state.status_digest:
         yield ApplyStatus(digest=status)
 
 
-def due(state: OperatorState, wanted: PlannedObject, now: datetime) -> bool:
-    """Whether the object is to be applied now."""
-    at = due_at(state, wanted)
+def _is_past(at: datetime | None, now: datetime) -> bool:
     return at is not None and at <= now
 
 
-def due_at(state: OperatorState, wanted: PlannedObject) -> datetime | None:
-    """Return from when the object is to be applied: AT_ONCE for what differs, None for what is as asked."""
-    key = str(wanted.key)
+def due(state: OperatorState, planned: PlannedObject, now: datetime) -> bool:
+    """Return whether the operator applies the object now."""
+    return _is_past(due_at(state, planned), now)
+
+
+def due_at(state: OperatorState, planned: PlannedObject) -> datetime | None:
+    """Return from when on the operator applies the object: AT_ONCE if it differs from the plan, None if not at all."""
+    key = str(planned.key)
     rejection = state.rejected.get(key)
-    if rejection is not None and rejection.digest == wanted.digest:
+    if rejection is not None and rejection.digest == planned.digest:
         return rejection.retry_at
     entry = state.objects.get(key)
-    if entry is None or entry.applied.digest != wanted.digest:
+    if entry is None or entry.applied.digest != planned.digest:
         return AT_ONCE
     return entry.repair_at if entry.drift else None
 
 
 def at_rest(state: OperatorState, plan: Plan, key: str) -> bool:
-    """Whether the object went out as asked and nothing is known to be wrong with it: only then can it drift."""
-    wanted, entry = plan.objects.get(key), state.objects.get(key)
-    if wanted is None or entry is None or state.life is not Life.PRESENT:
+    """Return whether the object was applied as planned and has no known defect: only such an object can drift."""
+    planned, entry = plan.objects.get(key), state.objects.get(key)
+    if planned is None or entry is None or state.life is not Life.PRESENT:
         return False
-    return not entry.drift and key not in state.rejected and entry.applied.digest == wanted.digest
+    return not entry.drift and key not in state.rejected and entry.applied.digest == planned.digest
 
 
 def prunable(entry: ObjectState, key: str, plan: Plan) -> bool:
-    """Whether an object that went out is to be deleted while its LGP exists. Databases and their passwords never
-    are.
+    """Return whether the operator deletes an applied object while its LGP exists. Databases and their passwords stay
+    until the LGP is deleted.
     """
     if plan.problem is not None or key in plan.objects:
         return False
@@ -109,10 +123,10 @@ def prunable(entry: ObjectState, key: str, plan: Plan) -> bool:
     return not (database or applied.credential)
 
 
-def judged_at(state: OperatorState, plan: Plan, key: str) -> datetime | None:
-    """Return when an autoscaler that does not work is no longer waited for; None: not, or not yet, to be judged.
+def unhealthy_at(state: OperatorState, plan: Plan, key: str) -> datetime | None:
+    """Return when the grace time of an autoscaler that does not work ends; None while no grace time runs.
 
-    While anything rolls out, there may be no pods to have metrics of, nor the table that a trigger reads.
+    None while anything rolls out: there may be no pods with metrics, and no table that a trigger reads.
     """
     entry, rolled_out = state.autoscalers[key], state.rolled_out
     if key not in plan.objects or entry.since is None or entry.unhealthy or state.lgp is None:
@@ -123,12 +137,12 @@ def judged_at(state: OperatorState, plan: Plan, key: str) -> datetime | None:
 
 
 def _timers(state: OperatorState, plan: Plan, now: datetime) -> Iterator[Wait]:
-    for key, wanted in plan.objects.items():
-        at = due_at(state, wanted)
+    for key, planned in plan.objects.items():
+        at = due_at(state, planned)
         if at is not None and at > now:
             rejection = state.rejected.get(key)
-            yield Wait(at, f"{key}: {rejection.message if rejection else 'somebody keeps changing it'}")
+            yield Wait(at, f"{key}: {rejection.message if rejection else 'another writer keeps changing the object'}")
     for key, entry in state.autoscalers.items():
-        at = judged_at(state, plan, key)
+        at = unhealthy_at(state, plan, key)
         if at is not None and at > now:
             yield Wait(at, f"{key} does not work yet ({entry.observed.reason})")

@@ -1,4 +1,4 @@
-"""What happens to an LGP and its objects: the events of the streams `lgp/<namespace>/<name>`."""
+"""Events of the streams `lgp/<namespace>/<name>`: what happens to an LGP and to its objects."""
 
 from __future__ import annotations
 
@@ -12,215 +12,221 @@ from engine.ports import ObjectKey
 from engine.runtime.retry import ActDeferred, ActRefused
 
 
-class Value(BaseModel):
-    """Base of the parts of events and states."""
+class EventPart(BaseModel):
+    """Base of the values that events carry."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Route(Value):
-    """The entry of an Agent Server on a shared Ingress."""
+class Route(EventPart):
+    """The path of an Agent Server on the shared Ingress, and the Service behind the path."""
 
     host: str
-    """Empty for any."""
+    """Host of the Ingress rule; empty for any host."""
     path: str
     service: str
     port: int
 
 
-class AppliedObject(Value):
-    """One object as it went out."""
+class AppliedObject(EventPart):
+    """One object as the operator applied it."""
 
     key: ObjectKey
     digest: str
-    """Of the manifest without secret values: what it was asked to be."""
+    """Digest of the planned manifest, in which keyed digests stand for secret values."""
     fingerprint: Fingerprint
-    """What the API server made of it. A Secret that we only created has no `uid`: its existence is all that counts."""
+    """What the API server stored. A Secret that the operator created has no `uid` here: only its existence counts."""
     credential: bool = False
-    """A Secret with generated values, which is never written again."""
+    """The object is a Secret with generated values, which the operator never writes again."""
     route: Route | None = None
-    """For an entry of the shared Ingress: which one."""
+    """The path on the shared Ingress, for an object of kind IngressPath."""
 
 
-class PodFailure(Value):
-    """Why a pod of a workload does not come up. Texts are scrubbed of secret values."""
+class PodFailure(EventPart):
+    """Why a pod of a workload does not become ready. Texts are scrubbed of secret values."""
 
     pod: str
-    """Empty when no pod can even be made."""
+    """Name of the pod; empty when the workload's controller cannot create a pod."""
     container: str
     reason: str
     message: str
     log: str = ""
-    """Last lines that the container wrote before it ended."""
+    """Last lines that the container wrote before the container ended."""
 
 
-class WorkloadStatus(Value):
-    """What matters of the status of a Deployment or StatefulSet and its pods."""
+class WorkloadStatus(EventPart):
+    """The status of a Deployment or StatefulSet and its pods, reduced to the fields that the operator uses."""
 
     key: ObjectKey
     uid: str
     generation: int
     observed_generation: int
     desired: int
-    """Replicas that its spec asks for."""
+    """`spec.replicas` of the workload."""
     replicas: int
     ready: int
     updated: int
     available: int
     template: str = ""
-    """Names the pods' template: the newest ReplicaSet, or the update revision of a StatefulSet."""
+    """Name of the newest ReplicaSet of a Deployment; update revision of a StatefulSet."""
     template_uid: str = ""
-    """uid of that ReplicaSet."""
+    """uid of the newest ReplicaSet."""
     deadline_exceeded: str = ""
-    """Message of the controller when the progress deadline has passed, else empty."""
+    """Message of the Deployment controller after the progress deadline has passed, else empty."""
     unschedulable: str = ""
-    """The scheduler's message about a pod that fits no node, else empty."""
+    """Message of the scheduler about a pod that fits no node, else empty."""
     failure: PodFailure | None = None
-    """Of a pod of the newest template."""
+    """Failure of a pod of the newest template."""
 
     @property
     def rolled_out(self) -> bool:
-        """Whether all replicas are of the newest template, available, and none is left of an older one."""
+        """Whether every replica has the newest template and is available, and no older replica is left."""
         current = self.observed_generation >= self.generation
         return current and self.updated == self.replicas == self.available == self.desired
 
 
-class AutoscalerStatus(Value):
-    """What matters of what an autoscaler says of itself. Texts are scrubbed of secret values."""
+class AutoscalerStatus(EventPart):
+    """The health that an autoscaler reports in its conditions. Texts are scrubbed of secret values."""
 
     key: ObjectKey
     uid: str
     reason: str = ""
-    """Why it does not work; empty when it does."""
+    """Why the autoscaler does not work; empty when it works."""
     message: str = ""
 
 
-class RolledOut(Value):
-    """The generation of the LGP that was available last."""
+class RolledOut(EventPart):
+    """The newest generation of the LGP that rolled out completely."""
 
     generation: int
     revision: str
+    """Revision id of the control plane that this generation carried; empty for an LGP without one."""
     at: str
-    """RFC 3339."""
+    """When the rollout was complete (RFC 3339)."""
 
 
-class AdoptedObject(Value):
-    """An object that is there although this log never made it, as far as it stays as it is."""
+class AdoptedObject(EventPart):
+    """What the operator keeps of an object that existed before this log: another operator, or a lost log, made it."""
 
     uid: str
     selector: dict[str, str] = {}
-    """Labels by which it finds its pods, which carry them: a workload's cannot be changed, a Service's must not."""
-    template: str = ""
-    """Digest of the pod template that we would have made. As long as we would make the same one, the pods that run are
-    left alone. Empty: they are replaced."""
+    """Labels by which a workload or Service selects its pods. Kept: a workload's selector is immutable, and a Service
+    with another selector would select none of the running pods."""
+    template_digest: str = ""
+    """Digest of the pod template that our manifest had at the adoption. While our manifest has this template, the
+    operator leaves the running pods alone. Empty: the operator replaces the pods by a rolling update."""
     differences: tuple[str, ...] = ()
-    """Why they are: in which fields (never with which values) the pods are not what the LGP asks for."""
+    """Why the operator replaces the pods: paths of the fields (never values) in which the pods differ from the LGP."""
 
 
-class AdoptedDatabase(Value):
-    """A Postgres that is there although this log never made it: what leads to its data."""
+class AdoptedDatabase(EventPart):
+    """A Postgres that existed before this log: where its data and its password are."""
 
     name: str
-    """Of the StatefulSet."""
+    """Name of the StatefulSet."""
     service: str
+    """Name of the Service in front of the database."""
     secret: str
     """Name of the Secret with the password."""
     user: str
     database: str
     image: str
-    instead_of: str = ""
-    """The image that our template had then: the one that runs stays until the template has yet another."""
+    """Image of the running container."""
+    template_image: str = ""
+    """Image of our `db` template at the adoption. The running image stays until the template names another one."""
     claims: tuple[str, ...] = ()
-    """Names of its volume claim templates."""
+    """Names of the volumeClaimTemplates of the StatefulSet."""
 
 
-class Adopted(Value):
-    """What was there of an LGP's objects before this log made any."""
+class Adopted(EventPart):
+    """The objects of an LGP that existed before this log, and what the operator keeps of each."""
 
-    base: str = ""
-    """What their names begin with; empty: what ours do."""
+    name_prefix: str = ""
+    """First part of the names of the adopted objects; empty when our names begin the same."""
     objects: dict[str, AdoptedObject] = {}
-    """By `str(key)`."""
+    """`str(key)` of an object → what the operator keeps of the object."""
     database: AdoptedDatabase | None = None
     config_digest: str = ""
-    """Names the configuration that `AdoptedObject.template` was made with."""
+    """Digest of the operator configuration that made `AdoptedObject.template_digest`."""
     managers: tuple[str, ...] = ()
     """Field managers that wrote the objects."""
 
 
-class Stopped(Value):
-    """Why the listener scaled an LGP to nothing."""
+class Stopped(EventPart):
+    """Why the listener scaled an LGP to zero."""
 
     reason: str
     message: str
 
 
 class LgpObserved(Event):
-    """The LGP is new, or changed in what the operator reads of it. Secret values are replaced by keyed digests."""
+    """The LGP is new, or a field changed that the operator reads. Keyed digests stand for secret values."""
 
     namespace: str
     name: str
     uid: str
     generation: int
     deleting: bool
-    """It carries a deletionTimestamp: nothing more is applied."""
+    """The LGP carries a deletionTimestamp: the operator applies nothing more."""
     revision: str
-    """The control plane's revision that it carries, empty for an LGP that somebody else wrote."""
+    """Revision id of the control plane that the LGP carries; empty for an LGP that our listener did not write."""
     deployment_id: str
-    """The control plane's deployment, empty likewise."""
+    """Deployment id of the control plane; empty for an LGP that our listener did not write."""
     spec: dict[str, Any]
     digest: str
-    """Keyed, of the spec with its secret values, and the above."""
-    unknown: tuple[str, ...] = ()
-    """Paths of the fields of its spec that this program does not know."""
+    """Keyed digest of the spec with its secret values, and of the fields above."""
+    unknown_fields: tuple[str, ...] = ()
+    """Paths of the fields of the spec that this program does not know."""
     stopped: Stopped | None = None
-    """Its revision failed, and the listener took its pods away."""
+    """Set when the revision failed and the listener scaled the LGP to zero."""
 
 
 class LgpRemoved(Event):
-    """The LGP does not exist (any more)."""
+    """The LGP does not exist."""
 
 
 class ObjectsApplied(Event):
-    """These objects are in the cluster as the LGP asks."""
+    """The operator applied these objects as the LGP asks."""
 
     generation: int
-    """Of the LGP that they were made from."""
+    """Generation of the LGP that the objects were made from."""
     config_digest: str
     objects: tuple[AppliedObject, ...]
     created: tuple[str, ...] = ()
-    """Those that did not exist before."""
+    """`str(key)` of the objects that did not exist before."""
 
 
 class ObjectsAdopted(Event):
-    """Objects of the LGP are there that this log never made. They are taken over, and what is said here is kept."""
+    """The operator adopted objects of the LGP that existed before this log, and keeps what `adopted` says."""
 
     adopted: Adopted
 
 
 class ObjectRejected(Event):
-    """The API server does not take an object; the others went out."""
+    """The API server, or a check of ours, rejected one object; the other objects of the act were applied."""
 
     key: ObjectKey
     digest: str
-    """Of the manifest that it does not take."""
+    """Digest of the rejected manifest."""
     status: int
+    """HTTP status."""
     reason: str
     message: str
 
 
 class ObjectsPruned(Event):
-    """These objects are no longer asked for, and gone."""
+    """The operator deleted these objects, which the LGP no longer asks for."""
 
     objects: tuple[str, ...]
     everything: bool = False
-    """The LGP is gone, and nothing of it is left."""
-    left: tuple[str, ...] = ()
-    """Those of `objects` that are still there: of a way in or a kind that was given up, and our permissions with it."""
+    """The LGP does not exist, and the operator deleted all of its objects."""
+    left_in_place: tuple[str, ...] = ()
+    """Those of `objects` that still exist: the exposure or kind is disabled, and our role no longer allows deleting
+    them."""
 
 
 class DriftDetected(Event):
-    """An object is no longer what was applied."""
+    """A live object is no longer what the operator applied."""
 
     key: ObjectKey
     change: Literal["deleted", "edited"]
@@ -228,19 +234,19 @@ class DriftDetected(Event):
 
 
 class WorkloadObserved(Event):
-    """The status of a workload or its pods changed in something that matters."""
+    """A field of the status of a workload or its pods changed that the operator uses."""
 
     workload: WorkloadStatus
 
 
 class AutoscalerObserved(Event):
-    """An autoscaler works, or it does not (yet): that, or why, is news."""
+    """An autoscaler began or ceased to work, or does not work for another reason than before."""
 
     autoscaler: AutoscalerStatus
 
 
 class AutoscalerUnhealthy(Event):
-    """An autoscaler has not worked for so long that somebody should look at it. The next observation may end it."""
+    """An autoscaler has not worked for longer than the grace time. A later AutoscalerObserved may end this."""
 
     key: ObjectKey
     reason: str
@@ -248,7 +254,7 @@ class AutoscalerUnhealthy(Event):
 
 
 class LgpStatusApplied(Event):
-    """The LGP's status says what the state said."""
+    """The operator wrote the status of the LGP."""
 
     digest: str
     status: dict[str, Any]

@@ -1,4 +1,4 @@
-"""The operator as an instance of the engine's one shape."""
+"""The operator as a machine (engine/runtime/machine.py): its fold, its decisions, its acts."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from engine.operator.plan import Plan, plan_for
 from engine.operator.state import OperatorState, evolve
 from engine.ports import Manifest, Ports
 from engine.runtime.machine import Act, Decision
+from engine.runtime.values import to_json
 
 MOST_PLANS = 1000
-"""Plans kept in memory."""
+"""Number of plans kept in memory."""
 
 
 class OperatorMachine:
-    """`engine.runtime.machine.Machine` for LGPs."""
+    """The machine for LGPs; implements `engine.runtime.machine.Machine`."""
 
     name = "operator"
     stream_prefix = "lgp/"
@@ -43,11 +44,11 @@ class OperatorMachine:
         return state.lgp.namespace if state.lgp is not None else ""
 
     def plan(self, state: OperatorState) -> Plan:
-        """Return what the LGP asks for, nothing when there is none."""
+        """Return the plan of the LGP, an empty one when there is no LGP."""
         if state.lgp is None:
             return Plan()
-        # The same LGP is planned for many times while its objects come up; a plan is a value, so it may be shared.
-        key = digest([state.lgp.model_dump(), state.adopted.model_dump() if state.adopted else None])
+        # While the objects of an LGP come up, its plan is asked for many times; a plan is a value, so it may be shared.
+        key = digest([to_json(state.lgp), to_json(state.adopted) if state.adopted else None])
         plan = self._plans.get(key)
         if plan is None:
             plan = self._plans[key] = plan_for(state.lgp, self.config, state.adopted)
@@ -56,24 +57,29 @@ class OperatorMachine:
         return plan
 
     def manifests(self, state: OperatorState) -> list[Manifest]:
-        """Return what the LGP asks for as manifests, in order: credentials without values, objects, the route."""
+        """Return the manifests that the LGP asks for, in order: credentials without values, objects, the route."""
         found: list[Manifest] = []
-        for wanted in self.plan(state).objects.values():
-            if wanted.credential is not None:
-                found.append(wanted.credential.manifest)
-            elif wanted.manifest is not None:
-                found.append(wanted.manifest)
-            elif wanted.route is not None:
-                metadata = {"namespace": wanted.key.namespace, "name": wanted.key.name}
-                spec = wanted.route.model_dump()
+        for planned in self.plan(state).objects.values():
+            if planned.credential is not None:
+                found.append(planned.credential.manifest)
+            elif planned.manifest is not None:
+                found.append(planned.manifest)
+            elif planned.route is not None:
+                metadata = {"namespace": planned.key.namespace, "name": planned.key.name}
+                spec = planned.route.model_dump()
                 found.append(
-                    {"apiVersion": wanted.key.api_version, "kind": wanted.key.kind, "metadata": metadata, "spec": spec}
+                    {
+                        "apiVersion": planned.key.api_version,
+                        "kind": planned.key.kind,
+                        "metadata": metadata,
+                        "spec": spec,
+                    }
                 )
         return found
 
     def digests(self, state: OperatorState) -> frozenset[str]:
         """Return the digests of everything that the LGP asks for, as ObjectsApplied records them."""
-        return frozenset(wanted.digest for wanted in self.plan(state).objects.values())
+        return frozenset(planned.digest for planned in self.plan(state).objects.values())
 
     def perform(self, act: Act, state: OperatorState, ports: Ports) -> Sequence[Event]:
         return perform.perform(act, state, self.plan(state), ports, self.config)

@@ -1,8 +1,9 @@
-"""What an LGP asks for, as one table of objects with digests that may be logged. Pure.
+"""The plan of an LGP: everything that the LGP asks for, as one table of objects with digests that may be logged. Pure.
 
-The digests are of manifests made from the redacted spec: a literal secret value in the LGP counts by its keyed
-digest. An LGP that cannot be understood, or templates that do not fit, ask for nothing and say why; what is in the
-cluster stays."""
+The digests are those of manifests made from the redacted spec: a keyed digest stands for each literal secret value.
+An LGP with an invalid spec, or templates that do not fit, give an empty plan with a problem; the operator then leaves
+the objects in the cluster as they are.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +22,21 @@ from engine.operator.state import ObservedLgp
 from engine.ports import Manifest, ObjectKey
 
 SECOND_BUDGET = "SecondBudget"
-"""Reason of a rejected PodDisruptionBudget: another one selects the same pods."""
+"""Reason of a rejected PodDisruptionBudget: another budget selects the same pods."""
 INGRESS_API_VERSION = "networking.k8s.io/v1"
 ROUTE_KIND = "IngressPath"
-"""What an entry of the shared Ingress is called in events: it is no object of its own. Named by its path."""
+"""Kind under which events list a path on the shared Ingress. No kind of Kubernetes; the object's name is the path."""
 SHARED_INGRESS_MISSING = "SharedIngressMissing"
 """Reason of a rejected path: there is no shared Ingress."""
 MANAGED_RESOURCES_OFF = "ManagedResourcesOff"
-"""Reason of a refused LGP: it asks for objects that the operator may not make here."""
+"""Reason of a refused LGP: the LGP asks for objects that the configuration does not let the operator create."""
 PATH_TAKEN = "PathTaken"
-"""Reason of a rejected path: it is that of an LGP of the same name in another namespace."""
+"""Reason of a rejected path: an LGP of the same name in another namespace has the path."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedObject:
-    """One object that an LGP asks for: a manifest, a credential, or a route."""
+    """One object that an LGP asks for. Exactly one of `manifest`, `credential` and `route` is set."""
 
     key: ObjectKey
     digest: str
@@ -43,9 +44,9 @@ class PlannedObject:
     credential: Credential | None = None
     route: Route | None = None
     adopted: bool = False
-    """It is a workload that was there before: the manifest leaves out what nobody can change."""
-    held: bool = False
-    """Its pods stay as they are: the manifest leaves them out too."""
+    """An adopted workload: the manifest leaves out the immutable fields."""
+    keeps_pods: bool = False
+    """An adopted workload whose pods keep running: the manifest also leaves out the pod template."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,30 +54,31 @@ class Plan:
     """Everything that an LGP asks for, in the order of application."""
 
     objects: dict[str, PlannedObject] = field(default_factory=dict)
-    """By `str(key)`."""
+    """`str(key)` → the planned object."""
     server: str = ""
-    """Key of the API server's Deployment."""
+    """`str(key)` of the Agent Server's Deployment."""
     database: str = ""
-    """Key of the Postgres StatefulSet, also where it is not asked for."""
+    """`str(key)` of the Postgres StatefulSet, also when the LGP does not ask for one."""
     database_name: str = ""
     endpoint: str = ""
+    """URL of the Agent Server."""
     problem: tuple[str, str] | None = None
-    """Reason and message, when the LGP cannot be understood."""
+    """Reason and message, when the LGP or the templates are invalid."""
     route_problem: str | None = None
-    """Why it cannot be reached although it asks to be."""
+    """Why the LGP asks for a route to the Agent Server and cannot have one."""
     overridden: tuple[str, ...] = ()
-    """What the LGP says and another field of it overrides, each with which."""
+    """Each field of the spec that another field overrides, with both fields."""
 
     @property
-    def held(self) -> frozenset[str]:
-        """Keys of the workloads whose pods stay as they are."""
-        return frozenset(key for key, wanted in self.objects.items() if wanted.held)
+    def kept_pods(self) -> frozenset[str]:
+        """`str(key)` of the adopted workloads whose pods keep running."""
+        return frozenset(key for key, planned in self.objects.items() if planned.keeps_pods)
 
 
-def plan_for(view: ObservedLgp, config: OperatorConfig, adopted: Adopted | None = None) -> Plan:
-    """Return what the LGP asks for, beside what was `adopted`, without secret values. Never raises."""
+def plan_for(observed: ObservedLgp, config: OperatorConfig, adopted: Adopted | None = None) -> Plan:
+    """Return the plan of an LGP with `adopted` objects, without secret values. Never raises."""
     try:
-        lgp = parse_lgp(view.namespace, view.name, view.uid, view.spec, adopted)
+        lgp = parse_lgp(observed.namespace, observed.name, observed.uid, observed.spec, adopted)
         if (off := manifests.why_refused(lgp, config)) is not None:
             return Plan(problem=(MANAGED_RESOURCES_OFF, off))
         return build_plan(lgp, config)
@@ -86,15 +88,15 @@ def plan_for(view: ObservedLgp, config: OperatorConfig, adopted: Adopted | None 
         return Plan(problem=("InvalidTemplate", str(error)))
 
 
-def build_plan(lgp: Lgp, config: OperatorConfig, held: Container[str] | None = None) -> Plan:
-    """Return what `lgp` asks for; with secret values in the manifests when `lgp` was not redacted.
+def build_plan(lgp: Lgp, config: OperatorConfig, kept_pods: Container[str] | None = None) -> Plan:
+    """Return the plan of `lgp`; its manifests have the secret values when `lgp` is not redacted.
 
-    `held` are the workloads whose pods stay as they are; None: found by digests, which only a redacted LGP can do.
-    Raises SettingsError for templates that do not fit.
+    `kept_pods` are the adopted workloads (`str(key)`) whose pods keep running; None finds them by digests, which needs
+    a redacted LGP. Raises SettingsError for templates that do not fit.
     """
     names = manifests.object_names(lgp, config)
     return Plan(
-        objects={str(wanted.key): wanted for wanted in _all(lgp, config, held)},
+        objects={str(planned.key): planned for planned in _objects(lgp, config, kept_pods)},
         server=str(ObjectKey(api_version="apps/v1", kind="Deployment", namespace=lgp.namespace, name=names.server)),
         database=str(
             ObjectKey(api_version="apps/v1", kind="StatefulSet", namespace=lgp.namespace, name=names.database)
@@ -112,11 +114,11 @@ def _overridden(lgp: Lgp) -> Iterator[str]:
         yield f"spec.serverSpec.serviceAccountName={named}, since spec.managedResources.serviceAccount gives {managed}"
 
 
-def _all(lgp: Lgp, config: OperatorConfig, held: Container[str] | None) -> Iterator[PlannedObject]:
+def _objects(lgp: Lgp, config: OperatorConfig, kept_pods: Container[str] | None) -> Iterator[PlannedObject]:
     for credential in manifests.credentials(lgp, config):
         yield PlannedObject(key=credential.key, digest=digest(credential.manifest), credential=credential)
     for manifest in manifests.objects(lgp, config):
-        yield _object(manifest, lgp, held)
+        yield _object(manifest, lgp, kept_pods)
     entry = manifests.ingress_path(lgp, config)
     if entry is not None:
         key = route_key(entry.namespace, entry.path)
@@ -124,35 +126,34 @@ def _all(lgp: Lgp, config: OperatorConfig, held: Container[str] | None) -> Itera
         yield PlannedObject(key=key, digest=digest(route.model_dump()), route=route)
 
 
-def _object(manifest: Manifest, lgp: Lgp, held: Container[str] | None) -> PlannedObject:
+def _object(manifest: Manifest, lgp: Lgp, kept_pods: Container[str] | None) -> PlannedObject:
     key = ObjectKey.of(manifest)
-    there = lgp.adopted.objects.get(str(key))
-    adopted = there is not None and "template" in manifest.get("spec", {})
-    holds = False
-    if there is not None and adopted:
-        holds = (there.template == template_digest(manifest)) if held is None else str(key) in held
-        manifest = without_fixed(manifest)
-    if holds:
+    known = lgp.adopted.objects.get(str(key))
+    if known is None or "template" not in manifest.get("spec", {}):
+        return PlannedObject(key=key, digest=digest(manifest), manifest=manifest)
+    same = known.template_digest == template_digest(manifest)
+    keeps_pods = same if kept_pods is None else str(key) in kept_pods
+    manifest = without_fixed(manifest)
+    if keeps_pods:
         manifest = without_pods(manifest)
-    return PlannedObject(key=key, digest=digest(manifest), manifest=manifest, adopted=adopted, held=holds)
+    return PlannedObject(key=key, digest=digest(manifest), manifest=manifest, adopted=True, keeps_pods=keeps_pods)
 
 
 def template_digest(manifest: Manifest) -> str:
-    """Return the digest of the pods of a workload as `AdoptedObject.template` has it."""
+    """Return the digest of the pod template of a workload, as `AdoptedObject.template_digest` has it."""
     return digest(manifest["spec"]["template"])
 
 
-def pods_of_budget(wanted: PlannedObject, plan: Plan) -> dict[str, str]:
-    """Return the labels of the pods that a budget of `plan` is for; of pods that stay as they are, those it selects."""
-    spec = (wanted.manifest or {}).get("spec", {})
+def pods_of_budget(planned: PlannedObject, plan: Plan) -> dict[str, str]:
+    """Return the labels of the pods that a planned budget covers; of kept pods, only the labels that it selects."""
+    spec = (planned.manifest or {}).get("spec", {})
     labels: dict[str, str] = dict(spec["selector"]["matchLabels"])
-    workload = replace(wanted.key, api_version="apps/v1", kind="Deployment")
-    of_it = plan.objects.get(str(workload))
-    if of_it is not None and of_it.manifest is not None:
-        labels |= of_it.manifest["spec"].get("template", {}).get("metadata", {}).get("labels", {})
+    workload = plan.objects.get(str(replace(planned.key, api_version="apps/v1", kind="Deployment")))
+    if workload is not None and workload.manifest is not None:
+        labels |= workload.manifest["spec"].get("template", {}).get("metadata", {}).get("labels", {})
     return labels
 
 
 def route_key(namespace: str, path: str) -> ObjectKey:
-    """Return the key under which the entry for `path` on the shared Ingress of `namespace` is known."""
+    """Return the key that events give to `path` on the shared Ingress of `namespace`."""
     return ObjectKey(api_version=INGRESS_API_VERSION, kind=ROUTE_KIND, namespace=namespace, name=path)

@@ -1,30 +1,31 @@
-"""The state machine of an LGP, as the operator sees it. Everything that changes it lives in this file.
+"""The state machine of an LGP in the operator. Every change of the state is made in this file.
 
-Theory of operation. The *life* of an LGP moves by the table `TRANSITIONS`: PRESENT once it was observed, DELETING
-when it carries a deletionTimestamp (Kubernetes collects its objects, nothing more is applied), GONE when it does not
-exist, and PRUNED when nothing of it is left. An LGP that is made again under the same name is PRESENT again, with
-another uid, which makes every manifest new, since they name their owner by uid.
+Theory of operation. The *life* of an LGP changes only by the table `TRANSITIONS`: PRESENT after the LGP was observed,
+DELETING while the LGP carries a deletionTimestamp (Kubernetes deletes the LGP's objects, the operator applies nothing),
+GONE when the LGP does not exist, and PRUNED when none of its objects is left. An LGP that is created again under the
+same name is PRESENT again. Its uid is another one, and since manifests name their owner by uid, every manifest changes.
 
-Within a life the state is level-based: what is asked for (`lgp`), what went out (`objects`), what the API server did
-not take (`rejected`), how the workloads are (`workloads`), and what the LGP's status says (`status`). `decide`
-compares; nothing here remembers what to do next.
+Within a life the state is level-based: what the LGP asks for (`lgp`), what the operator applied (`objects`), what the
+API server rejected (`rejected`), how the workloads are (`workloads`), and what the LGP's status says (`status`).
+`decide` compares these fields; no field says what to do next.
 
-An act that failed is *held*: a passing failure until the time that its event names, a refusal (no permission, say)
-for a time that doubles up to an hour, since a person may mend it without touching the LGP. New input lifts every
-hold.
+An act that failed is deferred (engine/runtime/deferral.py). A new or changed LGP ends every deferral.
 
-Nothing here knows the configuration. Whether the LGP is rolled out is judged by `status.status`, which does; its
-verdict comes back as `LgpStatusApplied.rolled_out`."""
+Nothing here knows the configuration. `compute_status` (engine/operator/status.py), which knows the configuration,
+computes whether the LGP is rolled out; `LgpStatusApplied.rolled_out` brings the result into the state.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from engine.event import Event
 from engine.kubernetes.repairs import CALM, repair_delay
+from engine.operator.acts import ApplyObjects, ApplyStatus, MarkAutoscalersUnhealthy, PruneObjects
 from engine.operator.events import (
     Adopted,
     AppliedObject,
@@ -41,62 +42,69 @@ from engine.operator.events import (
     ObjectsPruned,
     RolledOut,
     Stopped,
-    Value,
     WorkloadObserved,
     WorkloadStatus,
 )
-from engine.runtime.machine import State
+from engine.runtime.deferral import NONE, Deferrals, Ends
+from engine.runtime.dispatch import Handlers, Transitions, When, on
 from engine.runtime.retry import ActDeferred, ActRefused, refused_delay
+from engine.runtime.values import Value, replace
 
 
 class Life(StrEnum):
-    """Whether there is an LGP to serve."""
+    """Whether the LGP exists."""
 
     UNKNOWN = "UNKNOWN"
     """Never observed."""
     PRESENT = "PRESENT"
-    """It exists; its objects are kept as it asks."""
+    """The LGP exists; the operator keeps its objects as the LGP asks."""
     DELETING = "DELETING"
-    """It is being deleted; its objects are left to Kubernetes."""
+    """Kubernetes is deleting the LGP and its objects; the operator applies nothing."""
     GONE = "GONE"
-    """It does not exist; what Kubernetes does not collect must go."""
+    """The LGP does not exist; the operator deletes the objects that Kubernetes does not collect."""
     PRUNED = "PRUNED"
-    """Nothing of it is left."""
+    """Neither the LGP nor any object of the LGP is left."""
 
 
-TRANSITIONS: dict[tuple[Life, str], Life] = {
-    (Life.UNKNOWN, "LgpObserved"): Life.PRESENT,
-    (Life.UNKNOWN, "LgpObserved(deleting)"): Life.DELETING,
-    (Life.PRESENT, "LgpObserved(deleting)"): Life.DELETING,
-    (Life.PRESENT, "LgpRemoved"): Life.GONE,
-    (Life.DELETING, "LgpObserved"): Life.PRESENT,
-    (Life.DELETING, "LgpRemoved"): Life.GONE,
-    (Life.GONE, "ObjectsPruned(everything)"): Life.PRUNED,
-    (Life.GONE, "LgpObserved"): Life.PRESENT,
-    (Life.GONE, "LgpObserved(deleting)"): Life.DELETING,
-    (Life.PRUNED, "LgpObserved"): Life.PRESENT,
-    (Life.PRUNED, "LgpObserved(deleting)"): Life.DELETING,
+DELETION_OBSERVED = When(LgpObserved, "deleting", lambda event: event.deleting)
+EVERYTHING_PRUNED = When(ObjectsPruned, "everything", lambda event: event.everything)
+
+TRANSITIONS: Transitions[Life] = Transitions(
+    {
+        (Life.UNKNOWN, LgpObserved): Life.PRESENT,
+        (Life.UNKNOWN, DELETION_OBSERVED): Life.DELETING,
+        (Life.PRESENT, DELETION_OBSERVED): Life.DELETING,
+        (Life.PRESENT, LgpRemoved): Life.GONE,
+        (Life.DELETING, LgpObserved): Life.PRESENT,
+        (Life.DELETING, LgpRemoved): Life.GONE,
+        (Life.GONE, EVERYTHING_PRUNED): Life.PRUNED,
+        (Life.GONE, LgpObserved): Life.PRESENT,
+        (Life.GONE, DELETION_OBSERVED): Life.DELETING,
+        (Life.PRUNED, LgpObserved): Life.PRESENT,
+        (Life.PRUNED, DELETION_OBSERVED): Life.DELETING,
+    }
+)
+"""Every change of life. An event without a row leaves the life as it is."""
+
+ENDS: Ends = {
+    ObjectsAdopted: ApplyObjects,
+    ObjectsApplied: ApplyObjects,
+    ObjectRejected: ApplyObjects,
+    ObjectsPruned: PruneObjects,
+    AutoscalerUnhealthy: MarkAutoscalersUnhealthy,
+    LgpStatusApplied: ApplyStatus,
 }
-"""Every change of life. An event that is not here leaves it alone."""
-
-SUCCESS_OF = {
-    "ObjectsAdopted": "ApplyObjects",
-    "ObjectsApplied": "ApplyObjects",
-    "ObjectRejected": "ApplyObjects",
-    "ObjectsPruned": "PruneObjects",
-    "AutoscalerUnhealthy": "JudgeAutoscalers",
-    "LgpStatusApplied": "ApplyStatus",
-}
-"""Which act an event shows to have come through, so that its hold ends."""
+"""Class of events → the act whose deferral such an event ends, because the event shows that the act came through."""
 
 PERMANENT_STATUS = frozenset({422})
-"""HTTP statuses that condemn the object itself: the same manifest is not sent again. Everything else (a quota, a
-missing namespace, permission or definition, a policy of an admission webhook) can be mended without touching the
-LGP."""
+"""HTTP statuses after which the operator never sends the same manifest again: the manifest itself is invalid. Every
+other rejection (a quota, a missing namespace, permission or definition, a policy of an admission webhook) can be fixed
+without a change of the LGP, so the operator tries again."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class ObservedLgp(Value):
-    """The LGP as it was observed last, without secret values."""
+    """The LGP as last observed, without secret values. `LgpObserved` explains the fields."""
 
     namespace: str
     name: str
@@ -106,166 +114,147 @@ class ObservedLgp(Value):
     deployment_id: str
     spec: dict[str, Any]
     digest: str
-    unknown: tuple[str, ...] = ()
-    """Paths of the fields of the spec that the operator does not know."""
+    unknown_fields: tuple[str, ...] = ()
     stopped: Stopped | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
 class ObjectState(Value):
-    """An object that went out."""
+    """An object that the operator applied."""
 
     applied: AppliedObject
     at: datetime
+    """When the operator applied the object last (UTC)."""
     drift: str = ""
-    """What is wrong with it now; empty when nothing is."""
+    """How the live object differs from the applied one; empty without drift."""
     drifted_at: datetime | None = None
     repairs: int = 0
-    """Drifts in a row, each soon after our apply."""
+    """Drifts in a row, each soon after an apply of ours."""
 
     @property
     def repair_at(self) -> datetime:
-        """When a drift may be mended: at once, unless somebody keeps undoing it."""
+        """When the operator repairs the drift: at once, unless another writer keeps undoing the repair."""
         return self.at if self.drifted_at is None else self.drifted_at + repair_delay(self.repairs)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Rejection(Value):
-    """A manifest that the API server does not take."""
+    """A manifest that the API server, or a check of ours, rejected."""
 
     digest: str
     kind: str
     name: str
     status: int
+    """HTTP status."""
     reason: str
     message: str
     since: datetime
+    """When the manifest was rejected first (UTC)."""
     at: datetime
+    """When the manifest was rejected last (UTC)."""
     attempts: int
 
     @property
     def retry_at(self) -> datetime | None:
-        """When the same manifest is worth another try; None for never."""
+        """When the operator sends the same manifest again; None for never."""
         return None if self.status in PERMANENT_STATUS else self.at + refused_delay(self.attempts)
 
 
+@dataclass(frozen=True, kw_only=True)
 class WorkloadState(Value):
-    """A workload as it was observed last."""
+    """A workload as last observed."""
 
     observed: WorkloadStatus
     failing_since: datetime | None = None
-    """When its present failure was first seen, for this template of pods."""
+    """When the present failure of this pod template was observed first (UTC)."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class AutoscalerState(Value):
-    """An autoscaler as it was observed last."""
+    """An autoscaler as last observed."""
 
     observed: AutoscalerStatus
     since: datetime | None = None
-    """When it stopped working, or was first seen not to work yet; None: it works."""
+    """When the autoscaler stopped working, or was first observed not to work yet (UTC); None while it works."""
     worked: bool = False
-    """It has worked before."""
+    """The autoscaler has worked at some time."""
     unhealthy: bool = False
-    """It has not worked for too long."""
+    """The autoscaler has not worked for longer than the grace time."""
 
 
-class Hold(Value):
-    """An act that failed."""
-
-    until: datetime
-    reason: str
-    attempts: int
-    refused: bool
-    since: datetime
-
-
-class OperatorState(State):
-    """What is known of one LGP."""
+@dataclass(frozen=True, kw_only=True)
+class OperatorState(Value):
+    """What the operator knows of one LGP."""
 
     life: Life = Life.UNKNOWN
     lgp: ObservedLgp | None = None
     adopted: Adopted | None = None
-    """What was there of its objects before this log made any; None: nothing."""
-    objects: dict[str, ObjectState] = {}
-    """By `str(key)`."""
-    rejected: dict[str, Rejection] = {}
-    workloads: dict[str, WorkloadState] = {}
-    autoscalers: dict[str, AutoscalerState] = {}
-    """Those that told something of themselves."""
-    status: dict[str, Any] = {}
-    """What the LGP's status says by our doing."""
+    """The objects of the LGP that existed before this log; None when there were none to adopt."""
+    objects: dict[str, ObjectState] = field(default_factory=dict)
+    """`str(key)` → an object that the operator applied. The following tables have the same keys."""
+    rejected: dict[str, Rejection] = field(default_factory=dict)
+    workloads: dict[str, WorkloadState] = field(default_factory=dict)
+    autoscalers: dict[str, AutoscalerState] = field(default_factory=dict)
+    """The autoscalers that have reported their health."""
+    status: dict[str, Any] = field(default_factory=dict)
+    """The status of the LGP as the operator wrote it last."""
     status_digest: str = ""
     rolled_out: RolledOut | None = None
-    held: dict[str, Hold] = {}
-    """By act."""
+    deferrals: Deferrals = NONE
     changed_at: datetime | None = None
-    """When the last event happened: the only clock that the LGP's status knows."""
+    """When the last event happened (UTC): the only clock that the LGP's status uses."""
 
     @property
     def last_reason(self) -> str:
-        """Why things are as they are, for a person; empty when all is well."""
-        told = {"Degraded": "True", "Autoscaling": "False", "DisruptionBudgets": "False", "IgnoredFields": "True"}
-        for kind, status in told.items():
+        """Why the LGP is not as asked, for a person; empty when nothing is wrong."""
+        wrong = {"Degraded": "True", "Autoscaling": "False", "DisruptionBudgets": "False", "IgnoredFields": "True"}
+        for kind, status in wrong.items():
             for condition in self.status.get("conditions", []):
                 if (condition["type"], condition["status"]) == (kind, status):
                     return f"{condition['reason']}: {condition['message']}"
-        return next((f"{act}: {hold.reason}" for act, hold in self.held.items()), "")
+        return next((f"{act}: {deferral.reason}" for act, deferral in self.deferrals), "")
 
 
 def evolve(state: OperatorState, event: Event, at: datetime) -> OperatorState:
-    """Fold one event that happened `at` (UTC)."""
-    state = _move(state, event)
-    state = _release(state, event)
-    handler = HANDLERS.get(event.type)
-    if handler is not None:
-        state = handler(state, event, at)
-    return state.model_copy(update={"changed_at": at})
+    """Return the state after `event`, which happened `at` (UTC)."""
+    state = replace(state, life=TRANSITIONS.after(state.life, event), deferrals=_after(state.deferrals, event))
+    return replace(HANDLERS.apply(state, event, at), changed_at=at)
 
 
-def _move(state: OperatorState, event: Event) -> OperatorState:
-    """Apply the transition table."""
-    what = event.type
-    match event:
-        case LgpObserved(deleting=True):
-            what = "LgpObserved(deleting)"
-        case ObjectsPruned(everything=True):
-            what = "ObjectsPruned(everything)"
-    life = TRANSITIONS.get((state.life, what))
-    return state if life is None else state.model_copy(update={"life": life})
-
-
-def _release(state: OperatorState, event: Event) -> OperatorState:
-    """End the hold of the act that came through; new input ends every hold."""
-    if not state.held:
-        return state
+def _after(deferrals: Deferrals, event: Event) -> Deferrals:
+    """Return the deferrals after `event`, without those that the event ends."""
     if isinstance(event, LgpObserved | LgpRemoved):
-        return state.model_copy(update={"held": {}})
-    act = SUCCESS_OF.get(event.type)
-    if act not in state.held:
-        return state
-    return state.model_copy(update={"held": {name: hold for name, hold in state.held.items() if name != act}})
+        return NONE
+    act = ENDS.get(type(event))
+    return deferrals if act is None else deferrals.release(act.__name__)
 
 
 def _observed(state: OperatorState, event: LgpObserved, at: datetime) -> OperatorState:
-    view = ObservedLgp(**event.model_dump(exclude={"deleting"}))
+    lgp = ObservedLgp(
+        namespace=event.namespace,
+        name=event.name,
+        uid=event.uid,
+        generation=event.generation,
+        revision=event.revision,
+        deployment_id=event.deployment_id,
+        spec=event.spec,
+        digest=event.digest,
+        unknown_fields=event.unknown_fields,
+        stopped=event.stopped,
+    )
     if state.lgp is not None and state.lgp.uid != event.uid:
-        # Another LGP under the same name. Objects of the first may still be there, and are taken over.
+        # Another LGP of the same name. Objects of the first LGP may still exist: the operator applies them again with
+        # the new LGP as their owner.
         state = OperatorState(life=state.life, adopted=state.adopted, objects=state.objects)
-    return state.model_copy(update={"lgp": view})
+    return replace(state, lgp=lgp)
 
 
 def _removed(state: OperatorState, event: LgpRemoved, at: datetime) -> OperatorState:
-    return state.model_copy(update={"status": {}, "status_digest": "", "rolled_out": None, "rejected": {}})
+    return replace(state, status={}, status_digest="", rolled_out=None, rejected={})
 
 
 def _adopted(state: OperatorState, event: ObjectsAdopted, at: datetime) -> OperatorState:
-    return state.model_copy(update={"adopted": event.adopted})
-
-
-def _without_adopted(state: OperatorState, key: str) -> OperatorState:
-    """Return the state without what was kept of an object that does not exist any more; its names stay."""
-    if state.adopted is None or key not in state.adopted.objects:
-        return state
-    objects = {name: kept for name, kept in state.adopted.objects.items() if name != key}
-    return state.model_copy(update={"adopted": state.adopted.model_copy(update={"objects": objects})})
+    return replace(state, adopted=event.adopted)
 
 
 def _applied(state: OperatorState, event: ObjectsApplied, at: datetime) -> OperatorState:
@@ -273,17 +262,13 @@ def _applied(state: OperatorState, event: ObjectsApplied, at: datetime) -> Opera
     for applied in event.objects:
         before = objects.get(str(applied.key))
         objects[str(applied.key)] = ObjectState(applied=applied, at=at, repairs=before.repairs if before else 0)
-    rejected = {key: rejection for key, rejection in state.rejected.items() if key not in _keys(event.objects)}
-    return state.model_copy(update={"objects": objects, "rejected": rejected})
-
-
-def _keys(objects: tuple[AppliedObject, ...]) -> set[str]:
-    return {str(applied.key) for applied in objects}
+    keys = {str(applied.key) for applied in event.objects}
+    return replace(state, objects=objects, rejected=_without(state.rejected, keys))
 
 
 def _rejected(state: OperatorState, event: ObjectRejected, at: datetime) -> OperatorState:
-    before = state.rejected.get(str(event.key))
-    again = before is not None and before.digest == event.digest
+    known = state.rejected.get(str(event.key))
+    before = known if known is not None and known.digest == event.digest else None
     rejection = Rejection(
         digest=event.digest,
         kind=event.key.kind,
@@ -291,133 +276,126 @@ def _rejected(state: OperatorState, event: ObjectRejected, at: datetime) -> Oper
         status=event.status,
         reason=event.reason,
         message=event.message,
-        since=before.since if before and again else at,
+        since=before.since if before is not None else at,
         at=at,
-        attempts=before.attempts + 1 if before and again else 1,
+        attempts=before.attempts + 1 if before is not None else 1,
     )
-    return state.model_copy(update={"rejected": {**state.rejected, str(event.key): rejection}})
+    return replace(state, rejected={**state.rejected, str(event.key): rejection})
 
 
 def _pruned(state: OperatorState, event: ObjectsPruned, at: datetime) -> OperatorState:
     if event.everything:
         return OperatorState(life=state.life, lgp=state.lgp)
-
-    def kept(entries: dict[str, Any]) -> dict[str, Any]:
-        return {key: entry for key, entry in entries.items() if key not in event.objects}
-
-    return state.model_copy(
-        update={
-            "objects": kept(state.objects),
-            "workloads": kept(state.workloads),
-            "autoscalers": kept(state.autoscalers),
-            "rejected": kept(state.rejected),
-        }
+    return replace(
+        state,
+        objects=_without(state.objects, event.objects),
+        workloads=_without(state.workloads, event.objects),
+        autoscalers=_without(state.autoscalers, event.objects),
+        rejected=_without(state.rejected, event.objects),
     )
 
 
 def _drifted(state: OperatorState, event: DriftDetected, at: datetime) -> OperatorState:
     key = str(event.key)
-    before = state.objects.get(key)
-    if key in state.rejected:
-        # What kept it out may be over.
-        rejected = {name: rejection for name, rejection in state.rejected.items() if name != key}
-        state = state.model_copy(update={"rejected": rejected})
+    # The reason of a rejection may be over after a drift: the object is tried again.
+    state = replace(state, rejected=_without(state.rejected, (key,)))
     if event.change == "deleted":
-        state = _without_adopted(state, key)
+        state = replace(state, adopted=_without_object(state.adopted, key))
+    before = state.objects.get(key)
     if before is None:
         return state
     soon = at - before.at < CALM
-    drifted = before.model_copy(
-        update={
-            "drift": f"{event.change}: {event.detail}",
-            "drifted_at": at,
-            "repairs": before.repairs + 1 if soon else 1,
-        }
+    drifted = replace(
+        before,
+        drift=f"{event.change}: {event.detail}",
+        drifted_at=at,
+        repairs=before.repairs + 1 if soon else 1,
     )
-    return state.model_copy(update={"objects": {**state.objects, key: drifted}})
+    return replace(state, objects={**state.objects, key: drifted})
+
+
+def _without_object(adopted: Adopted | None, key: str) -> Adopted | None:
+    """Return `adopted` without the object `key`, which does not exist any more; the names of the others stay."""
+    if adopted is None or key not in adopted.objects:
+        return adopted
+    return Adopted(
+        name_prefix=adopted.name_prefix,
+        objects=_without(adopted.objects, (key,)),
+        database=adopted.database,
+        config_digest=adopted.config_digest,
+        managers=adopted.managers,
+    )
 
 
 def _workload(state: OperatorState, event: WorkloadObserved, at: datetime) -> OperatorState:
     key = str(event.workload.key)
-    since = None
-    if (failure := event.workload.failure) is not None:
-        before = state.workloads.get(key)
-        known = before.observed.failure if before else None
-        same = known is not None and before is not None and before.observed.template == event.workload.template
-        same = same and known is not None and known.reason == failure.reason
-        since = before.failing_since if before is not None and same else at
-    observed = WorkloadState(observed=event.workload, failing_since=since)
-    return state.model_copy(update={"workloads": {**state.workloads, key: observed}})
+    since = _failing_since(state.workloads.get(key), event.workload, at)
+    workload = WorkloadState(observed=event.workload, failing_since=since)
+    return replace(state, workloads={**state.workloads, key: workload})
+
+
+def _failing_since(before: WorkloadState | None, now: WorkloadStatus, at: datetime) -> datetime | None:
+    """Return when the failure of a workload, observed `at`, began; None without a failure."""
+    if now.failure is None:
+        return None
+    if before is None or before.observed.failure is None or before.observed.template != now.template:
+        return at
+    return before.failing_since if before.observed.failure.reason == now.failure.reason else at
 
 
 def _autoscaler(state: OperatorState, event: AutoscalerObserved, at: datetime) -> OperatorState:
-    seen = event.autoscaler
-    before = state.autoscalers.get(str(seen.key))
-    if before is not None and before.observed.uid != seen.uid:
-        before = None
-    works = not seen.reason
-    now = AutoscalerState(
-        observed=seen,
+    observed = event.autoscaler
+    known = state.autoscalers.get(str(observed.key))
+    before = known if known is not None and known.observed.uid == observed.uid else None
+    works = not observed.reason
+    autoscaler = AutoscalerState(
+        observed=observed,
         since=None if works else (before.since if before is not None else None) or at,
         worked=works or (before is not None and before.worked),
         unhealthy=not works and before is not None and before.unhealthy,
     )
-    return state.model_copy(update={"autoscalers": {**state.autoscalers, str(seen.key): now}})
+    return replace(state, autoscalers={**state.autoscalers, str(observed.key): autoscaler})
 
 
 def _unhealthy(state: OperatorState, event: AutoscalerUnhealthy, at: datetime) -> OperatorState:
     before = state.autoscalers.get(str(event.key))
     if before is None or before.since is None:
-        return state  # it works again
-    now = before.model_copy(update={"unhealthy": True})
-    return state.model_copy(update={"autoscalers": {**state.autoscalers, str(event.key): now}})
+        return state  # the autoscaler works again
+    return replace(state, autoscalers={**state.autoscalers, str(event.key): replace(before, unhealthy=True)})
 
 
 def _status_applied(state: OperatorState, event: LgpStatusApplied, at: datetime) -> OperatorState:
-    return state.model_copy(
-        update={"status": event.status, "status_digest": event.digest, "rolled_out": event.rolled_out}
-    )
+    return replace(state, status=event.status, status_digest=event.digest, rolled_out=event.rolled_out)
 
 
 def _deferred(state: OperatorState, event: ActDeferred, at: datetime) -> OperatorState:
-    return _hold(state, event.act, event.reason, at, until=event.retry_at, refused=False)
+    return replace(state, deferrals=state.deferrals.defer(event.act, event.reason, at, until=event.retry_at))
 
 
 def _refused(state: OperatorState, event: ActRefused, at: datetime) -> OperatorState:
-    before = state.held.get(event.act)
-    attempts = before.attempts + 1 if before is not None and before.refused else 1
-    return _hold(state, event.act, event.reason, at, until=at + refused_delay(attempts), refused=True)
+    return replace(state, deferrals=state.deferrals.refuse(event.act, event.reason, at))
 
 
-def _hold(
-    state: OperatorState, act: str, reason: str, at: datetime, *, until: datetime, refused: bool
-) -> OperatorState:
-    before = state.held.get(act)
-    same = before is not None and before.refused is refused
-    hold = Hold(
-        until=until,
-        reason=reason,
-        attempts=before.attempts + 1 if before is not None and same else 1,
-        refused=refused,
-        since=before.since if before is not None and same else at,
-    )
-    return state.model_copy(update={"held": {**state.held, act: hold}})
+T = TypeVar("T")
 
 
-Handler = Callable[[OperatorState, Any, datetime], OperatorState]
+def _without(entries: Mapping[str, T], keys: Container[str]) -> dict[str, T]:
+    return {key: entry for key, entry in entries.items() if key not in keys}
 
-HANDLERS: dict[str, Handler] = {
-    "LgpObserved": _observed,
-    "LgpRemoved": _removed,
-    "ObjectsAdopted": _adopted,
-    "ObjectsApplied": _applied,
-    "ObjectRejected": _rejected,
-    "ObjectsPruned": _pruned,
-    "DriftDetected": _drifted,
-    "WorkloadObserved": _workload,
-    "AutoscalerObserved": _autoscaler,
-    "AutoscalerUnhealthy": _unhealthy,
-    "LgpStatusApplied": _status_applied,
-    "ActDeferred": _deferred,
-    "ActRefused": _refused,
-}
+
+HANDLERS: Handlers[OperatorState] = Handlers(
+    on(LgpObserved, _observed),
+    on(LgpRemoved, _removed),
+    on(ObjectsAdopted, _adopted),
+    on(ObjectsApplied, _applied),
+    on(ObjectRejected, _rejected),
+    on(ObjectsPruned, _pruned),
+    on(DriftDetected, _drifted),
+    on(WorkloadObserved, _workload),
+    on(AutoscalerObserved, _autoscaler),
+    on(AutoscalerUnhealthy, _unhealthy),
+    on(LgpStatusApplied, _status_applied),
+    on(ActDeferred, _deferred),
+    on(ActRefused, _refused),
+)
+"""What each class of events changes in the state. The operator ignores no class."""

@@ -9,7 +9,7 @@ import pytest
 
 from engine.kubernetes import managed_fields
 from engine.operator.adoption import choose
-from engine.operator.adoption.choose import Found, Unclear
+from engine.operator.adoption.choose import AmbiguousDatabase, FoundObjects
 from engine.operator.config import OperatorConfig, SharedIngress, Templates
 from engine.operator.events import Adopted
 from engine.operator.lgp import Lgp, parse_lgp, redact_spec
@@ -52,8 +52,9 @@ def server(change: Any = None) -> Manifest:
 
 def kept(asked: Lgp, of_log: Lgp, *there: Manifest, **more: Any) -> Adopted:
     database = choose.describe_database(live(UPSTREAM.postgres(UID)), asked, CONFIG)
-    found = Found(database=database, objects={key(one): one for one in there}, **more)
-    adopted = choose.adopt(asked, of_log, CONFIG, "config", found)
+    found = FoundObjects(database=database, objects={key(one): one for one in there}, **more)
+    planned = choose.planned_manifests(choose.with_adopted(asked, Adopted(database=database)), CONFIG)
+    adopted = choose.adopt(asked, of_log, CONFIG, found, planned)
     assert adopted is not None
     return adopted
 
@@ -68,8 +69,8 @@ def test_pods_that_run_what_is_asked_for_are_left_alone_whatever_else_is_in_them
     plan = build_plan(
         parse_lgp("agents", UPSTREAM.name, UID, redacted().spec.model_dump(by_alias=True), adopted), CONFIG
     )
-    assert plan.held == {key(server()), key(UPSTREAM.redis())}
-    for held in plan.held:
+    assert plan.kept_pods == {key(server()), key(UPSTREAM.redis())}
+    for held in plan.kept_pods:
         manifest = plan.objects[held].manifest
         assert manifest is not None
         assert {"template", "selector"}.isdisjoint(manifest["spec"])
@@ -131,7 +132,7 @@ def test_whatever_the_lgp_asks_for_and_the_pods_are_not_replaces_them_and_tells_
     adopted = kept(lgp(**spec), redacted(**spec), server())
 
     assert adopted.objects[key(server())].differences == (field,)
-    assert adopted.objects[key(server())].template == ""
+    assert adopted.objects[key(server())].template_digest == ""
     assert "hunter2" not in adopted.model_dump_json()
     assert "secret-in-an-argument" not in adopted.model_dump_json()
 
@@ -159,11 +160,11 @@ def test_other_templates_of_the_configuration_end_it() -> None:
     changed = CONFIG.templates.deployment.replace("  selector:", "  revisionHistoryLimit: 2\n  selector:")
     more = changed.replace("enableServiceLinks: false", "enableServiceLinks: false\n      hostNetwork: false")
 
-    assert key(server()) in build_plan(beside, CONFIG).held
+    assert key(server()) in build_plan(beside, CONFIG).kept_pods
     for_the_deployment = CONFIG.model_copy(update={"templates": Templates(deployment=changed)})
-    assert key(server()) in build_plan(beside, for_the_deployment).held, "its pods are asked to be the same"
+    assert key(server()) in build_plan(beside, for_the_deployment).kept_pods, "its pods are asked to be the same"
     for_the_pods = CONFIG.model_copy(update={"templates": Templates(deployment=more)})
-    assert key(server()) not in build_plan(beside, for_the_pods).held
+    assert key(server()) not in build_plan(beside, for_the_pods).kept_pods
 
 
 def test_what_we_made_ourselves_is_nothing_to_take_over() -> None:
@@ -174,7 +175,8 @@ def test_what_we_made_ourselves_is_nothing_to_take_over() -> None:
         if manifest["kind"] in ("Deployment", "Service")
     }
 
-    assert choose.adopt(lgp(), redacted(), CONFIG, "config", Found(objects=ours)) is None
+    planned = choose.planned_manifests(lgp(), CONFIG)
+    assert choose.adopt(lgp(), redacted(), CONFIG, FoundObjects(objects=ours), planned) is None
 
 
 # --- the database
@@ -214,7 +216,7 @@ def pods_at(host: str) -> Manifest:
 def test_which_database_is_an_lgps(there: list[Manifest], pods: Manifest | None, found: str | None) -> None:
     chosen = choose.choose_database(lgp(), CONFIG, there, pods)
 
-    assert not isinstance(chosen, Unclear)
+    assert not isinstance(chosen, AmbiguousDatabase)
     assert (chosen and chosen["metadata"]["name"]) == found
 
 
@@ -228,7 +230,7 @@ def test_which_database_is_an_lgps(there: list[Manifest], pods: Manifest | None,
 def test_a_database_that_nobody_can_tell_is_asked_for(there: list[Manifest], told: str) -> None:
     chosen = choose.choose_database(lgp(), CONFIG, there, pods_at("gone"))
 
-    assert isinstance(chosen, Unclear)
+    assert isinstance(chosen, AmbiguousDatabase)
     assert told in chosen.message
     assert "kubectl -n agents label statefulset NAME" in chosen.message
     assert PASSWORD not in chosen.message
@@ -277,7 +279,7 @@ def test_fields_of_others_become_ours_but_for_what_is_left_to_them() -> None:
     ours = entry("agentplane-operator", {"f:strategy": {}}, "Apply")
     status = {"manager": "kube-controller-manager", "operation": "Update", "fieldsV1": {"f:status": {}}}
 
-    fields = choose.taken_over(owned(theirs, ours, status))
+    fields = choose.owning_all_fields(owned(theirs, ours, status))
 
     assert fields is not None
     assert fields[0] == ours | {
@@ -286,7 +288,7 @@ def test_fields_of_others_become_ours_but_for_what_is_left_to_them() -> None:
     }
     assert fields[1]["fieldsV1"] == {"f:spec": {"f:selector": {}, "f:replicas": {}}}
     assert fields[2] == status
-    assert choose.taken_over(owned(*fields)) is None, "once is enough"
+    assert choose.owning_all_fields(owned(*fields)) is None, "once is enough"
 
 
 def test_what_others_set_and_nobody_asks_for_is_taken_out_and_only_that() -> None:

@@ -1,1 +1,15 @@
-"""Adopting objects that another operator made."""
+"""Adopts an LGP whose objects exist already: another operator made them, or ours did before its log was lost.
+
+How adoption works:
+
+1. Before the operator applies the first object of an LGP, `discover` looks for the LGP's Deployments, Services and
+   StatefulSets in the cluster.
+2. `choose` decides which of them belong to the LGP, and what the operator keeps of each: which database has the data,
+   which pods keep running, which selectors stay. The result is the event `ObjectsAdopted`, and `OperatorState.adopted`.
+3. From then on manifests are made beside the adopted objects (engine/operator/manifests/adopted.py), under their names.
+4. Before the operator applies an adopted workload, `inspect` looks at the workload again: the workload may be gone, its
+   pods may already be what the LGP asks for now, or the fields that the other operator set must become ours first.
+
+    discover    the reads of the cluster, and the one write: fields of other managers become ours
+    choose      the decisions (pure)
+"""

@@ -1,28 +1,30 @@
-"""Taking over an LGP whose objects are there already: what of them is kept. Pure.
+"""Decides what the operator keeps of an LGP's existing objects. Pure.
 
-Somebody else's operator made them, or ours before its log was lost. Three rules:
+Three rules:
 
-- What leads to data is kept whatever it is called: the Postgres StatefulSet, its Service, its claims, the Secret with
-  its password. An empty database beside the full one would be worse than none, so who cannot tell refuses.
-- Pods that run what the LGP asks for are left alone, whatever else is in them: an operator adds variables, labels and
-  probes to what it is asked for, and every operator others. They are replaced, by a rolling update, when the LGP, or
-  the templates of the configuration, ask for something else than they did then.
-- Selectors are kept, for nobody can change them.
+- What leads to data is kept, whatever its name: the Postgres StatefulSet, its Service, its PersistentVolumeClaims, the
+  Secret with its password. An empty database beside the full one would be worse than no database, so if it is ambiguous
+  which database is the LGP's, the operator refuses.
+- Pods that run what the LGP asks for keep running, whatever else they have: every operator adds its own variables,
+  labels and probes. A rolling update replaces the pods when the LGP, or a template of the configuration, changes.
+- Selectors are kept, because a selector is immutable.
 
-`differences` compares with what the LGP asks for only: our manifests, made from templates that say nothing, show it.
+`differences` compares pods only with what the LGP itself asks for. Our manifests from bare templates, which ask for
+nothing, show what that is.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import urlsplit
 
 from engine import names
+from engine.event import Json
 from engine.kubernetes import managed_fields
+from engine.kubernetes.managed_fields import Fields
 from engine.operator.config import OperatorConfig, Templates
 from engine.operator.events import Adopted, AdoptedDatabase, AdoptedObject
 from engine.operator.lgp import Lgp
@@ -41,16 +43,14 @@ from engine.operator.manifests.environment import PASSWORD, POSTGRES_DB, POSTGRE
 from engine.operator.plan import template_digest
 from engine.ports import Manifest, ObjectKey
 
-Json = Any
-
-DATABASE_UNCLEAR = "DatabaseUnclear"
-"""Reason of a refusal: there are pods, and nobody can tell which database they use."""
+DATABASE_AMBIGUOUS = "DatabaseAmbiguous"
+"""Reason of a refusal: pods exist, and which database they use cannot be told."""
 
 ID = re.compile(r".*-([0-9a-f]{32})")
-"""An LGP of the control plane's listener ends in the id of its deployment."""
+"""An LGP that the control plane's listener wrote has a name that ends in the id of its deployment."""
 URI_VARIABLES = ("POSTGRES_URI", "DATABASE_URI")
-OPERATORS_OWN = frozenset({*URI_VARIABLES, PASSWORD, "REDIS_URI", "N_JOBS_PER_WORKER", "PORT", "MOUNT_PREFIX"})
-"""Variables that operators set over those of the LGP."""
+OPERATOR_VARIABLES = frozenset({*URI_VARIABLES, PASSWORD, "REDIS_URI", "N_JOBS_PER_WORKER", "PORT", "MOUNT_PREFIX"})
+"""Environment variables that operators set, whatever the LGP says of them."""
 
 BARE_LABEL = "bare"
 
@@ -62,7 +62,7 @@ def _bare(kind: str, container: str) -> str:
     return json.dumps({"apiVersion": "apps/v1", "kind": kind, "metadata": {}, "spec": spec})
 
 
-BARE = {
+BARE_TEMPLATES = {
     "deployment": _bare("Deployment", server.CONTAINER),
     "redis": _bare("Deployment", "redis"),
     "db": _bare("StatefulSet", "postgres"),
@@ -71,125 +71,162 @@ BARE = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unclear:
-    """Why it cannot be told which database is an LGP's."""
+class AmbiguousDatabase:
+    """Several databases, or none, may be the LGP's."""
 
     message: str
+    """Why, and how a person resolves the ambiguity."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What there is of an LGP's objects."""
+class PlannedManifests:
+    """Our manifests of an LGP, twice, by `str(key)`."""
 
-    base: str = ""
-    """What their names begin with, where that is not what ours do."""
+    bare: Mapping[str, Manifest]
+    """Made from templates that ask for nothing: they have only what the LGP itself asks for."""
+    full: Mapping[str, Manifest]
+    """Made from the templates of the configuration."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundObjects:
+    """The existing objects of an LGP."""
+
+    name_prefix: str = ""
+    """First part of their names; empty when our names begin the same."""
     database: AdoptedDatabase | None = None
     objects: Mapping[str, Manifest] = field(default_factory=dict)
-    """Of those that we would make, by `str(key)`."""
-    behind: str = ""
-    """Why the pods cannot be what the LGP asks for, whatever they look like."""
+    """`str(key)` → the live object, for each that we would create too."""
+    unfinished_rollout: str = ""
+    """Set when the other operator had not rolled out the newest generation of the LGP: its pods are outdated, whatever
+    they look like. Says which generations."""
 
 
-def adopt(lgp: Lgp, redacted: Lgp, config: OperatorConfig, config_digest: str, found: Found) -> Adopted | None:
-    """Return what is kept of what was `found`, None when everything is as we would make it.
+def planned_manifests(lgp: Lgp, config: OperatorConfig) -> PlannedManifests:
+    """Return our manifests of an LGP. Raises SettingsError, InvalidResource."""
+    templates = Templates.model_validate({**config.templates.model_dump(), **BARE_TEMPLATES})
+    bare = config.model_copy(update={"templates": templates})
+    return PlannedManifests(
+        bare={str(ObjectKey.of(manifest)): manifest for manifest in objects(lgp, bare)},
+        full={str(ObjectKey.of(manifest)): manifest for manifest in objects(lgp, config)},
+    )
 
-    `redacted` is the same LGP as the log has it: what is kept is compared with what is made from that later.
-    Raises SettingsError, InvalidResource.
+
+def adopt(
+    lgp: Lgp, redacted: Lgp, config: OperatorConfig, found: FoundObjects, planned: PlannedManifests
+) -> Adopted | None:
+    """Return what the operator keeps of the `found` objects, None when every object is as we would create it.
+
+    `planned` are our manifests of `lgp` beside the found names and database. `redacted` is `lgp` as the log has it;
+    later plans, to which the kept digests are compared, are made from it. Raises SettingsError, InvalidResource.
     """
-    identity = Adopted(base=found.base, database=found.database, config_digest=config_digest)
-    asked = {str(ObjectKey.of(one)): one for one in objects(_beside(lgp, identity), _asking_nothing(config))}
-    ours = {str(ObjectKey.of(one)): one for one in objects(_beside(lgp, identity), config)}
     kept: dict[str, AdoptedObject] = {}
-    left_alone: set[str] = set()
+    keeps_pods: set[str] = set()
     for key, live in found.objects.items():
-        selector, wanted = _selector(live), _selector(ours[key])
-        if live["kind"] == "Service":
-            if selector and selector != wanted:
-                kept[key] = AdoptedObject(uid=live["metadata"]["uid"], selector=selector)
-        elif not owns_pods(live):
-            why = (found.behind,) if found.behind else tuple(differences(asked[key], ours[key], live, lgp))
-            kept[key] = AdoptedObject(uid=live["metadata"]["uid"], selector=selector, differences=why)
-            if not why:
-                left_alone.add(key)
-        elif selector != wanted:
+        selector, planned_selector = _selector(live), _selector(planned.full[key])
+        if live["kind"] != "Service" and not pods_are_ours(live):
+            reasons = _reasons_to_replace(key, live, lgp, found, planned)
+            kept[key] = AdoptedObject(uid=live["metadata"]["uid"], selector=selector, differences=reasons)
+            if not reasons:
+                keeps_pods.add(key)
+        elif selector != planned_selector and (selector or live["kind"] != "Service"):
             kept[key] = AdoptedObject(uid=live["metadata"]["uid"], selector=selector)
-    if not kept and not found.base and _is_as_ours(lgp, config, found.database):
+    if not kept and not found.name_prefix and _is_as_planned(found.database, lgp, config):
         return None
-    others = (managed_fields.other_managers(live, names.OPERATOR_MANAGER) for live in found.objects.values())
-    managers = sorted({name for some in others for name in some})
-    adopted = identity.model_copy(update={"objects": kept, "managers": tuple(managers)})
-    return hold(adopted, left_alone, redacted, config)
+    managers = {
+        manager
+        for live in found.objects.values()
+        for manager in managed_fields.other_managers(live, names.OPERATOR_MANAGER)
+    }
+    adopted = Adopted(
+        name_prefix=found.name_prefix,
+        objects=kept,
+        database=found.database,
+        config_digest=config.digest,
+        managers=tuple(sorted(managers)),
+    )
+    return keep_pods(adopted, keeps_pods, redacted, config)
 
 
-def hold(adopted: Adopted, keys: Iterable[str], redacted: Lgp, config: OperatorConfig) -> Adopted:
-    """Return `adopted` with the pods of these workloads left alone while we would make them as now."""
-    beside = _beside(redacted, adopted)
-    templates = {str(ObjectKey.of(one)): template_digest(one) for one in objects(beside, config) if makes_pods(one)}
+def _reasons_to_replace(
+    key: str, live: Manifest, lgp: Lgp, found: FoundObjects, planned: PlannedManifests
+) -> tuple[str, ...]:
+    """Return why the pods of a workload are replaced; empty when they keep running."""
+    if found.unfinished_rollout:
+        return (found.unfinished_rollout,)
+    return tuple(differences(planned.bare[key], planned.full[key], live, lgp))
+
+
+def keep_pods(adopted: Adopted, keys: Collection[str], redacted: Lgp, config: OperatorConfig) -> Adopted:
+    """Return `adopted`, with the pods of the workloads `keys` kept until our manifests have another pod template."""
+    beside = with_adopted(redacted, adopted)
+    templates = {
+        str(ObjectKey.of(manifest)): template_digest(manifest)
+        for manifest in objects(beside, config)
+        if has_pod_template(manifest)
+    }
     kept = {
-        key: one.model_copy(update={"template": templates.get(key, ""), "differences": ()}) if key in set(keys) else one
+        key: AdoptedObject(uid=one.uid, selector=one.selector, template_digest=templates.get(key, ""))
+        if key in keys
+        else one
         for key, one in adopted.objects.items()
     }
     return adopted.model_copy(update={"objects": kept})
 
 
-def makes_pods(manifest: Manifest) -> bool:
-    """Whether a manifest of ours makes pods."""
+def has_pod_template(manifest: Manifest) -> bool:
+    """Return whether a manifest of ours has a pod template."""
     return "template" in manifest.get("spec", {})
 
 
-def still_asked(lgp: Lgp, config: OperatorConfig, key: str, live: Manifest) -> bool:
-    """Whether a workload that was taken over runs what the LGP asks for now."""
-    asked = {str(ObjectKey.of(one)): one for one in objects(lgp, _asking_nothing(config))}
-    ours = {str(ObjectKey.of(one)): one for one in objects(lgp, config)}
-    return not owns_pods(live) and not any(differences(asked[key], ours[key], live, lgp))
+def pods_match(key: str, live: Manifest, lgp: Lgp, planned: PlannedManifests) -> bool:
+    """Return whether the pods of an adopted workload, made by another operator, are what the LGP asks for now."""
+    return not pods_are_ours(live) and not any(differences(planned.bare[key], planned.full[key], live, lgp))
 
 
-def _beside(lgp: Lgp, adopted: Adopted) -> Lgp:
+def with_adopted(lgp: Lgp, adopted: Adopted) -> Lgp:
+    """Return the LGP beside `adopted` objects."""
     return lgp.model_copy(update={"adopted": adopted})
 
 
-def _asking_nothing(config: OperatorConfig) -> OperatorConfig:
-    templates = Templates.model_validate({**config.templates.model_dump(), **BARE})
-    return config.model_copy(update={"templates": templates})
-
-
-def _is_as_ours(lgp: Lgp, config: OperatorConfig, there: AdoptedDatabase | None) -> bool:
-    """Whether a database is called and reached as the one that we would make."""
-    if there is None:
+def _is_as_planned(found: AdoptedDatabase | None, lgp: Lgp, config: OperatorConfig) -> bool:
+    """Return whether a database has the name, the user and the Secret of the database that we would create."""
+    if found is None:
         return True
     name = object_names(lgp, config).database
-    usual = AdoptedDatabase(
+    planned = AdoptedDatabase(
         name=name,
         service=name,
         secret=lgp.spec.database.secret_name,
         user=POSTGRES_USER,
         database=POSTGRES_DB,
-        image=there.image,
-        instead_of=there.image,
-        claims=there.claims,
+        image=found.image,
+        template_image=found.image,
+        claims=found.claims,
     )
-    return there == usual
+    return found == planned
 
 
 def _selector(manifest: Manifest) -> dict[str, str]:
-    """Return the labels by which a workload or Service finds its pods."""
+    """Return the labels by which a workload or Service selects its pods."""
     selector: dict[str, Json] = manifest["spec"].get("selector") or {}
     labels: dict[str, str] = selector if manifest["kind"] == "Service" else selector.get("matchLabels") or {}
     return dict(labels)
 
 
-# --- whose
+# --- field managers
 
 
-def owns_pods(live: Manifest) -> bool:
-    """Whether the pod template of a live workload is of our making."""
+def pods_are_ours(live: Manifest) -> bool:
+    """Return whether our operator applied the pod template of a live workload."""
     return managed_fields.applies(live, names.OPERATOR_MANAGER, "spec", "template")
 
 
-def taken_over(live: Manifest) -> list[dict[str, Json]] | None:
-    """Return the `managedFields` of a live workload with what others set in its spec as ours; None: they set nothing.
+def owning_all_fields(live: Manifest) -> list[Fields] | None:
+    """Return the `managedFields` of a live workload after the fields of its spec that others set are ours.
 
-    What nobody can change is left to them, and so are replicas, on which an autoscaler may decide.
+    Immutable fields stay with their managers, and so does `replicas`, which an autoscaler may set. None when other
+    managers set no other field.
     """
     return managed_fields.taken_over(live, names.OPERATOR_MANAGER, ("replicas", *FIXED.get(live["kind"], ())))
 
@@ -197,9 +234,10 @@ def taken_over(live: Manifest) -> list[dict[str, Json]] | None:
 # --- the database
 
 
-def usual_database(lgp: Lgp) -> str:
-    """Return what the control plane's own operator calls the StatefulSet of an LGP (seen in public listings of pods:
-    `lg-<id of the deployment>-0`); empty where the LGP's name has no id.
+def upstream_database_name(lgp: Lgp) -> str:
+    """Return the name that the hosted control plane's own operator gives the StatefulSet of an LGP; empty without one.
+
+    Public listings of pods show `lg-<id of the deployment>-0`. The id is the end of the LGP's name.
     """
     found = ID.fullmatch(lgp.name)
     return f"lg-{found[1]}" if found else ""
@@ -207,54 +245,51 @@ def usual_database(lgp: Lgp) -> str:
 
 def choose_database(
     lgp: Lgp, config: OperatorConfig, stateful_sets: Iterable[Manifest], pods: Manifest | None
-) -> Manifest | Unclear | None:
-    """Return which of the namespace's StatefulSets is the Postgres of `lgp`; None when there is none to be found.
+) -> Manifest | AmbiguousDatabase | None:
+    """Return which of the namespace's StatefulSets is the Postgres of `lgp`; None when no database exists yet.
 
-    Best evidence first: our label, which a person may put there; where the running `pods` (the API server's
-    Deployment) connect to; whose the StatefulSet is; its name. Pods that connect to a database that is none of these
-    are a reason to ask.
+    The best evidence first: our label, which a person may set; the host to which the running `pods` (the Agent Server's
+    Deployment) connect; the owner of the StatefulSet; the name of the StatefulSet. Pods that connect to none of these
+    make the database ambiguous.
     """
-    there = {str(one["metadata"]["name"]): one for one in stateful_sets}
+    by_name = {str(one["metadata"]["name"]): one for one in stateful_sets}
     host = database_host(pods) if pods is not None else ""
-    expected = (usual_database(lgp), object_names(lgp, config).database, *_legacy(lgp, config))
+    expected = (upstream_database_name(lgp), object_names(lgp, config).database, _legacy_name(lgp, config))
     for candidates in (
-        [one for one in there.values() if _labelled(one, lgp)],
-        [one for name, one in there.items() if host and host in (name, one["spec"].get("serviceName"))],
-        [one for one in there.values() if _owned(one, lgp) and _is_postgres(one)],
-        [there[name] for name in expected if name in there][:1],
+        [one for one in by_name.values() if _is_labelled(one, lgp)],
+        [one for name, one in by_name.items() if host and host in (name, one["spec"].get("serviceName"))],
+        [one for one in by_name.values() if _is_owned(one, lgp) and _is_postgres(one)],
+        [by_name[name] for name in expected if name in by_name][:1],
     ):
         if len(candidates) == 1:
             return candidates[0]
         if candidates:
-            told = ", ".join(sorted(str(one["metadata"]["name"]) for one in candidates))
-            return Unclear(message=f"{_who(lgp)}, and several StatefulSets may be its database: {told}; {_mend(lgp)}")
-    if pods is None or owns_pods(pods):
+            listed = ", ".join(sorted(str(one["metadata"]["name"]) for one in candidates))
+            return _ambiguous(lgp, f"several StatefulSets may be the database: {listed}")
+    if pods is None or pods_are_ours(pods):
         return None
-    connected = f"connect to {host}" if host else "do not show where they connect to"
-    return Unclear(message=f"{_who(lgp)}; they {connected}, which is no StatefulSet of the namespace; {_mend(lgp)}")
+    if not host:
+        return _ambiguous(lgp, "the pods do not show which database they connect to")
+    return _ambiguous(lgp, f"the pods connect to {host}, which is no StatefulSet of the namespace")
 
 
-def _who(lgp: Lgp) -> str:
-    return f"LGP {lgp.namespace}/{lgp.name} asks for a database, and its pods were made by somebody else"
-
-
-def _mend(lgp: Lgp) -> str:
-    return (
-        f"say which one with `kubectl -n {lgp.namespace} label statefulset NAME {names.LGP_LABEL}={lgp.name}`; "
+def _ambiguous(lgp: Lgp, why: str) -> AmbiguousDatabase:
+    return AmbiguousDatabase(
+        message=f"LGP {lgp.namespace}/{lgp.name} asks for a database, and another operator made its pods; {why}; "
+        f"label the database with `kubectl -n {lgp.namespace} label statefulset NAME {names.LGP_LABEL}={lgp.name}`; "
         "nothing is changed until then"
     )
 
 
-def _legacy(lgp: Lgp, config: OperatorConfig) -> tuple[str, ...]:
-    base = object_names(lgp, config).server
-    return (f"{base}-{config.legacy_database_suffix}",)
+def _legacy_name(lgp: Lgp, config: OperatorConfig) -> str:
+    return f"{object_names(lgp, config).server}-{config.legacy_database_suffix}"
 
 
-def _labelled(live: Manifest, lgp: Lgp) -> bool:
+def _is_labelled(live: Manifest, lgp: Lgp) -> bool:
     return (live["metadata"].get("labels") or {}).get(names.LGP_LABEL) == label_value(lgp.name)
 
 
-def _owned(live: Manifest, lgp: Lgp) -> bool:
+def _is_owned(live: Manifest, lgp: Lgp) -> bool:
     return any(owner.get("uid") == lgp.uid for owner in live["metadata"].get("ownerReferences") or [])
 
 
@@ -263,7 +298,7 @@ def _is_postgres(live: Manifest) -> bool:
 
 
 def database_host(deployment: Manifest) -> str:
-    """Return the Service that the pods of a Deployment name as their Postgres's host; empty where they do not."""
+    """Return the Service that the pods of a Deployment name as the host of their Postgres; empty without one."""
     for container in deployment["spec"]["template"]["spec"].get("containers") or []:
         for entry in container.get("env") or []:
             if entry.get("name") in URI_VARIABLES and entry.get("value"):
@@ -276,36 +311,35 @@ def database_host(deployment: Manifest) -> str:
 
 
 def describe_database(live: Manifest, lgp: Lgp, config: OperatorConfig) -> AdoptedDatabase:
-    """Return what leads to the data in a Postgres that is there. Where it does not say which Secret has its password,
-    that is the one that the LGP names.
+    """Return where the data and the password of a live Postgres are.
+
+    When the StatefulSet names no Secret with the password, the Secret is the one that the LGP names.
     """
     container = _postgres_container(live)
     env = {entry.get("name"): entry for entry in container.get("env") or []}
     reference = ((env.get(PASSWORD) or {}).get("valueFrom") or {}).get("secretKeyRef") or {}
     spec = live["spec"]
-    usual = _template_image(lgp, config)
-    image = str(container.get("image", ""))
     return AdoptedDatabase(
         name=live["metadata"]["name"],
         service=spec.get("serviceName") or live["metadata"]["name"],
         secret=(reference.get("name") if reference.get("key") == PASSWORD else "") or lgp.spec.database.secret_name,
         user=(env.get("POSTGRES_USER") or {}).get("value") or POSTGRES_USER,
         database=(env.get("POSTGRES_DB") or {}).get("value") or POSTGRES_DB,
-        image=image,
-        instead_of=usual,
+        image=str(container.get("image", "")),
+        template_image=_template_image(lgp, config),
         claims=tuple(str(claim["metadata"]["name"]) for claim in spec.get("volumeClaimTemplates") or ()),
     )
 
 
 def _template_image(lgp: Lgp, config: OperatorConfig) -> str:
-    for manifest in database.objects(_beside(lgp, Adopted()), config):
+    for manifest in database.objects(with_adopted(lgp, Adopted()), config):
         if manifest["kind"] == "StatefulSet":
             return str(manifest["spec"]["template"]["spec"]["containers"][0].get("image", ""))
     return ""
 
 
-def _postgres_container(live: Manifest) -> dict[str, Json]:
-    containers: list[dict[str, Json]] = live["spec"]["template"]["spec"].get("containers") or [{}]
+def _postgres_container(live: Manifest) -> Manifest:
+    containers: list[Manifest] = live["spec"]["template"]["spec"].get("containers") or [{}]
     with_password = (c for c in containers if any(e.get("name") == PASSWORD for e in c.get("env") or []))
     return next(with_password, containers[0])
 
@@ -313,95 +347,94 @@ def _postgres_container(live: Manifest) -> dict[str, Json]:
 # --- the pods
 
 
-def differences(asked: Manifest, ours: Manifest, live: Manifest, lgp: Lgp) -> Iterator[str]:
-    """Yield the fields in which the pods of a live workload are not what the LGP asks for, never with values.
+def differences(bare: Manifest, full: Manifest, live: Manifest, lgp: Lgp) -> Iterator[str]:
+    """Yield the fields (never the values) in which the pods of a live workload are not what the LGP asks for.
 
-    `asked` is our manifest from templates that ask for nothing, `ours` the one from the configuration's templates.
+    `bare` and `full` are our manifests of the workload (`PlannedManifests`).
     """
-    template, running = asked["spec"]["template"], live["spec"]["template"]
-    metadata = template["metadata"]
+    asked, running = bare["spec"]["template"], live["spec"]["template"]
+    metadata = asked["metadata"]
     own = {BARE_LABEL, *(live["spec"].get("selector") or {}).get("matchLabels", {}), *overlay.own_labels(lgp)}
     labels = {name: value for name, value in (metadata.get("labels") or {}).items() if name not in own}
-    there = running.get("metadata") or {}
-    yield from _uncovered(labels, there.get("labels"), "labels")
-    yield from _uncovered(metadata.get("annotations") or {}, there.get("annotations"), "annotations")
-    for name, value in template["spec"].items():
+    running_metadata = running.get("metadata") or {}
+    yield from _missing(labels, running_metadata.get("labels"), "labels")
+    yield from _missing(metadata.get("annotations") or {}, running_metadata.get("annotations"), "annotations")
+    for name, value in asked["spec"].items():
         if name == "initContainers":
-            yield from _uncovered([_as_asked(one) for one in value], running["spec"].get(name), name)
+            yield from _missing([_of_lgp(one) for one in value], running["spec"].get(name), name)
         elif name != "containers":
-            yield from _uncovered(value, running["spec"].get(name), name)
-    main, *sidecars = template["spec"]["containers"]
-    yield from _uncovered([_as_asked(one) for one in sidecars], running["spec"]["containers"], "containers")
-    mine, theirs = _main(ours), _main(live, _main(ours).get("name"))
-    where = f"containers[{theirs.get('name')}]"
-    yield from _uncovered(main.get("resources") or {}, theirs.get("resources"), f"{where}.resources")
-    if ours["kind"] == "Deployment" and theirs is not None and "image" in main:
-        yield from _server_differences(main, mine, theirs, lgp, where)
+            yield from _missing(value, running["spec"].get(name), name)
+    main, *sidecars = asked["spec"]["containers"]
+    yield from _missing([_of_lgp(one) for one in sidecars], running["spec"]["containers"], "containers")
+    planned_main = _main(full)
+    running_main = _main(live, planned_main.get("name"))
+    where = f"containers[{running_main.get('name')}]"
+    yield from _missing(main.get("resources") or {}, running_main.get("resources"), f"{where}.resources")
+    if full["kind"] == "Deployment" and "image" in main:
+        yield from _server_differences(main, planned_main, running_main, lgp, where)
 
 
-def _server_differences(
-    main: Mapping[str, Json], mine: Mapping[str, Json], theirs: Mapping[str, Json], lgp: Lgp, where: str
-) -> Iterator[str]:
-    """Yield differences of the Agent Server's own container: `main` as asked, `mine` as we would make it, `theirs`."""
-    yield from _uncovered(main["image"], theirs.get("image"), f"{where}.image")
-    yield from _uncovered(main.get("volumeMounts") or [], theirs.get("volumeMounts"), f"{where}.volumeMounts")
+def _server_differences(asked: Manifest, planned: Manifest, running: Manifest, lgp: Lgp, where: str) -> Iterator[str]:
+    """Yield the differences of the Agent Server's own container: `asked` is bare, `planned` full, `running` live."""
+    yield from _missing(asked["image"], running.get("image"), f"{where}.image")
+    yield from _missing(asked.get("volumeMounts") or [], running.get("volumeMounts"), f"{where}.volumeMounts")
     variables = [canonical.variable(var.model_dump(by_alias=True)) for var in lgp.spec.server_spec.env]
-    asked = [one for one in canonical.by_key(variables, "name") if one["name"] not in OPERATORS_OWN]
-    there = [canonical.variable(one) for one in theirs.get("env") or []]
-    yield from _uncovered(asked, there, f"{where}.env")
-    prefix, other = (_value(c.get("env") or [], "MOUNT_PREFIX") for c in (mine, theirs))
+    of_lgp = [one for one in canonical.by_key(variables, "name") if one["name"] not in OPERATOR_VARIABLES]
+    existing = [canonical.variable(one) for one in running.get("env") or []]
+    yield from _missing(of_lgp, existing, f"{where}.env")
+    prefix, other = (_value(container.get("env") or [], "MOUNT_PREFIX") for container in (planned, running))
     if prefix and other and prefix != other:
         yield f"{where}.env[MOUNT_PREFIX]"
 
 
-def _value(env: Iterable[Mapping[str, Json]], name: str) -> str:
+def _value(env: Iterable[Manifest], name: str) -> str:
     return next((str(entry.get("value") or "") for entry in env if entry.get("name") == name), "")
 
 
-def _main(workload: Manifest, name: str | None = None) -> dict[str, Json]:
-    """Return the container of that name, else the one that the workload is about."""
-    containers: list[dict[str, Json]] = workload["spec"]["template"]["spec"]["containers"]
+def _main(workload: Manifest, name: str | None = None) -> Manifest:
+    """Return the container called `name`, else the main container of the workload."""
+    containers: list[Manifest] = workload["spec"]["template"]["spec"]["containers"]
     named = (one for one in containers if name is not None and one.get("name") == name)
     return next(named, server.main_container(workload))
 
 
-def _as_asked(container: Mapping[str, Json]) -> dict[str, Json]:
-    """Return an LGP's container without what we put into every one."""
+def _of_lgp(container: Manifest) -> Manifest:
+    """Return a container of the LGP without the field that the operator sets in every container."""
     return {name: value for name, value in container.items() if name != "terminationMessagePolicy"}
 
 
 IDENTITIES = ("mountPath", "name")
-"""Fields by which an item of a list is told from the others."""
+"""Fields that identify an item of a list."""
 
 
-def _uncovered(asked: Json, live: Json, path: str) -> Iterator[str]:
-    """Yield the paths of what is asked and not there; more may be there."""
+def _missing(asked: Json, live: Json, path: str) -> Iterator[str]:
+    """Yield the paths of what is asked for and not in `live`, which may have more."""
     match asked:
         case Mapping():
-            there = live if isinstance(live, Mapping) else {}
+            fields = live if isinstance(live, Mapping) else {}
             for name, value in asked.items():
-                yield from _uncovered(value, there.get(name), f"{path}.{name}")
+                yield from _missing(value, fields.get(name), f"{path}.{name}")
         case list():
             items = live if isinstance(live, list) else []
             for index, item in enumerate(asked):
-                yield from _uncovered_item(item, items, path, index)
+                yield from _missing_item(item, items, path, index)
         case _:
             if asked != live and not _same_quantity(asked, live, path):
                 yield path
 
 
-def _uncovered_item(asked: Json, items: list[Json], path: str, index: int) -> Iterator[str]:
+def _missing_item(asked: Json, items: list[Json], path: str, index: int) -> Iterator[str]:
     identity = next((name for name in IDENTITIES if isinstance(asked, Mapping) and name in asked), None)
     if identity is None:
-        if not any(not list(_uncovered(asked, item, path)) for item in items):
+        if not any(not list(_missing(asked, item, path)) for item in items):
             yield f"{path}[{index}]"
         return
-    called = asked[identity]
-    twin = next((item for item in items if isinstance(item, Mapping) and item.get(identity) == called), None)
-    if twin is None:
-        yield f"{path}[{called}]"
+    name = asked[identity]
+    same = next((item for item in items if isinstance(item, Mapping) and item.get(identity) == name), None)
+    if same is None:
+        yield f"{path}[{name}]"
     else:
-        yield from _uncovered(asked, twin, f"{path}[{called}]")
+        yield from _missing(asked, same, f"{path}[{name}]")
 
 
 def _same_quantity(asked: Json, live: Json, path: str) -> bool:

@@ -60,7 +60,7 @@ def keep_database_image(lgp: Lgp, container: dict[str, Any]) -> None:
     A data directory is of one major version of Postgres: another image may not start on it.
     """
     database = lgp.adopted.database
-    if database is not None and database.instead_of == container.get("image"):
+    if database is not None and database.template_image == container.get("image"):
         container["image"] = database.image
 
 

@@ -38,7 +38,7 @@ def object_names(lgp: Lgp, config: OperatorConfig) -> ObjectNames:
     A database with `legacyName` gets the suffix from the configuration: what an earlier operator called its objects
     is no part of the resource definition, and a wrong guess would start an empty database beside the full one.
     """
-    base = lgp.adopted.base or base_name(lgp.name)
+    base = lgp.adopted.name_prefix or base_name(lgp.name)
     suffix = config.legacy_database_suffix if lgp.spec.database.legacy_name else "db"
     database = lgp.adopted.database.name if lgp.adopted.database else f"{base}-{suffix}"
     return ObjectNames(server=base, queue=f"{base}-queue", database=database, redis=f"{base}-redis")

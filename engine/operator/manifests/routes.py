@@ -48,14 +48,14 @@ class IngressPath:
 
 def way_in(lgp: Lgp, config: OperatorConfig) -> SharedIngress | Gateway | None:
     """Return what leads to `lgp` from outside, None when nothing does."""
-    return config.way_in if lgp.spec.ingress.enabled and route_problem(lgp, config) is None else None
+    return config.exposure if lgp.spec.ingress.enabled and route_problem(lgp, config) is None else None
 
 
 def route_problem(lgp: Lgp, config: OperatorConfig) -> str | None:
     """Return why an LGP that asks for ingress cannot have one, for a condition; None when all is well."""
     if not lgp.spec.ingress.enabled:
         return None
-    if config.way_in is None:
+    if config.exposure is None:
         return "ingress is asked for, but none of ingress, gateway and istioGateway is enabled; enable one"
     return None
 
@@ -117,7 +117,7 @@ def route_not_served(key: ObjectKey) -> str:
 
 def is_of_former_way(key: ObjectKey, lgp_namespace: str, config: OperatorConfig) -> bool:
     """Whether `key` belongs to a way in that `config` has no more: our permissions may have gone with it."""
-    way = config.way_in
+    way = config.exposure
     match key.kind:
         case "HTTPRoute":
             return way is not config.gateway

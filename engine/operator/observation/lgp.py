@@ -34,7 +34,7 @@ def observe_lgp(manifest: Manifest, digest: Callable[[bytes], str]) -> LgpObserv
         revision=revision,
         deployment_id=deployment,
         spec=redact_spec(spec, digest),
-        unknown=unknown_fields(spec),
+        unknown_fields=unknown_fields(spec),
         digest=digest(canonical(digested)),
         stopped=stopped,
     )

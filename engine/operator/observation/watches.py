@@ -93,7 +93,7 @@ def extra_watches(state: OperatorState, plan: Plan) -> Iterator[tuple[Watch, str
         yield watch_of_lgp_objects(key.api_version, key.kind), key.namespace
         if key.kind == SCALED_OBJECT:
             yield watch_of_lgp_objects(HORIZONTAL_API_VERSION, HORIZONTAL), key.namespace
-    for held in plan.held:
+    for held in plan.kept_pods:
         yield from ((unlabelled, plan.objects[held].key.namespace) for unlabelled in UNLABELLED)
     for name, rejection in state.rejected.items():
         if rejection.reason == KIND_NOT_SERVED and name in plan.objects:

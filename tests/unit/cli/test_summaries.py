@@ -201,7 +201,7 @@ SUMMARIES: list[tuple[Event, str]] = [
                     f"Deployment agents/{LGP}": operator.AdoptedObject(
                         uid="u", differences=("containers[api-server].image",)
                     ),
-                    f"Deployment agents/{LGP}-redis": operator.AdoptedObject(uid="u", template="4e07408562be"),
+                    f"Deployment agents/{LGP}-redis": operator.AdoptedObject(uid="u", template_digest="4e07408562be"),
                     f"Service agents/{LGP}": operator.AdoptedObject(uid="u"),
                 },
                 managers=("manager",),
@@ -235,7 +235,7 @@ SUMMARIES: list[tuple[Event, str]] = [
     (operator.ObjectsPruned(objects=(), everything=True), "nothing was left"),
     (
         operator.ObjectsPruned(
-            objects=("Service edge/a", "IngressPath edge/b"), left=("Service edge/a", "IngressPath edge/b")
+            objects=("Service edge/a", "IngressPath edge/b"), left_in_place=("Service edge/a", "IngressPath edge/b")
         ),
         "left Service a, IngressPath b in place: our role no longer allows deleting it",
     ),

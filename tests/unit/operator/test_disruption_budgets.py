@@ -145,7 +145,7 @@ def test_beside_a_budget_over_the_same_pods_ours_is_not_made_and_the_condition_n
     assert BUDGET not in world.cluster.objects
     condition = world.condition("DisruptionBudgets")
     assert condition["status"] == "False"
-    assert "PodDisruptionBudget by-hand is over the same pods" in condition["message"]
+    assert "PodDisruptionBudget by-hand selects the same pods" in condition["message"]
     assert world.condition("Degraded")["status"] == "False"
     assert "by-hand" in world.state().last_reason
 
@@ -161,7 +161,7 @@ def test_ours_goes_as_soon_as_another_one_is_over_the_same_pods_and_comes_back_a
     world.acknowledge()
 
     assert BUDGET not in world.cluster.objects
-    assert "by-hand is over the same pods" in world.condition("DisruptionBudgets")["message"]
+    assert "by-hand selects the same pods" in world.condition("DisruptionBudgets")["message"]
     version = world.events.version(STREAM)
     world.acknowledge(20)
     assert world.events.version(STREAM) == version, "it is said once"

@@ -166,7 +166,7 @@ def test_another_way_in_cleans_up_where_it_still_may(way: str, allowed: bool) ->
     assert beside == ({"Ingress"} if allowed else {"Ingress", "Service"})
     assert world.condition("Degraded")["status"] == "False", "what was given up is nobody's fault"
     (pruned,) = [r.data for r in world.events.read(names.lgp_stream(NAMESPACE, NAME)) if r.type == "ObjectsPruned"]
-    assert len(pruned["left"]) == (0 if allowed else 2)
+    assert len(pruned["left_in_place"]) == (0 if allowed else 2)
 
 
 def test_a_missing_permission_beside_the_ingress_in_use_is_told() -> None:

@@ -218,7 +218,7 @@ def test_an_object_of_somebody_else_is_left_as_it_is_and_named(key: ObjectKey) -
     assert world.cluster.objects[key] == theirs
     degraded = world.condition("Degraded")
     assert (degraded["status"], degraded["reason"]) == ("True", "ObjectRejected")
-    assert f"{key} is there and does not belong to LGP {NAMESPACE}/{NAME}" in degraded["message"]
+    assert f"{key} exists and does not belong to LGP {NAMESPACE}/{NAME}" in degraded["message"]
 
     del world.cluster.objects[key]
     world.acknowledge(120)
@@ -295,5 +295,5 @@ def test_objects_of_a_kind_that_was_switched_off_are_left_where_they_may_not_be_
     off.acknowledge()
 
     (pruned,) = [r.data for r in off.events.read(STREAM) if r.type == "ObjectsPruned"]
-    assert sorted(pruned["left"]) == sorted([str(ACCOUNT), str(CLASS)])
+    assert sorted(pruned["left_in_place"]) == sorted([str(ACCOUNT), str(CLASS)])
     assert off.condition("Degraded")["status"] == "False"

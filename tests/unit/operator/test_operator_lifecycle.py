@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from engine.errors import ObjectRefused
-from engine.operator.state import TRANSITIONS, Life
+from engine.operator.events import LGP_EVENTS
+from engine.operator.state import HANDLERS, TRANSITIONS, Life
 from engine.ports import ObjectKey, lgp_key
 from engine.runtime.machine import Done, Wait
 from tests.unit.operator.world import NAME, NAMESPACE, STREAM, FakeCluster, World, lgp_manifest, shared_ingress, started
@@ -410,7 +411,11 @@ def test_a_path_that_somebody_took_from_the_shared_ingress_comes_back() -> None:
 
 
 def test_every_life_is_reached_and_gone_leads_to_pruned_only_through_pruning() -> None:
-    assert set(TRANSITIONS.values()) == set(Life) - {Life.UNKNOWN}
-    assert [key for key, life in TRANSITIONS.items() if life is Life.PRUNED] == [
+    assert {after for _, _, after in TRANSITIONS} == set(Life) - {Life.UNKNOWN}
+    assert [(before, event) for before, event, after in TRANSITIONS if after is Life.PRUNED] == [
         (Life.GONE, "ObjectsPruned(everything)")
     ]
+
+
+def test_every_event_of_an_lgp_is_handled_or_ignored_on_purpose() -> None:
+    assert HANDLERS.handled | HANDLERS.ignored == set(LGP_EVENTS._classes.values())

@@ -49,7 +49,7 @@ def unserved(world: World, kind: str) -> World:
 def test_our_claim_on_the_replicas_is_given_up_and_nothing_else() -> None:
     ours, theirs = owned_by("us", replicas=3, template={}), owned_by("them", "Update", replicas=3)
 
-    assert scaling.without_claim(live(ours, theirs), "us") == [owned_by("us", template={}), theirs]
+    assert scaling.without_replicas(live(ours, theirs), "us") == [owned_by("us", template={}), theirs]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_our_claim_on_the_replicas_is_given_up_and_nothing_else() -> None:
     ids=["nobody", "ours without it", "ours, not applied", "theirs"],
 )
 def test_where_we_claim_nothing_there_is_nothing_to_give_up(entries: tuple[dict[str, Any], ...]) -> None:
-    assert scaling.without_claim(live(*entries), "us") is None
+    assert scaling.without_replicas(live(*entries), "us") is None
 
 
 @pytest.mark.parametrize(("config", "queue"), [(CONFIG, 1), (KEDA, 1)], ids=["HPA", "KEDA"])
@@ -144,7 +144,7 @@ def test_a_handover_that_never_comes_through_is_tried_later_and_nothing_is_writt
     contended = Contended(conflicts=10_000)
 
     assert contended.world.cluster.objects[contended.key]["spec"]["replicas"] == 1
-    (reason, *_) = [hold.reason for hold in contended.world.state().held.values()]
+    (reason, *_) = [deferral.reason for _, deferral in contended.world.state().deferrals]
     assert "was changed by others in each of 12 tries" in reason
 
 

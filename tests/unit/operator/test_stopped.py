@@ -40,7 +40,7 @@ def test_an_lgp_that_was_stopped_has_no_pods_but_its_database_and_says_why() -> 
         "Degraded": ("True", "CrashLoopBackOff"),
         "DatabaseReady": ("True", "Ready"),
     }
-    assert "scaled to nothing" in told["Degraded"]["message"]
+    assert "scaled to zero" in told["Degraded"]["message"]
     assert "No module named 'agent'" in told["Degraded"]["message"], "the crash's output is still there"
 
 

@@ -34,7 +34,7 @@ def test_an_lgp_of_a_newer_listener_is_served_and_its_unknown_fields_are_named_o
     assert world.condition("Available")["status"] == "True"
     assert "UnknownFields" in world.state().last_reason
     (observed,) = [r.data for r in world.events.read(STREAM) if r.type == "LgpObserved"]
-    assert sorted(observed["unknown"]) == sorted(NAMED)
+    assert sorted(observed["unknown_fields"]) == sorted(NAMED)
     assert "sk-secret" not in str([record.data for record in world.events.read(STREAM)])
 
 
@@ -91,9 +91,9 @@ def test_an_lgp_that_was_observed_before_they_were_named_still_folds() -> None:
     world.cluster.put(lgp_manifest())
     world.acknowledge()
     (record,) = [r for r in world.events.read(STREAM) if r.type == "LgpObserved"]
-    old = {key: value for key, value in record.data.items() if key != "unknown"}
+    old = {key: value for key, value in record.data.items() if key != "unknown_fields"}
 
     event = world.machine.events.decode(dataclasses.replace(record, data=old))
 
-    assert event.unknown == ()  # type: ignore[attr-defined]
+    assert event.unknown_fields == ()  # type: ignore[attr-defined]
     assert NAME in str(event)
