@@ -48,7 +48,7 @@ class CountedCluster(KubernetesCluster):
         send = self._http.call
 
         def call(method: str, path: str, *arguments: Any, **named: Any) -> Any:
-            if "/leases" in path:  # the claim on the namespace, every third of its term whatever there is to do
+            if "/leases" in path:  # renewals of the namespace lease do not depend on the work
                 return send(method, path, *arguments, **named)
             kind = READ if method == "GET" else STATUS if path.endswith("/status") else WRITE
             with self._counting:

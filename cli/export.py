@@ -12,8 +12,8 @@ from typing import IO
 from cli.log import event_log
 from cli.output import console, counted
 from engine.log.contract import EventLog
-from engine.log.export import export_log, import_log, line, snapshot_line
-from engine.queries import DeploymentSummary, by_position, find, streams_of
+from engine.log.export import export_log, export_streams, import_log
+from engine.queries import DeploymentSummary, find, streams_of
 from engine.replay import DATA_PLANE_PREFIX
 
 
@@ -31,13 +31,8 @@ def export(file: Path | None, deployment: str | None) -> None:
 
 
 def _part(log: EventLog, summary: DeploymentSummary) -> Iterator[bytes]:
-    """Yield the lines of one deployment's streams and of the data planes', whose configuration a replay needs."""
-    streams = {*streams_of(summary), *log.streams(DATA_PLANE_PREFIX)}
-    for stream, through in sorted(log.trimmed().items()):
-        snapshot = log.load_snapshot(stream) if stream in streams else None
-        if snapshot is not None:
-            yield snapshot_line(snapshot, through)
-    yield from map(line, by_position(log, sorted(streams)))
+    """Return the lines of one deployment's streams and of the data planes', whose configuration a replay needs."""
+    return export_streams(log, {*streams_of(summary), *log.streams(DATA_PLANE_PREFIX)})
 
 
 def _write_whole(file: Path, lines: Iterable[bytes]) -> None:

@@ -38,7 +38,7 @@ from engine.names import data_plane_stream
 from engine.operator.config import Gateway, OperatorConfig, SharedIngress, Templates
 from engine.operator.machine import OperatorMachine
 from engine.ports import Cluster, ControlPlane, Dispatcher, HealthProbe, Ports
-from engine.runtime.advance import Advanced, advance
+from engine.runtime.advance import Advanced, Outcome, advance
 from engine.runtime.machine import AnyMachine
 from engine.runtime.retry import Backoff
 from engine.settings import Settings
@@ -212,7 +212,7 @@ class Engine:
 
     def _acknowledge_own(self) -> Advanced:
         """The own stream asks for nothing: what it holds is acted on by those who append to it."""
-        return Advanced(stream=self.own_stream, version=self.own.acknowledge(), acts=0, outcome="acknowledged")
+        return Advanced(stream=self.own_stream, version=self.own.acknowledge(), acts=0, outcome=Outcome.ACKNOWLEDGED)
 
     def close(self) -> None:
         """Close every connection."""

@@ -1,11 +1,12 @@
 """Every setting of the data plane, read and validated in this one place.
 
-A setting is an environment variable `AGENTPLANE_<NAME>`; a variable that is empty counts as unset. `Settings.load()`
-either returns a configuration that fits together or raises SettingsError with one line per mistake: the variable, its
-value (never of a secret) and what to do. The description of a field is its documentation, in `describe()` and in
-error messages alike.
+A setting is an environment variable `AGENTPLANE_<NAME>`. An empty variable counts as unset. `Settings.load()` returns a
+consistent configuration or raises SettingsError with one line per mistake: the variable, its value (never of a secret)
+and the fix. The description of a field is the documentation of the setting: `describe()`, error messages and
+`docs/settings.md` show it.
 
-No other module reads the environment. (Libraries do: HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE work as everywhere.)
+No other module reads the environment. Libraries read their own variables: HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE work
+as usual.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ REGIONS: Mapping[str, tuple[str, str]] = {
 DEFAULT_REGION = "gcp-us"
 
 OFF = frozenset({"", "off", "none"})
-"""Values that switch a report route off."""
+"""Values that disable a report route."""
 
 EMPTY_MEANS_OFF = ("report_revision_route", "report_deployment_route")
-"""Settings whose empty variable is a value of its own, rather than unset."""
+"""Settings for which an empty variable is a value (off), not unset."""
 
 SERVICE_LINK = re.compile(r".*_SERVICE_(HOST|PORT)(_.*)?=.*|.*_PORT(_.*)?=(tcp|udp|sctp)://.*|.*_PORT_\d+_.*")
-"""Variables that Kubernetes adds for every Service whose name starts with `agentplane-`, with their values."""
+"""Variables, with their values, that Kubernetes sets in a pod for each Service whose name starts with `agentplane-`."""
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _HOSTNAME = re.compile(r"[A-Za-z0-9*]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?")
@@ -70,7 +71,7 @@ CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routing:
-    """How people reach Agent Servers."""
+    """How clients reach Agent Servers."""
 
     kind: Literal["ingress", "gateway", "istio", "none"]
     hostname: str
@@ -80,228 +81,277 @@ class Routing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
-    """One setting, fit to be shown to anybody."""
+    """One setting, without secrets."""
 
     name: str
     variable: str
     value: str
-    """Redacted where it is a secret."""
+    """`set, not shown` for a secret."""
     given: bool
-    """Set by somebody, rather than the default."""
+    """Whether the value was set; otherwise it is the default."""
     description: str
 
 
 class Settings(BaseSettings):
-    """The configuration of one installation. Times are seconds."""
+    """The configuration of one installation. Durations are in seconds."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", hide_input_in_errors=True
     )
 
-    # --- who we are
+    # --- identity
 
-    listener_enabled: bool = Field(True, description="run the listener component; false leaves it to another one")
-    operator_enabled: bool = Field(True, description="run the operator component; false leaves it to another one")
+    listener_enabled: bool = Field(
+        True, description="whether this data plane runs the listener; false if another program keeps the LGPs"
+    )
+    operator_enabled: bool = Field(
+        True, description="whether this data plane runs the operator; false if another program expands the LGPs"
+    )
     langsmith_api_key: SecretStr | None = Field(None, description="LangSmith API key of the workspace")
     workspace_id: UUID | None = Field(None, description="id of the LangSmith workspace, a UUID")
     listener_id: UUID | None = Field(
-        None, description="id of the listener, a UUID: Deployments > Listeners in LangSmith"
+        None, description="id of the listener, a UUID: in LangSmith under Deployments > Listeners"
     )
     digest_key: SecretStr | None = Field(
         None,
-        description="secret for keyed digests where there is no LangSmith API key (an operator alone); any long text",
+        description="secret key for the digests of secret values, any long text; needed only without a LangSmith API "
+        "key (an operator alone)",
     )
     prefix: str = Field(
         "agentplane",
         pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$",
-        description="of queues and Redis keys; another one for every installation that shares a Redis",
+        description="prefix of all queues and Redis keys; each installation that shares a Redis needs its own",
     )
 
     # --- control plane
 
     region: Literal["gcp-us", "gcp-eu", "gcp-apac", "aws-us"] | None = Field(
         None,
-        description=f"LangSmith region ({', '.join(REGIONS)}): sets both URLs; {DEFAULT_REGION} when no URL is set",
+        description=f"LangSmith region ({', '.join(REGIONS)}); sets both URLs. Without a region and a URL: "
+        f"{DEFAULT_REGION}",
     )
     host_backend_url: str = Field("", description="URL of the control plane; self-hosted: https://<LangSmith>/api-host")
     smith_backend_url: str = Field("", description="URL of the LangSmith API that belongs to the control plane")
-    control_plane_ca_file: Path | None = Field(None, description="PEM file of the authority of both URLs, when private")
+    control_plane_ca_file: Path | None = Field(
+        None, description="PEM file with the CA certificates of both URLs, if a private CA signs their certificates"
+    )
     report_revision_route: str = Field(
         "PATCH /v2/deployments/{deployment_id}/revisions/{revision_id}/status",
-        description="METHOD /path that takes reports of {deployment_id} {revision_id}; empty or off: no reports",
+        description="METHOD /path to which the listener reports the status of a revision, with {deployment_id} and "
+        "{revision_id}; empty or off: no reports",
     )
     report_deployment_route: str = Field(
         "PATCH /v2/deployments/{deployment_id}/status",
-        description="METHOD /path that takes reports of {deployment_id}; empty or off: no reports",
+        description="METHOD /path to which the listener reports the status of a deployment, with {deployment_id}; "
+        "empty or off: no reports",
     )
 
     # --- Redis and time
 
     redis_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
-        description="redis:// or rediss:// URL of Redis, with its password; or Sentinels that know it: "
-        "sentinel://:password@host:26379/0;sentinel://host2:26379",
+        description="URL of Redis with its password, redis:// or rediss:// (TLS); or the Sentinels that know the "
+        "master: sentinel://:password@host:26379/0;sentinel://host2:26379",
     )
     redis_sentinel_master: str = Field(
-        "", description="name by which the Sentinels of a sentinel:// URL know the master, such as mymaster"
+        "", description="name of the master that the Sentinels of a sentinel:// URL watch, for example mymaster"
     )
-    redis_sentinel_username: str = Field("", description="user of the Sentinels themselves, where they have one")
+    redis_sentinel_username: str = Field("", description="user name for the Sentinels themselves, if they require one")
     redis_sentinel_password: SecretStr | None = Field(
-        None, description="password of the Sentinels themselves, where they ask for one"
+        None, description="password for the Sentinels themselves, if they require one"
     )
     poll_seconds: Seconds = Field(10.0, description="seconds between two polls of the control plane")
     sweep_seconds: Seconds = Field(
-        2.0, description="seconds between two looks for streams that are due or were forgotten"
+        2.0,
+        description="seconds between two sweeps; a sweep requests the work that is due or whose queue message was lost",
     )
     lock_seconds: Annotated[float, Field(ge=1, le=3600)] = Field(
         15.0,
-        description="seconds after which the lock of a worker that died is free; it is renewed every third of them",
+        description="TTL of a stream lock, seconds; the worker renews the lock every third of this, and another "
+        "worker can take over that long after a crash",
     )
     request_timeout_seconds: Seconds = Field(
-        15.0, description="seconds that the control plane or Kubernetes may be silent"
+        15.0, description="read timeout of requests to the control plane and to Kubernetes, seconds"
     )
-    connect_timeout_seconds: Seconds = Field(5.0, description="seconds to wait for a connection to either")
+    connect_timeout_seconds: Seconds = Field(
+        5.0, description="connect timeout of requests to the control plane and to Kubernetes, seconds"
+    )
 
-    # --- what the listener does
+    # --- listener
 
     watch_namespaces: CommaSeparated = Field(
-        (), description="comma separated namespaces to deploy to: those of the listener in LangSmith"
+        (), description="namespaces to deploy to, separated by commas: those of the listener in LangSmith"
     )
     share_namespaces: bool = Field(
         False,
-        description="share watched namespaces with other data planes that set this, too: each then touches only what "
-        "carries its own listener's id",
+        description="whether to share the watched namespaces with other data planes that set this too; each data "
+        "plane changes only objects with its own listener id",
     )
     lease_seconds: Annotated[float, Field(ge=5, le=86_400)] = Field(
         60.0,
-        description="seconds after which the namespaces of a data plane that died may be taken over, by command; its "
-        "leases are renewed every third of them",
+        description="TTL of a namespace lease, seconds; renewed every third of this. Once it has passed after a "
+        "crash, another data plane may take the namespace (`agentplane leases take`)",
     )
-    queue_enabled: bool = Field(True, description="separate queue workers for an LGP that does not say")
-    tracing_enabled: bool = Field(True, description="Agent Servers send traces to LangSmith")
+    queue_enabled: bool = Field(
+        True, description="whether an LGP without spec.queueEnabled gets separate queue workers"
+    )
+    tracing_enabled: bool = Field(True, description="whether Agent Servers send traces to LangSmith")
     agent_auth: Literal["langsmith", "noop"] = Field(
-        "langsmith", description="who may call Agent Servers: holders of a key of the workspace, or (noop) anybody"
+        "langsmith",
+        description="who may call Agent Servers: langsmith (holders of an API key of the workspace) or noop (everyone)",
     )
-    rollout_deadline_seconds: Seconds = Field(900.0, description="seconds for a revision to roll out before it failed")
+    rollout_deadline_seconds: Seconds = Field(
+        900.0, description="seconds that a revision may take to roll out; after that it has failed"
+    )
     failure_grace_seconds: Annotated[float, Field(ge=0, le=86_400)] = Field(
-        60.0, description="seconds to watch a failing pod (image pull, crash loop) before its revision failed"
+        60.0, description="seconds that a pod may fail (image pull error, crash loop) before its revision has failed"
     )
     stop_failed_revisions: bool = Field(
         True,
-        description="scale a revision that crashes, or whose image cannot be pulled, to nothing once it failed, where "
-        "none was deployed before it; its database stays",
+        description="whether to scale a failed revision to zero if its pods crash or its image cannot be pulled, and "
+        "no earlier revision was deployed; its database stays",
     )
     health_check_enabled: bool = Field(
-        True, description="ask GET /ok through the hostname before a revision is DEPLOYED"
+        True, description="whether GET /ok through the hostname must succeed before a revision is DEPLOYED"
     )
-    health_check_deadline_seconds: Seconds = Field(300.0, description="seconds for the health check to succeed")
-    health_check_timeout_seconds: Seconds = Field(10.0, description="seconds that one health check may take")
+    health_check_deadline_seconds: Seconds = Field(
+        300.0, description="seconds within which a health check of a revision must succeed"
+    )
+    health_check_timeout_seconds: Seconds = Field(10.0, description="timeout of one health check, seconds")
     health_check_address: str = Field(
         "",
-        description="host:port to connect to for health checks, where the hostname leads nowhere inside the cluster",
+        description="host:port that health checks connect to, if the hostname is not reachable from inside the cluster",
     )
-    health_check_verify_tls: bool = Field(True, description="verify the certificate of the hostname in health checks")
-    health_check_ca_file: Path | None = Field(None, description="PEM file of the hostname's authority, when private")
+    health_check_verify_tls: bool = Field(
+        True, description="whether health checks verify the TLS certificate of the hostname"
+    )
+    health_check_ca_file: Path | None = Field(
+        None, description="PEM file with the CA certificates of the hostname, if a private CA signs its certificate"
+    )
     deletion_guard_share: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.5, description="share of all deployments that may be deleted at once before a person must agree (1: any)"
+        0.5, description="share of all deployments that may be deleted at once without a person's consent (1: all)"
     )
     deletion_guard_minimum: Annotated[int, Field(ge=1)] = Field(
-        5, description="deployments that may always be deleted at once, whatever their share"
+        5, description="number of deployments that may always be deleted at once, whatever their share"
     )
 
-    # --- routes to Agent Servers: at most one of the three
+    # --- exposure of Agent Servers: at most one of Ingress, Gateway, Istio
 
     ingress_enabled: bool | None = Field(
-        None, description="keep the paths of a shared Ingress; unset: when neither gateway is enabled"
+        None,
+        description="whether the operator adds a path per Agent Server to a shared Ingress; unset: true if no gateway "
+        "is enabled",
     )
     ingress_hostname: str = Field("", description="hostname[:port] of all Agent Servers, without https://")
-    ingress_base_path: str = Field("", description="path before /lgp/<name>; never change it while deployments exist")
-    ingress_tls_enabled: bool = Field(True, description="the hostname answers on https")
-    ingress_class: str = Field("", description="class of the shared Ingress; empty is the cluster's default")
+    ingress_base_path: str = Field("", description="path before /lgp/<name>; do not change it while deployments exist")
+    ingress_tls_enabled: bool = Field(True, description="whether the hostname uses https")
+    ingress_class: str = Field("", description="IngressClass of the shared Ingress; empty: the cluster's default class")
     ingress_namespace: str = Field(
         "",
-        description="where the shared Ingress is; empty is the namespace of the LGPs. From another one it leads there "
-        "by Services of type ExternalName, which the ingress controller must allow",
+        description="namespace of the shared Ingress; empty: the namespace of the LGPs. From another namespace, the "
+        "Ingress reaches Agent Servers through Services of type ExternalName, which the ingress "
+        "controller must allow",
     )
-    gateway_enabled: bool = Field(False, description="an HTTPRoute (Gateway API) for each Agent Server")
+    gateway_enabled: bool = Field(
+        False, description="whether the operator creates an HTTPRoute (Gateway API) for each Agent Server"
+    )
     gateway_name: str = Field("", description="name of the Gateway")
     gateway_namespace: str = Field("", description="namespace of the Gateway")
     gateway_hostname: str = Field("", description="hostname[:port] of all Agent Servers, without https://")
-    gateway_base_path: str = Field("", description="path before /lgp/<name>; never change it while deployments exist")
-    gateway_tls_enabled: bool = Field(True, description="the hostname answers on https")
-    istio_gateway_enabled: bool = Field(False, description="an Istio VirtualService for each Agent Server")
+    gateway_base_path: str = Field("", description="path before /lgp/<name>; do not change it while deployments exist")
+    gateway_tls_enabled: bool = Field(True, description="whether the hostname uses https")
+    istio_gateway_enabled: bool = Field(
+        False, description="whether the operator creates an Istio VirtualService for each Agent Server"
+    )
     istio_gateway_name: str = Field("", description="name of the Istio Gateway")
     istio_gateway_namespace: str = Field("", description="namespace of the Istio Gateway")
     istio_gateway_hostname: str = Field("", description="hostname[:port] of all Agent Servers, without https://")
     istio_gateway_base_path: str = Field(
-        "", description="path before /lgp/<name>; never change it while deployments exist"
+        "", description="path before /lgp/<name>; do not change it while deployments exist"
     )
-    istio_gateway_tls_enabled: bool = Field(True, description="the hostname answers on https")
+    istio_gateway_tls_enabled: bool = Field(True, description="whether the hostname uses https")
 
-    # --- what the operator does
+    # --- operator
 
-    template_deployment: Path | None = Field(None, description="YAML file with the base of Agent Server Deployments")
-    template_service: Path | None = Field(None, description="YAML file with the base of their Services")
-    template_db: Path | None = Field(None, description="YAML file with the base of Postgres StatefulSets")
-    template_redis: Path | None = Field(None, description="YAML file with the base of Redis Deployments")
-    keda_enabled: bool = Field(False, description="autoscale with KEDA, which must be installed in the cluster")
+    template_deployment: Path | None = Field(
+        None, description="YAML file with the template of Agent Server Deployments"
+    )
+    template_service: Path | None = Field(None, description="YAML file with the template of Agent Server Services")
+    template_db: Path | None = Field(None, description="YAML file with the template of Postgres StatefulSets")
+    template_redis: Path | None = Field(None, description="YAML file with the template of Redis Deployments")
+    keda_enabled: bool = Field(
+        False, description="whether the operator autoscales with KEDA, which must be installed in the cluster"
+    )
     managed_service_accounts: bool = Field(
-        False, description="make the ServiceAccounts that LGPs ask for (spec.managedResources.serviceAccount)"
+        False,
+        description="whether the operator creates the ServiceAccounts that LGPs request "
+        "(spec.managedResources.serviceAccount)",
     )
     managed_secret_provider_classes: bool = Field(
         False,
-        description="make the SecretProviderClasses that LGPs ask for (spec.managedResources.secretProviderClass), "
-        "which the Secrets Store CSI driver must be installed for",
+        description="whether the operator creates the SecretProviderClasses that LGPs request "
+        "(spec.managedResources.secretProviderClass); needs the Secrets Store CSI driver",
     )
     pod_disruption_budgets: bool = Field(
-        True, description="a PodDisruptionBudget for each Agent Server workload with at least two replicas"
+        True,
+        description="whether the operator creates a PodDisruptionBudget for each Agent Server workload with at least "
+        "two replicas",
     )
     cluster_domain: str = Field("cluster.local", description="DNS domain of the cluster")
     revision_history_limit: Annotated[int, Field(ge=0, le=1000)] = Field(
-        3, description="empty ReplicaSets that a Deployment keeps, where its template has no revisionHistoryLimit"
+        3,
+        description="number of old ReplicaSets that a Deployment keeps, unless its template sets revisionHistoryLimit",
     )
     agent_redis_key_prefix: bool = Field(
         True,
-        description="give every Agent Server with a Redis of its own (REDIS_URI_CUSTOM) a REDIS_KEY_PREFIX, unless the "
-        "deployment has one",
+        description="whether the operator sets REDIS_KEY_PREFIX for Agent Servers with a Redis of their own "
+        "(REDIS_URI_CUSTOM), unless the deployment sets it",
     )
 
     # --- Kubernetes
 
     kubeconfig: Path | None = Field(
-        None, description="kubeconfig file; unset: the pod's account, else the default file"
+        None, description="kubeconfig file; unset: the service account of the pod, else the default kubeconfig"
     )
-    kube_context: str | None = Field(None, description="context of the kubeconfig; unset: its current one")
-    kube_connections: Annotated[int, Field(ge=1)] = Field(64, description="connections to Kubernetes kept open")
+    kube_context: str | None = Field(None, description="context of the kubeconfig; unset: its current context")
+    kube_connections: Annotated[int, Field(ge=1)] = Field(
+        64, description="number of connections to Kubernetes that the pool keeps open"
+    )
     watch_seconds: Seconds = Field(
-        60.0, description="seconds of the longest watch: how long a dead connection goes unnoticed"
+        60.0,
+        description="longest duration of a watch connection, seconds; and so how long a dead connection can go "
+        "unnoticed",
     )
 
     process: Literal["listener", "operator", "beat", "watcher", "flower"] | None = Field(
         None,
-        description="which process this environment is of, so that `agentplane doctor` checks what that one needs; the "
-        "chart sets it; unset: everything is checked",
+        description="process that this environment belongs to, so that `agentplane doctor` checks what that process "
+        "needs; the chart sets it. Unset: doctor checks everything",
     )
     network_policy: str = Field(
         "",
-        description="name of the NetworkPolicy that limits where the processes connect, which messages about failed "
-        "connections then name; the chart sets it (networkPolicy.enabled)",
+        description="name of the NetworkPolicy that limits the outgoing connections of the processes; messages about "
+        "failed connections name it. The chart sets it (networkPolicy.enabled)",
     )
 
     # --- telemetry
 
     log_format: Literal["json", "console"] = Field("json", description="json for machines, console for people")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
-    metrics_port: Annotated[int, Field(ge=1, le=65_535)] | None = Field(
-        None, description="port that serves Prometheus metrics; unset: none"
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="lowest level that is logged: debug, info, warning or error"
     )
-    sentry_dsn: SecretStr | None = Field(None, description="DSN of Sentry; unset: no error reports leave")
+    metrics_port: Annotated[int, Field(ge=1, le=65_535)] | None = Field(
+        None, description="port that serves Prometheus metrics; unset: no metrics"
+    )
+    sentry_dsn: SecretStr | None = Field(
+        None, description="DSN of Sentry for error reports; unset: no error reports are sent"
+    )
 
     # --- loading and showing
 
     @classmethod
     def load(cls, **given: Any) -> Settings:
-        """Return the settings of this process; `given` wins over the environment.
+        """Return the settings of this process; `given` overrides the environment.
 
         Raises SettingsError with one line per mistake.
         """
@@ -314,7 +364,7 @@ class Settings(BaseSettings):
             raise SettingsError("\n".join(_explain(cls, problem, given) for problem in error.errors())) from None
 
     def describe(self) -> list[Described]:
-        """Return every setting, secrets redacted, in the order of this file."""
+        """Return every setting without secret values, in the order of this file."""
         return [
             Described(
                 name=name,
@@ -327,7 +377,7 @@ class Settings(BaseSettings):
         ]
 
     def secrets(self) -> tuple[str, ...]:
-        """Return the secret values that no log line, metric or report may hold, longest first."""
+        """Return the secret values that no log line, metric or report may contain, longest first."""
         held = [self.langsmith_api_key, self.digest_key, self.sentry_dsn, self.redis_sentinel_password]
         values = {secret.get_secret_value() for secret in held if secret is not None}
         for password in _passwords(self.redis_url.get_secret_value()):
@@ -335,7 +385,7 @@ class Settings(BaseSettings):
         return tuple(sorted(values - {""}, key=len, reverse=True))
 
     def templates(self) -> dict[str, str]:
-        """Return the operator's base objects as YAML, those that are set. Raises SettingsError."""
+        """Return the operator's templates that are set, as YAML text by name. Raises SettingsError."""
         read = {}
         for name in ("deployment", "service", "db", "redis"):
             path: Path | None = getattr(self, f"template_{name}")
@@ -344,16 +394,18 @@ class Settings(BaseSettings):
             try:
                 read[name] = path.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
-                raise SettingsError(f"{variable(f'template_{name}')}={str(path)!r} cannot be read: {error}") from error
+                raise SettingsError(
+                    f"{variable(f'template_{name}')}={str(path)!r} cannot be read: {error}; set it to a readable file"
+                ) from error
         return read
 
     def may_be(self, *processes: str) -> bool:
-        """Return whether this environment is that of one of `processes`, or nothing says which process it is of."""
+        """Whether this environment may belong to one of `processes`: it names one of them, or it names no process."""
         return self.process is None or self.process in processes
 
     @property
     def redis(self) -> str | Sentinels:
-        """Where Redis is: its URL, or the Sentinels that know it."""
+        """The URL of Redis, or the Sentinels that know its master."""
         url = self.redis_url.get_secret_value()
         if not is_sentinel(url):
             return url
@@ -362,7 +414,7 @@ class Settings(BaseSettings):
 
     @property
     def redis_display(self) -> str:
-        """The Redis URL without its passwords."""
+        """The URL of Redis without its passwords."""
         return _without_password(self.redis_url.get_secret_value())
 
     @property
@@ -377,7 +429,7 @@ class Settings(BaseSettings):
 
     @property
     def routing(self) -> Routing:
-        """The one route to Agent Servers that is enabled."""
+        """The exposure of Agent Servers that is enabled."""
         if self.gateway_enabled:
             return Routing(
                 kind="gateway",
@@ -401,7 +453,7 @@ class Settings(BaseSettings):
 
     @property
     def ingress_elsewhere(self) -> str:
-        """The namespace of the shared Ingress where it is none of the watched ones, else empty."""
+        """The namespace of the shared Ingress if it is not a watched namespace; otherwise empty."""
         away = self.routing.kind == "ingress" and self.ingress_namespace not in self.watch_namespaces
         return self.ingress_namespace if away else ""
 
@@ -417,9 +469,9 @@ class Settings(BaseSettings):
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("must be a URL such as https://api.host.langchain.com")
         if parts.username or parts.password or "?" in value or "#" in value:
-            raise ValueError("must be a plain URL, without user, query or fragment")
+            raise ValueError("must be a plain URL without user, query or fragment")
         if parts.path.endswith(("/v1", "/v2")):
-            raise ValueError("must end before /v1 or /v2, which is added to it")
+            raise ValueError("must end before /v1 or /v2; agentplane adds it")
         return value
 
     @field_validator("langsmith_api_key", "digest_key")
@@ -427,15 +479,17 @@ class Settings(BaseSettings):
     def _key(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
             return None
-        text = value.get_secret_value().strip()  # files that Secrets are made from like to end in a newline
+        text = value.get_secret_value().strip()  # the file that a Secret was made from often ends in a newline
         if not text.isascii() or not text.isprintable() or " " in text:
-            raise ValueError("must be one word of plain characters; was it pasted with something else?")
+            raise ValueError(
+                "must be one word of printable ASCII characters; check for characters that were pasted with it"
+            )
         return SecretStr(text)
 
     @field_validator("redis_sentinel_password")
     @classmethod
     def _password(cls, value: SecretStr | None) -> SecretStr | None:
-        return None if value is None else SecretStr(value.get_secret_value().strip("\r\n"))  # from a file
+        return None if value is None else SecretStr(value.get_secret_value().strip("\r\n"))  # it may come from a file
 
     @field_validator("redis_url")
     @classmethod
@@ -445,15 +499,15 @@ class Settings(BaseSettings):
             return value
         parts = urlsplit(value.get_secret_value())
         if parts.scheme not in ("redis", "rediss"):
-            raise ValueError("must start with redis:// or rediss://, or sentinel:// for each Sentinel")
+            raise ValueError("must start with redis:// or rediss://, or with sentinel:// for each Sentinel")
         try:
             usable = bool(parts.hostname) and parts.port != 0
         except ValueError:
             usable = False
         if not usable:
-            raise ValueError("must name a host, and a port from 1 to 65535 where it names one")
+            raise ValueError("must name a host; a port must be from 1 to 65535")
         if not re.fullmatch(r"(/\d*)?", parts.path):
-            raise ValueError("must end with the number of a database, as in …:6379/0, or before it")
+            raise ValueError("must end with the port or with the number of a database, for example :6379/0")
         return value
 
     @field_validator("watch_namespaces")
@@ -461,7 +515,7 @@ class Settings(BaseSettings):
     def _namespaces(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             if not _DNS_LABEL.fullmatch(name):
-                raise ValueError(f"{name!r} is not the name of a namespace (lowercase letters, digits and dashes)")
+                raise ValueError(f"{name!r} is not a valid name of a namespace (lowercase letters, digits and dashes)")
         return tuple(dict.fromkeys(value))
 
     @field_validator("ingress_hostname", "gateway_hostname", "istio_gateway_hostname", "health_check_address")
@@ -489,11 +543,11 @@ class Settings(BaseSettings):
         if value.strip().lower() in OFF:
             return ""
         if not _ROUTE.fullmatch(value):
-            raise ValueError("must be METHOD and /path with one space between, METHOD being PATCH, POST or PUT")
+            raise ValueError("must be METHOD /path, with one space between them; METHOD is PATCH, POST or PUT")
         try:
             value.format(deployment_id="", revision_id="")
         except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(f"may use {{deployment_id}} and {{revision_id}} only, not {error}") from error
+            raise ValueError(f"may use only {{deployment_id}} and {{revision_id}}, not {error}") from error
         return value
 
     @field_validator(
@@ -519,12 +573,12 @@ class Settings(BaseSettings):
     def _lower(cls, value: object) -> object:
         return value.strip().lower() if isinstance(value, str) else value
 
-    # --- what must fit together
+    # --- validation across settings
 
     @model_validator(mode="after")
     def _fits(self) -> Settings:
         mistakes = [*self._needed(), *self._sentinels(), *self._routes()]
-        self.__dict__.update(self._urls(mistakes))  # past the freeze, which is for everybody after us
+        self.__dict__.update(self._urls(mistakes))  # the model is frozen, so past its __setattr__
         if mistakes:
             raise ValueError("\n".join(mistakes))
         return self
@@ -541,22 +595,22 @@ class Settings(BaseSettings):
         if (self.listener_enabled or self.operator_enabled) and not self.watch_namespaces:
             mistakes.append(_missing("watch_namespaces"))
         if self.share_namespaces and not self.listener_id:
-            mistakes.append(f"{_missing('listener_id')}; namespaces are shared by it")
+            mistakes.append(f"{_missing('listener_id')}; shared namespaces need it to tell the data planes apart")
         if self.lease_seconds < 2 * self.lock_seconds:
             mistakes.append(
                 f"{variable('lease_seconds')}={self.lease_seconds:g}: must be at least twice "
-                f"{variable('lock_seconds')}={self.lock_seconds:g}, or a worker that slept might write to a namespace "
-                "that was taken over"
+                f"{variable('lock_seconds')}={self.lock_seconds:g}; otherwise a worker that was suspended could write "
+                "to a namespace that another data plane has taken"
             )
         return mistakes
 
     def _sentinels(self) -> list[str]:
-        """Say which settings of Sentinels are missing, or would do nothing."""
+        """Return the mistakes in the settings of Sentinels: one is missing, or has no effect."""
         if is_sentinel(self.redis_url.get_secret_value()):
             return [] if self.redis_sentinel_master else [_missing("redis_sentinel_master")]
         return [
             f"{variable(name)} is set, but {variable('redis_url')} does not start with sentinel://: name the Sentinels "
-            "there, or leave it out"
+            f"there, or unset {variable(name)}"
             for name in ("redis_sentinel_master", "redis_sentinel_username", "redis_sentinel_password")
             if getattr(self, name)
         ]
@@ -567,7 +621,9 @@ class Settings(BaseSettings):
         ]
         if len(enabled) > 1:
             names = " and ".join(variable(name) for name in enabled)
-            return [f"{names} are true together: at most one route to Agent Servers may be; set the others to false"]
+            return [
+                f"{names} are all true: at most one exposure of Agent Servers can be enabled; set the others to false"
+            ]
         mistakes = []
         for name in ("gateway", "istio_gateway"):
             if getattr(self, f"{name}_enabled"):
@@ -577,25 +633,25 @@ class Settings(BaseSettings):
         routing = self.routing
         if routing.kind == "ingress" and len(self.watch_namespaces) > 1:
             mistakes.append(
-                f"{variable('watch_namespaces')}={','.join(self.watch_namespaces)!r}: a plain Ingress can only lead to "
+                f"{variable('watch_namespaces')}={','.join(self.watch_namespaces)!r}: an Ingress can only refer to "
                 "Services of its own namespace; for more than one namespace set "
                 f"{variable('gateway_enabled')}=true or {variable('istio_gateway_enabled')}=true"
             )
         if routing.kind == "ingress" and not routing.hostname and self.listener_enabled and self.health_check_enabled:
             mistakes.append(
-                f"{_missing('ingress_hostname')}; without one, set {variable('health_check_enabled')}=false, since the "
-                "health check goes through it"
+                f"{_missing('ingress_hostname')}; the health check connects through the hostname. Without one, set "
+                f"{variable('health_check_enabled')}=false"
             )
         return mistakes
 
     def _urls(self, mistakes: list[str]) -> dict[str, str]:
-        """Return both URLs, from the region where they are not given; add what does not fit to `mistakes`."""
+        """Return both URLs, those of the region if they are not set; append the mistakes to `mistakes`."""
         host, smith = self.host_backend_url, self.smith_backend_url
         by_host = {pair[0]: region for region, pair in REGIONS.items()}
         by_smith = {pair[1]: region for region, pair in REGIONS.items()}
         if host in by_smith or smith in by_host:
             mistakes.append(
-                f"{variable('host_backend_url')}={host!r}, {variable('smith_backend_url')}={smith!r}: the two look "
+                f"{variable('host_backend_url')}={host!r}, {variable('smith_backend_url')}={smith!r}: the URLs look "
                 "swapped; api.host is the control plane, api.smith the LangSmith API"
             )
             return {}
@@ -608,8 +664,8 @@ class Settings(BaseSettings):
             ):
                 if value and value != other:
                     mistakes.append(
-                        f"{variable(name)}={value!r}: region {region} has {other}; both URLs must be of one region "
-                        f"({variable('region')} alone sets them)"
+                        f"{variable(name)}={value!r}: region {region} has {other}; both URLs must belong to one region "
+                        f"({variable('region')} alone sets both)"
                     )
             return {"host_backend_url": expected[0], "smith_backend_url": expected[1]}
         mistakes += [_missing(name) for name in ("host_backend_url", "smith_backend_url") if not getattr(self, name)]
@@ -617,7 +673,7 @@ class Settings(BaseSettings):
 
 
 def unknown_variables(environment: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
-    """Return (variable, nearest setting or "") of everything that looks like a setting of ours and is none."""
+    """Return (variable, nearest setting or "") for each variable with our prefix that is no setting."""
     present = os.environ if environment is None else environment
     known = {name.upper() for name in Settings.model_fields}
     strange = {name.removeprefix(PREFIX): value for name, value in present.items() if name.startswith(PREFIX)}
@@ -629,18 +685,19 @@ def unknown_variables(environment: Mapping[str, str] | None = None) -> list[tupl
 
 
 def _missing(name: str) -> str:
-    return f"{variable(name)} is not set; needed: {Settings.model_fields[name].description}"
+    return f"{variable(name)} is not set; set it to: {Settings.model_fields[name].description}"
 
 
 def _explain(cls: type[Settings], problem: Any, given: Mapping[str, Any]) -> str:
-    """Return one line for a mistake that pydantic found."""
+    """Return one line for a mistake that pydantic reports."""
     text = str(problem["msg"]).removeprefix("Value error, ")
     if not problem["loc"]:
         return text
     name = str(problem["loc"][0])
     field = cls.model_fields.get(name)
     if field is None:
-        return f"{name}: there is no such setting"
+        near = difflib.get_close_matches(name, cls.model_fields, 1)
+        return f"{name}: there is no such setting" + (f"; did you mean {near[0]}?" if near else "")
     value = given.get(name, os.environ.get(variable(name), ""))
     shown = "" if "SecretStr" in str(field.annotation) else f"={str(value)!r}"
     return f"{variable(name)}{shown}: {text}; expected: {field.description}"
@@ -657,7 +714,7 @@ def _shown(name: str, value: object) -> str:
 
 
 def _passwords(url: str) -> list[str]:
-    """Return the passwords in a URL of Redis, as they are written there, percent-encoded."""
+    """Return the passwords in a URL of Redis, percent-encoded as in the URL."""
     found: list[str | None] = []
     for address in addresses(url):
         parts = urlsplit(address)

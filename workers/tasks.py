@@ -19,6 +19,7 @@ from celery import Celery  # type: ignore[import-untyped]
 
 from engine.bootstrap import Engine, UnknownStream
 from engine.errors import LogUnavailable
+from engine.runtime.advance import Outcome
 from workers.dispatch import LISTENER_ADVANCE, OPERATOR_ADVANCE, route_of
 
 log = structlog.get_logger(__name__)
@@ -96,6 +97,6 @@ def advance_stream(engine: Engine, stream: str) -> None:
         log.error("no component of this worker owns the stream", stream=stream, reason=str(error))
         return
     log.debug("advanced", stream=stream, version=advanced.version, acts=advanced.acts, outcome=advanced.outcome)
-    if advanced.outcome == "interrupted":
+    if advanced.outcome is Outcome.INTERRUPTED:
         # A message takes the place of ours: another worker goes on without a sweep, and the queue is the backlog.
         engine.dispatcher.dispatch(stream)

@@ -1,4 +1,5 @@
-"""The event log: one contract (`contract`), two implementations (`redis`, `memory`), what moves it and what bounds it.
+"""The event log: one contract (`contract`) and two implementations (`redis`, `memory`).
 
-`transfer` exports and imports, `retention` archives and trims; `lua` holds the atomic steps of the one in Redis.
+`scripts` has the atomic operations of the log in Redis, `sentinels` finds its master, `export` writes and reads files,
+`retention` archives and trims.
 """

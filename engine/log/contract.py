@@ -1,27 +1,28 @@
-"""What an event log promises. Both implementations pass the same test suite, `tests/contract`.
+"""The contract of an event log. Both implementations pass the same test suite, `tests/contract`.
 
-Theory of operation. A *stream* holds the events of one deployment or one LGP in consecutive versions; the *log of
-everything* holds all of them by position. Appending is atomic and conditional on the version the appender had read,
-so two writers can never interleave. An append also marks the stream *dirty*; a worker that has advanced the stream
-settles it. Dirty is the outbox: a lost queue message costs one sweep, never a change. *Due* is the timer: a
-stream that waits is put to a time, and turns dirty when the time has come. A *lock* lets one worker at a time advance a
-stream; it is checked again inside every append and before every write to the outside, so a worker that
-slept through its lock cannot add anything.
+Theory of operation. A *stream* holds the events of one deployment or one LGP in consecutive versions. The *log of
+everything* holds the events of all streams by position. An append is atomic, and conditional on the version that the
+appender has read, so the events of two writers never interleave. An append also makes the stream *dirty*; a worker
+that has advanced the stream acknowledges it, which makes it clean. Dirty streams are the outbox: a lost queue message
+costs one sweep, never a change. Timers make streams *due*: a stream that waits has a timer, and becomes dirty at that
+time. A *lock* lets one worker at a time advance a stream. The log checks the lock in every append, and the worker
+checks it before every write to a peer, so a worker that was suspended past the lock's TTL cannot write.
 
-Why a lost wake-up is impossible. Every demand to look at a stream (an append, a timer that ran out, `mark_dirty`)
-leaves a *mark* with a number of its own on the stream. A worker reads the mark before it reads the events, and
-`settle`, in one atomic step, cleans the stream only if neither events nor marks were added since, and sets the
-stream's one timer. So a stream is at any time dirty, or clean with exactly the timer that its last decision asked for.
+Why no wake-up is lost. A stream that becomes dirty (by an append, by its timer or by `mark_dirty`) gets a *work token*,
+a new number. A timer and `mark_dirty` also give a dirty stream a new one; an append raises its version. A worker reads
+the work token before it reads the events. `acknowledge` makes the stream clean and sets its one timer, in one atomic
+step, only if there are no newer events and the work token is the same. So a stream is either dirty, or clean with
+exactly the timer that the last decision asked for.
 
-When Redis comes back without its last second (`appendfsync everysec` and a crash), or a replica without the newest
-takes the place of its master, the log is what it was a moment earlier, as a whole: every operation is one transaction
-in the append-only file and on its way to replicas. Counters, marks, timers and locks go back together with the events.
-What happened in the lost moment happens again: a stream that was dirty then is dirty again, its acts are idempotent,
-and polls and watches compare with the log rather than with their memory, which they drop when `history` tells them
-that the log was taken back. A worker that lived through it may be *ahead* of the log: append answers with
-ConcurrencyConflict whose `actual` is the smaller one, `settle` answers False, `save_snapshot` ignores it; the worker
-folds anew. Positions, versions and fences that were lost are used again for other events: what identifies an event is
-its `id`, which a fold and `settle` compare, and what identifies a lock is its token.
+What happens when Redis loses its last second (`appendfsync everysec` and a crash; or a failover to a replica that
+lacks the newest events). Every operation is one transaction in the append-only file and in replication. So the log as a
+whole returns to an earlier state: counters, work tokens, timers and locks go back together with the events. The lost
+work is done again: a stream that was dirty at that time is dirty again, and acts are idempotent. Polls and watches
+compare the peers with the log. They drop what they remember when `history` reports that the log went back. A worker
+that runs through such a loss may be *ahead* of the log: `append` raises ConcurrencyConflict with a smaller `actual`,
+`acknowledge` returns False, `save_snapshot` does nothing, and the worker folds again from the start. Lost positions,
+versions and fences are used again for other events. So an event is identified by its `id`, which folds and
+`acknowledge` compare, and a lock by its token.
 """
 
 from __future__ import annotations
@@ -37,36 +38,36 @@ from engine.event import Event, Record
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """A folded state at a version. A cache: losing it costs time only (unless the stream was trimmed up to it)."""
+    """A folded state at a version. A cache: the loss of a snapshot costs time only, unless its stream was trimmed."""
 
     stream: str
     version: int
     fingerprint: str
-    """Of the code that folded it (machine name and state schema); another fingerprint is ignored."""
+    """Of the code that folded the state; a fold ignores a snapshot with another fingerprint."""
     state: bytes
-    """Canonical JSON."""
+    """The state and the failures of its acts, as canonical JSON."""
 
 
 class Lock(Protocol):
-    """A held lock on one stream."""
+    """The lock of one stream, while it is held."""
 
     @property
     def stream(self) -> str: ...
 
     @property
     def fence(self) -> int:
-        """Grows with every acquisition of any lock of this log."""
+        """A number that grows with every acquisition of any lock of this log."""
         ...
 
     @property
     def token(self) -> str:
-        """Names this acquisition and no other; what the log compares."""
+        """The unique name of this acquisition; the log compares it."""
         ...
 
     def keep(self) -> None:
-        """Prove that the lock is still ours and extend it by its full term.
+        """Verify that the lock is still held, and extend it by its full TTL.
 
-        Raises LockLost. Called before every write to the outside.
+        Call it before every write to a peer. Raises LockLost, LogUnavailable.
         """
         ...
 
@@ -84,11 +85,11 @@ class EventLog(Protocol):
         cause: str | None = None,
         lock: Lock | None = None,
     ) -> int:
-        """Append `events` with consecutive versions and mark the stream dirty; return the new version.
+        """Append `events` with consecutive versions and make the stream dirty; return the new version.
 
-        All or nothing. Raises ConcurrencyConflict when the stream is not at `expected_version`, LockLost when
-        `lock` is given and no longer held, LogUnavailable. An empty sequence appends nothing and returns
-        `expected_version`. After LogUnavailable the events may have been appended all the same.
+        All or nothing. Raises ConcurrencyConflict when the stream is not at `expected_version`, LockLost when `lock` is
+        given and no longer held, LogUnavailable. An empty sequence appends nothing and returns `expected_version`.
+        After LogUnavailable, the events may have been appended or not.
         """
         ...
 
@@ -97,7 +98,7 @@ class EventLog(Protocol):
         ...
 
     def read_many(self, after: Mapping[str, int]) -> dict[str, list[Record]]:
-        """`read` of many streams at once, pipelined: the version to read after, by stream."""
+        """Read many streams in one round trip. `after` has the version to read after, by stream."""
         ...
 
     def read_all(self, after_position: int = 0, limit: int = 1000) -> list[Record]:
@@ -107,28 +108,28 @@ class EventLog(Protocol):
     def tail(
         self, after_position: int | None = None, block: float = 1.0, until: Callable[[], bool] | None = None
     ) -> Iterator[Record]:
-        """Yield records as they are appended, for ever, from `after_position` (None: only what comes from now on).
+        """Yield records as they are appended, forever, from `after_position` (None: only records appended from now on).
 
-        Waits at most `block` seconds inside the log at a time, and ends when `until`, asked between two waits, says
-        True. Goes on after an outage of Redis. Positions that a Redis without its last second gives out anew are
-        yielded as the new records that they are, unless more came within one wait than were lost.
+        Each wait inside the log lasts at most `block` seconds. The iteration ends when `until`, called between two
+        waits, returns True. It continues after an outage of Redis. When Redis has lost its last second and assigns
+        positions again, the new records are yielded, unless more events were appended within one wait than were lost.
         """
         ...
 
     def head(self) -> int:
-        """Return the position of the last event of the log, 0 when it has none."""
+        """Return the position of the last event of the log; 0 for an empty log."""
         ...
 
     def history(self) -> str:
-        """Name the history that the log is in.
+        """Return the name of the log's current history.
 
-        Another name than before says that Redis was started again, or that another server took its place, so that
-        the newest of the log may be gone: whoever remembers what the log knows looks again.
+        A changed name means that Redis was restarted or replaced, so that the newest events may be lost. A caller that
+        remembers what it read from the log then reads again.
         """
         ...
 
     def version(self, stream: str) -> int:
-        """Return the version of the last event of `stream`, 0 when it has none."""
+        """Return the version of the last event of `stream`; 0 for an empty stream."""
         ...
 
     def versions(self, prefix: str = "") -> dict[str, int]:
@@ -139,35 +140,35 @@ class EventLog(Protocol):
         """Return the names of all streams that start with `prefix`, sorted."""
         ...
 
-    def lock(self, stream: str, term: float) -> AbstractContextManager[Lock]:
-        """Hold the lock of `stream` for `term` seconds unless kept; released at the end of the block.
+    def lock(self, stream: str, ttl: float) -> AbstractContextManager[Lock]:
+        """Hold the lock of `stream` in a block, for `ttl` seconds from the last `keep`.
 
-        Raises LockHeld at once (no waiting) when another holds it.
+        Raises LockHeld at once, without waiting, when another holder has the lock.
         """
         ...
 
     def locked(self, stream: str) -> bool:
-        """Whether any worker holds the lock of `stream` now."""
+        """Whether a worker holds the lock of `stream` now."""
         ...
 
     # --- presence
 
-    def announce(self, name: str, term: float) -> None:
-        """Leave a sign that a process called `name` is there, for `term` seconds. It is no event, and may be lost."""
+    def announce(self, name: str, ttl: float) -> None:
+        """Record for `ttl` seconds that a process called `name` is alive. The record is no event, and may be lost."""
         ...
 
     def announced(self, name: str) -> bool:
-        """Whether a process called `name` has left a sign whose term has not run out."""
+        """Whether a process called `name` announced itself, and the TTL of that has not passed."""
         ...
 
     # --- outbox and timers
 
     def mark_dirty(self, stream: str) -> None:
-        """Ask for `stream` to be looked at (again), whatever its version."""
+        """Make `stream` dirty, with a new work token, whatever its version."""
         ...
 
     def work_token(self, stream: str) -> int:
-        """Return the number of the stream's mark, 0 when it is clean. Read before the events, given to `settle`."""
+        """Return the work token of `stream`, 0 when it is clean. Read it before the events; `acknowledge` takes it."""
         ...
 
     def acknowledge(
@@ -175,40 +176,40 @@ class EventLog(Protocol):
         stream: str,
         version: int,
         *,
-        mark: int | None = None,
+        work_token: int | None = None,
         last: str | None = None,
         until: datetime | None = None,
         lock: Lock | None = None,
     ) -> bool:
-        """Clean `stream` and set its timer to `until` (None: no timer), atomically, if nothing came in between.
+        """Make `stream` clean and set its timer to `until` (None: no timer), atomically, unless there is newer work.
 
-        That is: if the stream is at `version` exactly, (unless `mark` is None) its mark is still `mark`, and (unless
-        `last` is None) its last event has that id. Returns whether it was so; False changes nothing, and the caller
-        looks again. Raises LockLost when `lock` is given and no longer held.
+        The conditions: the stream is at `version`; its work token is `work_token` (unless that is None); its last event
+        has the id `last` (unless that is None). Returns whether they held. False changes nothing; the caller reads and
+        decides again. Raises LockLost when `lock` is given and no longer held.
         """
         ...
 
     def take_dirty(self, older_than: float, limit: int = 1000) -> list[str]:
-        """Return dirty streams that were marked or last returned by this call more than `older_than` seconds ago.
+        """Return streams that became dirty, or were last returned by this call, more than `older_than` seconds ago.
 
-        Each returned stream's age starts anew, so that a sweep does not return it again at once.
+        The age of each returned stream starts again, so that the next sweep does not return it at once.
         """
         ...
 
     def dirty(self) -> list[str]:
-        """Return all dirty streams, oldest mark first."""
+        """Return all dirty streams, the longest dirty first."""
         ...
 
     def schedule(self, stream: str, at: datetime) -> None:
-        """Make `stream` dirty at `at` (UTC). One timer a stream: the last call (or `settle`) wins."""
+        """Make `stream` dirty at `at` (UTC). A stream has one timer; the last call (or `acknowledge`) sets it."""
         ...
 
     def unschedule(self, stream: str) -> None:
-        """Forget the timer of `stream`."""
+        """Remove the timer of `stream`."""
         ...
 
     def take_due(self, now: datetime, limit: int = 1000) -> list[str]:
-        """Atomically turn every timer at or before `now` into a dirty mark; return those streams."""
+        """Atomically make the streams whose timer is at or before `now` dirty; return them."""
         ...
 
     def due(self) -> list[tuple[str, datetime]]:
@@ -218,50 +219,52 @@ class EventLog(Protocol):
     # --- snapshots and retention
 
     def save_snapshot(self, snapshot: Snapshot) -> None:
-        """Keep `snapshot` in place of an older one.
+        """Replace the snapshot of the stream by `snapshot`.
 
-        Ignored when it is ahead of its stream, or older than what was trimmed from it, or (with the same
-        fingerprint) older than the one that is kept.
+        Does nothing when `snapshot` is ahead of its stream, older than the events that were trimmed from the stream, or
+        (with the same fingerprint) older than the current snapshot.
         """
         ...
 
-    def load_snapshot(self, stream: str) -> Snapshot | None: ...
+    def load_snapshot(self, stream: str) -> Snapshot | None:
+        """Return the snapshot of `stream`; None when there is none."""
+        ...
 
     def drop_snapshots(self) -> int:
-        """Delete every snapshot that no trimmed stream depends on; return how many."""
+        """Delete the snapshots of all streams that were not trimmed; return their number."""
         ...
 
     def trimmed(self) -> dict[str, int]:
-        """Return, for each stream that lost its oldest events to `trim`, the version of the last one that went."""
+        """Return, for each trimmed stream, the version of the last event that was trimmed."""
         ...
 
     def trim(self, stream: str, through: int) -> int:
-        """Delete the events of `stream` up to version `through`; return how many there were. Idempotent.
+        """Delete the events of `stream` up to version `through`; return their number. Idempotent.
 
-        Raises TrimRefused when the stream has no snapshot at `through` or later, or no event after it: the last event
-        stays, so that a gap before it shows that the stream was trimmed.
+        Raises TrimRefused when the stream has no snapshot at `through` or later, or no event after `through`. (The last
+        event stays: the gap before the first remaining event shows that the stream was trimmed.)
         """
         ...
 
     def forget(self, stream: str, version: int) -> int:
-        """Delete everything about `stream`, which is clean and at `version`; return how many events there were.
+        """Delete a clean `stream` at `version` with its timer and snapshot; return the number of its events.
 
-        Raises TrimRefused when it is dirty, locked or at another version.
+        Raises TrimRefused when the stream is dirty, locked or at another version.
         """
         ...
 
     # --- import
 
     def restore(self, records: Sequence[Record]) -> None:
-        """Add records as they are (ids, versions, positions, times) and mark their streams dirty. All or nothing.
+        """Add records with their ids, versions, positions and times; make their streams dirty. All or nothing.
 
-        They must be in order of position, after the head of the log, and each the next version of its stream.
-        Raises ImportRefused.
+        The records must be in order of position, after the head of the log, and each must be the next version of its
+        stream. Raises ImportRefused otherwise.
         """
         ...
 
     def restore_trimmed(self, snapshot: Snapshot, through: int) -> None:
-        """Make a stream that does not exist yet begin after version `through`, on the strength of `snapshot`.
+        """Create a stream that begins after version `through`; `snapshot` stands for the events before.
 
         Raises ImportRefused when the stream exists.
         """

@@ -1,4 +1,4 @@
-"""What both implementations share: new envelopes, times as whole microseconds, the ids of events."""
+"""What both implementations of the log share: ids of events, and times as whole microseconds."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 def new_id() -> str:
-    """Return an event id that no log has used: 32 hex digits."""
+    """Return a new event id, unique over all logs: 32 hex digits."""
     return uuid.uuid4().hex
 
 
 def to_micros(at: datetime) -> int:
     """Return `at` as whole microseconds since 1970, exactly. Raises ValueError for a time without a zone."""
     if at.tzinfo is None:
-        raise ValueError(f"{at.isoformat()} has no time zone; the log keeps UTC")
+        raise ValueError(f"{at.isoformat()} has no time zone; the log needs one, and keeps UTC")
     return (at - EPOCH) // MICROSECOND
 
 

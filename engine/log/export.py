@@ -1,13 +1,22 @@
 """Export and import of an event log as JSON Lines.
 
-One line an event, canonical (sorted keys, no spaces), times in RFC 3339, UTC, with microseconds: the same log gives
-the same bytes. Ids, versions, positions and times survive, so export → import → export is byte-identical. A stream
-whose oldest events were trimmed is preceded by a line with the snapshot that stands for them.
+    {"agentplane_export":1}                          header: the format of the lines below it
+    {"snapshot":{"stream":…,"trimmed":…,…}}          stands for the trimmed beginning of a stream
+    {"actor":…,"at":…,"cause":…,"data":{…},…}        one event
 
-An import is checked as a whole before anything is written, and may be repeated: events that are there already must be
-the same in every field. Lines may come in any order, and the same line twice, so the archives of `retention` and an
-export can simply be put one after the other. What a cut at the very end of a file took cannot be noticed; everything
-else that is missing leaves a gap between versions.
+Each line is canonical JSON (sorted keys, no spaces). Times are RFC 3339, UTC, with microseconds. So two exports of the
+same log are the same bytes. Ids, versions, positions and times survive an import, so export → import → export gives
+the same bytes too.
+
+An import checks the whole file before it writes anything, and may be repeated: an event that the log already has must
+be the same in every field. The lines below a header may come in any order, and a line may come twice. A file may have
+several headers, so archives of `retention` and an export can be put one after the other into one file. A line that is
+missing leaves a gap between versions, which an import reports; only lines that are cut off at the end of a file leave
+no trace.
+
+A change of the format raises FORMAT by one and adds one step to UPCASTS, which turns a line of the format before into a
+line of the new one. The data of an event has a schema version of its own (`engine/event.py`), and stays as it was
+appended.
 """
 
 from __future__ import annotations
@@ -15,16 +24,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
+from heapq import merge
 from itertools import islice, pairwise
-from typing import Any
 
 import orjson
 
 from engine.digests import canonical
 from engine.errors import ImportRefused
-from engine.event import Record
+from engine.event import JsonObject, Record
 from engine.log.contract import EventLog, Snapshot
 from engine.log.envelope import from_micros, to_micros
+
+HEADER = "agentplane_export"
+"""The only field of a header line."""
+FORMAT = 1
+"""The format that an export writes."""
 
 PAGE = 1000
 """Records that an export reads at once."""
@@ -40,14 +54,20 @@ class Imported:
 
     added: int
     present: int
-    """Events that were there already, and the same."""
+    """Events that the log had already."""
+
+
+def header() -> bytes:
+    """Return the first line of an export or an archive."""
+    return canonical({HEADER: FORMAT}) + b"\n"
 
 
 def export_log(events: EventLog, stream_prefix: str | None = None) -> Iterator[bytes]:
-    """Yield the lines of the log, with their line ends: streams that start with `stream_prefix`, or all.
+    """Yield the lines of an export, with their line ends: of the streams that start with `stream_prefix`, or of all.
 
-    What is appended while it runs is left out.
+    Events that are appended while the export runs are left out.
     """
+    yield header()
     head = events.head()
     for stream, through in sorted(events.trimmed().items()):
         if stream.startswith(stream_prefix or ""):
@@ -63,14 +83,27 @@ def export_log(events: EventLog, stream_prefix: str | None = None) -> Iterator[b
         position = page[-1].position if page else head
 
 
+def export_streams(events: EventLog, streams: Iterable[str]) -> Iterator[bytes]:
+    """Yield the lines of an export of `streams`, with their line ends."""
+    chosen = sorted(streams)
+    yield header()
+    trimmed = events.trimmed()
+    for stream in chosen:
+        snapshot = events.load_snapshot(stream) if stream in trimmed else None
+        if snapshot is not None:
+            yield snapshot_line(snapshot, trimmed[stream])
+    records = events.read_many(dict.fromkeys(chosen, 0)).values()
+    yield from map(line, merge(*records, key=lambda record: record.position))
+
+
 def line(record: Record) -> bytes:
     """Return the line of one event."""
-    envelope = {field.name: getattr(record, field.name) for field in fields(record)}
+    envelope: JsonObject = {field.name: getattr(record, field.name) for field in fields(record)}
     return canonical(envelope | {"at": _time(record.at)}) + b"\n"
 
 
 def snapshot_line(snapshot: Snapshot, through: int) -> bytes:
-    """Return the line that stands for the events of a stream up to version `through`."""
+    """Return the line with the snapshot that stands for the events of a stream up to version `through`."""
     kept = {
         "stream": snapshot.stream,
         "version": snapshot.version,
@@ -82,10 +115,11 @@ def snapshot_line(snapshot: Snapshot, through: int) -> bytes:
 
 
 def import_log(events: EventLog, lines: Iterable[bytes]) -> Imported:
-    """Add the events of `lines`; return how many were new.
+    """Add the events of `lines` to the log; return how many were new.
 
-    Raises ImportRefused, naming line and field, before anything is written: for a damaged line, a gap between versions,
-    an event that differs from the one that is there, or one whose position the log has passed.
+    Raises ImportRefused, which names line and field, before anything is written: for a newer format, a damaged line, a
+    gap between versions, an event that differs from the log's event of that version, or a new event whose position is
+    not after the log's head.
     """
     batch = _parsed(lines)
     current = events.versions()
@@ -108,14 +142,19 @@ class _Batch:
 
     records: list[tuple[int, Record]]
     snapshots: list[tuple[Snapshot, int]]
-    """With the version of the last event that they stand for."""
+    """Each with the version of the last event that it stands for."""
 
 
 def _parsed(lines: Iterable[bytes]) -> _Batch:
     records: dict[tuple[str, int], tuple[int, Record]] = {}
     snapshots: list[tuple[Snapshot, int]] = []
+    version = 0  # until a header says more
     for number, text in enumerate(lines, 1):
         value = _object(number, text)
+        if set(value) == {HEADER}:
+            version = _format(number, value[HEADER])
+            continue
+        value = _upcast(value, version)
         if set(value) == {"snapshot"}:
             snapshots.append(_snapshot(number, value["snapshot"]))
             continue
@@ -124,16 +163,43 @@ def _parsed(lines: Iterable[bytes]) -> _Batch:
         if first != record:
             raise ImportRefused(
                 f"line {number}: field {_difference(first, record)}: differs from line {first_number}, "
-                f"which is {record.stream} version {record.version} too"
+                f"which is {record.stream} version {record.version} as well"
             )
     ordered = sorted(records.values(), key=lambda numbered: numbered[1].position)
     for (_, earlier), (number, record) in pairwise(ordered):
         if earlier.position == record.position:
-            raise ImportRefused(f"line {number}: field position: {record.position} belongs to another event too")
+            raise ImportRefused(f"line {number}: field position: {record.position} belongs to another event as well")
     return _Batch(ordered, snapshots)
 
 
-def _object(number: int, text: bytes) -> dict[str, Any]:
+def _format(number: int, version: object) -> int:
+    if not isinstance(version, int) or not _is_count(version):
+        raise ImportRefused(f"line {number}: field {HEADER}: is not a number from 1")
+    if version > FORMAT:
+        raise ImportRefused(
+            f"line {number}: field {HEADER}: the file has format {version}, this version of agentplane reads formats "
+            f"up to {FORMAT}; upgrade agentplane"
+        )
+    return version
+
+
+def _upcast(value: JsonObject, version: int) -> JsonObject:
+    """Return a line of format `version` in the current format, through every format in between."""
+    for before in range(version, FORMAT):
+        value = UPCASTS[before](value)
+    return value
+
+
+def upcast_v0_v1(value: JsonObject) -> JsonObject:
+    """Format 0 had no header; its lines are those of format 1."""
+    return value
+
+
+UPCASTS: Mapping[int, Callable[[JsonObject], JsonObject]] = {0: upcast_v0_v1}
+"""Format → step to the next format; one step for each format below FORMAT."""
+
+
+def _object(number: int, text: bytes) -> JsonObject:
     content = text.removesuffix(b"\n")
     try:
         value = orjson.loads(content)
@@ -142,7 +208,7 @@ def _object(number: int, text: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ImportRefused(f"line {number}: is not a JSON object")
     if canonical(value) != content:
-        raise ImportRefused(f"line {number}: is not canonical JSON (sorted keys, no spaces): it was changed by hand")
+        raise ImportRefused(f"line {number}: is not canonical JSON (sorted keys, no spaces); it was edited")
     return value
 
 
@@ -161,7 +227,9 @@ def _is_time(value: object) -> bool:
         return False
 
 
-ENVELOPE: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+Check = Callable[[object], bool]
+
+ENVELOPE: Mapping[str, tuple[Check, str]] = {
     "id": (_is_text, "a text"),
     "stream": (_is_text, "the name of a stream"),
     "version": (_is_count, "a number from 1"),
@@ -173,9 +241,9 @@ ENVELOPE: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "cause": (lambda value: value is None or isinstance(value, str), "a text or null"),
     "data": (lambda value: isinstance(value, dict), "an object"),
 }
-"""Every field of an event's line: what it must be, in code and for people."""
+"""Each field of an event's line: the check of its value, and what the value must be, for a person."""
 
-SNAPSHOT: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+SNAPSHOT: Mapping[str, tuple[Check, str]] = {
     "stream": ENVELOPE["stream"],
     "version": ENVELOPE["version"],
     "fingerprint": (_is_text, "a text"),
@@ -184,7 +252,7 @@ SNAPSHOT: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def _check(number: int, value: object, schema: Mapping[str, tuple[Callable[[Any], bool], str]]) -> dict[str, Any]:
+def _check(number: int, value: object, schema: Mapping[str, tuple[Check, str]]) -> JsonObject:
     if not isinstance(value, dict):
         raise ImportRefused(f"line {number}: field snapshot: is not an object")
     for name in sorted(schema.keys() ^ value.keys()):
@@ -195,7 +263,7 @@ def _check(number: int, value: object, schema: Mapping[str, tuple[Callable[[Any]
     return value
 
 
-def _record(number: int, value: dict[str, Any]) -> Record:
+def _record(number: int, value: JsonObject) -> Record:
     checked = _check(number, value, ENVELOPE)
     return Record(**(checked | {"at": _moment(checked["at"])}))
 
@@ -217,7 +285,7 @@ def _snapshot(number: int, value: object) -> tuple[Snapshot, int]:
 
 
 def _beginnings(batch: _Batch, current: Mapping[str, int]) -> dict[str, tuple[Snapshot, int]]:
-    """Return the snapshots of streams that neither the file nor the log has from their first event."""
+    """Return the snapshots of the streams whose first event is neither in the file nor in the log."""
     first = {record.stream: record.version for _, record in sorted(batch.records, key=lambda n: -n[1].version)}
     return {
         snapshot.stream: (snapshot, through)
@@ -232,7 +300,7 @@ def _new(
     current: Mapping[str, int],
     trimmed: Mapping[str, tuple[Snapshot, int]],
 ) -> list[Record]:
-    """Return the records that the log does not have, having compared the others."""
+    """Return the records that the log does not have; compare the others with the log's."""
     known = {record.stream: 0 for _, record in batch.records if record.stream in current}
     kept = {stream: {r.version: r for r in records} for stream, records in events.read_many(known).items()}
     versions = dict(current) | {stream: through for stream, (_, through) in trimmed.items()}

@@ -1,8 +1,8 @@
-"""The event log in memory: for tests, and for replaying an exported log. Same contract as the one in Redis.
+"""The event log in memory, for tests and for the replay of an exported log. The contract is that of the log in Redis.
 
-Every operation holds one mutex, so it is as atomic as a script in Redis. Event data makes the journey through JSON,
-so that nothing passes here which could not be stored. Time is the given clock's, locks included: a test that moves
-its clock moves everything.
+Every operation holds one mutex, so it is as atomic as a script in Redis. Event data is encoded to JSON and decoded, so
+that data which Redis could not store fails here too. All times, those of locks included, are those of the given clock:
+a test that moves its clock moves all of them.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 import orjson
 
+from engine.clock import SystemClock
 from engine.errors import ConcurrencyConflict, ImportRefused, LockHeld, LockLost, TrimRefused
 from engine.event import Event, Record
 from engine.log.contract import Lock, Snapshot
@@ -25,37 +26,30 @@ from engine.log.envelope import from_micros, new_id, to_micros
 from engine.ports import Clock
 
 
-class SystemClock:
-    """The machine's own clock."""
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """Who holds a lock, and until when (microseconds)."""
+    """The token of the acquisition that holds a lock, and when the lock expires (microseconds)."""
 
     token: str
     until: int
 
 
 class MemoryLock:
-    """A held lock on one stream of a MemoryLog."""
+    """The lock of one stream of a MemoryLog, while it is held."""
 
-    def __init__(self, events: MemoryLog, stream: str, fence: int, term: float) -> None:
+    def __init__(self, events: MemoryLog, stream: str, fence: int, ttl: float) -> None:
         self.stream = stream
         self.fence = fence
         self.token = secrets.token_hex(16)
         self._events = events
-        self._term = term
+        self._ttl = ttl
 
     def keep(self) -> None:
-        self._events.prove(self, extend_by=self._term)
+        self._events.prove(self, extend_by=self._ttl)
 
 
 class MemoryLog:
-    """An EventLog in this process; safe to share between threads."""
+    """An EventLog in this process. Threads can share it."""
 
     def __init__(self, clock: Clock | None = None, new_id: Callable[[], str] = new_id) -> None:
         self._clock = clock or SystemClock()
@@ -69,11 +63,11 @@ class MemoryLog:
         self._locks: dict[str, _Held] = {}
         self._fence = 0
         self._present: dict[str, int] = {}
-        """Name of a process → when its sign runs out, in microseconds."""
+        """Name of a process → when its announcement expires (microseconds)."""
         self._dirty: dict[str, int] = {}
-        """Microseconds of the mark, or of the last `take_dirty` that returned the stream."""
-        self._marks: dict[str, int] = {}
-        self._mark = 0
+        """Stream → when it became dirty, or `take_dirty` last returned it (microseconds)."""
+        self._work_tokens: dict[str, int] = {}
+        self._work_token = 0
         self._due: dict[str, int] = {}
         self._snapshots: dict[str, Snapshot] = {}
         self._trimmed: dict[str, int] = {}
@@ -126,7 +120,7 @@ class MemoryLog:
             self._all.append(record)
             self._versions[record.stream] = record.version
             self._position = record.position
-            self._note(record.stream)
+            self._make_dirty(record.stream)
         self._appended.notify_all()
 
     def read(self, stream: str, after: int = 0) -> list[Record]:
@@ -180,13 +174,13 @@ class MemoryLog:
     # --- locks
 
     @contextmanager
-    def lock(self, stream: str, term: float) -> Iterator[Lock]:
+    def lock(self, stream: str, ttl: float) -> Iterator[Lock]:
         with self._mutex:
             if self.locked(stream):
-                raise LockHeld(f"{stream} is being advanced by another worker")
+                raise LockHeld(f"another worker holds the lock of {stream}")
             self._fence += 1
-            lock = MemoryLock(self, stream, self._fence, term)
-            self._locks[stream] = _Held(lock.token, self._now() + round(term * 1e6))
+            lock = MemoryLock(self, stream, self._fence, ttl)
+            self._locks[stream] = _Held(lock.token, self._now() + round(ttl * 1e6))
         try:
             yield lock
         finally:
@@ -201,19 +195,19 @@ class MemoryLog:
             return held is not None and held.until > self._now()
 
     def prove(self, lock: Lock, extend_by: float | None = None) -> None:
-        """Raise LockLost unless `lock` is held; extend it by `extend_by` seconds from now."""
+        """Raise LockLost unless `lock` is held; extend it to `extend_by` seconds from now."""
         with self._mutex:
             held = self._locks.get(lock.stream)
             if held is None or held.token != lock.token or held.until <= self._now():
-                raise LockLost(f"the lock of {lock.stream} (fence {lock.fence}) ran out or went to another worker")
+                raise LockLost(f"the lock of {lock.stream} (fence {lock.fence}) expired, or another worker holds it")
             if extend_by is not None:
                 self._locks[lock.stream] = replace(held, until=self._now() + round(extend_by * 1e6))
 
     # --- presence
 
-    def announce(self, name: str, term: float) -> None:
+    def announce(self, name: str, ttl: float) -> None:
         with self._mutex:
-            self._present[name] = self._now() + round(term * 1e6)
+            self._present[name] = self._now() + round(ttl * 1e6)
 
     def announced(self, name: str) -> bool:
         with self._mutex:
@@ -221,31 +215,31 @@ class MemoryLog:
 
     # --- outbox and timers
 
-    def _note(self, stream: str) -> None:
-        """Mark `stream` unless it bears a mark."""
+    def _make_dirty(self, stream: str) -> None:
+        """Make `stream` dirty, with a new work token, unless it is dirty."""
         if stream not in self._dirty:
             self._dirty[stream] = self._now()
-            self._renew(stream)
+            self._new_token(stream)
 
-    def _renew(self, stream: str) -> None:
-        self._mark += 1
-        self._marks[stream] = self._mark
+    def _new_token(self, stream: str) -> None:
+        self._work_token += 1
+        self._work_tokens[stream] = self._work_token
 
     def mark_dirty(self, stream: str) -> None:
         with self._mutex:
             self._dirty.setdefault(stream, self._now())
-            self._renew(stream)
+            self._new_token(stream)
 
     def work_token(self, stream: str) -> int:
         with self._mutex:
-            return self._marks.get(stream, 0)
+            return self._work_tokens.get(stream, 0)
 
     def acknowledge(
         self,
         stream: str,
         version: int,
         *,
-        mark: int | None = None,
+        work_token: int | None = None,
         last: str | None = None,
         until: datetime | None = None,
         lock: Lock | None = None,
@@ -253,12 +247,12 @@ class MemoryLog:
         with self._mutex:
             if lock is not None:
                 self.prove(lock)
-            if self._versions.get(stream, 0) != version or (mark is not None and self.work_token(stream) != mark):
+            if self._versions.get(stream, 0) != version or (work_token not in (None, self.work_token(stream))):
                 return False
             if last is not None and [record.id for record in self.read(stream, version - 1)] != [last]:
                 return False
             self._dirty.pop(stream, None)
-            self._marks.pop(stream, None)
+            self._work_tokens.pop(stream, None)
             self._due.pop(stream, None)
             if until is not None:
                 self._due[stream] = to_micros(until)
@@ -328,7 +322,7 @@ class MemoryLog:
             snapshot = self._snapshots.get(stream)
             last = min(snapshot.version if snapshot else 0, self._versions.get(stream, 0) - 1)
             if last < through:
-                raise TrimRefused(f"{stream}: events up to version {last} may go, not up to {through}")
+                raise TrimRefused(f"stream {stream} can be trimmed up to version {last}, not up to {through}")
             gone = [record for record in self._streams.get(stream, []) if record.version <= through]
             if gone:
                 self._remove(gone)
@@ -339,7 +333,7 @@ class MemoryLog:
         with self._mutex:
             actual = self._versions.get(stream, 0)
             if actual != version or stream in self._dirty or self.locked(stream):
-                raise TrimRefused(f"{stream}: is dirty, locked, or at version {actual} rather than {version}")
+                raise TrimRefused(f"stream {stream} is dirty, locked, or at version {actual} instead of {version}")
             gone = list(self._streams.get(stream, []))
             self._remove(gone)
             for kept in (self._streams, self._versions, self._due, self._snapshots, self._trimmed):
@@ -360,16 +354,16 @@ class MemoryLog:
             for record in records:
                 if record.version != versions.get(record.stream, 0) + 1:
                     at = versions.get(record.stream, 0)
-                    raise ImportRefused(f"{record.stream}: version {record.version} cannot follow version {at}")
+                    raise ImportRefused(f"{record.stream} version {record.version} cannot follow version {at}")
                 if record.position <= position:
-                    raise ImportRefused(f"{record.stream}: position {record.position} is behind {position}")
+                    raise ImportRefused(f"{record.stream}: position {record.position} cannot follow {position}")
                 versions[record.stream], position = record.version, record.position
             self._store(iter(records))
 
     def restore_trimmed(self, snapshot: Snapshot, through: int) -> None:
         with self._mutex:
             if snapshot.stream in self._versions:
-                raise ImportRefused(f"{snapshot.stream}: exists already, a trimmed stream cannot be put in its place")
+                raise ImportRefused(f"stream {snapshot.stream} exists; a trimmed stream cannot replace it")
             self._versions[snapshot.stream] = self._trimmed[snapshot.stream] = through
             self._snapshots[snapshot.stream] = snapshot
-            self._note(snapshot.stream)
+            self._make_dirty(snapshot.stream)

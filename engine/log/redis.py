@@ -1,30 +1,31 @@
 """The event log in Redis (6.2 or newer), on Redis Streams.
 
-Theory of operation. Every key starts with the hash tag `{prefix}`, so an installation's log lives in one slot of a
-cluster and several installations share one Redis:
+Theory of operation. Every key starts with the hash tag `{prefix}`. So the log of an installation is in one slot of a
+Redis Cluster, and several installations can share one Redis:
 
-    {prefix}:stream:<name>   a stream's events; entry id `<version>-0`; one field, e: event id, position, microseconds
-                             and the rest of the envelope (JSON), with a space between (one field reads fastest)
-    {prefix}:all             the log of everything; entry id `<position>-0`; fields s, v point into the stream
-    {prefix}:versions        hash: stream → version; also the list of streams
-    {prefix}:position        counter
-    {prefix}:dirty           sorted set: stream by microseconds of its mark or last sweep
-    {prefix}:marks, :mark    hash: stream → number of its mark; counter
-    {prefix}:due             sorted set: stream by microseconds of its timer
-    {prefix}:lock:<name>     `<fence>:<token>`, with an expiry
-    {prefix}:fence           counter
-    {prefix}:present:<name>  empty, with an expiry: a process of that name is there
-    {prefix}:snapshots       hash: stream → snapshot (JSON); `:snapshot-heads`: stream → its version and fingerprint
-    {prefix}:trimmed         hash: stream → version of the last event that was trimmed
+    {prefix}:stream:<name>     the events of a stream; entry id `<version>-0`; one field, e: event id, position,
+                               microseconds and the rest of the envelope (JSON), separated by spaces (one field reads
+                               fastest)
+    {prefix}:all               the log of everything; entry id `<position>-0`; fields s and v: stream and version
+    {prefix}:versions          hash: stream → version; also the list of all streams
+    {prefix}:position          counter
+    {prefix}:dirty             sorted set: stream by the microseconds at which it became dirty, or was last swept
+    {prefix}:work-tokens       hash: stream → its work token; `:work-token` is the counter
+    {prefix}:due               sorted set: stream by the microseconds of its timer
+    {prefix}:lock:<name>       `<fence>:<token>`, with an expiry
+    {prefix}:fence             counter
+    {prefix}:present:<name>    empty, with an expiry: a process of that name is alive
+    {prefix}:snapshots         hash: stream → snapshot; `:snapshot-heads`: stream → its version and fingerprint
+    {prefix}:trimmed           hash: stream → version of the last event that was trimmed
 
-The log of everything holds pointers rather than copies: half the memory and half the append-only file, and one truth.
-Events of a stream that follow each other in it are consecutive there, so a page of pointers is read with one
-pipelined XRANGE per stream.
+The log of everything holds pointers instead of copies: half the memory, half the append-only file, and one source of
+truth. The events of one stream within a page of pointers are consecutive, so a page is read with one pipelined XRANGE
+per stream.
 
-Connections have timeouts and repeat a command a few times with backoff, which rides out a restart of Redis. A
-repeated script finds what its lost twin did: an append recognises its event ids, a lock its token. What still fails
-raises LogUnavailable. Where Sentinels know the master, each new connection asks them for it, so that the same
-repetition finds its successor.
+Connections have timeouts. The client repeats a failed command a few times with backoff, long enough for a restart of
+Redis. A repeated script recognises what its first run did: an append by its event ids, a lock by its token. What still
+fails raises LogUnavailable. With Sentinels, each new connection asks them for the master, so a repeated command reaches
+the new master after a failover.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ import redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.commands.core import Script
 from redis.exceptions import (
+    AuthenticationError,
     BusyLoadingError,
     ClusterDownError,
     ConnectionError,
@@ -56,6 +58,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 from redis.retry import Retry
+from redis.sentinel import SentinelConnectionPool
 
 from engine.errors import ConcurrencyConflict, ImportRefused, LockHeld, LockLost, LogUnavailable, TrimRefused
 from engine.event import Event, Record
@@ -74,25 +77,27 @@ PASSING = (
     TryAgainError,
     NoScriptError,
 )
-"""Redis errors that another attempt may not meet. (A script is loaded where it is missing, and may be missing again
-right after: on the next server, after a failover.)"""
+"""Errors that may pass. (A missing script is loaded; after a failover it may be missing again, on the new master.)"""
+ANSWERED = (AuthenticationError, BusyLoadingError)
+"""Connection errors of redis-py that a server answered with."""
 PASSING_REPLIES = re.compile(r"(MISCONF|NOREPLICAS|UNBLOCKED|MASTERDOWN|OOM)\b|.* -(READONLY|MISCONF|NOREPLICAS|OOM)\b")
-"""Refusals that go away once somebody mends the server, or another one takes its place. They start with such a word;
-or, from a script before Redis 7, have it behind the place in the script."""
+"""Error replies that pass when the server is repaired or replaced. The word is at the start of the reply; before
+Redis 7,
+the reply of a script has the word after the script's name and line."""
 
 PIPELINE = 200
-"""Commands in one round trip."""
+"""Number of commands in one round trip."""
 TRIM_AT_ONCE = 500
-"""Events that one trimming script deletes, so that it never holds Redis for long."""
+"""Events that one run of the TRIM script deletes, so that no run blocks Redis for long."""
 OUTAGE_SECONDS = 0.5
-"""How long `tail` waits after an outage before it tries again."""
+"""Seconds that `tail` waits after an outage before it tries again."""
 
 
 def connect(where: str | Sentinels, *, timeout: float = 5.0, attempts: int = 6) -> redis.Redis:
-    """Return a client of the Redis at `where`, a URL or the Sentinels that know it, that survives its restart.
+    """Return a client of the Redis at `where` (a URL, or Sentinels) that rides out a restart of Redis.
 
-    `timeout` is seconds per command and connection attempt; a command is tried `attempts` times more, with jittered
-    backoff of together about three seconds.
+    `timeout` is the seconds for a command and for a connection attempt. A failed command is repeated up to `attempts`
+    times, with jittered backoff of about three seconds in total.
     """
     options: dict[str, Any] = {
         "socket_timeout": timeout,
@@ -107,24 +112,24 @@ def connect(where: str | Sentinels, *, timeout: float = 5.0, attempts: int = 6) 
 
 
 class RedisLock:
-    """A held lock on one stream of a RedisLog."""
+    """The lock of one stream of a RedisLog, while it is held."""
 
-    def __init__(self, events: RedisLog, stream: str, value: str, term: float) -> None:
+    def __init__(self, events: RedisLog, stream: str, value: str, ttl: float) -> None:
         self.stream = stream
         self.token = value
-        """The whole value of the key: fence and owner."""
+        """The value of the lock's key: fence and token."""
         self.fence = int(value.partition(":")[0])
         self._events = events
-        self._term = term
+        self._ttl = ttl
 
     def keep(self) -> None:
-        self._events.keep(self, self._term)
+        self._events.keep(self, self._ttl)
 
 
 class RedisLog:
-    """An EventLog in Redis; safe to share between threads, and across a fork before its first use.
+    """An EventLog in Redis. Threads can share it, and forked processes if the fork comes before the first use.
 
-    `clock` and `new_id` are for tests; without a clock, the time is that of the Redis server, the same for everybody.
+    `clock` and `new_id` are for tests. Without a clock, the time is that of the Redis server, the same for all workers.
     """
 
     def __init__(
@@ -136,7 +141,7 @@ class RedisLog:
         new_id: Callable[[], str] = new_id,
     ) -> None:
         if not prefix or set(prefix) & set("{}"):
-            raise ValueError(f"key prefix {prefix!r} must not be empty nor hold a brace: it becomes the hash tag")
+            raise ValueError(f"key prefix {prefix!r} must not be empty, and must not contain braces: it is a hash tag")
         self._redis = client
         self._prefix = prefix
         self._clock = clock
@@ -178,7 +183,7 @@ class RedisLog:
         return self._key("lock", stream)
 
     def _now(self) -> str:
-        """The time for a script: empty means the server's own."""
+        """The time that a script takes; empty: the time of the server."""
         return "" if self._clock is None else str(to_micros(self._clock.now()))
 
     def _run(self, name: str, keys: Sequence[str], *arguments: str | bytes | int) -> Any:
@@ -201,19 +206,32 @@ class RedisLog:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """Turn what redis-py raises for an unreachable or unwell server into LogUnavailable."""
+        """Raise LogUnavailable for what redis-py raises when the server is unreachable or not working."""
         try:
             yield
         except (*PASSING, OutOfMemoryError) as error:
-            raise LogUnavailable(f"Redis does not serve the event log: {error}") from error
+            raise LogUnavailable(self._unavailable(error)) from error
         except ResponseError as error:
             if not PASSING_REPLIES.match(str(error)):
                 raise
-            # A master that became a replica answers on; whoever took its place is at the end of a new connection.
+            # A master that became a replica still answers; a new connection reaches the new master.
             self._redis.connection_pool.disconnect(inuse_connections=False)
-            raise LogUnavailable(f"Redis does not serve the event log: {error}") from error
+            raise LogUnavailable(self._unavailable(error)) from error
         except RedisError as error:
-            raise LogUnavailable(f"Redis does not serve the event log: {error!r}") from error
+            raise LogUnavailable(f"{self._where()} cannot serve the event log: {error!r}") from error
+
+    def _unavailable(self, error: RedisError) -> str:
+        """Return what keeps Redis from serving the log, without passwords."""
+        if isinstance(error, (ConnectionError, TimeoutError)) and not isinstance(error, ANSWERED):
+            return f"Cannot reach {self._where()} ({_cause(error)})"
+        return f"{self._where()} cannot serve the event log: {error}"
+
+    def _where(self) -> str:
+        pool = self._redis.connection_pool
+        if isinstance(pool, SentinelConnectionPool):
+            return f"the Redis master {pool.service_name!r}"
+        options = pool.connection_kwargs
+        return f"Redis at {options['host']}:{options['port']}" if "host" in options else f"Redis at {options['path']}"
 
     # --- events
 
@@ -236,7 +254,7 @@ class RedisLog:
             "APPEND",
             [
                 self._stream_key(stream),
-                *self._keys("all", "versions", "position", "dirty", "marks", "mark"),
+                *self._keys("all", "versions", "position", "dirty", "work-tokens", "work-token"),
                 self._lock_key(stream),
             ],
             stream,
@@ -267,10 +285,10 @@ class RedisLog:
             records = self._follow(pointers)
             if records or not pointers:
                 return records
-            start = _number(pointers[-1][0])  # all of them were trimmed meanwhile
+            start = _number(pointers[-1][0])  # all of these events were trimmed meanwhile
 
     def _follow(self, pointers: Sequence[Any]) -> list[Record]:
-        """Return the records that `pointers` (entries of the log of everything) point to."""
+        """Return the records of `pointers`, which are entries of the log of everything."""
         versions: dict[str, list[int]] = defaultdict(list)
         for _, fields in pointers:
             versions[fields[b"s"].decode()].append(int(fields[b"v"]))
@@ -293,7 +311,7 @@ class RedisLog:
         while until is None or not until():
             try:
                 if not checked:
-                    # A Redis that came back without its last second counts from an earlier position again.
+                    # A Redis that lost its last second continues from an earlier position.
                     position, checked = min(position, self.head()), True
                 pointers = self._wait(position, block)
                 records = self._follow(pointers)
@@ -308,7 +326,7 @@ class RedisLog:
             yield from records
 
     def _wait(self, position: int, block: float) -> Sequence[Any]:
-        """Return pointers after `position`, waiting up to `block` seconds, but within the socket's own timeout."""
+        """Return pointers after `position`; wait at most `block` seconds, and at most half of the socket's timeout."""
         timeout = self._redis.connection_pool.connection_kwargs.get("socket_timeout") or block
         milliseconds = max(1, round(min(block, timeout / 2) * 1000))
         answer = self._call("XREAD", "COUNT", 1000, "BLOCK", milliseconds, "STREAMS", self._key("all"), f"{position}-0")
@@ -337,21 +355,21 @@ class RedisLog:
     # --- locks
 
     @contextmanager
-    def lock(self, stream: str, term: float) -> Iterator[Lock]:
+    def lock(self, stream: str, ttl: float) -> Iterator[Lock]:
         key = self._lock_key(stream)
-        value = self._run("LOCK", [key, self._key("fence")], secrets.token_hex(16), _milliseconds(term))
+        value = self._run("LOCK", [key, self._key("fence")], secrets.token_hex(16), _milliseconds(ttl))
         if not value:
-            raise LockHeld(f"{stream} is being advanced by another worker")
-        lock = RedisLock(self, stream, value.decode(), term)
+            raise LockHeld(f"another worker holds the lock of {stream}")
+        lock = RedisLock(self, stream, value.decode(), ttl)
         try:
             yield lock
         finally:
-            with suppress(LogUnavailable):  # it runs out by itself
+            with suppress(LogUnavailable):  # the lock expires by itself
                 self._run("RELEASE", [key], lock.token)
 
-    def keep(self, lock: Lock, term: float) -> None:
-        """Prove `lock` and extend it by `term` seconds from now. Raises LockLost."""
-        if not self._run("KEEP", [self._lock_key(lock.stream)], lock.token, _milliseconds(term)):
+    def keep(self, lock: Lock, ttl: float) -> None:
+        """Verify that `lock` is held, and extend it to `ttl` seconds from now. Raises LockLost."""
+        if not self._run("KEEP", [self._lock_key(lock.stream)], lock.token, _milliseconds(ttl)):
             raise _lost(lock.stream)
 
     def locked(self, stream: str) -> bool:
@@ -359,8 +377,8 @@ class RedisLog:
 
     # --- presence
 
-    def announce(self, name: str, term: float) -> None:
-        self._call("SET", self._key("present", name), "", "PX", _milliseconds(term))
+    def announce(self, name: str, ttl: float) -> None:
+        self._call("SET", self._key("present", name), "", "PX", _milliseconds(ttl))
 
     def announced(self, name: str) -> bool:
         return bool(self._call("EXISTS", self._key("present", name)))
@@ -368,27 +386,27 @@ class RedisLog:
     # --- outbox and timers
 
     def mark_dirty(self, stream: str) -> None:
-        self._run("MARK_DIRTY", self._keys("dirty", "marks", "mark"), stream, self._now())
+        self._run("MARK_DIRTY", self._keys("dirty", "work-tokens", "work-token"), stream, self._now())
 
     def work_token(self, stream: str) -> int:
-        return int(self._call("HGET", self._key("marks"), stream) or 0)
+        return int(self._call("HGET", self._key("work-tokens"), stream) or 0)
 
     def acknowledge(
         self,
         stream: str,
         version: int,
         *,
-        mark: int | None = None,
+        work_token: int | None = None,
         last: str | None = None,
         until: datetime | None = None,
         lock: Lock | None = None,
     ) -> bool:
         answer = self._run(
-            "SETTLE",
-            [*self._keys("versions", "dirty", "marks", "due"), self._lock_key(stream), self._stream_key(stream)],
+            "ACKNOWLEDGE",
+            [*self._keys("versions", "dirty", "work-tokens", "due"), self._lock_key(stream), self._stream_key(stream)],
             stream,
             version,
-            "" if mark is None else mark,
+            "" if work_token is None else work_token,
             "" if until is None else to_micros(until),
             lock.token if lock else "",
             last or "",
@@ -410,7 +428,7 @@ class RedisLog:
         self._call("ZREM", self._key("due"), stream)
 
     def take_due(self, now: datetime, limit: int = 1000) -> list[str]:
-        keys = self._keys("due", "dirty", "marks", "mark")
+        keys = self._keys("due", "dirty", "work-tokens", "work-token")
         return _names(self._run("TAKE_DUE", keys, to_micros(now), limit, self._now()))
 
     def due(self) -> list[tuple[str, datetime]]:
@@ -455,11 +473,11 @@ class RedisLog:
                 return trimmed
 
     def forget(self, stream: str, version: int) -> int:
-        names = ("all", "versions", "dirty", "marks", "due", "snapshots", "snapshot-heads", "trimmed")
+        names = ("all", "versions", "dirty", "work-tokens", "due", "snapshots", "snapshot-heads", "trimmed")
         keys = [self._stream_key(stream), *self._keys(*names), self._lock_key(stream)]
         word, number = self._run("FORGET", keys, stream, version)
         if word == b"refused":
-            raise TrimRefused(f"{stream}: is dirty, locked, or at version {int(number)} rather than {version}")
+            raise TrimRefused(f"stream {stream} is dirty, locked, or at version {int(number)} instead of {version}")
         return int(number)
 
     # --- import
@@ -472,20 +490,20 @@ class RedisLog:
             envelope = _envelope(record.type, record.schema_version, record.actor, record.cause, record.data)
             micros = to_micros(record.at)
             arguments += (record.stream, record.version, record.position, micros, record.id, envelope)
-        keys = self._keys("all", "versions", "position", "dirty", "marks", "mark")
+        keys = self._keys("all", "versions", "position", "dirty", "work-tokens", "work-token")
         word, *rest = self._run("RESTORE", keys + [self._stream_key(record.stream) for record in records], *arguments)
         if word != b"ok":
             number, actual = rest
             record = records[number - 1]
             raise ImportRefused(
-                f"{record.stream} version {record.version}, position {record.position}: cannot follow "
+                f"{record.stream} version {record.version}, position {record.position}, cannot follow "
                 f"{word.decode()} {actual}"
             )
 
     def restore_trimmed(self, snapshot: Snapshot, through: int) -> None:
         done = self._run(
             "RESTORE_TRIMMED",
-            self._keys("versions", "trimmed", "snapshots", "snapshot-heads", "dirty", "marks", "mark"),
+            self._keys("versions", "trimmed", "snapshots", "snapshot-heads", "dirty", "work-tokens", "work-token"),
             snapshot.stream,
             through,
             snapshot.version,
@@ -494,15 +512,22 @@ class RedisLog:
             self._now(),
         )
         if not done:
-            raise ImportRefused(f"{snapshot.stream}: exists already, a trimmed stream cannot be put in its place")
+            raise ImportRefused(f"stream {snapshot.stream} exists; a trimmed stream cannot replace it")
+
+
+def _cause(error: RedisError) -> str:
+    """Return why there is no connection: in the words of the operating system, or of redis-py."""
+    cause = error.__cause__ or error.__context__
+    reason = isinstance(cause, OSError) and cause.strerror
+    return reason[0].lower() + reason[1:] if reason else str(error).rstrip(".")
 
 
 def _lost(stream: str) -> LockLost:
-    return LockLost(f"the lock of {stream} ran out or went to another worker")
+    return LockLost(f"the lock of {stream} expired, or another worker holds it")
 
 
 def _needed(stream: str, through: int, last: int) -> str:
-    return f"{stream}: events up to version {last} may go (its snapshot, its last event), not up to {through}"
+    return f"stream {stream} can be trimmed up to version {last} (snapshot, last event), not up to {through}"
 
 
 def _milliseconds(seconds: float) -> int:

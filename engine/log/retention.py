@@ -24,7 +24,7 @@ import structlog
 from engine.errors import FutureEvent, SnapshotUnreadable, TrimRefused
 from engine.event import Record
 from engine.log.contract import EventLog
-from engine.log.export import line
+from engine.log.export import header, line
 from engine.runtime.fold import Fold
 from engine.runtime.machine import AnyMachine
 
@@ -86,7 +86,7 @@ def retain(
                     going += [record for record in records if record.version <= through]
     if going:
         going.sort(key=lambda record: record.position)
-        retained.archive = _archived(folder, f"{now:%Y%m%dT%H%M%S.%fZ}", (line(record) for record in going))
+        retained.archive = _archived(folder, f"{now:%Y%m%dT%H%M%S.%fZ}", [header(), *map(line, going)])
     for stream, through in trims.items():
         with contextlib.suppress(TrimRefused):
             retained.trimmed[stream] = events.trim(stream, through)
@@ -102,9 +102,7 @@ def _gone(records: Sequence[Record]) -> bool:
     return last in TERMINAL_EVENTS
 
 
-def _trimmable(
-    events: EventLog, machine: AnyMachine, stream: str, records: Sequence[Record], before: datetime
-) -> int:
+def _trimmable(events: EventLog, machine: AnyMachine, stream: str, records: Sequence[Record], before: datetime) -> int:
     """Return the last version of a live stream that may go, having made sure of a snapshot; 0 for none."""
     old = [record.version for record in records[:-1] if record.at < before]
     if not old:

@@ -1,9 +1,9 @@
 """One Lua script per atomic operation of the event log in Redis.
 
-Theory of operation. Redis runs a script as one step and writes its effects as one transaction to the append-only
-file and to replicas, so after any crash an operation has happened entirely or not at all. Scripts declare every key
-they touch (Redis Cluster), check everything before the first write, and survive being run twice: the client repeats a
-script whose answer was lost. Answers are a word and what goes with it.
+Theory of operation. Redis runs a script as one step, and writes its effects as one transaction to the append-only file
+and to replicas. So after any crash an operation has happened entirely or not at all. A script declares every key that
+it uses (Redis Cluster needs that) and checks everything before its first write. A script may run twice with one result,
+because the client repeats a script whose answer was lost. An answer is a word and its values.
 
 Numbers: microseconds since 1970 fit a Lua double exactly until 2255, but must be printed with `%.0f`.
 """
@@ -27,27 +27,27 @@ local function position_of(found)
 end
 """
 
-NOTE = """
-local function renew(marks, mark, stream)
-    redis.call('HSET', marks, stream, redis.call('INCR', mark))
+MARK = """
+local function new_token(tokens, counter, stream)
+    redis.call('HSET', tokens, stream, redis.call('INCR', counter))
 end
-local function note(dirty, marks, mark, stream, now)
-    if redis.call('ZADD', dirty, 'NX', now, stream) == 1 then renew(marks, mark, stream) end
+local function make_dirty(dirty, tokens, counter, stream, now)
+    if redis.call('ZADD', dirty, 'NX', now, stream) == 1 then new_token(tokens, counter, stream) end
 end
 """
 
-# KEYS stream all versions position dirty marks mark lock
+# KEYS stream all versions position dirty tokens counter lock
 # ARGV stream expected lock now, then id and envelope of each event
 # -> ok version | conflict version | lost
 APPEND = (
     NOW
     + ENTRY
-    + NOTE
+    + MARK
     + """
 local expected, count = tonumber(ARGV[2]), (#ARGV - 4) / 2
 local version = tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or '0')
 if version >= expected + count then
-    -- Our own append, whose answer was lost?
+    -- Is it this very append, whose answer was lost?
     local place = string.format('%.0f-0', expected + 1)
     local there = redis.call('XRANGE', KEYS[1], place, place)[1]
     if there and string.match(there[2][2], '^%S+') == ARGV[5] then return {'ok', expected + count} end
@@ -63,12 +63,12 @@ for n = 1, count do
         's', ARGV[1], 'v', string.format('%.0f', version + n))
 end
 redis.call('HSET', KEYS[3], ARGV[1], version + count)
-note(KEYS[5], KEYS[6], KEYS[7], ARGV[1], now)
+make_dirty(KEYS[5], KEYS[6], KEYS[7], ARGV[1], now)
 return {'ok', version + count}
 """
 )
 
-# KEYS lock fence; ARGV token term(ms) -> the lock's value (fence:token), or false when another holds it
+# KEYS lock fence; ARGV token ttl(ms) -> the lock's value (fence:token), or false when another holder has it
 LOCK = """
 local held = redis.call('GET', KEYS[1])
 if held then
@@ -80,31 +80,29 @@ redis.call('SET', KEYS[1], value, 'PX', ARGV[2])
 return value
 """
 
-# KEYS lock; ARGV value term(ms) -> 1 | 0
+# KEYS lock; ARGV value ttl(ms) -> 1 | 0
 KEEP = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
 
 # KEYS lock; ARGV value -> 1 | 0
 RELEASE = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('DEL', KEYS[1])
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end return redis.call('DEL', KEYS[1])
 """
 
-# KEYS dirty marks mark; ARGV stream now
+# KEYS dirty tokens counter; ARGV stream now
 MARK_DIRTY = (
     NOW
-    + NOTE
+    + MARK
     + """
 redis.call('ZADD', KEYS[1], 'NX', now_or(ARGV[2]), ARGV[1])
-renew(KEYS[2], KEYS[3], ARGV[1])
+new_token(KEYS[2], KEYS[3], ARGV[1])
 """
 )
 
-# KEYS versions dirty marks due lock stream; ARGV stream version mark-or-'' until-or-'' lock-or-'' last-or-''
+# KEYS versions dirty tokens due lock stream; ARGV stream version token-or-'' until-or-'' lock-or-'' last-or-''
 # -> clean | changed | lost
-SETTLE = """
+ACKNOWLEDGE = """
 if ARGV[5] ~= '' and redis.call('GET', KEYS[5]) ~= ARGV[5] then return 'lost' end
 if (redis.call('HGET', KEYS[1], ARGV[1]) or '0') ~= ARGV[2] then return 'changed' end
 if ARGV[3] ~= '' and (redis.call('HGET', KEYS[3], ARGV[1]) or '0') ~= ARGV[3] then return 'changed' end
@@ -134,17 +132,17 @@ return taken
 """
 )
 
-# KEYS due dirty marks mark; ARGV until limit now -> streams
+# KEYS due dirty tokens counter; ARGV until limit now -> streams
 TAKE_DUE = (
     NOW
-    + NOTE
+    + MARK
     + """
 local now = now_or(ARGV[3])
 local taken = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
 for _, stream in ipairs(taken) do
     redis.call('ZREM', KEYS[1], stream)
     redis.call('ZADD', KEYS[2], 'NX', now, stream)
-    renew(KEYS[3], KEYS[4], stream)
+    new_token(KEYS[3], KEYS[4], stream)
 end
 return taken
 """
@@ -195,7 +193,7 @@ return {'ok', #gone}
 """
 )
 
-# KEYS stream all versions dirty marks due snapshots heads trimmed lock; ARGV stream version
+# KEYS stream all versions dirty tokens due snapshots heads trimmed lock; ARGV stream version
 # -> ok count | refused version
 FORGET = (
     ENTRY
@@ -213,13 +211,13 @@ return {'ok', #gone}
 """
 )
 
-# KEYS all versions position dirty marks mark, then the stream's key of each record
+# KEYS all versions position dirty tokens counter, then the stream's key of each record
 # ARGV now, then stream version position micros id envelope of each record
 # -> ok | version n actual | position n actual
 RESTORE = (
     NOW
     + ENTRY
-    + NOTE
+    + MARK
     + """
 local count = (#ARGV - 1) / 6
 local versions, position = {}, tonumber(redis.call('GET', KEYS[3]) or '0')
@@ -237,24 +235,25 @@ for n = 1, count do
         'e', entry(ARGV[at + 4], ARGV[at + 2], ARGV[at + 3], ARGV[at + 5]))
     redis.call('XADD', KEYS[1], ARGV[at + 2] .. '-0', 's', ARGV[at], 'v', ARGV[at + 1])
     redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1])
-    note(KEYS[4], KEYS[5], KEYS[6], ARGV[at], now)
+    make_dirty(KEYS[4], KEYS[5], KEYS[6], ARGV[at], now)
 end
 redis.call('SET', KEYS[3], string.format('%.0f', position))
 return {'ok'}
 """
 )
 
-# KEYS versions trimmed snapshots heads dirty marks mark; ARGV stream through version fingerprint snapshot now -> 1 | 0
+# KEYS versions trimmed snapshots heads dirty tokens counter; ARGV stream through version fingerprint snapshot now
+# -> 1 | 0
 RESTORE_TRIMMED = (
     NOW
-    + NOTE
+    + MARK
     + """
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
 redis.call('HSET', KEYS[3], ARGV[1], ARGV[5])
 redis.call('HSET', KEYS[4], ARGV[1], ARGV[3] .. ' ' .. ARGV[4])
-note(KEYS[5], KEYS[6], KEYS[7], ARGV[1], now_or(ARGV[6]))
+make_dirty(KEYS[5], KEYS[6], KEYS[7], ARGV[1], now_or(ARGV[6]))
 return 1
 """
 )
@@ -265,7 +264,7 @@ SCRIPTS = {
     "KEEP": KEEP,
     "RELEASE": RELEASE,
     "MARK_DIRTY": MARK_DIRTY,
-    "SETTLE": SETTLE,
+    "ACKNOWLEDGE": ACKNOWLEDGE,
     "TAKE_DIRTY": TAKE_DIRTY,
     "TAKE_DUE": TAKE_DUE,
     "SAVE_SNAPSHOT": SAVE_SNAPSHOT,

@@ -1,14 +1,16 @@
 """`advance`: the only loop of the engine.
 
-Take the stream's lock, fold its events, then decide → act → append until `decide` says wait or done. A crash
-anywhere leaves a log from which the next worker decides the same way.
+`advance` takes the stream's lock, folds the stream's events, then decides, acts and appends until `decide` returns Wait
+or Done. A crash at any point leaves a log from which the next worker makes the same decision.
 
-Why nothing is lost. The stream stays dirty until `settle` finds that neither an event nor a mark came since we
-looked, so a crash before it leaves the stream to the next sweep. A worker that finds the lock held goes away at once;
-whoever holds it looks at the mark once more after letting go, so what the other came for is done without a sweep.
+Why nothing is lost. A stream stays dirty until a worker acknowledges it, which fails when there is a newer event or
+work token. So a crash before the acknowledgement leaves the stream to the next sweep. A worker that finds the lock held
+returns at once. The holder of the lock reads the work token again after it has released the lock, so the work that the
+other worker came for is done without a sweep.
 
-Why nothing spins. An act leaves an event, or is deferred with a time. A stream that this program cannot fold or decide
-(an event of a newer program, a defect) is stopped alone: it is looked at again after the longest backoff.
+Why nothing spins. An act leaves an event, or is deferred to a later time. A stream that this program cannot fold or
+decide (an event of a newer program, a defect) is stopped: workers try it again after the longest backoff. Other streams
+are not affected.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Generic, TypeVar
 
 import structlog
@@ -47,9 +50,30 @@ log = structlog.get_logger(__name__)
 S = TypeVar("S", bound=State | Value)
 
 MOST_ACTS = 100
-"""Acts under one lock; a stream that wants more is a defect in its machine, and is deferred rather than spun."""
+"""Limit of acts in one hold of the lock. A machine that decides more acts has a defect; its stream is stopped."""
 MOST_ROUNDS = 10
-"""Times that one call takes the lock; a stream that is dirty all the same is left to the next sweep."""
+"""Limit of holds of the lock in one call. A stream that is still dirty then is left to the next sweep."""
+
+
+class Outcome(StrEnum):
+    """How a call of `advance` ended."""
+
+    ACKNOWLEDGED = "acknowledged"
+    """There is nothing to do until an event comes."""
+    WAITING = "waiting"
+    """There is nothing to do before the time of the stream's timer, unless an event comes."""
+    NAMESPACE_HELD = "namespace_held"
+    """Another data plane holds the namespace; the data plane that leases it next makes the stream dirty."""
+    BUSY = "busy"
+    """Another worker holds the stream's lock."""
+    LOST = "lost"
+    """The lock expired during the call, or another worker took it."""
+    INTERRUPTED = "interrupted"
+    """The worker is shutting down; the stream stays dirty."""
+    OUTDATED = "outdated"
+    """A configuration other than this worker's is in force; the stream stays dirty."""
+    STOPPED = "stopped"
+    """This program cannot fold or decide the stream; workers try again after the longest backoff."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,16 +83,15 @@ class Advanced:
     stream: str
     version: int
     acts: int
-    outcome: str
-    """`acknowledged`, `waiting`, `namespace_held` (another data plane has the namespace: whoever leases it later
-    marks the stream
-    dirty), `busy` (another worker has it), `lost` (the lock), `interrupted` (the worker is to end; the stream stays
-    dirty), `outdated` (another configuration is in force than this worker's; the stream stays dirty) or `stopped`
-    (cannot be folded or decided by this program, or never ends; looked at again after the longest backoff)."""
+    outcome: Outcome
 
 
 Measure = Callable[[str, str], AbstractContextManager[None]]
 """Returns what measures one act, from the names of the machine and of the act."""
+
+
+LEFT = (Outcome.INTERRUPTED, Outcome.OUTDATED, Outcome.STOPPED)
+"""Outcomes after which this call does not take the lock again, although the stream may be dirty."""
 
 
 def never() -> bool:
@@ -91,13 +114,14 @@ def advance(
     outdated: Callable[[], bool] = never,
     measure: Measure = unmeasured,
 ) -> Advanced:
-    """Bring `stream` as far as it goes now. `lock_ttl` is seconds: how long the lock of a worker outlives it.
+    """Perform acts of `stream` until its machine decides to wait, or that it is done.
 
-    `stopping` is asked between acts: True ends the call there, and leaves the rest to another worker. `outdated` is
-    asked before anything is read and before each decision: True leaves the stream to a worker of the configuration in
-    force.
+    `lock_ttl` is seconds: after a crash of this worker, another worker can take the lock that much later. `stopping` is
+    called between acts; True ends the call, and another worker continues. `outdated` is called before the events are
+    read and before each decision; True leaves the stream to a worker of the configuration in force. `measure` measures
+    each act.
 
-    Raises LogUnavailable when Redis is away; every other failure becomes an event or a retry.
+    Raises LogUnavailable when Redis is not available. Every other failure becomes an event or a retry.
     """
     acts = 0
     for _ in range(MOST_ROUNDS):
@@ -105,14 +129,14 @@ def advance(
             with hold_lock(events, stream, lock_ttl) as lock:
                 advanced = _Round(stream, machine, events, ports, lock, backoff, stopping, outdated, measure).run()
         except LockHeld:
-            return Advanced(stream=stream, version=0, acts=acts, outcome="busy")
+            return Advanced(stream=stream, version=0, acts=acts, outcome=Outcome.BUSY)
         except LockLost:
-            # Whatever we wrote last may be older than what the new holder wrote: have it looked at again.
+            # Our last write may have come after a write of the new holder, so the stream is advanced once more.
             events.mark_dirty(stream)
             log.warning("lock lost", stream=stream)
-            return Advanced(stream=stream, version=0, acts=acts, outcome="lost")
+            return Advanced(stream=stream, version=0, acts=acts, outcome=Outcome.LOST)
         acts += advanced.acts
-        if advanced.outcome in ("interrupted", "outdated", "stopped") or not events.work_token(stream):
+        if advanced.outcome in LEFT or not events.work_token(stream):
             break
     return replace(advanced, acts=acts)
 
@@ -145,58 +169,58 @@ class _Round(Generic[S]):
         self._version = 0
 
     def run(self) -> Advanced:
-        # The mark first: a configuration that is put in force after the question leaves another mark.
-        mark = self._events.work_token(self._stream)
+        # The token is read first: a configuration that is put in force after `outdated` sets another token.
+        token = self._events.work_token(self._stream)
         if self._outdated():
-            return self._advanced("outdated")
+            return self._advanced(Outcome.OUTDATED)
         try:
-            return self._decide_and_act(mark)
+            return self._decide_and_act(token)
         except (LockLost, LogUnavailable):
             raise
         except (FutureEvent, SnapshotUnreadable) as error:
-            return self._stop(mark, str(error))
+            return self._stop(token, str(error))
         except Exception as defect:
-            return self._stop(mark, described(defect))
+            return self._stop(token, described(defect))
 
-    def _decide_and_act(self, mark: int) -> Advanced:
+    def _decide_and_act(self, token: int) -> Advanced:
         fold = Fold(self._machine, self._events, self._stream)
         fold.catch_up()
         until: datetime | None
         while self._acts < MOST_ACTS:
             self._version = fold.version
             if self._stopping():
-                return self._advanced("interrupted")
+                return self._advanced(Outcome.INTERRUPTED)
             if self._outdated():
-                return self._advanced("outdated")
+                return self._advanced(Outcome.OUTDATED)
             match self._machine.decide(fold.state, self._ports.clock.now()):
                 case Act() as act:
                     try:
                         self._act(act, fold)
-                    except NamespaceHeld as held_by_other:
-                        until, outcome, reason = None, "namespace_held", str(held_by_other)
+                    except NamespaceHeld as held:
+                        until, outcome, reason = None, Outcome.NAMESPACE_HELD, str(held)
                     else:
                         self._acts += 1
                         continue
                 case Wait(until, reason):
-                    outcome = "waiting"
+                    outcome = Outcome.WAITING
                 case Done(reason):
-                    until, outcome = None, "acknowledged"
-            if self._settle(fold.version, mark, until, fold.last_id):
+                    until, outcome = None, Outcome.ACKNOWLEDGED
+            if self._acknowledge(fold.version, token, until, fold.last_id):
                 fold.save()
                 log.debug(outcome, stream=self._stream, version=fold.version, until=until, reason=reason)
                 return self._advanced(outcome)
-            mark = self._events.work_token(self._stream)
+            token = self._events.work_token(self._stream)
             fold.catch_up()
-        return self._stop(mark, f"wants more than {MOST_ACTS} acts in a row, a defect of its machine")
+        return self._stop(token, f"a defect: the machine decided more than {MOST_ACTS} acts in a row")
 
     def _act(self, act: Act, fold: Fold[S]) -> None:
-        """Perform `act` and append what happened. Raises NamespaceHeld before anything was done."""
+        """Perform `act` and append its events. Raises NamespaceHeld before the act is performed."""
         self._lock.keep()
         with bound_contextvars(stream=self._stream, version=fold.version, act=act.name):
             happened = self._perform(act, fold.state, fold.failures(act.name))
             log.info("acted", events=[event.type for event in happened])
-        # It is a fact, so a writer that came between changes only the version it gets, and so does a log that came
-        # back without its last second.
+        # The act has happened: on a version conflict (another writer, or a Redis that lost its last second), append at
+        # the current version.
         expected = fold.version
         while True:
             try:
@@ -209,9 +233,9 @@ class _Round(Generic[S]):
         fold.catch_up()
 
     def _perform(self, act: Act, state: S, failures: int) -> list[Event]:
-        """Perform `act`; turn what it raises into an event, save for a lost lock or log, or a namespace of others."""
+        """Perform `act`. An error becomes an event, except LockLost, LogUnavailable and NamespaceHeld."""
         try:
-            self._prove_claim(self._machine.namespace(state))
+            self._check_namespace(self._machine.namespace(state))
             with self._measure(self._machine.name, act.name):
                 happened = list(self._machine.perform(act, state, self._ports))
         except (LockLost, LogUnavailable, NamespaceHeld):
@@ -225,7 +249,7 @@ class _Round(Generic[S]):
             return [self._deferred(act, failures + 1, described(defect))]
         return happened or [self._deferred(act, failures + 1, "a defect: the act returned no event")]
 
-    def _prove_claim(self, namespace: str) -> None:
+    def _check_namespace(self, namespace: str) -> None:
         holder = self._ports.other_holder(namespace) if namespace else None
         if holder is not None:
             raise NamespaceHeld(namespace, holder)
@@ -236,22 +260,24 @@ class _Round(Generic[S]):
         at = self._ports.clock.now() + timedelta(seconds=seconds)
         return ActDeferred(act=act.name, attempt=attempt, reason=reason, retry_at=at)
 
-    def _settle(self, version: int, mark: int, until: datetime | None, last: str | None = None) -> bool:
-        return self._events.acknowledge(self._stream, version, mark=mark, last=last, until=until, lock=self._lock)
+    def _acknowledge(self, version: int, token: int, until: datetime | None, last: str | None = None) -> bool:
+        return self._events.acknowledge(
+            self._stream, version, work_token=token, last=last, until=until, lock=self._lock
+        )
 
-    def _stop(self, mark: int, reason: str) -> Advanced:
-        """Leave this stream alone for the longest backoff; an upgrade, or new input, may mend it."""
+    def _stop(self, token: int, reason: str) -> Advanced:
+        """Set the stream's timer to the longest backoff; an upgrade or new input may resolve the problem."""
         log.error("stream stopped", stream=self._stream, version=self._version, reason=reason)
         until = self._ports.clock.now() + timedelta(seconds=self._backoff.cap)
-        self._settle(self._events.version(self._stream), mark, until)
-        return self._advanced("stopped")
+        self._acknowledge(self._events.version(self._stream), token, until)
+        return self._advanced(Outcome.STOPPED)
 
-    def _advanced(self, outcome: str) -> Advanced:
+    def _advanced(self, outcome: Outcome) -> Advanced:
         return Advanced(stream=self._stream, version=self._version, acts=self._acts, outcome=outcome)
 
 
 def described(defect: Exception) -> str:
-    """Say where an unexpected exception arose, without its message: that may quote a secret."""
+    """Return the class and the place of an unexpected exception, not its message, which may contain a secret."""
     frames = traceback.extract_tb(defect.__traceback__)
     where = f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno} in {frames[-1].name}" if frames else "?"
     log.error("defect", error=type(defect).__name__, where=where, trace="".join(traceback.format_list(frames)))

@@ -1,11 +1,11 @@
-"""Locks that last as long as the process that holds them, and hardly longer.
+"""Lock renewal: locks with a short TTL, renewed while the process lives.
 
-A lock must outlast the slowest answer of a peer, yet run out soon after a worker was killed: nobody can work on the
-stream before. So its term is short, and one thread per process renews the locks that are held, every third of the
-term. A process that dies stops renewing; so does one that is suspended, and it finds its lock lost when it wakes up.
-The renewal proves nothing to the holder: before a write to the outside, and in every append, the lock is checked anew.
+A lock must outlast the slowest answer of a peer, yet expire soon after its worker was killed, because no other worker
+can advance the stream before. So the TTL is short, and one thread per process renews every held lock each third of the
+TTL. A process that dies or is suspended stops renewing; a suspended process finds its lock lost when it resumes. The
+renewal proves nothing to the holder: the lock is checked again before each write to a peer, and in each append.
 
-A hold is not renewed for ever: after LONGEST_HOLD its worker is taken for stuck, and the stream goes to another one.
+A lock is renewed for at most LONGEST_HOLD. After that its worker counts as stuck, and another worker can take the lock.
 """
 
 from __future__ import annotations
@@ -26,21 +26,22 @@ from engine.log.contract import EventLog, Lock
 log = structlog.get_logger(__name__)
 
 LONGEST_HOLD = 900.0
-"""Seconds after which a lock is not renewed any more."""
+"""Seconds for which a lock is renewed."""
 
 
 @dataclass(slots=True)
 class _Hold:
     lock: Lock
     every: float
+    """Seconds between two renewals."""
     next: float
-    """When to renew, by the monotonic clock, in seconds."""
+    """When to renew next (monotonic seconds)."""
     until: float
-    """When to stop."""
+    """When to stop renewing (monotonic seconds)."""
 
 
 class LockRenewal:
-    """The thread that renews locks; started by the first hold, again in a forked child."""
+    """The thread that renews the locks of this process. The first `add` in a process, also a forked one, starts it."""
 
     def __init__(self) -> None:
         self._reset()
@@ -49,24 +50,24 @@ class LockRenewal:
     def _reset(self) -> None:
         self._changed = threading.Condition()
         self._holds: dict[str, _Hold] = {}
-        """By token."""
+        """Token of the lock → its hold."""
         self._wakes = math.inf
-        """When the thread looks again by itself; most holds end before, and need not wake it."""
+        """When the thread wakes up by itself (monotonic seconds). Most holds end before that, and need not wake it."""
         self._thread: threading.Thread | None = None
 
-    def add(self, lock: Lock, term: float, longest: float = LONGEST_HOLD) -> None:
-        """Renew `lock`, of `term` seconds, from now on."""
+    def add(self, lock: Lock, ttl: float, longest: float = LONGEST_HOLD) -> None:
+        """Renew `lock`, which has a TTL of `ttl` seconds, for at most `longest` seconds."""
         now = time.monotonic()
         with self._changed:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="lock keeper", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="lock renewal", daemon=True)
                 self._thread.start()
-            self._holds[lock.token] = _Hold(lock, term / 3, now + term / 3, now + longest)
-            if now + term / 3 < self._wakes:
+            self._holds[lock.token] = _Hold(lock, ttl / 3, now + ttl / 3, now + longest)
+            if now + ttl / 3 < self._wakes:
                 self._changed.notify()
 
     def remove(self, lock: Lock) -> None:
-        """Renew `lock` no more."""
+        """Stop renewing `lock`."""
         with self._changed:
             self._holds.pop(lock.token, None)
 
@@ -76,7 +77,7 @@ class LockRenewal:
                 self._renew(hold)
 
     def _wait(self) -> list[_Hold]:
-        """Wait until locks are to be renewed, and return them."""
+        """Wait until it is time to renew locks; return their holds."""
         with self._changed:
             while True:
                 now = time.monotonic()
@@ -89,31 +90,31 @@ class LockRenewal:
     def _renew(self, hold: _Hold) -> None:
         now = time.monotonic()
         if now >= hold.until:
-            log.error("lock held for too long, not renewed", stream=hold.lock.stream, seconds=LONGEST_HOLD)
+            log.error("lock held for too long; not renewed", stream=hold.lock.stream, seconds=LONGEST_HOLD)
             self.remove(hold.lock)
             return
         try:
             hold.lock.keep()
         except LockLost:
-            self.remove(hold.lock)  # or let go of just now; its holder finds out
+            self.remove(hold.lock)  # released a moment ago, or lost: the holder notices at its next check
         except LogUnavailable as error:
             log.warning("lock not renewed", stream=hold.lock.stream, reason=str(error))
         hold.next = time.monotonic() + hold.every
 
 
 RENEWAL = LockRenewal()
-"""The one of this process."""
+"""The lock renewal of this process."""
 
 
 @contextmanager
-def hold_lock(events: EventLog, stream: str, term: float, keeper: LockRenewal = RENEWAL) -> Iterator[Lock]:
-    """Hold the lock of `stream` while the block lasts and the process lives. `term` is seconds.
+def hold_lock(events: EventLog, stream: str, ttl: float, renewal: LockRenewal = RENEWAL) -> Iterator[Lock]:
+    """Hold the lock of `stream` in a block, and renew it while the process lives. `ttl` is seconds.
 
-    Raises LockHeld at once when another holds it.
+    Raises LockHeld at once when another holder has the lock.
     """
-    with events.lock(stream, term) as lock:
-        keeper.add(lock, term)
+    with events.lock(stream, ttl) as lock:
+        renewal.add(lock, ttl)
         try:
             yield lock
         finally:
-            keeper.remove(lock)
+            renewal.remove(lock)

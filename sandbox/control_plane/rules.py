@@ -10,8 +10,9 @@ Placement. In a workspace with listeners, every deployment belongs to a listener
 Revisions. Setting the image, the secrets, the secret references or the resource_spec creates a new revision, even when
 the value stays the same: `langgraph deploy` then rolls out again. Other changes create no revision.
 
-Deletion. A deployment with a listener waits (AWAITING_DELETE) until its data plane reports DELETED. A deployment whose
-listener does not exist, or was deleted before or after the request, is deleted at once: no data plane would report.
+Deletion. A deployment with a listener waits (AWAITING_DELETE) until its data plane reports DELETED. A deployment
+without a listener is deleted at once, because no data plane would report; so is one whose listener was deleted, before
+or after the request.
 
 Secrets with reserved variable names are not refused here, because the data plane has to refuse them anyway.
 """

@@ -20,12 +20,13 @@ import pytest
 import yaml
 
 from engine import bootstrap
+from engine.clock import SystemClock
 from engine.errors import ControlPlaneNotFound
 from engine.kubernetes.cluster import KubernetesCluster
 from engine.kubernetes.http import load_configuration
 from engine.kubernetes.kinds import PLURALS, group_of
 from engine.kubernetes.permissions import needed
-from engine.log.memory import MemoryLog, SystemClock
+from engine.log.memory import MemoryLog
 from engine.names import lgp_name
 from engine.ports import Health, Manifest
 from sandbox import envtest

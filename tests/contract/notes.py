@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from engine.event import Event, Json, Registry
+from engine.event import Event, JsonObject, Registry
 from engine.kubernetes.namespace_lease import NamespaceLeases
 from engine.ports import Health, Manifest, Ports
 from engine.runtime.machine import Act, Decision, Done, State, Wait
@@ -50,15 +50,22 @@ class Stepped(Event):
     number: int
 
 
+def upcast_v1_v2(data: JsonObject) -> JsonObject:
+    return {"title": data["name"]}
+
+
+def upcast_v2_v3(data: JsonObject) -> JsonObject:
+    return {**data, "by": "nobody"}
+
+
 class Renamed(Event):
-    """Version 1 held `name`, version 2 holds `title`."""
+    """Version 1 held `name`, version 2 holds `title`, version 3 holds `by` as well."""
 
-    schema_version = 2
+    schema_version = 3
+    upcasts = {1: upcast_v1_v2, 2: upcast_v2_v3}
+
     title: str
-
-    @classmethod
-    def upcast(cls, data: dict[str, Json], schema_version: int) -> dict[str, Json]:
-        return {"title": data["name"]} if schema_version == 1 else data
+    by: str
 
 
 class Work(State):

@@ -9,7 +9,7 @@ from itertools import islice
 import pytest
 
 from engine.errors import ConcurrencyConflict, FutureEvent
-from engine.event import Registry
+from engine.event import Event, Registry
 from engine.log.contract import EventLog
 from engine.runtime.retry import ActDeferred
 from tests.contract.conftest import World
@@ -163,16 +163,31 @@ def test_tail_ends_when_it_is_told_to(events: EventLog) -> None:
 
 
 def test_an_old_event_is_upcast_when_it_is_read(events: EventLog) -> None:
-    class Old(Noted):
+    class Old(Event):
         name: str
 
-    Old.__name__ = "Renamed"
-    events.append("work/a", 0, [Old(text="", name="Ada"), Renamed(title="Ada L.")], actor="poll")
+    class Older(Event):
+        schema_version = 2
+        title: str
 
-    first, second = (Worker.events.decode(record) for record in events.read("work/a"))
+    Old.__name__ = Older.__name__ = "Renamed"
+    written = [Old(name="Ada"), Older(title="Ada B."), Renamed(title="Ada L.", by="poll")]
+    events.append("work/a", 0, written, actor="poll")
 
-    assert first == Renamed(title="Ada")
-    assert second == Renamed(title="Ada L.")
+    first, second, third = (Worker.events.decode(record) for record in events.read("work/a"))
+
+    assert first == Renamed(title="Ada", by="nobody")
+    assert second == Renamed(title="Ada B.", by="nobody")
+    assert third == Renamed(title="Ada L.", by="poll")
+
+
+def test_an_event_class_without_every_step_is_an_error_at_import() -> None:
+    class Jumped(Event):
+        schema_version = 3
+        upcasts = {1: dict}
+
+    with pytest.raises(TypeError, match=r"Jumped\.upcasts must have a step for each version below 3"):
+        Registry(Jumped)
 
 
 def test_an_event_of_a_future_schema_is_refused_by_name(events: EventLog) -> None:

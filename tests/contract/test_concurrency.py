@@ -98,8 +98,8 @@ def test_a_lock_has_one_holder(events: EventLog) -> None:
     assert len(set(fences)) == len(fences) > 0
 
 
-def test_a_settle_never_hides_an_append(events: EventLog) -> None:
-    """Workers settle what they saw while writers append: in the end every stream is dirty, or was seen whole."""
+def test_an_acknowledgement_never_hides_an_append(events: EventLog) -> None:
+    """Workers acknowledge while writers append: at the end every stream is dirty, or a worker has read all of it."""
     seen = 0
     done = threading.Event()
 
@@ -112,10 +112,10 @@ def test_a_settle_never_hides_an_append(events: EventLog) -> None:
         nonlocal seen
         while True:
             last = done.is_set()
-            mark, version = events.work_token("work/a"), events.version("work/a")
+            token, version = events.work_token("work/a"), events.version("work/a")
             try:
                 with events.lock("work/a", 30) as lock:
-                    if events.acknowledge("work/a", version, mark=mark, lock=lock):
+                    if events.acknowledge("work/a", version, work_token=token, lock=lock):
                         seen = max(seen, version)
             except (LockHeld, LockLost):
                 pass

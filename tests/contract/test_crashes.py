@@ -59,9 +59,9 @@ class DyingLog:
         return guarded
 
     @contextmanager
-    def lock(self, stream: str, term: float) -> Iterator[Lock]:
+    def lock(self, stream: str, ttl: float) -> Iterator[Lock]:
         self.point("before lock")
-        holding = self._events.lock(stream, term)
+        holding = self._events.lock(stream, ttl)
         self.left_behind.append(holding)
         lock = holding.__enter__()
         self.point("after lock")

@@ -1,4 +1,4 @@
-"""Locks that last as long as their process, for both logs (the one in memory by the real clock)."""
+"""Lock renewal, for both logs (the log in memory by the real clock)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from engine.log.redis import RedisLog
 from engine.runtime import lock_renewal
 from engine.runtime.lock_renewal import LockRenewal, hold_lock
 
-TERM = 0.6
-LONGER_TERM = 2.0
+TTL = 0.6
+LONGER_TTL = 2.0
 """Seconds: long enough for a loaded machine to renew in time."""
 
 
@@ -33,32 +33,32 @@ def events(request: pytest.FixtureRequest) -> Iterator[EventLog]:
 def eventually(condition: Callable[[], bool], seconds: float = 15) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, "the condition did not hold in time"
         time.sleep(0.01)
 
 
-def test_a_lock_outlasts_its_term_while_it_is_held(events: EventLog) -> None:
-    with hold_lock(events, "work/a", LONGER_TERM) as lock:
+def test_a_lock_outlasts_its_ttl_while_it_is_held(events: EventLog) -> None:
+    with hold_lock(events, "work/a", LONGER_TTL) as lock:
         time.sleep(3.0)
         lock.keep()
-        with pytest.raises(LockHeld), hold_lock(events, "work/a", LONGER_TERM):
+        with pytest.raises(LockHeld), hold_lock(events, "work/a", LONGER_TTL):
             pass
 
     assert not events.locked("work/a")
 
 
-def test_a_lock_that_was_let_go_is_not_taken_back(events: EventLog) -> None:
-    with hold_lock(events, "work/a", TERM):
+def test_a_released_lock_is_not_renewed(events: EventLog) -> None:
+    with hold_lock(events, "work/a", TTL):
         pass
     with events.lock("work/a", 30) as next_one:
-        time.sleep(TERM)
+        time.sleep(TTL)
         next_one.keep()
 
 
-def test_a_worker_that_is_stuck_loses_its_lock_in_the_end(events: EventLog) -> None:
-    keeper = LockRenewal()
-    with events.lock("work/a", TERM) as lock:
-        keeper.add(lock, TERM, longest=0.1)
+def test_a_worker_that_is_stuck_loses_its_lock(events: EventLog) -> None:
+    renewal = LockRenewal()
+    with events.lock("work/a", TTL) as lock:
+        renewal.add(lock, TTL, longest=0.1)
 
         eventually(lambda: not events.locked("work/a"))
         with pytest.raises(LockLost):
@@ -66,25 +66,25 @@ def test_a_worker_that_is_stuck_loses_its_lock_in_the_end(events: EventLog) -> N
 
 
 def test_a_lock_that_went_to_another_is_not_renewed(events: EventLog) -> None:
-    keeper = LockRenewal()
+    renewal = LockRenewal()
     with events.lock("work/a", 0.05) as lost:
         time.sleep(0.2)
-        keeper.add(lost, TERM)
+        renewal.add(lost, TTL)
         with events.lock("work/a", 30):
-            eventually(lambda: not keeper._holds)
+            eventually(lambda: not renewal._holds)
             assert events.locked("work/a")
 
 
 def hold_and_say(url: str, prefix: str, said: multiprocessing.synchronize.Event) -> None:
-    with hold_lock(RedisLog.from_url(url, prefix), "work/a", LONGER_TERM):
+    with hold_lock(RedisLog.from_url(url, prefix), "work/a", LONGER_TTL):
         said.set()
         time.sleep(60)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_the_lock_of_a_killed_process_runs_out_after_one_term(redis_url: str, prefix: str, method: str) -> None:
+def test_the_lock_of_a_killed_process_runs_out_after_one_ttl(redis_url: str, prefix: str, method: str) -> None:
     """In a forked child too, where the thread of the parent does not exist."""
-    with hold_lock(MemoryLog(), "work/other", 30):  # the parent's keeper runs
+    with hold_lock(MemoryLog(), "work/other", 30):  # the parent's renewal runs
         assert lock_renewal.RENEWAL._holds
     context = multiprocessing.get_context(method)
     said = context.Event()
@@ -92,10 +92,10 @@ def test_the_lock_of_a_killed_process_runs_out_after_one_term(redis_url: str, pr
     child.start()
     assert said.wait(30)
     events = RedisLog.from_url(redis_url, prefix)
-    time.sleep(LONGER_TERM * 1.5)
+    time.sleep(LONGER_TTL * 1.5)
     assert events.locked("work/a")
 
     child.kill()
     child.join(10)
-    eventually(lambda: not events.locked("work/a"), LONGER_TERM + 5)
+    eventually(lambda: not events.locked("work/a"), LONGER_TTL + 5)
     events.close()

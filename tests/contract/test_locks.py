@@ -9,7 +9,7 @@ from engine.log.contract import EventLog
 from tests.contract.conftest import World
 from tests.contract.notes import notes
 
-TERM = 0.3
+TTL = 0.3
 """Seconds: short, since a test of Redis waits for it; long enough for a loaded machine where it must hold."""
 
 
@@ -44,14 +44,14 @@ def test_fences_grow_over_all_streams(events: EventLog) -> None:
 
 
 def test_a_lock_runs_out(world: World) -> None:
-    with world.events.lock("work/a", TERM) as lock:
-        world.pass_time(TERM * 1.5)
+    with world.events.lock("work/a", TTL) as lock:
+        world.pass_time(TTL * 1.5)
         assert not world.events.locked("work/a")
         with pytest.raises(LockLost, match="work/a"):
             lock.keep()
 
 
-def test_keeping_a_lock_extends_it_by_its_term(world: World) -> None:
+def test_keeping_a_lock_extends_it_by_its_ttl(world: World) -> None:
     with world.events.lock("work/a", 2.0) as lock:
         for _ in range(3):
             world.pass_time(0.8)
@@ -66,8 +66,8 @@ def test_appending_under_a_lock(events: EventLog) -> None:
 
 
 def test_a_worker_that_slept_through_its_lock_adds_nothing(world: World) -> None:
-    with world.events.lock("work/a", TERM) as stale:
-        world.pass_time(TERM * 1.5)
+    with world.events.lock("work/a", TTL) as stale:
+        world.pass_time(TTL * 1.5)
         with world.events.lock("work/a", 30) as fresh:
             with pytest.raises(LockLost):
                 world.events.append("work/a", 0, notes("stale"), actor="poll", lock=stale)
@@ -82,8 +82,8 @@ def test_a_worker_that_slept_through_its_lock_adds_nothing(world: World) -> None
 
 
 def test_a_lock_that_ran_out_is_not_taken_back_by_appending(world: World) -> None:
-    with world.events.lock("work/a", TERM) as lock:
-        world.pass_time(TERM * 1.5)
+    with world.events.lock("work/a", TTL) as lock:
+        world.pass_time(TTL * 1.5)
         with pytest.raises(LockLost):
             world.events.append("work/a", 0, notes("late"), actor="poll", lock=lock)
 
@@ -91,9 +91,9 @@ def test_a_lock_that_ran_out_is_not_taken_back_by_appending(world: World) -> Non
 
 
 def test_letting_go_does_not_release_the_lock_of_the_next_holder(world: World) -> None:
-    stale = world.events.lock("work/a", TERM)
+    stale = world.events.lock("work/a", TTL)
     stale.__enter__()
-    world.pass_time(TERM * 1.5)
+    world.pass_time(TTL * 1.5)
     with world.events.lock("work/a", 30):
         stale.__exit__(None, None, None)
         assert world.events.locked("work/a")

@@ -1,4 +1,4 @@
-"""Dirty marks, settling and timers, for both logs."""
+"""Dirty streams, acknowledgements and timers, for both logs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.contract.notes import NOON, notes
 SOON, LATER = NOON + timedelta(seconds=5), NOON + timedelta(seconds=50)
 
 
-def test_an_append_marks_its_stream_dirty(events: EventLog) -> None:
+def test_an_append_makes_its_stream_dirty(events: EventLog) -> None:
     assert events.work_token("work/a") == 0
     events.append("work/a", 0, notes("one"), actor="poll")
 
@@ -19,7 +19,7 @@ def test_an_append_marks_its_stream_dirty(events: EventLog) -> None:
     assert events.work_token("work/a") > 0
 
 
-def test_settling_at_the_last_version_cleans(events: EventLog) -> None:
+def test_acknowledging_at_the_last_version_cleans(events: EventLog) -> None:
     events.append("work/a", 0, notes("one", "two"), actor="poll")
 
     assert events.acknowledge("work/a", 2)
@@ -27,7 +27,7 @@ def test_settling_at_the_last_version_cleans(events: EventLog) -> None:
     assert events.work_token("work/a") == 0
 
 
-def test_settling_behind_the_last_version_leaves_the_stream_dirty(events: EventLog) -> None:
+def test_acknowledging_behind_the_last_version_leaves_the_stream_dirty(events: EventLog) -> None:
     events.append("work/a", 0, notes("one"), actor="poll")
     events.append("work/a", 1, notes("two"), actor="watcher")
 
@@ -35,7 +35,7 @@ def test_settling_behind_the_last_version_leaves_the_stream_dirty(events: EventL
     assert events.dirty() == ["work/a"]
 
 
-def test_settling_ahead_of_the_last_version_leaves_the_stream_dirty(events: EventLog) -> None:
+def test_acknowledging_ahead_of_the_last_version_leaves_the_stream_dirty(events: EventLog) -> None:
     """A worker remembers events that a Redis without its last second has lost."""
     events.append("work/a", 0, notes("one"), actor="poll")
 
@@ -43,7 +43,7 @@ def test_settling_ahead_of_the_last_version_leaves_the_stream_dirty(events: Even
     assert events.dirty() == ["work/a"]
 
 
-def test_settling_after_another_event_than_the_last_leaves_the_stream_dirty(events: EventLog) -> None:
+def test_acknowledging_after_another_event_than_the_last_leaves_the_stream_dirty(events: EventLog) -> None:
     """The one that a worker remembers was lost, and another has its version."""
     events.append("work/a", 0, notes("one"), actor="poll")
     [last] = events.read("work/a")
@@ -53,33 +53,33 @@ def test_settling_after_another_event_than_the_last_leaves_the_stream_dirty(even
     assert events.acknowledge("work/a", 1, last=last.id)
 
 
-def test_a_mark_that_came_while_a_worker_looked_survives_settling(events: EventLog) -> None:
+def test_a_work_token_from_meanwhile_refuses_the_acknowledgement(events: EventLog) -> None:
     events.append("work/a", 0, notes("one"), actor="poll")
-    mark = events.work_token("work/a")
+    token = events.work_token("work/a")
     events.mark_dirty("work/a")
 
-    assert not events.acknowledge("work/a", 1, mark=mark)
+    assert not events.acknowledge("work/a", 1, work_token=token)
     assert events.dirty() == ["work/a"]
-    assert events.acknowledge("work/a", 1, mark=events.work_token("work/a"))
+    assert events.acknowledge("work/a", 1, work_token=events.work_token("work/a"))
 
 
-def test_an_append_on_a_dirty_stream_keeps_its_mark(events: EventLog) -> None:
+def test_an_append_on_a_dirty_stream_keeps_its_work_token(events: EventLog) -> None:
     events.append("work/a", 0, notes("one"), actor="poll")
-    mark = events.work_token("work/a")
+    token = events.work_token("work/a")
     events.append("work/a", 1, notes("two"), actor="worker")
 
-    assert events.acknowledge("work/a", 2, mark=mark)
+    assert events.acknowledge("work/a", 2, work_token=token)
 
 
-def test_a_stream_without_events_can_be_marked_and_settled(events: EventLog) -> None:
+def test_a_stream_without_events_can_be_marked_dirty_and_acknowledged(events: EventLog) -> None:
     events.mark_dirty("work/a")
 
     assert events.dirty() == ["work/a"]
-    assert events.acknowledge("work/a", 0, mark=events.work_token("work/a"))
+    assert events.acknowledge("work/a", 0, work_token=events.work_token("work/a"))
     assert events.dirty() == []
 
 
-def test_settling_sets_the_timer(events: EventLog) -> None:
+def test_acknowledging_sets_the_timer(events: EventLog) -> None:
     events.append("work/a", 0, notes("one"), actor="poll")
 
     assert events.acknowledge("work/a", 1, until=SOON)
@@ -89,14 +89,14 @@ def test_settling_sets_the_timer(events: EventLog) -> None:
     assert events.due() == []
 
 
-def test_settling_in_vain_leaves_the_timer(events: EventLog) -> None:
+def test_acknowledging_in_vain_leaves_the_timer(events: EventLog) -> None:
     events.schedule("work/a", SOON)
 
     assert not events.acknowledge("work/a", 7, until=LATER)
     assert events.due() == [("work/a", SOON)]
 
 
-def test_old_marks_are_taken_and_their_age_starts_anew(world: World) -> None:
+def test_old_dirty_streams_are_taken_and_their_age_starts_again(world: World) -> None:
     world.events.append("work/a", 0, notes("one"), actor="poll")
     world.clock.move(10)
     world.events.append("work/b", 0, notes("one"), actor="poll")
@@ -125,7 +125,7 @@ def test_dirty_streams_are_taken_oldest_first_and_not_too_many(world: World) -> 
     assert world.events.take_dirty(0, limit=2) == ["work/c", "work/a"]
 
 
-def test_a_timer_turns_into_a_mark_when_its_time_has_come(events: EventLog) -> None:
+def test_a_timer_makes_its_stream_dirty_when_its_time_has_come(events: EventLog) -> None:
     events.append("work/a", 0, notes("one"), actor="poll")
     events.acknowledge("work/a", 1, until=SOON)
 
@@ -140,11 +140,11 @@ def test_a_timer_turns_into_a_mark_when_its_time_has_come(events: EventLog) -> N
 def test_a_timer_that_runs_out_while_a_worker_looks_is_not_lost(events: EventLog) -> None:
     events.append("work/a", 0, notes("one"), actor="poll")
     events.schedule("work/a", SOON)
-    mark = events.work_token("work/a")
+    token = events.work_token("work/a")
 
     events.take_due(SOON)
 
-    assert not events.acknowledge("work/a", 1, mark=mark)
+    assert not events.acknowledge("work/a", 1, work_token=token)
     assert events.dirty() == ["work/a"]
 
 
@@ -166,7 +166,7 @@ def test_not_too_many_timers_are_taken_at_once(events: EventLog) -> None:
     assert events.take_due(LATER, limit=3) == ["work/3", "work/4"]
 
 
-def test_a_timer_does_not_make_an_old_mark_young(world: World) -> None:
+def test_a_timer_does_not_make_a_dirty_stream_younger(world: World) -> None:
     world.events.mark_dirty("work/a")
     world.events.schedule("work/a", SOON)
     world.clock.move(20)

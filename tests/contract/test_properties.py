@@ -34,17 +34,17 @@ class Model:
     trimmed: dict[str, int] = field(default_factory=dict)
     order: list[tuple[str, int]] = field(default_factory=list)
     dirty: dict[str, datetime] = field(default_factory=dict)
-    marks: dict[str, int] = field(default_factory=dict)
-    """Stream → how often anything was marked, when this mark came."""
-    marked: int = 0
+    tokens: dict[str, int] = field(default_factory=dict)
+    """Stream → its work token in the model."""
+    issued: int = 0
     timers: dict[str, datetime] = field(default_factory=dict)
     snapshots: dict[str, int] = field(default_factory=dict)
     holders: dict[str, int] = field(default_factory=dict)
     """Stream → fence of its lock."""
 
     def renew(self, stream: str) -> None:
-        self.marked += 1
-        self.marks[stream] = self.marked
+        self.issued += 1
+        self.tokens[stream] = self.issued
 
     def ask(self, stream: str, now: datetime, renew: bool) -> None:
         if renew or stream not in self.dirty:
@@ -56,7 +56,7 @@ class LogMachine(RuleBasedStateMachine):
     """Runs every operation on a log and on the model, and compares."""
 
     locks = Bundle("locks")
-    seen_marks = Bundle("seen_marks")
+    seen_tokens = Bundle("seen_tokens")
 
     def make(self, clock: MovableClock) -> EventLog:
         raise NotImplementedError
@@ -139,23 +139,23 @@ class LogMachine(RuleBasedStateMachine):
         self.events.mark_dirty(stream)
         self.model.ask(stream, self.clock.now(), renew=True)
 
-    @rule(target=seen_marks, stream=streams)
-    def look_at_the_mark(self, stream: str) -> tuple[str, int, int]:
+    @rule(target=seen_tokens, stream=streams)
+    def read_the_work_token(self, stream: str) -> tuple[str, int, int]:
         """What the log says, beside what the model has."""
-        mark = self.events.work_token(stream)
-        assert (mark > 0) == (stream in self.model.dirty)
-        return stream, mark, self.model.marks.get(stream, 0)
+        token = self.events.work_token(stream)
+        assert (token > 0) == (stream in self.model.dirty)
+        return stream, token, self.model.tokens.get(stream, 0)
 
-    @rule(seen=seen_marks, off_by=st.sampled_from([0, 0, 0, -1, 1]), wait=st.none() | seconds)
+    @rule(seen=seen_tokens, off_by=st.sampled_from([0, 0, 0, -1, 1]), wait=st.none() | seconds)
     def acknowledge(self, seen: tuple[str, int, int], off_by: int, wait: int | None) -> None:
-        stream, mark, model_mark = seen
+        stream, token, model_token = seen
         until = None if wait is None else self.clock.now() + timedelta(seconds=wait)
         version = len(self.model.texts[stream]) + off_by
-        clean = self.events.acknowledge(stream, version, mark=mark, until=until)
-        assert clean == (off_by == 0 and self.model.marks.get(stream, 0) == model_mark)
+        clean = self.events.acknowledge(stream, version, work_token=token, until=until)
+        assert clean == (off_by == 0 and self.model.tokens.get(stream, 0) == model_token)
         if clean:
             self.model.dirty.pop(stream, None)
-            self.model.marks.pop(stream, None)
+            self.model.tokens.pop(stream, None)
             self.model.timers.pop(stream, None)
             if until is not None:
                 self.model.timers[stream] = until

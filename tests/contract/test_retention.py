@@ -70,7 +70,7 @@ def test_what_goes_is_in_the_archive(world: World, full: bytes, tmp_path: Path) 
     retained = retain(world.events, MACHINES, POLICY, tmp_path, world.clock.now())
 
     assert retained.archive is not None
-    assert retained.archive.read_bytes() == b"".join(full.splitlines(keepends=True)[:6])
+    assert retained.archive.read_bytes() == b"".join(full.splitlines(keepends=True)[:7])
     assert list(tmp_path.iterdir()) == [retained.archive]
     assert retained.archive.stat().st_mode & 0o077 == 0
 
@@ -137,7 +137,7 @@ def test_a_stream_that_is_gone_goes_as_a_whole(world: World, tmp_path: Path) -> 
 
     assert retained.forgotten == {"work/a": 3}
     assert retained.archive is not None
-    assert len(retained.archive.read_bytes().splitlines()) == 3
+    assert len(retained.archive.read_bytes().splitlines()) == 1 + 3
     assert world.events.streams() == []
 
 

@@ -184,7 +184,7 @@ def test_a_forgotten_stream_leaves_nothing_and_may_begin_again(events: EventLog)
     assert [record.stream for record in events.read_all()] == ["work/b"]
     assert events.load_snapshot("work/a") is None
     assert events.due() == []
-    assert events.append("work/a", 0, [Renamed(title="again")], actor="poll") == 1
+    assert events.append("work/a", 0, [Renamed(title="again", by="poll")], actor="poll") == 1
 
 
 def test_a_stream_that_somebody_needs_is_not_forgotten(events: EventLog) -> None:

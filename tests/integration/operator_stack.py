@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from engine.clock import SystemClock
 from engine.digests import keyed_digest
 from engine.errors import ClusterError, LockLost, LogUnavailable
 from engine.kubernetes.cluster import KubernetesCluster
 from engine.log.contract import EventLog
-from engine.log.memory import MemoryLog, SystemClock
+from engine.log.memory import MemoryLog
 from engine.names import LGP_API_VERSION, LGP_KIND, SHARED_INGRESS_ANNOTATION, lgp_stream
 from engine.operator.config import OperatorConfig, SharedIngress
 from engine.operator.machine import OperatorMachine

@@ -16,13 +16,13 @@ from typing import Any
 import httpx
 import pytest
 
+from engine.clock import SystemClock
 from engine.kubernetes.cluster import KubernetesCluster
 from engine.listener import resource as resources
 from engine.listener.config import ListenerConfig
 from engine.listener.desired import desired_manifest
 from engine.listener.events import RevisionRequested
 from engine.listener.machine import ListenerMachine
-from engine.log.memory import SystemClock
 from engine.names import LISTENER_MANAGER
 from engine.ports import Manifest
 from sandbox import envtest

@@ -11,10 +11,11 @@ import httpx
 import pytest
 
 from engine import bootstrap
+from engine.clock import SystemClock
 from engine.dataplane.events import DATA_PLANE_EVENTS, NamespaceLeased, NamespaceRefused
 from engine.event import Event
 from engine.kubernetes.namespace_lease import SHARED, LeaseRefused, lease_key
-from engine.log.memory import MemoryLog, SystemClock
+from engine.log.memory import MemoryLog
 from engine.names import LGP_API_VERSION, LISTENER_LABEL, lgp_stream
 from engine.ports import Manifest, ObjectKey
 from engine.settings import Settings

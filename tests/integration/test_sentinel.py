@@ -128,11 +128,11 @@ def test_a_master_that_was_replaced_and_refuses_is_left_for_its_successor(
 
 
 def test_what_the_replica_did_not_have_is_gone_as_a_whole(group: RedisGroup, events: RedisLog) -> None:
-    """The log of the successor is the log of a moment before: events, marks, timers and locks of that moment."""
+    """The log of the successor is the log of a moment before: events, work tokens, timers and locks of that moment."""
     events.append("work/a", 0, notes("one", "two"), actor="poll")
     events.append("work/b", 0, notes("other"), actor="poll")
     assert events.acknowledge("work/b", 1)
-    with events.lock("work/a", term=60) as kept:
+    with events.lock("work/a", ttl=60) as kept:
         group.replicated()
         then = (events.head(), events.versions(), events.dirty(), events.work_token("work/a"))
         history = events.history()
@@ -141,7 +141,7 @@ def test_what_the_replica_did_not_have_is_gone_as_a_whole(group: RedisGroup, eve
             events.append("work/a", 2, notes("lost"), actor="worker", lock=kept)
             assert events.acknowledge("work/a", 3)
             events.append("work/b", 1, notes("lost too"), actor="poll")
-            with events.lock("work/c", term=60) as lost:
+            with events.lock("work/c", ttl=60) as lost:
                 pass
 
         assert (events.head(), events.versions(), events.dirty(), events.work_token("work/a")) == then
@@ -234,7 +234,7 @@ def test_a_replica_refuses_to_be_written_to(group: RedisGroup, prefix: str) -> N
 
     with pytest.raises(LogUnavailable, match="read only replica"):
         log.append("work/a", 0, notes("one"), actor="poll")
-    with pytest.raises(LogUnavailable, match="read only replica"), log.lock("work/a", term=5):
+    with pytest.raises(LogUnavailable, match="read only replica"), log.lock("work/a", ttl=5):
         pass
     with pytest.raises(LogUnavailable, match="read only replica"):
         log.schedule("work/a", NOON)

@@ -86,14 +86,14 @@ def test_a_fresh_process_replays_to_the_same_bytes(tmp_path: Path) -> None:
     ],
 )
 def test_a_log_that_was_tampered_with_diverges(event: str, field: str | None, value: str | None, told: str) -> None:
-    records = [json.loads(line) for line in lines("failed-revision")]
+    head, *records = [json.loads(line) for line in lines("failed-revision")]
     found = next(record for record in records if record["type"] == event)
     if field is None:
         found["cause"] = "PruneSecrets"
     else:
         found["data"][field] = value
     log = MemoryLog()
-    import_log(log, [canonical(record) + b"\n" for record in records])
+    import_log(log, [canonical(line) + b"\n" for line in (head, *records)])
 
     problems = [divergence.problem for divergence in replay(log.read_all(limit=100_000)).divergences]
     assert any(told in problem for problem in problems), problems

@@ -78,7 +78,7 @@ def test_while_nobody_can_tell_whose_the_namespace_is_the_act_is_deferred() -> N
 # --- the usual
 
 
-def test_acts_until_done_and_settles() -> None:
+def test_acts_until_done_and_acknowledges() -> None:
     bench = Bench()
     bench.ask(3)
 
@@ -108,7 +108,7 @@ def test_a_clean_stream_costs_no_act() -> None:
     assert bench.advance() == Advanced(stream=STREAM, version=2, acts=0, outcome="acknowledged")
 
 
-def test_a_stream_without_events_settles() -> None:
+def test_a_stream_without_events_is_acknowledged() -> None:
     bench = Bench()
     bench.events.mark_dirty(STREAM)
 
@@ -201,7 +201,7 @@ def test_a_worker_that_finds_the_lock_held_goes_away() -> None:
 
 
 def test_what_a_busy_worker_came_for_is_done_by_the_holder() -> None:
-    """The other's event lands after the holder settled and before it lets go of the lock."""
+    """The other worker's event comes after the holder's acknowledgement and before the lock is released."""
 
     class LateLog(MemoryLog):
         def acknowledge(self, *arguments: Any, **named: Any) -> bool:
@@ -255,7 +255,7 @@ def test_an_act_can_prove_the_lock_itself() -> None:
 
 
 def test_the_stale_worker_makes_the_new_holder_look_again() -> None:
-    """The stale one wrote something old; the holder, in the middle of its work, must not settle over that."""
+    """The stale worker wrote something old; the holder, in the middle of its work, must not acknowledge past it."""
     looks: list[int] = []
 
     class Fresh(Worker):

@@ -269,7 +269,7 @@ def test_a_crash_before_a_claim_is_noted_marks_the_streams_again() -> None:
         patch.setattr(DataPlaneStream, "append", crash)
         with pytest.raises(KeyboardInterrupt):
             with_claims(events, agents=None).renew_leases()
-    events.acknowledge("lgp/agents/app", 1, mark=events.work_token("lgp/agents/app"))
+    events.acknowledge("lgp/agents/app", 1, work_token=events.work_token("lgp/agents/app"))
     with_claims(events, agents=None).renew_leases()
 
     assert events.dirty() == ["lgp/agents/app"]

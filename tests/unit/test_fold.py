@@ -64,7 +64,7 @@ def test_old_events_are_upcast(events: MemoryLog) -> None:
         name: str
 
     Old.__name__ = "Renamed"
-    events.append(STREAM, 0, [Old(name="Ada"), Renamed(title="Ada L.")], actor="poll")
+    events.append(STREAM, 0, [Old(name="Ada"), Renamed(title="Ada L.", by="poll")], actor="poll")
 
     assert fold(events).state.titles == ("Ada", "Ada L.")
 

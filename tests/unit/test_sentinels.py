@@ -102,7 +102,7 @@ def test_a_mistake_in_the_url_is_named_without_a_password(url: str, words: str) 
 
 
 def test_the_name_of_the_master_is_needed() -> None:
-    with pytest.raises(SettingsError, match="AGENTPLANE_REDIS_SENTINEL_MASTER is not set; needed: name by which"):
+    with pytest.raises(SettingsError, match="AGENTPLANE_REDIS_SENTINEL_MASTER is not set; set it to: name"):
         settings(redis_sentinel_master="")
 
 

@@ -80,9 +80,9 @@ MISTAKES: dict[str, tuple[dict[str, str | None], list[str]]] = {
     "nothing at all": (
         dict.fromkeys(ENOUGH),
         [
-            "AGENTPLANE_LANGSMITH_API_KEY is not set; needed: LangSmith API key",
+            "AGENTPLANE_LANGSMITH_API_KEY is not set; set it to: LangSmith API key",
             "AGENTPLANE_WORKSPACE_ID is not set",
-            "AGENTPLANE_LISTENER_ID is not set; needed: id of the listener",
+            "AGENTPLANE_LISTENER_ID is not set; set it to: id of the listener",
             "AGENTPLANE_WATCH_NAMESPACES is not set",
             "AGENTPLANE_INGRESS_HOSTNAME is not set",
         ],
@@ -91,7 +91,7 @@ MISTAKES: dict[str, tuple[dict[str, str | None], list[str]]] = {
     "an id that is no UUID": ({"LISTENER_ID": "my-listener"}, ["AGENTPLANE_LISTENER_ID='my-listener'", "valid UUID"]),
     "two regions": (
         {"HOST_BACKEND_URL": REGIONS["gcp-us"][0], "SMITH_BACKEND_URL": REGIONS["aws-us"][1]},
-        ["AGENTPLANE_SMITH_BACKEND_URL='https://aws.api.smith.langchain.com'", "both URLs must be of one region"],
+        ["AGENTPLANE_SMITH_BACKEND_URL='https://aws.api.smith.langchain.com'", "both URLs must belong to one region"],
     ),
     "a URL of another region": (
         {"REGION": "gcp-eu", "HOST_BACKEND_URL": REGIONS["gcp-us"][0]},
@@ -115,24 +115,24 @@ MISTAKES: dict[str, tuple[dict[str, str | None], list[str]]] = {
     "no URL": ({"HOST_BACKEND_URL": "api.host.langchain.com"}, ["must be a URL such as https://"]),
     "two namespaces behind an Ingress": (
         {"WATCH_NAMESPACES": "one,two"},
-        ["can only lead to Services of its own namespace", "AGENTPLANE_GATEWAY_ENABLED=true"],
+        ["can only refer to Services of its own namespace", "AGENTPLANE_GATEWAY_ENABLED=true"],
     ),
     "two namespaces behind an Ingress elsewhere": (
         {"WATCH_NAMESPACES": "one,two", "INGRESS_NAMESPACE": "edge"},
-        ["can only lead to Services of its own namespace", "AGENTPLANE_GATEWAY_ENABLED=true"],
+        ["can only refer to Services of its own namespace", "AGENTPLANE_GATEWAY_ENABLED=true"],
     ),
     "more than one namespace of the Ingress": (
         {"INGRESS_NAMESPACE": "edge,front"},
         ["AGENTPLANE_INGRESS_NAMESPACE='edge,front': must be the name of one namespace"],
     ),
-    "no namespace name": ({"WATCH_NAMESPACES": "agents,Big_Ones"}, ["'Big_Ones' is not the name of a namespace"]),
+    "no namespace name": ({"WATCH_NAMESPACES": "agents,Big_Ones"}, ["'Big_Ones' is not a valid name of a namespace"]),
     "two routes": (
         {"GATEWAY_ENABLED": "true", "ISTIO_GATEWAY_ENABLED": "true"},
-        ["AGENTPLANE_GATEWAY_ENABLED and AGENTPLANE_ISTIO_GATEWAY_ENABLED are true together", "at most one route"],
+        ["AGENTPLANE_GATEWAY_ENABLED and AGENTPLANE_ISTIO_GATEWAY_ENABLED are all true", "at most one exposure"],
     ),
     "an Ingress and a Gateway": (
         {"INGRESS_ENABLED": "true", "GATEWAY_ENABLED": "true"},
-        ["AGENTPLANE_INGRESS_ENABLED and AGENTPLANE_GATEWAY_ENABLED are true together"],
+        ["AGENTPLANE_INGRESS_ENABLED and AGENTPLANE_GATEWAY_ENABLED are all true"],
     ),
     "a Gateway without a name": (
         {"GATEWAY_ENABLED": "true"},
@@ -149,11 +149,11 @@ MISTAKES: dict[str, tuple[dict[str, str | None], list[str]]] = {
     "a prefix with a brace": ({"PREFIX": "{x}"}, ["AGENTPLANE_PREFIX='{x}'"]),
     "a route without a method": (
         {"REPORT_REVISION_ROUTE": "/v2/status"},
-        ["AGENTPLANE_REPORT_REVISION_ROUTE='/v2/status'", "must be METHOD and /path"],
+        ["AGENTPLANE_REPORT_REVISION_ROUTE='/v2/status'", "must be METHOD /path"],
     ),
     "a route with an unknown part": (
         {"REPORT_DEPLOYMENT_ROUTE": "PATCH /v2/{name}"},
-        ["may use {deployment_id} and {revision_id} only, not 'name'"],
+        ["may use only {deployment_id} and {revision_id}, not 'name'"],
     ),
     "a template that is not there": (
         {"TEMPLATE_DB": "/nowhere/db.yaml"},
@@ -165,7 +165,7 @@ MISTAKES: dict[str, tuple[dict[str, str | None], list[str]]] = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_names_the_setting_the_value_and_the_mend(load: Any, mistake: str) -> None:
+def test_a_mistake_names_the_setting_the_value_and_the_fix(load: Any, mistake: str) -> None:
     variables, words = MISTAKES[mistake]
 
     with pytest.raises(SettingsError) as error:
@@ -177,7 +177,7 @@ def test_a_mistake_names_the_setting_the_value_and_the_mend(load: Any, mistake: 
     assert KEY not in str(error.value)
 
 
-def test_every_mistake_is_told_at_once(load: Any) -> None:
+def test_all_mistakes_are_reported_at_once(load: Any) -> None:
     with pytest.raises(SettingsError) as error:
         load(WORKSPACE_ID="x", POLL_SECONDS="y", PREFIX="Z")
 
@@ -293,5 +293,5 @@ def test_settings_do_not_change(load: Any) -> None:
 
 
 def test_a_setting_that_does_not_exist(load: Any) -> None:
-    with pytest.raises(SettingsError, match="pol_seconds: there is no such setting"):
+    with pytest.raises(SettingsError, match="pol_seconds: there is no such setting; did you mean poll_seconds\\?"):
         Settings.load(pol_seconds=3)

@@ -278,7 +278,7 @@ def test_a_worker_that_is_older_than_the_log_ends_with_one_line(
     assert work(settings(), "listener", 1, engine) == 1
 
     told = capsys.readouterr().err
-    assert "does not know events of type 'Foretold'; upgrade it" in told
+    assert "does not know events of type 'Foretold'; upgrade agentplane" in told
     assert "Traceback" not in told
 
 

@@ -110,8 +110,8 @@ class MortalLog(MemoryLog):
         return version
 
     @contextmanager
-    def lock(self, stream: str, term: float) -> Iterator[Lock]:
-        held = super().lock(stream, term)
+    def lock(self, stream: str, ttl: float) -> Iterator[Lock]:
+        held = super().lock(stream, ttl)
         with_lock = held.__enter__()
         try:
             yield with_lock
