@@ -1,6 +1,8 @@
-"""Beat: `python -m beat`. Settings come from the environment; a mistake in them is exit code 2.
+"""Beat: `python -m beat`. The schedule, with the poll interval, is in beat/schedule.py.
 
-python -m beat --check     exit code 1 when the last sign of life is too old (workers/heartbeat.py)
+Settings come from the environment; a mistake in them ends the process with exit code 2.
+
+python -m beat --check     exits with 1 if the heartbeat is too old (workers/heartbeat.py)
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from workers.app import build
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run in the foreground until SIGTERM or SIGINT."""
-    parser = argparse.ArgumentParser(prog="python -m beat", description="Ask for polls and sweeps.")
-    parser.add_argument("--check", action="store_true", help="say whether beat on this machine is alive")
+    parser = argparse.ArgumentParser(prog="python -m beat", description="Schedule polls and sweeps.")
+    parser.add_argument("--check", action="store_true", help="print whether beat is alive; exit with 1 if not")
     options = parser.parse_args(arguments)
     try:
         settings = Settings.load()
@@ -48,10 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def stop_on_signals(service: Any) -> None:
-    """Let SIGTERM and SIGINT end `service` after the tick that it is in.
+    """Make SIGTERM and SIGINT end `service` after its current tick.
 
-    Celery's own handler raises SystemExit wherever the program is at that moment. A `finally` that fails or a `__del__`
-    swallows it, and then beat goes on for ever.
+    Celery's own handler raises SystemExit wherever the program is at that moment. A failing `finally` or a `__del__`
+    swallows the exception, and then beat never ends.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stop())

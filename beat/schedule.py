@@ -1,11 +1,11 @@
-"""What beat asks for, and how often.
+"""The schedule of beat: the poll interval (AGENTPLANE_POLL_SECONDS) and the sweep interval (AGENTPLANE_SWEEP_SECONDS).
 
-There is nothing worth keeping between two runs of beat, so the schedule is in memory and leaves no file. Both entries
-are due as soon as beat starts. After a pause (a suspended machine, a Redis that was away) each is asked for once, not
-once for every tick that was missed.
+Nothing needs to be kept between two runs of beat, so the schedule is in memory and there is no file. Both entries are
+due as soon as beat starts. After a pause (a suspended machine, an outage of Redis) beat sends each message once, not
+once for every missed tick.
 
-Messages expire after one interval, and none is added while several wait: workers that were away for a night find a
-handful of requests, not thousands, and whoever scales by the length of the queue is not misled.
+Messages expire after one interval, and beat adds none while several wait. So workers that were away for a night find a
+few messages, not thousands, and an autoscaler that reads the length of the queue is not misled.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ log = structlog.get_logger(__name__)
 
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 MOST_WAITING = 4
-"""Polls and sweeps in their queue above which no more are added."""
+"""Messages in the queue of polls and sweeps above which beat adds none."""
 LONGEST_SLEEP = 1.0
-"""Seconds that beat sleeps at most."""
+"""Seconds that beat sleeps at most between two ticks."""
 
 
 def schedule(settings: Settings) -> Mapping[str, Mapping[str, Any]]:
-    """Return Celery's `beat_schedule`."""
+    """Return Celery's `beat_schedule`: a sweep, and a poll if the listener is enabled, at their intervals."""
     intervals = {SWEEP: settings.sweep_seconds}
     if settings.listener_enabled:
         intervals[POLL] = settings.poll_seconds
@@ -51,7 +51,7 @@ def schedule(settings: Settings) -> Mapping[str, Mapping[str, Any]]:
 
 
 class Scheduler(MemoryScheduler):  # type: ignore[misc]
-    """Celery's scheduler without a file, and with an eye on the queue."""
+    """Celery's scheduler without a file, which sends nothing to a queue that is not being served."""
 
     settings: Settings
 
@@ -63,7 +63,7 @@ class Scheduler(MemoryScheduler):  # type: ignore[misc]
         self._heartbeat = heartbeat_file(self.settings, "beat")
 
     def tick(self, *arguments: Any, **named: Any) -> Any:
-        """Do what is due, and leave a sign of life: a beat that hangs leaves none."""
+        """Send what is due, and touch the heartbeat file: a beat that hangs touches it no more."""
         wait = super().tick(*arguments, **named)
         self._heartbeat.touch()
         return wait
@@ -72,18 +72,18 @@ class Scheduler(MemoryScheduler):  # type: ignore[misc]
         self.merge_inplace(schedule(self.settings))
 
     def apply_entry(self, entry: ScheduleEntry, producer: Any = None) -> None:
-        """Send what is due, unless enough of it waits already."""
+        """Send the message of an entry that is due, unless too many wait already."""
         try:
             waiting = self._redis.llen(self._list)
         except redis.RedisError as error:
             log.warning("waiting for Redis", task=entry.task, error=str(error))
             return
         if int(waiting) > MOST_WAITING:
-            log.debug("nobody takes messages", task=entry.task, waiting=waiting)
+            log.debug("no worker takes messages; nothing sent", task=entry.task, waiting=waiting)
             return
         super().apply_entry(entry, producer)
 
 
 def scheduler(settings: Settings) -> type[Scheduler]:
-    """Return the scheduler of this installation: Celery makes it by class, and its configuration is shown to people."""
+    """Return the scheduler class of this installation. Celery wants a class, so the settings are an attribute of it."""
     return type("InstallationScheduler", (Scheduler,), {"settings": settings})

@@ -1,12 +1,12 @@
-"""The processes that Celery runs: `python -m workers listener|operator|flower`.
+"""The Celery processes: `python -m workers listener|operator|flower`.
 
-Settings come from the environment (`engine.settings`); a mistake in them is said in one line each, with exit code 2.
+Settings come from the environment (`engine.settings`). Each mistake in them is printed on a line of its own, and the
+exit code is 2.
 
-A worker takes no message before its configuration is in force (`engine/dataplane/configuration.py`), and waits for a
-Redis that
-is away. On SIGTERM it takes no more messages, lets each running task finish the act it is in, hands back what is left
-to do, and ends. A task that takes longer than the grace period allows is handed back in the middle of its act: acts may
-run twice, and another worker goes on once the lock has run out.
+A worker takes no message before its configuration is in force (`engine/dataplane/configuration.py`), and waits while
+Redis is away. On SIGTERM the worker takes no more messages, lets each running task finish its current act, requests
+what is left to do from other workers, and ends. A task that does not finish its act within the grace period is handed
+back in the middle: acts may run twice, and another worker continues when the lock has expired.
 """
 
 from __future__ import annotations
@@ -38,33 +38,37 @@ log = structlog.get_logger(__name__)
 
 WORKERS = ("listener", "operator")
 THREADS = 16
-"""Tasks that a worker runs at once, unless told otherwise."""
+"""Default of --threads: tasks that a worker runs at once."""
 GRACE = 30.0
-"""Seconds from SIGTERM to the end at most, unless told otherwise: Kubernetes' own terminationGracePeriodSeconds."""
+"""Default of --grace: seconds from SIGTERM to the end at most, as Kubernetes' terminationGracePeriodSeconds."""
 HAND_BACK_SECONDS = 5.0
-"""Of the grace period, kept for handing back what does not finish."""
+"""Seconds of the grace period that are reserved for handing back unfinished tasks."""
 REDIS_AGAIN_SECONDS = 1.0
-"""Between two attempts to reach Redis at the start."""
+"""Seconds between two attempts to reach Redis at the start."""
 
 QUIET = ("celery.worker.strategy", "celery.app.trace", "celery.beat", "celery.redirected")
-"""Loggers that would write a line or two for every message; the engine says what was done."""
+"""Loggers that write a line or two for every message; the engine logs what was done."""
 
 
 def quieten() -> None:
-    """Keep Celery to what is worth a line."""
+    """Let Celery log warnings and errors only."""
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one process in the foreground until SIGTERM or SIGINT; return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m workers", description="Processes that Celery runs.")
+    parser = argparse.ArgumentParser(prog="python -m workers", description="Run a Celery process of the data plane.")
     parser.add_argument("process", choices=[*WORKERS, "flower"])
-    parser.add_argument("--threads", type=int, default=THREADS, help=f"tasks at once (default {THREADS})")
+    parser.add_argument("--threads", type=int, default=THREADS, help=f"tasks that run at once (default {THREADS})")
     parser.add_argument(
-        "--grace", type=float, default=GRACE, help=f"seconds to end in, after SIGTERM (default {GRACE:g})"
+        "--grace", type=float, default=GRACE, help=f"seconds from SIGTERM to the end at most (default {GRACE:g})"
     )
-    parser.add_argument("--check", action="store_true", help="say whether that worker on this machine is alive")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="print whether it is alive; exit with 1 if not",
+    )
     options = parser.parse_args(arguments)
     try:
         settings = Settings.load()
@@ -85,20 +89,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def work(
     settings: Settings, process: str, threads: int, engine: bootstrap.Engine | None = None, grace: float = GRACE
 ) -> int:
-    """Run a worker; return its exit code. `engine` takes the place of the one that the settings describe; `grace` is
-    seconds.
+    """Run a worker of `process` with that many threads; return its exit code.
+
+    `engine` replaces the engine that the settings describe. `grace` is seconds from SIGTERM to the end.
     """
     app = build(settings, process)
     dispatcher = CeleryDispatcher(settings, app)
     engine = engine or bootstrap.build(settings, dispatcher)
     tasks.register(app, lambda: engine, dispatcher)
-    app.steps["worker"].add(heartbeat.writing(heartbeat.heartbeat_file(settings, process)))
+    app.steps["worker"].add(heartbeat.touching(heartbeat.heartbeat_file(settings, process)))
     signals.worker_shutting_down.connect(lambda **_: engine.stopping.set(), weak=False)
     if settings.metrics_port is not None:
         telemetry.serve_metrics(settings.metrics_port, engine.events, dispatcher.waiting)
     if not recorded(lambda: engine.configurations.record(process)):
         return 1
-    threading.Thread(target=keep_configuration, args=(engine, process), name="configuration", daemon=True).start()
+    threading.Thread(target=announce_configuration, args=(engine, process), name="configuration", daemon=True).start()
     try:
         return run_worker(app, settings, process, threads, engine.stopping, grace)
     finally:
@@ -106,8 +111,9 @@ def work(
 
 
 def recorded(record: Callable[[], object]) -> bool:
-    """Record a configuration, however long Redis is away; False, and a line on stderr, where the log is newer than this
-    program, as after a rollback.
+    """Record a configuration, however long Redis is away; return True.
+
+    Return False, with a line on stderr, if the log is of a newer program, as after a rollback.
     """
     while True:
         try:
@@ -121,21 +127,21 @@ def recorded(record: Callable[[], object]) -> bool:
             time.sleep(REDIS_AGAIN_SECONDS)
 
 
-def keep_configuration(engine: bootstrap.Engine, component: str) -> None:
-    """Leave signs that a worker of `component` with this configuration is there, until the worker is to end."""
+def announce_configuration(engine: bootstrap.Engine, component: str) -> None:
+    """Announce regularly that a worker of `component` runs with this configuration, until the worker is stopping."""
     while not engine.stopping.wait(PRESENCE_EVERY):
         try:
             engine.configurations.keep(component, time.monotonic())
         except AgentplaneError as error:
-            log.warning("configuration not kept", component=component, reason=str(error))
+            log.warning("cannot announce the configuration", component=component, reason=str(error))
         except Exception as defect:
-            log.error("configuration not kept", component=component, reason=described(defect))
+            log.error("cannot announce the configuration", component=component, reason=described(defect))
 
 
 def run_worker(
     app: Celery, settings: Settings, process: str, threads: int, stopping: threading.Event, grace: float
 ) -> int:
-    """Consume until told to stop; return the exit code."""
+    """Consume messages until SIGTERM or SIGINT; return the exit code."""
     queues = [queue_name(settings, queue) for queue in served_queues(settings, process)]
     worker = app.Worker(
         hostname=host_format(default_nodename(f"{process}@%h")),
@@ -148,16 +154,22 @@ def run_worker(
         quiet=True,
     )
     signals.worker_ready.connect(lambda **_: log.info("ready", queues=queues, threads=threads), weak=False)
-    threading.Thread(target=end_in_time, args=(worker, stopping, grace), name="grace period", daemon=True).start()
+    threading.Thread(
+        target=enforce_grace_period, args=(worker, stopping, grace), name="grace period", daemon=True
+    ).start()
     worker.start()
     return int(worker.exitcode or 0)
 
 
-def end_in_time(worker: Any, stopping: threading.Event, grace: float) -> None:
-    """End this process before `grace` seconds have passed since it was told to, whatever its tasks are waiting for."""
+def enforce_grace_period(worker: Any, stopping: threading.Event, grace: float) -> None:
+    """End this process within `grace` seconds after `stopping` is set, whatever its tasks are waiting for."""
     stopping.wait()
     time.sleep(max(grace - HAND_BACK_SECONDS, grace / 2))
-    log.warning("ends in the middle of an act", grace=grace, tasks=len(state.active_requests))
+    log.warning(
+        "grace period over; ending in the middle of an act",
+        grace=grace,
+        tasks=len(state.active_requests),
+    )
     try:
         worker.consumer.hand_back()
     finally:
@@ -165,7 +177,7 @@ def end_in_time(worker: Any, stopping: threading.Event, grace: float) -> None:
 
 
 def flower(settings: Settings) -> int:
-    """Run the dashboard. Flower reads FLOWER_ADDRESS, FLOWER_PORT and so on from the environment itself."""
+    """Run the dashboard. Flower itself reads FLOWER_ADDRESS, FLOWER_PORT and so on from the environment."""
     columns = "name,args,state,received,runtime,worker"
     build(settings).start(argv=["flower", f"--logging={settings.log_level}", f"--tasks_columns={columns}"])
     return 0

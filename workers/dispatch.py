@@ -1,14 +1,13 @@
-"""Asking for a stream to be advanced, by a Celery message.
+"""Requests that a worker advance a stream, by a Celery message. ROUTES says which task and queue a stream goes to.
 
-The message is a hint: the stream is dirty in the event log whether it arrives or not. So a broker that is away is
-logged and otherwise ignored, and nobody who appends events has to care.
+The message is a hint: the stream is dirty in the event log whether the message arrives or not. So an error of the
+broker is logged and otherwise ignored, and code that appends events need not handle it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import redis
 import structlog
@@ -25,7 +24,7 @@ LISTENER_ADVANCE, OPERATOR_ADVANCE = "listener.advance", "operator.advance"
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Which task, on which queue."""
+    """The task that advances a stream, and its queue."""
 
     task: str
     queue: str
@@ -35,11 +34,11 @@ ROUTES: Mapping[str, Route] = {
     "deployment/": Route(LISTENER_ADVANCE, RECONCILE),
     "lgp/": Route(OPERATOR_ADVANCE, OPERATOR),
 }
-"""Stream prefix → who advances it."""
+"""By the beginning of the stream's name."""
 
 
 def route_of(stream: str, settings: Settings) -> Route:
-    """Return who advances `stream`; streams of the data plane itself go to whichever component runs."""
+    """Return the route of `stream`; the data plane's own stream goes to the listener, or to an operator alone."""
     for prefix, route in ROUTES.items():
         if stream.startswith(prefix):
             return route
@@ -47,7 +46,7 @@ def route_of(stream: str, settings: Settings) -> Route:
 
 
 class CeleryDispatcher:
-    """A Dispatcher by Celery messages."""
+    """A Dispatcher that sends Celery messages."""
 
     def __init__(self, settings: Settings, app: Celery | None = None) -> None:
         self._settings = settings
@@ -55,16 +54,16 @@ class CeleryDispatcher:
         self._redis = connect(settings.redis, attempts=1)
 
     def dispatch(self, stream: str) -> None:
-        """Send the message; a broker that is away is logged, and left to the sweep."""
+        """Send the message. An error of the broker is logged, and the stream left to the next sweep."""
         route = route_of(stream, self._settings)
-        options: dict[str, Any] = {"queue": queue_name(self._settings, route.queue), "ignore_result": True}
+        queue = queue_name(self._settings, route.queue)
         try:
-            self._app.send_task(route.task, args=[stream], **options)
+            self._app.send_task(route.task, args=[stream], queue=queue, ignore_result=True)
         except Exception as error:
-            log.warning("not dispatched, left to the sweep", stream=stream, error=f"{type(error).__name__}: {error}")
+            log.warning("message not sent; left to the sweep", stream=stream, error=f"{type(error).__name__}: {error}")
 
     def backlog(self) -> dict[str, int]:
-        """Return the number of messages that wait in each queue, by its name without prefix.
+        """Return the number of waiting messages of each queue, by the queue's name without prefix.
 
         Raises redis.RedisError.
         """
@@ -74,7 +73,7 @@ class CeleryDispatcher:
             return dict(zip(QUEUES, map(int, pipeline.execute()), strict=True))
 
     def waiting(self) -> dict[str, int]:
-        """The same, empty while Redis is away."""
+        """Return the backlog; empty while Redis is away."""
         try:
             return self.backlog()
         except redis.RedisError:

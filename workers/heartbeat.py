@@ -1,11 +1,11 @@
-"""Whether a worker's loop turns: a file that the loop itself writes, for a liveness check to read.
+"""The heartbeat of a worker: a file that the worker's loop touches, for liveness checks.
 
-    python -m workers listener --check     exit code 1 when the last sign of life is older than STALE_SECONDS
-    python -m workers.alive listener …     the same, for probes: it starts in no time
+    python -m workers listener --check        exits with 1 if the heartbeat is older than STALE_SECONDS
+    python -m workers.liveness listener …     the same for probes, with a quick start
 
-The loop that writes it is the one that takes messages and acknowledges them, so a worker that is stuck there looks
-dead, and one whose tasks merely take long does not. While Redis is away the loop waits for it without turning, which
-is not a reason to be restarted: hence the patience.
+The loop that touches the file is the loop that takes and acknowledges messages. So a worker whose loop is stuck looks
+dead, and a worker whose tasks take long does not. While Redis is away, the loop waits without turning; a restart would
+not help then, which is why STALE_SECONDS is long.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from typing import Any
 from celery import bootsteps  # type: ignore[import-untyped]
 
 from engine.settings import Settings
-from workers import alive
+from workers import liveness
 
 BEAT_SECONDS = 5.0
-"""Between two signs of life."""
-STALE_SECONDS = alive.STALE_SECONDS["listener"]
-"""After which the last sign of life is too old."""
+"""Seconds between two heartbeats."""
+STALE_SECONDS = liveness.STALE_SECONDS["listener"]
+"""Age, in seconds, from which on a heartbeat is too old."""
 
 
 def heartbeat_file(settings: Settings, process: str) -> Path:
-    """Return the file that `process` of this installation writes."""
-    return alive.heartbeat_file(settings.prefix, process)
+    """Return the file that `process` of this installation touches."""
+    return liveness.heartbeat_file(settings.prefix, process)
 
 
 def problem(file: Path, now: float) -> str | None:
-    """Return why the process is not alive, if it is not. `now` is seconds since 1970."""
-    return alive.problem(file, now, STALE_SECONDS)
+    """Return why the process is not alive, None if it is. `now` is seconds since 1970."""
+    return liveness.problem(file, now, STALE_SECONDS)
 
 
 class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
-    """The part of a Celery worker that touches the file, from the worker's own timer."""
+    """The step of a Celery worker that touches the file, called by the worker's own timer."""
 
     requires = ("celery.worker.components:Timer",)
     file: Path
@@ -56,11 +56,11 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
         self.file.unlink(missing_ok=True)
 
 
-def writing(file: Path) -> type[Heartbeat]:
-    """Return the step that writes `file`."""
+def touching(file: Path) -> type[Heartbeat]:
+    """Return the step that touches `file`: Celery takes steps as classes."""
     return type("FileHeartbeat", (Heartbeat,), {"file": file})
 
 
 def check(settings: Settings, process: str) -> str | None:
-    """Return why `process` on this machine is not alive, if it is not."""
+    """Return why `process` on this machine is not alive, None if it is."""
     return problem(heartbeat_file(settings, process), time.time())

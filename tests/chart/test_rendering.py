@@ -278,7 +278,7 @@ def test_a_probe_of_ones_own_replaces_ours_and_timings_alone_keep_it() -> None:
         "startupProbe": {"httpGet": {"path": "/health", "port": 8080}, "periodSeconds": 3},
     }
     listener = container(dict(pods(rendered(NEEDED, at("listener.deployment", probes))))["listener"])
-    check = {"command": ["python", "-m", "workers.alive", "listener", "--prefix", f"default-{RELEASE}"]}
+    check = {"command": ["python", "-m", "workers.liveness", "listener", "--prefix", f"default-{RELEASE}"]}
     assert "exec" not in listener["readinessProbe"]
     assert (listener["livenessProbe"]["exec"], listener["livenessProbe"]["failureThreshold"]) == (check, 9)
     assert (listener["startupProbe"]["exec"], listener["startupProbe"]["periodSeconds"]) == (check, 3)

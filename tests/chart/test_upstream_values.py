@@ -184,7 +184,7 @@ def test_the_values_file_runs_our_programs_and_checks() -> None:
     assert listener["command"][:4] == ["python", "-m", "workers", "listener"]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert set(listener[probe]) & {"exec", "httpGet"} == {"exec"}
-        assert listener[probe]["exec"]["command"][:4] == ["python", "-m", "workers.alive", "listener"]
+        assert listener[probe]["exec"]["command"][:4] == ["python", "-m", "workers.liveness", "listener"]
     assert listener["startupProbe"]["failureThreshold"] == 6
     redis = container(dict(pods(found))["redis"])
     assert redis["livenessProbe"]["exec"]["command"][2].startswith("redis-cli -p 6379 ping")

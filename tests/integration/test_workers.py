@@ -49,7 +49,7 @@ def test_a_message_is_worked_off_and_acknowledged(start: Callable[..., Fleet]) -
     fleet.dispatcher.dispatch(stream)
 
     eventually(lambda: fleet.steps(stream) == [1, 2, 3], "three steps")
-    eventually(lambda: fleet.events.dirty() == [], "settled")
+    eventually(lambda: fleet.events.dirty() == [], "acknowledged in the log")
     eventually(lambda: fleet.unacknowledged() == 0, "acknowledged")
     assert fleet.queued() == 0
     assert check(fleet.settings, "listener") is not None  # the file is in the worker's own temporary folder
@@ -81,7 +81,7 @@ def test_a_worker_killed_in_the_middle_of_a_task_is_made_good_within_seconds(sta
     fleet.worker(step_seconds=0.5)
 
     eventually(lambda: fleet.steps(stream) == [1, 2, 3, 4], "all steps, each once in the log", 30)
-    eventually(lambda: fleet.events.dirty() == [], "settled")
+    eventually(lambda: fleet.events.dirty() == [], "acknowledged in the log")
     assert time.monotonic() - died < 25  # the lock's 3 s, a sweep, four steps; far from the visibility timeout
     # In the world: the step that was being done was begun twice, no other was.
     begun = fleet.effects("begun")

@@ -78,7 +78,7 @@ def clock_of(engine: Engine) -> MovableClock:
         ("dataplane/2", Route("listener.advance", "reconcile")),
     ],
 )
-def test_streams_go_to_the_half_that_owns_them(stream: str, route: Route) -> None:
+def test_streams_go_to_the_component_that_owns_them(stream: str, route: Route) -> None:
     assert route_of(stream, settings()) == route
 
 
@@ -104,15 +104,15 @@ def test_names_carry_the_prefix_of_the_installation() -> None:
     assert options["global_keyprefix"] == "blue:"
 
 
-def test_each_kind_of_worker_keeps_books_of_its_own_and_a_sender_none() -> None:
-    def books(worker: str | None) -> set[str]:
+def test_each_kind_of_worker_has_keys_of_its_own_and_a_sender_none() -> None:
+    def keys(worker: str | None) -> set[str]:
         options: dict[str, Any] = dict(configuration(settings(), worker)["broker_transport_options"])
         return {options["global_keyprefix"] + value for name, value in options.items() if name.startswith("unacked")}
 
-    assert in_flight_key(settings(), "listener") in books("listener")
-    assert in_flight_key(settings(), "operator") in books("operator")
-    assert len(books("listener") | books("operator")) == 6
-    assert books(None) == set()
+    assert in_flight_key(settings(), "listener") in keys("listener")
+    assert in_flight_key(settings(), "operator") in keys("operator")
+    assert len(keys("listener") | keys("operator")) == 6
+    assert keys(None) == set()
 
 
 def test_every_queue_is_routed_to_by_its_own_name_only() -> None:
@@ -162,7 +162,7 @@ def test_a_sweep_does_not_flood_a_queue_that_has_a_backlog(engine: Engine) -> No
     assert len(tasks.sweep(engine, Sent())) == 10  # what was not asked for is not forgotten
 
 
-def test_a_stream_that_nobody_here_owns_is_said_and_left(engine: Engine) -> None:
+def test_a_stream_that_no_component_of_this_worker_owns_is_logged_and_left(engine: Engine) -> None:
     with capture_logs() as logged:
         tasks.advance_stream(engine, "lgp/ns/a")
 
@@ -188,11 +188,11 @@ def test_an_outage_of_redis_ends_a_task_with_a_line() -> None:
         raise LogUnavailable("Redis does not serve the event log")
 
     with capture_logs() as logged:
-        tasks.surviving("listener.advance", work)("deployment/a")
+        tasks.outage_logged("listener.advance", work)("deployment/a")
 
     assert logged == [
         {
-            "event": "left to the next sweep",
+            "event": "Redis is away; left to the next sweep",
             "task": "listener.advance",
             "arguments": ("deployment/a",),
             "reason": "Redis does not serve the event log",
@@ -217,7 +217,7 @@ def test_a_broker_that_is_away_is_logged_and_not_raised() -> None:
     with capture_logs() as logged:
         dispatcher.dispatch("deployment/a")
 
-    assert logged[0]["event"] == "not dispatched, left to the sweep"
+    assert logged[0]["event"] == "message not sent; left to the sweep"
     assert logged[0]["stream"] == "deployment/a"
     assert time.monotonic() - started < 15
     assert dispatcher.waiting() == {}
@@ -284,8 +284,8 @@ def test_a_worker_that_is_older_than_the_log_ends_with_one_line(
 
 def test_a_process_is_alive_while_its_heartbeat_is_young(tmp_path: Path) -> None:
     file = tmp_path / "heartbeat"
-    assert problem(file, time.time()) == f"{file} is not there: the process has not begun to work"
+    assert problem(file, time.time()) == f"{file} does not exist: the process has not started to work"
     file.touch()
 
     assert problem(file, time.time()) is None
-    assert "s old" in (problem(file, time.time() + STALE_SECONDS + 1) or "")
+    assert "s old; at most 300 s are allowed" in (problem(file, time.time() + STALE_SECONDS + 1) or "")
