@@ -1,17 +1,17 @@
-"""The four templates that base objects come from: YAML with `${name}` variables, the values `operator.templates.*`.
+"""The four templates of base objects, YAML with `${name}` variables: the chart's values `operator.templates.*`.
 
-Variables are put in after the YAML was read, so no value can change the structure: an LGP named `on` stays a string,
-and an image reference with a newline in it stays one scalar. A whole plain scalar (`replicas: ${replicas}`) takes the
-type of its variable; inside a longer scalar or between quotes a variable is text. Kubernetes' own `$(NAME)` and a
-shell's `$NAME` stay as they are, and `$${x}` stands for the text `${x}`.
+Variables are filled in after the YAML is parsed, so no value can change the structure: an LGP named `on` stays a
+string, and an image reference with a newline in it stays one scalar. A variable that is a whole plain scalar
+(`replicas: ${replicas}`) keeps its type. Inside a longer scalar, or between quotes, a variable is text. Kubernetes' own
+`$(NAME)` and a shell's `$NAME` stay as they are, and `$${x}` stands for the text `${x}`.
 
-The defaults are our own and mean what users' values files expect: container `api-server` on port 8000 with probes on
-`/ok`, Postgres with pgvector on 5432 with the claim `postgres-data`, Redis on 6379. They leave out
-`persistentVolumeClaimRetentionPolicy`: the operator deletes the claims of a removed LGP itself, by label. A template
-may have it.
+The defaults are our own, and match what users' values files expect: container `api-server` on port 8000 with probes on
+`/ok`, Postgres with pgvector on port 5432 with the volume claim `postgres-data`, Redis on port 6379. The defaults leave
+out `persistentVolumeClaimRetentionPolicy`, because the operator itself deletes the PersistentVolumeClaims of a removed
+LGP, by label. A template may have it.
 
-An Agent Server closes its socket as soon as it is told to stop, while proxies still send to it; so the default lets a
-pod sleep for a moment first. An image without `sleep` stops at once, as it would without the hook.
+An Agent Server closes its socket as soon as it gets the signal to stop, while proxies still send requests to it. So the
+default has a pod sleep for some seconds first. An image without `sleep` stops at once, as it would without the hook.
 """
 
 from __future__ import annotations
@@ -20,13 +20,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import yaml
 
 from engine.errors import SettingsError
-
-Manifest = dict[str, Any]
+from engine.ports import Manifest
 
 VARIABLES: Mapping[str, frozenset[str]] = {
     "deployment": frozenset({"name", "namespace", "replicas", "image"}),
@@ -48,7 +46,7 @@ VARIABLES: Mapping[str, frozenset[str]] = {
     ),
     "redis": frozenset({"service_name"}),
 }
-"""What each template may name."""
+"""Template → variables that it may use."""
 
 KINDS: Mapping[str, tuple[str, str]] = {
     "deployment": ("apps/v1", "Deployment"),
@@ -56,7 +54,7 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "db": ("apps/v1", "StatefulSet"),
     "redis": ("apps/v1", "Deployment"),
 }
-"""What each template must be."""
+"""Template → apiVersion and kind that it must have."""
 
 DEPLOYMENT = """\
 apiVersion: apps/v1
@@ -180,28 +178,30 @@ spec:
             limits: {cpu: "1", memory: 2048Mi}
 """
 
-# Private-use characters mark a variable while the YAML is read; no template has a reason to hold them.
+# Private-use characters mark a variable while the YAML is parsed; no template has a reason to contain them.
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _PLACEHOLDER = re.compile(r"\$\$\{|\$\{([^}]*)\}")
 _MARKED = re.compile(f"{_OPEN}([a-z_]+){_CLOSE}")
+_NAMES: Mapping[type, str] = {dict: "mapping", list: "list"}
+"""Type of a YAML value → its name in messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Variable:
-    """A plain scalar that is one variable: takes the variable's type."""
+    """A plain scalar that is one variable, and keeps the variable's type."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """A scalar with variables in it: always text."""
+    """A scalar that contains variables, and is always text."""
 
     marked: str
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as Kubernetes reads it: no dates."""
+    """Reads YAML as Kubernetes does: without dates."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -216,31 +216,30 @@ _Loader.add_constructor(
 
 
 def fill(template: str, text: str, values: Mapping[str, str | int]) -> Manifest:
-    """Return the object that the template of that name (`deployment`, …) gives with `values`; free to change.
+    """Return a new object: the `text` of the template of that name (`deployment`, …), filled in with `values`.
 
     Raises SettingsError as `check` does.
     """
-    filled: Manifest = _fill(_read(template, text), values)
-    return filled
+    return _fill_object(_read(template, text), values)
 
 
 def check(template: str, text: str) -> None:
-    """Raise SettingsError unless `text` is YAML of the right kind that names known variables only."""
+    """Raise SettingsError unless `text` is YAML of the template's kind that uses known variables only."""
     _read(template, text)
 
 
 @lru_cache(maxsize=64)
-def _read(template: str, text: str) -> Any:
+def _read(template: str, text: str) -> Manifest:
     setting = f"operator.templates.{template}"
     try:
-        tree = yaml.load(_mark(setting, text, VARIABLES[template]), Loader=_Loader)
+        tree: object = yaml.load(_mark(setting, text, VARIABLES[template]), Loader=_Loader)
     except yaml.YAMLError as error:
         raise SettingsError(f"{setting} is not YAML: {error}") from error
     if not isinstance(tree, dict):
-        raise SettingsError(f"{setting} must be one Kubernetes object, it is {type(tree).__name__}")
+        raise SettingsError(f"{setting} must be one Kubernetes object, but it is {type(tree).__name__}")
     found = (tree.get("apiVersion"), tree.get("kind"))
     if found != KINDS[template]:
-        raise SettingsError(f"{setting} must be {' '.join(KINDS[template])}, it is {found[0]} {found[1]}")
+        raise SettingsError(f"{setting} must be {' '.join(KINDS[template])}, but it is {found[0]} {found[1]}")
     _check_json(setting, tree)
     _check_shape(setting, template, tree)
     return tree
@@ -248,7 +247,7 @@ def _read(template: str, text: str) -> Any:
 
 def _mark(setting: str, text: str, known: frozenset[str]) -> str:
     if _OPEN in text or _CLOSE in text:
-        raise SettingsError(f"{setting} holds the characters U+E000 or U+E001, which are not allowed there")
+        raise SettingsError(f"{setting} contains the characters U+E000 or U+E001; remove them")
 
     def mark(match: re.Match[str]) -> str:
         name = match[1]
@@ -256,15 +255,15 @@ def _mark(setting: str, text: str, known: frozenset[str]) -> str:
             return "${"
         if name not in known:
             raise SettingsError(
-                f"{setting} names the variable ${{{name}}}, known are {', '.join(sorted(known))}; "
-                f"write $${{{name}}} for the text itself"
+                f"{setting} uses the unknown variable ${{{name}}}; the variables are {', '.join(sorted(known))}. "
+                f"Write $${{{name}}} for the text itself"
             )
         return f"{_OPEN}{name}{_CLOSE}"
 
     return _PLACEHOLDER.sub(mark, text)
 
 
-def _check_json(setting: str, node: Any) -> None:
+def _check_json(setting: str, node: object) -> None:
     match node:
         case dict():
             for key, value in node.items():
@@ -276,12 +275,12 @@ def _check_json(setting: str, node: Any) -> None:
         case None | bool() | int() | float() | str() | _Variable() | _Text():
             pass
         case _:
-            raise SettingsError(f"{setting} holds {node!r}, which is no JSON value")
+            raise SettingsError(f"{setting} contains {node!r}, which is no JSON value")
 
 
 def _check_shape(setting: str, template: str, tree: Manifest) -> None:
-    """Refuse what the overlay could not work on."""
-    wanted: tuple[tuple[tuple[str, ...], type], ...] = (
+    """Raise SettingsError unless the template has the fields that `manifests.overlay` needs."""
+    needed: tuple[tuple[tuple[str, ...], type], ...] = (
         ((("spec", "ports"), list), (("spec", "selector"), dict))
         if template == "service"
         else (
@@ -290,18 +289,22 @@ def _check_shape(setting: str, template: str, tree: Manifest) -> None:
             (("spec", "template", "spec", "containers"), list),
         )
     )
-    for path, kind in wanted:
-        node: Any = tree
+    for path, kind in needed:
+        node: object = tree
         for key in path:
             node = node.get(key) if isinstance(node, dict) else None
         if not isinstance(node, kind) or not node:
-            raise SettingsError(f"{setting}: {'.'.join(path)} is missing or not a filled {kind.__name__}")
+            raise SettingsError(f"{setting}: {'.'.join(path)} must be a {_NAMES[kind]} that is not empty")
 
 
-def _fill(node: Any, values: Mapping[str, str | int]) -> Any:
+def _fill_object(tree: Manifest, values: Mapping[str, str | int]) -> Manifest:
+    return {str(_fill(key, values)): _fill(value, values) for key, value in tree.items()}
+
+
+def _fill(node: object, values: Mapping[str, str | int]) -> object:
     match node:
         case dict():
-            return {str(_fill(key, values)): _fill(value, values) for key, value in node.items()}
+            return _fill_object(node, values)
         case list():
             return [_fill(value, values) for value in node]
         case _Variable(name):

@@ -1,17 +1,24 @@
-"""From an LGP alone, the Kubernetes objects of its Agent Server, as plain JSON for server-side apply. Pure.
+"""The manifests of an LGP's objects, for server-side apply: plain JSON, computed from the LGP and the configuration.
 
-Everything here is a function of an `Lgp` and an `OperatorConfig`: no clock, no I/O, no randomness. An LGP with a
-redacted spec gives the same objects, save for the redacted values in them; digests and replays use those, the API
-server gets the others.
+Everything here is a pure function of an `Lgp` and an `OperatorConfig`: no clock, no I/O, no randomness. An LGP with a
+redacted spec gives the same objects, except for the redacted values in them. Digests and replays use these; the API
+server gets the unredacted objects.
 
-    database, cache, server, routes, autoscaling     one part of an Agent Server each
-    managed                                          an account and a class of secrets of its own
-    budgets                                          how many pods may be evicted at a time
-    templates (beside this package)                  base objects, from YAML with variables
-    overlay                                          the LGP over a base object
-    environment                                      what the platform sets in a container
-    canonical, quantity                              the API server's own spelling
-    naming                                           what objects are called, how they are found
+    server                               Deployments of API servers and queue workers, Service
+    database, redis                      Postgres and Redis of one Agent Server
+    routes                               exposure: path on the shared Ingress, HTTPRoute, VirtualService
+    autoscaling                          HorizontalPodAutoscaler or ScaledObject
+    budgets                              PodDisruptionBudget
+    managed                              `spec.managedResources`: ServiceAccount, SecretProviderClass
+    templates (beside this package)      base objects, from YAML with variables
+    overlay                              merges the LGP into a base object
+    adopted                              what adopted objects keep
+    environment                          environment variables of the Agent Server's containers
+    canonical, quantity                  the API server's own spelling of the same value
+    naming                               names of objects, and selectors that find them
+
+The steps to add a field of the LGP are in `engine/operator/lgp/__init__.py`. To add a kind: a module with a function
+`objects`, a line in `objects` below (the order is the order of application), and the kind in OBJECT_KINDS.
 """
 
 from __future__ import annotations
@@ -23,7 +30,7 @@ from engine.operator.manifests import autoscaling, budgets, database, managed, r
 from engine.operator.manifests.budgets import covers, is_budget, other_budgets
 from engine.operator.manifests.database import Credential, Generated, credentials
 from engine.operator.manifests.environment import makes_postgres, makes_redis
-from engine.operator.manifests.managed import is_switched_off, may_be_somebody_elses, why_refused
+from engine.operator.manifests.managed import is_switched_off, may_be_namesake, why_refused
 from engine.operator.manifests.managed import not_served as managed_not_served
 from engine.operator.manifests.naming import (
     ObjectNames,
@@ -35,7 +42,7 @@ from engine.operator.manifests.naming import (
 )
 from engine.operator.manifests.routes import (
     IngressPath,
-    is_of_former_way,
+    is_of_disabled_exposure,
     is_route,
     is_shared_ingress,
     route_not_served,
@@ -57,6 +64,7 @@ __all__ = [
     "endpoint",
     "ingress_path",
     "is_budget",
+    "is_of_disabled_exposure",
     "is_of_former_way",
     "is_route",
     "is_shared_ingress",
@@ -65,6 +73,7 @@ __all__ = [
     "makes_postgres",
     "makes_redis",
     "managed_not_served",
+    "may_be_namesake",
     "may_be_somebody_elses",
     "object_names",
     "object_selector",
@@ -78,6 +87,8 @@ __all__ = [
     "without_path",
 ]
 
+is_of_former_way, may_be_somebody_elses = is_of_disabled_exposure, may_be_namesake
+
 OBJECT_KINDS: tuple[tuple[str, str], ...] = (
     names.SERVICE_ACCOUNT,
     names.SECRET_PROVIDER_CLASS,
@@ -90,11 +101,11 @@ OBJECT_KINDS: tuple[tuple[str, str], ...] = (
     ("keda.sh/v1alpha1", "ScaledObject"),
     names.BUDGET,
 )
-"""Every kind that `objects` may return; a cluster need not serve those that are not Kubernetes' own."""
+"""Every kind that `objects` may return; a cluster need not serve those that are not part of Kubernetes."""
 
 
 def objects(lgp: Lgp, config: OperatorConfig) -> list[Manifest]:
-    """Return every object to apply, in order: what others need comes first.
+    """Return every object to apply, in the order of application: an object comes after those that it needs.
 
     Raises SettingsError for a template that does not fit, InvalidResource for an LGP that does not fit the template.
     """
@@ -115,14 +126,13 @@ def objects(lgp: Lgp, config: OperatorConfig) -> list[Manifest]:
 
 
 def ingress_path(lgp: Lgp, config: OperatorConfig) -> IngressPath | None:
-    """Return the path that the shared Ingress must carry, None when it must carry none. Raises SettingsError."""
+    """Return the path that the LGP needs on the shared Ingress, None when it needs none. Raises SettingsError."""
     return routes.ingress_path(lgp, config, _port(server.service(lgp, config)))
 
 
 def endpoint(lgp: Lgp, config: OperatorConfig) -> str:
-    """Return the URL for people and the LGP's status: through the hostname where there is one, else in the cluster.
-
-    Raises SettingsError.
+    """Return the URL of the Agent Server, for the LGP's status: with the exposure's hostname where there is one, else
+    with the Service's name. Raises SettingsError.
     """
     return routes.endpoint(lgp, config, _port(server.service(lgp, config)))
 

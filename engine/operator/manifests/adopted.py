@@ -1,35 +1,35 @@
-"""What stays of objects that were there before this log made any: what leads to them, and what cannot be changed.
+"""What adopted objects keep: their selectors, and the fields that the API server lets no client change.
 
-A workload's selector is fixed for its life, and a Service that selected other pods would lead nowhere until they are
-there. So both keep theirs, and our pods carry the labels that they ask for. A StatefulSet also keeps the claims that
-it makes. Whether pods are left as they are is decided in `engine/operator/plan.py`, which compares.
+Adopted objects existed before this log made any. A workload's selector is fixed for its life. A Service with a new
+selector would lead nowhere until pods match the selector. So both keep their selectors, and our pods carry the labels
+that the selectors ask for. A StatefulSet also keeps its volume claim templates. Whether an adopted workload keeps its
+pods is decided in `engine/operator/plan.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from engine.operator.events import AdoptedObject
 from engine.operator.lgp import Lgp
-from engine.ports import Manifest
+from engine.ports import JsonObject, Manifest
 
 FIXED = {
     "Deployment": ("selector",),
     "StatefulSet": ("selector", "serviceName", "volumeClaimTemplates", "podManagementPolicy"),
 }
-"""Kind → fields of its spec that the API server lets nobody change."""
+"""Kind → fields of its spec that the API server lets no client change."""
 
 
 def kept_object(lgp: Lgp, kind: str, name: str) -> AdoptedObject | None:
-    """Return what is kept of the object of that name, None for one that we made."""
+    """Return what the adopted object of that kind and name keeps; None for an object that was not adopted."""
     return lgp.adopted.objects.get(f"{kind} {lgp.namespace}/{name}")
 
 
 def keep_selector(lgp: Lgp, manifest: Manifest, name: str = "") -> None:
-    """Let a workload or Service select what it did when it was taken over, in place, and its pods carry that.
+    """Give an adopted workload or Service the selector that it had, in place, and a workload's pods the labels for it.
 
-    `name` is the object's, where its metadata does not say so yet.
+    `name` is the object's name, for a manifest whose metadata does not have it yet.
     """
     kept = kept_object(lgp, manifest["kind"], name or manifest["metadata"]["name"])
     if kept is None or not kept.selector:
@@ -42,22 +42,22 @@ def keep_selector(lgp: Lgp, manifest: Manifest, name: str = "") -> None:
 
 
 def keep_selected(lgp: Lgp, manifest: Manifest, service: str) -> None:
-    """Let the pods of a workload carry what the Service of that name selects since before it was taken over."""
+    """Give the pods of a workload the labels that the adopted Service `service` selects, in place."""
     kept = kept_object(lgp, "Service", service)
     if kept is not None:
         carry(manifest, kept.selector)
 
 
 def carry(manifest: Manifest, labels: Mapping[str, str]) -> None:
-    """Put `labels` onto the pods of a workload, in place."""
+    """Add `labels` to the pod template of a workload, in place."""
     metadata = manifest["spec"]["template"].setdefault("metadata", {})
     metadata["labels"] = {**(metadata.get("labels") or {}), **labels}
 
 
-def keep_database_image(lgp: Lgp, container: dict[str, Any]) -> None:
-    """Let a database that was taken over run its image until the template has another than it had then, in place.
+def keep_database_image(lgp: Lgp, container: JsonObject) -> None:
+    """Keep the image of an adopted database, in place, until the template's image changes.
 
-    A data directory is of one major version of Postgres: another image may not start on it.
+    A data directory belongs to one major version of Postgres; another image may not start on it.
     """
     database = lgp.adopted.database
     if database is not None and database.template_image == container.get("image"):
@@ -65,11 +65,11 @@ def keep_database_image(lgp: Lgp, container: dict[str, Any]) -> None:
 
 
 def without_fixed(manifest: Manifest) -> Manifest:
-    """Return the manifest of a workload that was taken over, without what nobody can change."""
+    """Return the manifest of an adopted workload without its FIXED fields."""
     left_out = FIXED.get(manifest["kind"], ())
     return {**manifest, "spec": {key: value for key, value in manifest["spec"].items() if key not in left_out}}
 
 
 def without_pods(manifest: Manifest) -> Manifest:
-    """Return the manifest of a workload without its pod template: whatever runs goes on running."""
+    """Return the manifest of a workload without its pod template, so that its pods stay as they are."""
     return {**manifest, "spec": {key: value for key, value in manifest["spec"].items() if key != "template"}}

@@ -1,8 +1,10 @@
-"""Autoscaling as the platform documents it: 75 % CPU, 75 % memory, 10 runs per queue worker, down after 30 minutes.
+"""The autoscalers of an Agent Server, with the platform's documented targets.
 
-KEDA where it is installed and not refused (`autoscalerType: HPA`), else HorizontalPodAutoscalers, which know nothing
-of runs. Queue workers are counted by the runs that wait or go on: counting only those that wait would take workers away
-while all are busy. One worker is asked for as many runs as it works at at once, 10 unless the LGP says otherwise.
+Targets: 75 % CPU, 75 % memory, 10 runs per queue worker; scale-down after 30 minutes. The operator makes ScaledObjects
+where KEDA is installed, unless the LGP says `autoscalerType: HPA`; else HorizontalPodAutoscalers, which cannot count
+runs. The number of queue workers follows pending and running runs: counting pending runs alone would remove workers
+while all of them are busy. One worker is wanted for as many runs as it executes at the same time, 10 unless the LGP
+says otherwise.
 
 KEDA reads the connection from the environment of the queue workers' container, so no credential is copied.
 """
@@ -10,7 +12,6 @@ KEDA reads the connection from the environment of the queue workers' container, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from engine.operator.config import OperatorConfig
 from engine.operator.lgp import Lgp
@@ -27,20 +28,19 @@ from engine.operator.manifests.environment import (
 )
 from engine.operator.manifests.naming import object_names
 from engine.operator.manifests.server import main_container
-from engine.ports import Manifest
-
-Json = Any
+from engine.ports import JsonObject, Manifest
 
 UTILIZATION = 75
 """Percent of the request, for CPU and for memory."""
 SCALE_DOWN_SECONDS = 1800
+"""Seconds that a lower load lasts before replicas are removed."""
 MOST_REPLICAS = 10
-"""Where the LGP names no maximum."""
-RUNS = "SELECT COUNT(*) FROM run WHERE status IN ('pending', 'running')"
+"""Default maximum, when the LGP names none."""
+RUNS_QUERY = "SELECT COUNT(*) FROM run WHERE status IN ('pending', 'running')"
 
 
 def objects(lgp: Lgp, config: OperatorConfig, queue: Manifest | None) -> list[Manifest]:
-    """Return a scaler for the API servers and one for the queue workers (Deployment `queue`), or nothing."""
+    """Return the autoscalers of the API servers and of the queue workers (Deployment `queue`), or nothing."""
     asked = lgp.spec.autoscaling
     if not asked.enabled:
         return []
@@ -49,7 +49,7 @@ def objects(lgp: Lgp, config: OperatorConfig, queue: Manifest | None) -> list[Ma
     most = max(least, MOST_REPLICAS) if asked.max_replicas is None else asked.max_replicas
     keda = config.keda_enabled and asked.autoscaler_type != "HPA"
     make = _scaled_object if keda else _horizontal_pod_autoscaler
-    # CPU and memory of no pod are nothing to scale up by, so API servers never go to zero.
+    # Without pods there is no CPU or memory usage to scale up by, so API servers never scale to zero.
     made = [make(lgp, names.server, max(1, least), most)]
     if queue is not None:
         queue_least = least if asked.queue_min_replicas is None else asked.queue_min_replicas
@@ -61,7 +61,7 @@ def objects(lgp: Lgp, config: OperatorConfig, queue: Manifest | None) -> list[Ma
 
 
 def _horizontal_pod_autoscaler(
-    lgp: Lgp, target: str, least: int, most: int, runs: Sequence[Json] = (), container: str = ""
+    lgp: Lgp, target: str, least: int, most: int, runs: Sequence[JsonObject] = (), container: str = ""
 ) -> Manifest:
     return {
         "apiVersion": "autoscaling/v2",
@@ -87,7 +87,7 @@ def _horizontal_pod_autoscaler(
 
 
 def _scaled_object(
-    lgp: Lgp, target: str, least: int, most: int, runs: Sequence[Json] = (), container: str = ""
+    lgp: Lgp, target: str, least: int, most: int, runs: Sequence[JsonObject] = (), container: str = ""
 ) -> Manifest:
     usage = [
         {"type": resource, "metricType": "Utilization", "metadata": {"value": str(UTILIZATION)}}
@@ -113,12 +113,12 @@ def _scaled_object(
     }
 
 
-def _behavior() -> dict[str, Json]:
+def _behavior() -> JsonObject:
     return {"scaleDown": {"stabilizationWindowSeconds": SCALE_DOWN_SECONDS}}
 
 
-def _runs(lgp: Lgp, config: OperatorConfig) -> list[Json]:
-    """Return the trigger on runs, nothing where no database is known."""
+def _runs(lgp: Lgp, config: OperatorConfig) -> list[JsonObject]:
+    """Return the trigger that counts runs, nothing when no database is known."""
     if makes_postgres(lgp):
         connection = {
             "host": service_host(object_names(lgp, config).database, lgp, config),
@@ -136,5 +136,5 @@ def _runs(lgp: Lgp, config: OperatorConfig) -> list[Json]:
         return []
     target = max(1, lgp.spec.server_spec.num_jobs_per_worker or JOBS_PER_WORKER)
     return [
-        {"type": "postgresql", "metadata": {**connection, "query": RUNS, "targetQueryValue": str(target)}},
+        {"type": "postgresql", "metadata": {**connection, "query": RUNS_QUERY, "targetQueryValue": str(target)}},
     ]

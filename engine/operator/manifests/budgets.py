@@ -1,35 +1,33 @@
 """A PodDisruptionBudget for each Agent Server workload that has at least two replicas: API servers, queue workers.
 
-At most one pod of a workload is evicted at a time, so a node can always be drained: one pod moves, then the next. A
-pod that is not ready may be evicted at any time, for it serves nobody; otherwise a crashing revision would hold up
-every drain. A workload of one replica has no budget, as a budget could only forbid its eviction or do nothing.
+At most one pod of a workload is evicted at a time, so a node can always be drained: one pod moves, then the next. A pod
+that is not ready may be evicted at any time, for it serves no request; otherwise a crashing revision would hold up
+every drain. A workload of one replica has no budget: a budget could only forbid the eviction of its pod, or do nothing.
 
-Where an autoscaler decides on the replicas, the fewest that it may choose count.
+When an autoscaler decides on the replicas, its minimum counts.
 
-Kubernetes evicts no pod that two budgets select. So where somebody has a budget over the same pods, ours is not made.
+Kubernetes evicts no pod that two budgets select. So when another budget selects the same pods, ours is not made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from engine.names import BUDGET
 from engine.operator import scaling
 from engine.operator.config import OperatorConfig
 from engine.operator.lgp import Lgp
 from engine.operator.manifests import overlay
-from engine.ports import Manifest, ObjectKey
-
-Json = Any
+from engine.ports import JsonObject, Manifest, ObjectKey
 
 FEWEST_REPLICAS = 2
+"""Replicas from which a workload has a budget."""
 
 
 def objects(
     lgp: Lgp, config: OperatorConfig, workloads: Sequence[Manifest], scalers: Sequence[Manifest]
 ) -> list[Manifest]:
-    """Return the budgets of the Deployments `workloads`, whose replicas the autoscalers `scalers` decide on, if any."""
+    """Return the budgets of the Deployments `workloads`; `scalers` are the autoscalers of these Deployments."""
     if not config.pod_disruption_budgets:
         return []
     return [_budget(lgp, one) for one in workloads if _fewest(one, scalers) >= FEWEST_REPLICAS]
@@ -40,23 +38,23 @@ def is_budget(key: ObjectKey) -> bool:
     return (key.api_version, key.kind) == BUDGET
 
 
-def other_budgets(key: ObjectKey, selectors: Mapping[str, Json], pods: Mapping[str, str]) -> list[str]:
-    """Return the names of the budgets beside `key` that select pods with the labels `pods`.
+def other_budgets(key: ObjectKey, selectors: Mapping[str, JsonObject | None], pods: Mapping[str, str]) -> list[str]:
+    """Return the names of the budgets other than `key` that select pods with the labels `pods`.
 
-    `selectors` are those of all budgets of the namespace, by name.
+    `selectors` are the selectors of all budgets of the namespace, by name.
     """
     return sorted(name for name, selector in selectors.items() if name != key.name and covers(selector, pods))
 
 
-def covers(selector: Json, labels: Mapping[str, str]) -> bool:
-    """Whether the selector of a budget selects pods with these `labels`. One that says nothing selects every pod."""
+def covers(selector: JsonObject | None, labels: Mapping[str, str]) -> bool:
+    """Whether the selector of a budget selects pods with these `labels`. None selects no pod, `{}` every pod."""
     if selector is None:
         return False
     same = all(labels.get(name) == value for name, value in (selector.get("matchLabels") or {}).items())
     return same and all(_holds(one, labels) for one in selector.get("matchExpressions") or [])
 
 
-def _holds(expression: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+def _holds(expression: JsonObject, labels: Mapping[str, str]) -> bool:
     name, values = expression["key"], expression.get("values") or []
     match expression["operator"]:
         case "In":

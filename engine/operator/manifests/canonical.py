@@ -1,29 +1,26 @@
-"""Pod specs in the form that the API server stores, so that applying the same thing again writes nothing.
+"""Pod specs in the form that the API server stores (canonical form), so that applying one again writes nothing.
 
-Server-side apply compares what is applied with what is stored. Defaults inside maps and keyed lists do not disturb
-it; other spellings of the same value do, and so do defaults inside what it treats as one value (references in
-environment variables, volume claim templates). Lists that it merges by key must also name each key once.
+Server-side apply compares the applied object with the stored one. Defaults inside maps and keyed lists make no
+difference. Two things do: another spelling of the same value, and defaults inside a field that is compared as one value
+(references in environment variables, volume claim templates). A list that is merged by key must name each key once.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from engine.operator.manifests import quantity
+from engine.ports import JsonObject
 
-Json = Any
 
-
-def pod_spec(spec: dict[str, Json]) -> None:
-    """Bring `spec` into canonical form, in place."""
+def pod_spec(spec: JsonObject) -> None:
+    """Bring a pod's `spec` into canonical form, in place."""
     for container in (*spec.get("initContainers", ()), *spec.get("containers", ())):
         _container(container)
     for volume in spec.get("volumes", ()):
         _volume(volume)
 
 
-def claim_template(claim: dict[str, Json]) -> None:
-    """Bring a volume claim template into canonical form, in place: all of them together are one value."""
+def claim_template(claim: JsonObject) -> None:
+    """Bring a volume claim template into canonical form, in place: the list of templates is compared as one value."""
     claim.setdefault("apiVersion", "v1")
     claim.setdefault("kind", "PersistentVolumeClaim")
     claim["metadata"].setdefault("creationTimestamp", None)
@@ -33,31 +30,31 @@ def claim_template(claim: dict[str, Json]) -> None:
     resources(spec.get("resources") or {})
 
 
-def resources(value: dict[str, Json]) -> None:
+def resources(value: JsonObject) -> None:
     """Bring the quantities of `requests` and `limits` into canonical form, in place."""
     for side in ("requests", "limits"):
         if amounts := value.get(side):
             value[side] = {name: quantity.canonical(str(amount)) for name, amount in amounts.items()}
 
 
-def variable(entry: dict[str, Json]) -> dict[str, Json]:
-    """Return one environment variable in canonical form: empty values are left out, references are complete."""
+def variable(entry: JsonObject) -> JsonObject:
+    """Return one environment variable in canonical form: without empty values, with complete references."""
     canonical = {key: value for key, value in entry.items() if value not in (None, "", {})}
     if source := canonical.get("valueFrom"):
         canonical["valueFrom"] = _reference(source)
     return canonical
 
 
-def by_key(items: list[dict[str, Json]], key: str) -> list[dict[str, Json]]:
-    """Return `items` with each `key` once: a later one replaces an earlier one, at the later one's place."""
-    kept: dict[Json, dict[str, Json]] = {}
+def by_key(items: list[JsonObject], key: str) -> list[JsonObject]:
+    """Return `items` with each value of `key` once: of several, the last item stays, in its own place."""
+    kept: dict[object, JsonObject] = {}
     for item in items:
         kept.pop(item.get(key), None)
         kept[item.get(key)] = item
     return list(kept.values())
 
 
-def _container(container: dict[str, Json]) -> None:
+def _container(container: JsonObject) -> None:
     for port in container.get("ports", ()):
         port.setdefault("protocol", "TCP")
     if env := container.get("env"):
@@ -67,7 +64,7 @@ def _container(container: dict[str, Json]) -> None:
         del container[field]
 
 
-def _volume(volume: dict[str, Json]) -> None:
+def _volume(volume: JsonObject) -> None:
     empty = volume.get("emptyDir")
     if empty and "sizeLimit" in empty:
         empty["sizeLimit"] = quantity.canonical(str(empty["sizeLimit"]))
@@ -75,7 +72,7 @@ def _volume(volume: dict[str, Json]) -> None:
         item.update(_reference(item))
 
 
-def _reference(source: dict[str, Json]) -> dict[str, Json]:
+def _reference(source: JsonObject) -> JsonObject:
     source = dict(source)
     if field := source.get("fieldRef"):
         source["fieldRef"] = {"apiVersion": "v1", **field}

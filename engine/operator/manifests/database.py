@@ -1,11 +1,12 @@
-"""Postgres of one Agent Server: a Secret whose password is made once, a Service and a StatefulSet.
+"""Postgres of one Agent Server: a Secret whose password is generated once, a Service and a StatefulSet.
 
-The Secret is honoured by the name that the LGP gives. One whose name begins with the LGP's belongs to the LGP and goes
-with it; any other (the resource definition's default is `postgres-credentials`) may be shared by all LGPs of the
-namespace, so it has neither owner nor label of an LGP and is never deleted. An existing Secret is used as it is.
+The LGP names the Secret. A Secret whose name begins with the name of the LGP's objects belongs to the LGP and is
+deleted with it. Any other Secret (the resource definition's default is `postgres-credentials`) may be shared by all
+LGPs of the namespace, so it has neither an owner nor the label of an LGP, and is never deleted. An existing Secret is
+used as it is.
 
-Volume claim templates cannot be changed later, so they carry the labels that never change, not the LGP's own. A
-changed `storageSizeGi` is refused by the API server, whose message then says so.
+Volume claim templates cannot be changed later, so they carry the labels that never change, and not the LGP's own
+labels. The API server refuses a changed `storageSizeGi` with a message that says so.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from engine.operator.manifests.naming import object_names
 from engine.ports import Manifest, ObjectKey
 
 PASSWORD_BYTES = 24
+"""Random bytes of a generated password; twice as many characters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +37,7 @@ class Generated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
-    """A Secret that is created once and never overwritten: its values are generated, so no manifest holds them."""
+    """A Secret that is created once and never overwritten. Its values are generated, so no manifest holds them."""
 
     key: ObjectKey
     manifest: Manifest
@@ -43,15 +45,15 @@ class Credential:
     generated: tuple[Generated, ...]
 
     def with_values(self, values: Mapping[str, str]) -> Manifest:
-        """Return the manifest to create, with `values` by field; never to be logged."""
+        """Return the manifest to create, with `values` by field; it must never be logged. Raises ValueError."""
         missing = {one.field for one in self.generated} ^ set(values)
         if missing:
-            raise ValueError(f"{self.key} wants exactly the fields {[one.field for one in self.generated]}")
+            raise ValueError(f"{self.key} needs exactly the fields {[one.field for one in self.generated]}")
         return {**self.manifest, "stringData": dict(values)}
 
 
 def credentials(lgp: Lgp, config: OperatorConfig) -> list[Credential]:
-    """Return the Secrets to create before `objects` are applied, where they do not exist."""
+    """Return the Secrets to create, unless they exist, before `objects` are applied."""
     if not makes_postgres(lgp):
         return []
     name = postgres(lgp, config).secret
@@ -63,12 +65,12 @@ def credentials(lgp: Lgp, config: OperatorConfig) -> list[Credential]:
 
 
 def owns_secret(lgp: Lgp, config: OperatorConfig) -> bool:
-    """Whether the Secret with the password goes when the LGP goes."""
+    """Whether the Secret with the password belongs to the LGP, and is deleted with it."""
     return postgres(lgp, config).secret.startswith(object_names(lgp, config).server)
 
 
 def objects(lgp: Lgp, config: OperatorConfig) -> list[Manifest]:
-    """Return the Service and the StatefulSet, or nothing. Raises SettingsError."""
+    """Return the Service and the StatefulSet, or nothing when the LGP needs none. Raises SettingsError."""
     if not makes_postgres(lgp):
         return []
     stateful_set = _stateful_set(lgp, config)
@@ -76,7 +78,7 @@ def objects(lgp: Lgp, config: OperatorConfig) -> list[Manifest]:
 
 
 def internal_service(lgp: Lgp, workload: Manifest, port: int, name: str) -> Manifest:
-    """Return the Service in front of a workload, selecting what the workload selects."""
+    """Return the Service `name` of a workload, with the workload's own selector."""
     service = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -127,7 +129,10 @@ def _stateful_set(lgp: Lgp, config: OperatorConfig) -> Manifest:
 
 
 def _complete(asked: Resources, config: OperatorConfig) -> Resources:
-    """Return request and limit of cpu and memory: a missing limit is twice the request, a missing request the limit."""
+    """Return request and limit of cpu and memory.
+
+    A missing request is the limit, else the configured default. A missing limit is twice the request.
+    """
     default = {"cpu": config.database_cpu, "memory": f"{config.database_memory_mb}Mi"}
     requests: dict[str, str] = dict(asked.requests)
     limits: dict[str, str] = dict(asked.limits)
@@ -138,10 +143,10 @@ def _complete(asked: Resources, config: OperatorConfig) -> Resources:
 
 
 def _named(complete: Resources, asked: Resources) -> Resources:
-    """Return of `complete` what the LGP says something about; the template has the rest."""
-    said = {*asked.requests, *asked.limits}
+    """Return the resources of `complete` that the LGP itself names; the template gives all others."""
+    named = {*asked.requests, *asked.limits}
     return Resources(
-        requests={name: amount for name, amount in complete.requests.items() if name in said},
-        limits={name: amount for name, amount in complete.limits.items() if name in said},
+        requests={name: amount for name, amount in complete.requests.items() if name in named},
+        limits={name: amount for name, amount in complete.limits.items() if name in named},
         claims=asked.claims,
     )

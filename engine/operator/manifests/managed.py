@@ -1,10 +1,11 @@
-"""What an LGP's `spec.managedResources` asks for: a ServiceAccount that all its pods use, and one SecretProviderClass,
-an object that the Secrets Store CSI driver reads when a pod mounts a volume of it.
+"""The objects of an LGP's `spec.managedResources`: a ServiceAccount for all its pods, and one SecretProviderClass.
 
-Both come before the workloads, whose pods cannot start without them. The operator may make either kind only where the
-configuration says so: a right to write ServiceAccounts is not for every cluster. An LGP that asks for a kind that is
-switched off is refused as a whole, since pods without the identity or the volumes that they are written for would do
-something else than what was asked for; what is in the cluster stays as it is.
+The Secrets Store CSI driver reads a SecretProviderClass when a pod mounts a volume of it. Both objects are applied
+before the workloads, whose pods cannot start without them.
+
+The operator makes either kind only where the configuration allows it: not every cluster grants an operator the right to
+write ServiceAccounts. An LGP that asks for a kind that is switched off is refused as a whole: its pods would run
+without the identity or the volumes that they need. The objects in the cluster then stay as they are.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ from engine.operator.manifests.naming import service_account_name
 from engine.ports import Manifest, ObjectKey
 
 NOT_SERVED = (
-    "install the Secrets Store CSI driver with its Azure provider, or take managedResources.secretProviderClass out of "
+    "install the Secrets Store CSI driver with its Azure provider, or remove managedResources.secretProviderClass from "
     "the LGP; until then pods that mount a volume of it cannot start"
 )
-"""What to do where the API server does not serve SecretProviderClasses."""
+"""Fix when the API server does not serve SecretProviderClasses."""
 
 
 def objects(lgp: Lgp) -> list[Manifest]:
-    """Return the ServiceAccount and the SecretProviderClass that `lgp` asks for, in this order; or nothing."""
+    """Return the ServiceAccount and the SecretProviderClass that `lgp` asks for, in this order."""
     return [*_service_account(lgp), *_secret_provider_class(lgp)]
 
 
 def why_refused(lgp: Lgp, config: OperatorConfig) -> str | None:
-    """Return why `config` does not allow what `lgp` asks for, with the value to set; None when nothing is amiss."""
+    """Return why `config` does not allow what `lgp` asks for, with the value to set; None when it is allowed."""
     asked = lgp.spec.managed_resources
     kinds = (
         (asked.service_account, config.managed_service_accounts, "serviceAccount", "service_accounts"),
@@ -48,19 +49,19 @@ def why_refused(lgp: Lgp, config: OperatorConfig) -> str | None:
     fields = " and ".join(f"spec.managedResources.{field}" for field, _ in off)
     values = " and ".join(f"{_value(setting)}=true (AGENTPLANE_MANAGED_{setting.upper()})" for _, setting in off)
     return (
-        f"LGP {lgp.namespace}/{lgp.name} has {fields}, which this operator is not allowed to make: set {values} in the "
-        "values of the chart, or take it out of the LGP; nothing is changed until then"
+        f"LGP {lgp.namespace}/{lgp.name} has {fields}, which this operator may not make: set {values} in the values of "
+        "the chart, or remove the field from the LGP; the operator changes nothing until then"
     )
 
 
 def _value(setting: str) -> str:
-    """Return the value of the chart behind a setting: service_accounts → operator.managedResources.serviceAccounts."""
+    """Return the chart's value for a setting: service_accounts → operator.managedResources.serviceAccounts."""
     first, *rest = setting.split("_")
     return "operator.managedResources." + first + "".join(word.capitalize() for word in rest)
 
 
 def is_switched_off(key: ObjectKey, config: OperatorConfig) -> bool:
-    """Whether `config` does not let the operator make objects of this kind (any more), so its Role may not either."""
+    """Whether `config` does not allow objects of this kind. The operator's Role may then not allow them either."""
     kinds = {
         SERVICE_ACCOUNT: config.managed_service_accounts,
         SECRET_PROVIDER_CLASS: config.managed_secret_provider_classes,
@@ -69,15 +70,17 @@ def is_switched_off(key: ObjectKey, config: OperatorConfig) -> bool:
     return not kinds.get((key.api_version, key.kind), True)
 
 
-def may_be_somebody_elses(key: ObjectKey) -> bool:
-    """Whether an object of this kind may be there under the name that ours would have, made by somebody else for a
-    purpose of their own: then only the LGP's uid among its owners makes it ours."""
+def may_be_namesake(key: ObjectKey) -> bool:
+    """Whether an object of this kind and name may be a namesake: made by another client, for its own purpose.
+
+    Then the object is ours only if the LGP's uid is among its owners.
+    """
     return (key.api_version, key.kind) in (SERVICE_ACCOUNT, SECRET_PROVIDER_CLASS, BUDGET)
 
 
 def not_served(key: ObjectKey) -> str:
-    """Return what to say of an object of a kind here that the API server does not serve: a SecretProviderClass."""
-    return f"{key} cannot be made, for this cluster does not serve {key.kind} {key.api_version}: {NOT_SERVED}"
+    """Return the message about a SecretProviderClass when the API server does not serve its kind, with the fix."""
+    return f"{key} cannot be made, because this cluster does not serve {key.kind} {key.api_version}: {NOT_SERVED}"
 
 
 def _service_account(lgp: Lgp) -> Iterator[Manifest]:

@@ -1,31 +1,28 @@
-"""Laying an LGP over a base object: the LGP wins in what it says, the template in all the rest.
+"""Merges an LGP into a base object from a template: fields that the LGP sets win, the template gives all others.
 
-Labels are the exception. A label that a selector uses keeps the template's value, and labels of our own keep ours:
-otherwise one line in an LGP could tear a Service from its pods.
+Labels are the exception. A label that a selector uses keeps the template's value, and our own labels keep our values:
+otherwise one line in an LGP could separate a Service from its pods.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from engine import names
 from engine.operator.config import OperatorConfig
 from engine.operator.lgp import Lgp, Resources
 from engine.operator.manifests import canonical
 from engine.operator.manifests.naming import label_value, service_account_name
-from engine.ports import Manifest
-
-Json = Any
+from engine.ports import JsonObject, Manifest
 
 
 def own_labels(lgp: Lgp) -> dict[str, str]:
-    """Return the labels by which every object of `lgp` is found."""
+    """Return the labels that every object of `lgp` carries, and by which it is found."""
     return {names.MANAGED_BY_LABEL: names.MANAGED_BY, names.LGP_LABEL: label_value(lgp.name)}
 
 
-def owner(lgp: Lgp) -> dict[str, Json]:
-    """Return the owner reference by which Kubernetes collects an object once the LGP is gone."""
+def owner(lgp: Lgp) -> JsonObject:
+    """Return the owner reference to `lgp`: Kubernetes deletes the object once the LGP is gone."""
     return {
         "apiVersion": names.LGP_API_VERSION,
         "kind": names.LGP_KIND,
@@ -39,12 +36,12 @@ def owner(lgp: Lgp) -> dict[str, Json]:
 def metadata(
     lgp: Lgp,
     name: str,
-    base: Mapping[str, Json] | None = None,
+    base: JsonObject | None = None,
     *,
     labels: Mapping[str, str] | None = None,
     annotations: Mapping[str, str] | None = None,
-) -> dict[str, Json]:
-    """Return the metadata of an object called `name` beside `lgp`, over that of its template."""
+) -> JsonObject:
+    """Return the metadata of the object `name` of `lgp`, merged with the metadata of its template (`base`)."""
     base = base or {}
     marked = {**(base.get("labels") or {}), **lgp.spec.labels, **(labels or {}), **own_labels(lgp)}
     noted = {**(base.get("annotations") or {}), **lgp.spec.annotations, **(annotations or {})}
@@ -67,9 +64,10 @@ def workload(
     annotations: Mapping[str, str] | None = None,
     selected_by: Iterable[str] = (),
 ) -> None:
-    """Lay over a Deployment or StatefulSet what every resource of `lgp` carries, in place.
+    """Merge what every workload of `lgp` carries into a Deployment or StatefulSet, in place.
 
-    `labels` and `annotations` are more than the LGP's own. `selected_by` names labels that selectors elsewhere use.
+    `labels` and `annotations` are added to the LGP's own. `selected_by` are the keys of labels that selectors of other
+    objects use.
     """
     spec = manifest["spec"]
     manifest["metadata"] = metadata(lgp, name, manifest.get("metadata"), labels=labels, annotations=annotations)
@@ -90,18 +88,19 @@ def workload(
 
 
 def history(config: OperatorConfig, deployment: Manifest) -> None:
-    """Limit how many empty ReplicaSets a Deployment keeps, in place. A template's own limit stands; null is none."""
+    """Limit how many empty ReplicaSets a Deployment keeps, in place, unless its template sets a limit (not null)."""
     if config.revision_history_limit is not None and deployment["spec"].get("revisionHistoryLimit") is None:
         deployment["spec"]["revisionHistoryLimit"] = config.revision_history_limit
 
 
-def resources(base: dict[str, Json] | None, asked: Resources) -> dict[str, Json] | None:
-    """Return compute resources: what `asked` says about cpu (or memory, …) replaces all that `base` says about it.
+def resources(base: JsonObject | None, asked: Resources) -> JsonObject | None:
+    """Return compute resources, None for none: an amount of cpu (memory, …) in `asked` replaces request and limit of
+    cpu (memory, …) in `base`.
 
-    Request and limit go together, so that a template's limit never ends up below an LGP's request.
+    Request and limit are replaced together, so that a template's limit is never below an LGP's request.
     """
     named = {*asked.requests, *asked.limits}
-    merged: dict[str, Json] = dict(base or {})
+    merged: JsonObject = dict(base or {})
     for side, amounts in (("requests", asked.requests), ("limits", asked.limits)):
         kept = {name: amount for name, amount in (merged.get(side) or {}).items() if name not in named}
         if both := {**kept, **amounts}:
@@ -113,20 +112,20 @@ def resources(base: dict[str, Json] | None, asked: Resources) -> dict[str, Json]
     return merged or None
 
 
-def set_resources(container: dict[str, Json], asked: Resources) -> None:
-    """Lay `asked` over the resources of `container`, in place."""
+def set_resources(container: JsonObject, asked: Resources) -> None:
+    """Merge `asked` into the resources of `container`, in place."""
     if merged := resources(container.get("resources"), asked):
         container["resources"] = merged
 
 
-def joined(base: Iterable[Json] | None, added: Iterable[Json], key: str) -> list[Json]:
-    """Return both lists as one; an added item replaces the base's of the same `key`, at the base's place."""
+def joined(base: Iterable[JsonObject] | None, added: Iterable[JsonObject], key: str) -> list[JsonObject]:
+    """Return both lists as one; an added item takes the place of the base's item with the same value of `key`."""
     items = {item.get(key): item for item in base or ()}
     items.update({item.get(key): item for item in added})
     return list(items.values())
 
 
-def _placement(lgp: Lgp, pod: dict[str, Json]) -> None:
+def _placement(lgp: Lgp, pod: JsonObject) -> None:
     spec = lgp.spec
     if spec.node_selector:
         pod["nodeSelector"] = {**(pod.get("nodeSelector") or {}), **spec.node_selector}
@@ -137,14 +136,14 @@ def _placement(lgp: Lgp, pod: dict[str, Json]) -> None:
         pod["affinity"] = {**(pod.get("affinity") or {}), **spec.affinity}
 
 
-def _account(lgp: Lgp, pod: dict[str, Json]) -> None:
-    """Let the pods of an LGP that asks for an account of its own use that one, whatever else names one."""
+def _account(lgp: Lgp, pod: JsonObject) -> None:
+    """Have the pods use the managed ServiceAccount when the LGP asks for one; it overrides every other name."""
     if lgp.spec.managed_resources.service_account is not None:
         pod.pop("serviceAccount", None)  # the older name of the same field, which a template may have
         pod["serviceAccountName"] = service_account_name(lgp)
 
 
-def _last_words(pod: dict[str, Json]) -> None:
-    """Let the last log lines of a crash reach the pod's status, where the operator reads them."""
+def _last_words(pod: JsonObject) -> None:
+    """Have the kubelet copy the last log lines of a crash into the pod's status, where the operator reads them."""
     for container in (*pod.get("initContainers", ()), *pod["containers"]):
         container.setdefault("terminationMessagePolicy", "FallbackToLogsOnError")

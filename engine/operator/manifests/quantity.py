@@ -1,8 +1,8 @@
 """Kubernetes quantities in the form that the API server stores.
 
-An apply that says `2048Mi` where the stored object says `2Gi` is a write, though nothing changes; so manifests say it
-the API server's way from the start (k8s.io/apimachinery/pkg/api/resource). Text that is no quantity stays as it is:
-the API server's own message about it is the better one.
+An apply of `2048Mi` over a stored `2Gi` is a write although nothing changes. So manifests spell quantities as the API
+server does (k8s.io/apimachinery/pkg/api/resource). Text that is no quantity stays as it is: the API server's own
+message about it is better than ours would be.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ _BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 _DECIMAL = {-3: "n", -2: "u", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T", 5: "P", 6: "E"}
 _SMALLEST = Fraction(1, 10**9)
 _DIGITS = 30
-"""Longer text is left alone: no quantity of this world, and an exponent could be made to fill the memory."""
+"""Most characters of a quantity, and largest exponent. Longer text stays as it is: a large exponent could fill the
+memory."""
 
 
 def parse(text: str) -> Fraction | None:
@@ -60,7 +61,7 @@ def mebibytes(text: str) -> int | None:
 
 
 def doubled(text: str) -> str | None:
-    """Return twice the amount, with the suffix that it had; None when `text` is no quantity."""
+    """Return twice the amount with the same suffix, in canonical form; None when `text` is no quantity."""
     match = _QUANTITY.fullmatch(text) if parse(text) is not None else None
     if match is None:
         return None
@@ -72,7 +73,7 @@ def _decimal_power(suffix: str) -> int:
 
 
 def _in_steps(number: int, step: int, suffixes: dict[int, str]) -> str:
-    """Return `number` with the largest suffix that keeps it whole; `suffixes` by how often `step` was divided out."""
+    """Return `number` with the largest suffix that keeps it whole; `suffixes[n]` stands for `step` to the power n."""
     power = 0
     while number % step == 0 and power + 1 in suffixes:
         number //= step

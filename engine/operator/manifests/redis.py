@@ -13,7 +13,7 @@ from engine.ports import Manifest
 
 
 def objects(lgp: Lgp, config: OperatorConfig) -> list[Manifest]:
-    """Return the Service and the Deployment, or nothing. Raises SettingsError."""
+    """Return the Service and the Deployment, or nothing when the LGP needs none. Raises SettingsError."""
     if not makes_redis(lgp):
         return []
     name = object_names(lgp, config).redis

@@ -1,21 +1,20 @@
-"""The Agent Server: Deployment of API servers, Deployment of queue workers, and the Service in front of the former.
+"""The Agent Server: Deployment of API servers, Deployment of queue workers, and the Service of the API servers.
 
-Both Deployments come from the same template and run the same image. The server's container is the one called
-`api-server`, else the template's first. Queue workers run `/storage/queue_entrypoint.sh`; that program answers `/ok`
-on PORT as well (observed with langgraph-api 0.16), so they keep the template's ports and probes.
+Both Deployments come from the same template and run the same image. The Agent Server's container is the one called
+`api-server`, else the template's first container. Queue workers run `/storage/queue_entrypoint.sh`. That program
+answers `/ok` on PORT as well (observed with langgraph-api 0.16), so queue workers keep the template's ports and probes.
 
-An API server with queue workers beside it works at no runs itself. While an autoscaler is asked for, no replica count
-is applied, for it is the autoscaler's; `engine/operator/scaling.py` says how it changes hands.
+An API server with queue workers beside it executes no runs itself. When the LGP asks for an autoscaler, the manifest
+has no replica count, since the autoscaler decides on it; `engine/operator/scaling.py` describes the handover.
 
-Where the template says nothing else, a rollout adds pods before it takes any away, so that the serving revision goes
-on serving until its successor is ready.
+Unless the template says otherwise, a rollout adds pods before it removes any, so that the old revision serves until
+the new one is ready.
 """
 
 from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
 
 from engine.errors import InvalidResource
 from engine.operator import templates
@@ -24,9 +23,7 @@ from engine.operator.lgp import Lgp, Resources
 from engine.operator.manifests import adopted, overlay, routes
 from engine.operator.manifests.environment import environment
 from engine.operator.manifests.naming import object_names
-from engine.ports import Manifest
-
-Json = Any
+from engine.ports import JsonObject, Manifest
 
 CONTAINER = "api-server"
 PORT = 8000
@@ -36,17 +33,17 @@ ROLLING_UPDATE = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
-    """One of the two things that the image of an Agent Server runs as."""
+    """What the image of an Agent Server runs as: API server or queue worker."""
 
     name: str
-    """Of the Deployment."""
+    """Name of the Deployment."""
     replicas: int | None
-    """None: whatever the template says, which is one by default."""
+    """None: the template's number, which is one by default."""
     resources: Resources
     jobs: int | None
-    """Runs that a process works at; None: whatever the environment says, else the default."""
+    """Runs that a process executes at the same time; None: the number in the environment, else the default."""
     command: list[str] | None = None
-    """None: the image's, or the template's."""
+    """None: the template's command, else the image's."""
 
 
 def server(lgp: Lgp, config: OperatorConfig) -> Manifest:
@@ -62,7 +59,7 @@ def server(lgp: Lgp, config: OperatorConfig) -> Manifest:
 
 
 def queue(lgp: Lgp, config: OperatorConfig) -> Manifest | None:
-    """Return the Deployment of the queue workers, None without any. Raises SettingsError, InvalidResource."""
+    """Return the Deployment of the queue workers, None when there are none. Raises SettingsError, InvalidResource."""
     spec = lgp.spec.server_spec
     if not spec.queue_enabled:
         return None
@@ -78,7 +75,7 @@ def queue(lgp: Lgp, config: OperatorConfig) -> Manifest | None:
 
 
 def service(lgp: Lgp, config: OperatorConfig) -> Manifest:
-    """Return the Service in front of the API servers. Raises SettingsError."""
+    """Return the Service of the API servers. Raises SettingsError."""
     name = object_names(lgp, config).server
     manifest = templates.fill("service", config.templates.service, {"name": name, "namespace": lgp.namespace})
     manifest["metadata"] = overlay.metadata(lgp, name, manifest.get("metadata"))
@@ -88,9 +85,9 @@ def service(lgp: Lgp, config: OperatorConfig) -> Manifest:
     return manifest
 
 
-def main_container(deployment: Manifest) -> dict[str, Json]:
-    """Return the container of the Agent Server in a Deployment made here, or in its template."""
-    containers: list[dict[str, Json]] = deployment["spec"]["template"]["spec"]["containers"]
+def main_container(deployment: Manifest) -> JsonObject:
+    """Return the container of the Agent Server in a Deployment that was made here, or in the template."""
+    containers: list[JsonObject] = deployment["spec"]["template"]["spec"]["containers"]
     return next((one for one in containers if one.get("name") == CONTAINER), containers[0])
 
 
@@ -122,7 +119,7 @@ def _deployment(lgp: Lgp, config: OperatorConfig, role: Role, *, selected_by: tu
     return manifest
 
 
-def _container(lgp: Lgp, config: OperatorConfig, role: Role, container: dict[str, Json]) -> None:
+def _container(lgp: Lgp, config: OperatorConfig, role: Role, container: JsonObject) -> None:
     spec = lgp.spec.server_spec
     container["image"] = spec.image
     if role.command is not None:
@@ -143,15 +140,15 @@ def _container(lgp: Lgp, config: OperatorConfig, role: Role, container: dict[str
 
 
 def _pod(lgp: Lgp, manifest: Manifest) -> None:
-    """Lay the server's part of the LGP over the pod, in place."""
+    """Merge `spec.serverSpec` of the LGP into the pod, in place."""
     spec = lgp.spec.server_spec
     pod = manifest["spec"]["template"]["spec"]
     main = main_container(manifest)["name"]
     for field, containers in (("sidecars", spec.sidecars), ("initContainers", spec.init_containers)):
         if any(one.get("name") == main for one in containers):
-            problem = f"a container may not be called {main!r}, which is the Agent Server's own; give it another name"
+            problem = f"the name {main!r} belongs to the Agent Server's own container; give this container another name"
             raise InvalidResource(f"LGP {lgp.namespace}/{lgp.name}", f"spec.serverSpec.{field}", problem)
-    added: tuple[tuple[str, list[dict[str, Json]]], ...] = (
+    added: tuple[tuple[str, list[JsonObject]], ...] = (
         ("imagePullSecrets", spec.image_pull_secrets),
         ("initContainers", spec.init_containers),
         ("containers", spec.sidecars),

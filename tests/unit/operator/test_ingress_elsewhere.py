@@ -152,7 +152,7 @@ OTHER_WAYS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("allowed", [True, False], ids=["still allowed there", "not allowed there any more"])
 @pytest.mark.parametrize("way", OTHER_WAYS)
-def test_another_way_in_cleans_up_where_it_still_may(way: str, allowed: bool) -> None:
+def test_another_exposure_cleans_up_where_it_still_may(way: str, allowed: bool) -> None:
     world = started()
     world.cluster.put(shared_ingress())
     if not allowed:

@@ -479,7 +479,7 @@ def test_manifests_do_not_share_parts_with_the_lgp() -> None:
 # --- routes ------------------------------------------------------------------------------------------------
 
 
-def test_the_way_in_is_the_shared_ingress() -> None:
+def test_the_exposure_is_the_shared_ingress() -> None:
     config = OperatorConfig(ingress=SharedIngress(hostname="agents.localhost:8443", base_path="x", tls_enabled=False))
     one = lgp(ingress={"enabled": True})
     path = manifests.ingress_path(one, config)
@@ -556,12 +556,12 @@ def test_external_names_of_different_lgps_differ(other: tuple[str, str]) -> None
         ("Deployment", "team", False),
     ],
 )
-def test_what_belongs_to_a_way_in_that_is_no_more(kind: str, namespace: str, former: bool) -> None:
+def test_what_belongs_to_a_disabled_exposure(kind: str, namespace: str, former: bool) -> None:
     key = ObjectKey(api_version="v1", kind=kind, namespace=namespace, name="x")
-    assert manifests.is_of_former_way(key, "team", EDGE) is former
+    assert manifests.is_of_disabled_exposure(key, "team", EDGE) is former
 
 
-def test_no_way_in_is_a_problem_with_a_mend() -> None:
+def test_no_exposure_is_a_problem_with_a_fix() -> None:
     config = OperatorConfig(ingress=SharedIngress(enabled=False))
     problem = manifests.route_problem(lgp(ingress={"enabled": True}), config)
     assert problem is not None

@@ -66,7 +66,8 @@ def test_a_value_is_a_value_whatever_is_in_it(value: str) -> None:
 
 def test_an_unknown_variable_is_named_with_its_template() -> None:
     with pytest.raises(
-        SettingsError, match=r"operator\.templates\.service names the variable \$\{image\}, known are name"
+        SettingsError,
+        match=r"operator\.templates\.service uses the unknown variable \$\{image\}; the variables are name",
     ):
         extra("${image}")
 
@@ -76,8 +77,8 @@ def test_an_unknown_variable_is_named_with_its_template() -> None:
     [
         ("{", "is not YAML"),
         ("[]", "must be one Kubernetes object"),
-        ("{apiVersion: v1, kind: Pod}", "must be apps/v1 Deployment, it is v1 Pod"),
-        ("{apiVersion: apps/v1, kind: Deployment}", r"spec\.selector\.matchLabels is missing"),
+        ("{apiVersion: v1, kind: Pod}", "must be apps/v1 Deployment, but it is v1 Pod"),
+        ("{apiVersion: apps/v1, kind: Deployment}", r"spec\.selector\.matchLabels must be a mapping that is not empty"),
         (templates.DEPLOYMENT.replace("replicas: ${replicas}", "extra: !!binary aGk="), "no JSON value"),
     ],
 )
@@ -92,7 +93,7 @@ def test_filled_templates_are_free_to_change() -> None:
     assert templates.fill("service", templates.SERVICE, values)["spec"]["ports"]
 
 
-def test_only_one_way_in() -> None:
+def test_only_one_exposure() -> None:
     with pytest.raises(SettingsError, match=r"only one of .* not ingress and gateway"):
         OperatorConfig(gateway=Gateway(enabled=True, name="g"))
 

@@ -15,7 +15,7 @@ CONFIGS = {
     "HTTPRoute": OperatorConfig(ingress=SharedIngress(enabled=False), gateway=GATEWAY),
     "VirtualService": OperatorConfig(ingress=SharedIngress(enabled=False), istio_gateway=GATEWAY),
 }
-MENDS = {"HTTPRoute": "install the Gateway API", "VirtualService": "install Istio"}
+FIXES = {"HTTPRoute": "install the Gateway API", "VirtualService": "install Istio"}
 
 
 def without(kind: str) -> World:
@@ -38,7 +38,7 @@ def test_a_kind_of_route_that_is_not_served_is_told_with_the_mend_and_holds_noth
 
     degraded = world.condition("Degraded")
     assert (degraded["status"], degraded["reason"]) == ("True", "KindNotServed")
-    assert MENDS[kind] in degraded["message"]
+    assert FIXES[kind] in degraded["message"]
     assert f"{kind} {NAMESPACE}/{NAME}" in degraded["message"]
     assert world.condition("Available")["status"] == "True"
     assert world.state().last_reason.startswith("KindNotServed: ")
