@@ -51,7 +51,7 @@ def difference(applied: Fingerprint, live: Fingerprint) -> str | None:
     An older generation than the applied one is a stale read, not drift.
     """
     if live.uid != applied.uid:
-        return "it was deleted and made again by somebody else"
+        return "it was deleted, and another client created it again"
     if live.generation < applied.generation:
         return None
     if live.fields != applied.fields:

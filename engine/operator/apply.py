@@ -150,7 +150,7 @@ class _Application:
             raise ObjectRefused(_not_served(planned.key), reason=scaling.KIND_NOT_SERVED, status=404) from error
 
     def _apply_manifest(self, planned: PlannedObject, manifest: Manifest) -> ApplyResult:
-        if manifests.may_be_somebody_elses(planned.key):
+        if manifests.may_be_namesake(planned.key):
             return ApplyResult.of(apply_if_ours(planned, manifest, self._context))
         if scaling.leaves_replicas_to_autoscaler(manifest):
             return apply_autoscaled(planned, manifest, self._context)
@@ -189,7 +189,7 @@ def _with_secrets(context: Context, adoption: Adoption) -> Plan:
 
 def _is_of_optional_kind(key: ObjectKey) -> bool:
     """Return whether a cluster need not serve the kind of the object."""
-    return manifests.may_be_somebody_elses(key) or scaling.is_of_keda(key) or manifests.is_route(key)
+    return manifests.may_be_namesake(key) or scaling.is_of_keda(key) or manifests.is_route(key)
 
 
 def _not_served(key: ObjectKey) -> str:

@@ -62,9 +62,9 @@ def _delete(applied: AppliedObject, context: Context) -> None:
 
 def _is_disowned(key: ObjectKey, error: ObjectRefused, context: Context) -> bool:
     """Return whether `error` says that our role no longer covers an object of a disabled exposure or kind."""
-    disabled = manifests.is_of_former_way(key, context.lgp.namespace, context.config) or manifests.is_switched_off(
-        key, context.config
-    )
+    disabled = manifests.is_of_disabled_exposure(
+        key, context.lgp.namespace, context.config
+    ) or manifests.is_switched_off(key, context.config)
     disowned = error.status == 403 and disabled
     if disowned:
         log.warning("left in place", object=str(key), reason=str(error))

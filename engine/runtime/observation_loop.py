@@ -52,9 +52,9 @@ ACTOR = "watcher"
 HOLD = 1.0
 """Seconds that an unconfirmed observation is held before it is confirmed."""
 LOCKED = 0.25
-"""Seconds before an unconfirmed observation is tried again whose stream a worker advances."""
+"""Seconds before an unconfirmed observation of a stream that a worker advances is tried again."""
 UNAVAILABLE = 1.0
-"""Seconds before a comparison is tried again for which the API server did not answer; jitter takes or adds half."""
+"""Seconds before a comparison is tried again after the API server did not answer; with a jitter of ± 50 %."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class ObservationLoop:
         self._hold = hold
         self._folds: dict[str, Fold[Any]] = {}
         self._stale: set[str] = set()
-        """Streams whose fold may be behind the log."""
+        """Streams of which the fold may be behind the log."""
         self._pending: dict[str, float] = {}
         """Stream → when to compare it."""
         self._unconfirmed: dict[str, float] = {}
@@ -216,8 +216,8 @@ class ObservationLoop:
         work_token = self._events.work_token(stream)
         self._events.append(stream, version, new, actor=ACTOR)
         log.info("observed", stream=stream, version=version + len(new), events=[event.type for event in new])
-        # A stream that was dirty before and still is was asked for already: its message waits in a queue, or a worker
-        # advances it, which cannot acknowledge it without these events.
+        # A stream that was dirty before and is dirty still needs no message: one waits in a queue, or a worker advances
+        # the stream and cannot acknowledge it without these events.
         if not work_token or self._events.work_token(stream) != work_token:
             self._dispatch(stream)
         self._schedule(stream, now + SOON)

@@ -1,4 +1,4 @@
-"""The watcher through what breaks: a restarting API server, a restarted watcher, a crash log with secrets in it."""
+"""The watcher through failures: a restarting API server, a restarted watcher, a crash log with secrets in it."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def is_server(pod: dict) -> bool:  # type: ignore[type-arg]
 # --- the sign of life
 
 
-def test_the_sign_of_life_is_written_and_grows_old(api_server: ApiServer, namespace: str, tmp_path: Path) -> None:
+def test_the_heartbeat_file_is_written_and_grows_old(api_server: ApiServer, namespace: str, tmp_path: Path) -> None:
     path = tmp_path / "heartbeat"
     assert check(path, time.time()) == f"{path} does not exist: the watcher has not started"
     with at_work(api_server, namespace) as operator:
@@ -170,7 +170,7 @@ def test_a_redis_that_crashes_and_comes_back_is_survived(api_server: ApiServer, 
 
 
 class Forgotten:
-    """A view of a cluster in which a deployment is paused; Redis will know nothing later than the first look at it."""
+    """An observer of a cluster in which a deployment is paused; Redis forgets everything after its first comparison."""
 
     machine = ListenerMachine(
         ListenerConfig(listener_id="l", workspace_id="w", namespaces=("agents",), smith_url="http://smith")
@@ -201,8 +201,8 @@ class Nobody:
     def dispatch(self, stream: str) -> None: ...
 
 
-def test_what_a_redis_forgot_is_told_again_though_nothing_happens() -> None:
-    """It comes back so soon that nobody is refused, and nothing wakes the watcher."""
+def test_what_a_redis_forgot_is_appended_again_though_nothing_happens() -> None:
+    """Redis comes back so soon that no request fails, and nothing wakes the watcher."""
     with RedisServer() as server:
         events, crash = RedisLog.from_url(server.url, "test"), LastSecond(server)
         nothing: Any = None
@@ -211,8 +211,8 @@ def test_what_a_redis_forgot_is_told_again_though_nothing_happens() -> None:
         events.append("deployment/a", 0, [Resumed(by="somebody")], actor="test")
         watcher._queue.put(Appended("deployment/a"))
         at_work.start()
-        until(lambda: events.version("deployment/a") == 2, "it is told")
-        time.sleep(1.5)  # whatever the watcher looks at after its own event, it has looked at
+        until(lambda: events.version("deployment/a") == 2, "it is appended")
+        time.sleep(1.5)  # the watcher has compared the stream after its own event
 
         crash.lose_what_came_since()
 

@@ -5,7 +5,7 @@ listener, is
 
 - an LGP whose fields of ours, or whose spec, another client changed, or that has a namesake in its place;
 - the Secret of the current revision that does not exist any more;
-- an LGP or Secret of ours that is there although its deployment was deleted.
+- an LGP or Secret of ours that exists although its deployment was deleted.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def is_remainder(state: DeploymentState, manifest: Manifest) -> bool:
     return ours and "deletionTimestamp" not in metadata
 
 
-OUTLIVED = "it is there after its deletion"
+OUTLIVED = "it exists although its deployment was deleted"
 
 
 def observe_secret(state: DeploymentState | None, name: str, secret: Manifest | None) -> list[Event]:

@@ -65,13 +65,13 @@ class ServerSpec(Part):
     image_pull_secrets: list[JsonObject] = []
     env: list[EnvVar] = []
     replicas: int | None = Field(default=None, ge=0)
-    """None means one, or whatever the autoscaler says."""
+    """None means one, or the autoscaler's number."""
     queue_enabled: bool = True
-    """Whether runs are worked off by queue workers of their own."""
+    """Whether separate queue workers execute the runs."""
     num_jobs_per_worker: int | None = Field(default=None, ge=0)
     resources: Resources = Resources()
     queue_resources: Resources | None = None
-    """None means those of the server."""
+    """None means the resources of the server."""
     service_account_name: str | None = None
     init_containers: list[JsonObject] = []
     sidecars: list[JsonObject] = []
@@ -82,7 +82,7 @@ class ServerSpec(Part):
 
     @model_validator(mode="after")
     def _named_once(self) -> Self:
-        """Server-side apply answers a list that names a key twice with an internal error; say it better here."""
+        """Refuse a list that names a key twice: server-side apply would answer with an internal error."""
         lists: tuple[tuple[str, str, list[JsonObject]], ...] = (
             ("containers", "name", [*self.init_containers, *self.sidecars]),
             ("volumes", "name", self.volumes),
@@ -154,7 +154,7 @@ class ManagedResources(Part):
 
 
 class LgpSpec(Part):
-    """What an LGP asks for."""
+    """The spec of an LGP."""
 
     server_spec: ServerSpec
     database: Database = Database()
@@ -170,17 +170,17 @@ class LgpSpec(Part):
 
 
 class Lgp(BaseModel):
-    """An LGP with what its objects need of its metadata, and of what was there before them."""
+    """An LGP: what its objects need of its metadata and spec, and which objects it adopted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     namespace: str
     name: str
     uid: str
-    """Of the LGP, for owner references."""
+    """uid of the LGP, for owner references."""
     spec: LgpSpec
     adopted: Adopted = Adopted()
-    """What was there of its objects before we made any."""
+    """Objects of the LGP that existed before this log made any."""
 
     @property
     def stream(self) -> str:
@@ -211,7 +211,7 @@ def fields_of(part: type[Part]) -> Mapping[str, type[Part] | None]:
 
 
 def _part_of(annotation: object) -> type[Part] | None:
-    """Return the part that a field holds: itself, a list of it, or it or nothing; None for any other value."""
+    """Return the part that a field holds, alone, in a list or as an option; None for any other value."""
     if isinstance(annotation, type) and issubclass(annotation, Part):
         return annotation
     return next((found for inner in get_args(annotation) if (found := _part_of(inner)) is not None), None)

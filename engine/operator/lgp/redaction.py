@@ -11,7 +11,7 @@ digest
 - every value that has not the shape that the resource definition gives it.
 
 `redact_spec` drops fields that the operator does not read; `unknown_fields` names them. It keeps names, images,
-resources, volumes, labels and annotations: everybody who may read pods may read those. Metadata of the LGP, with
+resources, volumes, labels and annotations: each client that may read pods may read these. Metadata of the LGP, with
 kubectl's copy of the last applied manifest, is no part of the spec and must not be logged either.
 
 A redacted spec has the same shape as its original, so manifests made from it have the same objects, names and fields:

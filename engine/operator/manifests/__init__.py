@@ -65,7 +65,6 @@ __all__ = [
     "ingress_path",
     "is_budget",
     "is_of_disabled_exposure",
-    "is_of_former_way",
     "is_route",
     "is_shared_ingress",
     "is_switched_off",
@@ -74,7 +73,6 @@ __all__ = [
     "makes_redis",
     "managed_not_served",
     "may_be_namesake",
-    "may_be_somebody_elses",
     "object_names",
     "object_selector",
     "objects",
@@ -86,8 +84,6 @@ __all__ = [
     "with_path",
     "without_path",
 ]
-
-is_of_former_way, may_be_somebody_elses = is_of_disabled_exposure, may_be_namesake
 
 OBJECT_KINDS: tuple[tuple[str, str], ...] = (
     names.SERVICE_ACCOUNT,

@@ -3,7 +3,7 @@
 Targets: 75 % CPU, 75 % memory, 10 runs per queue worker; scale-down after 30 minutes. The operator makes ScaledObjects
 where KEDA is installed, unless the LGP says `autoscalerType: HPA`; else HorizontalPodAutoscalers, which cannot count
 runs. The number of queue workers follows pending and running runs: counting pending runs alone would remove workers
-while all of them are busy. One worker is wanted for as many runs as it executes at the same time, 10 unless the LGP
+while all of them are busy. The target is one worker for as many runs as it executes at the same time, 10 unless the LGP
 says otherwise.
 
 KEDA reads the connection from the environment of the queue workers' container, so no credential is copied.

@@ -88,10 +88,10 @@ def _horizontal_problems(
 
 def _without_value(asked: list[JsonObject], current: list[JsonObject]) -> Iterator[str]:
     """Yield the names of the metrics without a value: the status has an entry without a type in their place."""
-    for wanted, found in zip(asked, current, strict=False):
+    for metric, found in zip(asked, current, strict=False):
         if not found.get("type"):
-            kind = str(wanted.get("type", ""))
-            part: JsonObject = wanted.get(kind[:1].lower() + kind[1:]) or {}
+            kind = str(metric.get("type", ""))
+            part: JsonObject = metric.get(kind[:1].lower() + kind[1:]) or {}
             yield str(part.get("name") or (part.get("metric") or {}).get("name") or kind)
 
 

@@ -13,8 +13,8 @@ Not drift: a changed status, the replicas that an autoscaler decides on, an anno
 other field that we never set. So generations are not compared. Of a Secret with generated values only the absence is
 drift.
 
-An object that was *rejected* is reported as drifted, too, once the obstacle is gone: the path is free, a shared Ingress
-exists, the kind is served, no other budget selects the pods. The drift has the object applied again.
+An object that was *rejected* is reported as drifted, too, once the obstacle is removed: the path is free, a shared
+Ingress exists, the kind is served, no other budget selects the pods. The drift has the object applied again.
 
 How soon a drift is repaired: `engine/kubernetes/repairs.py`. What our field manager owns, as one digest:
 `engine/kubernetes/fingerprint.py`.
@@ -66,7 +66,7 @@ def _drift_at_rest(
 def _object_drift(entry: ObjectState, live: Fingerprint | None, writer: str = "") -> Iterator[DriftDetected]:
     applied = entry.applied
     if live is None:
-        yield DriftDetected(key=applied.key, change="deleted", detail="it is not there")
+        yield DriftDetected(key=applied.key, change="deleted", detail="it does not exist")
         return
     if applied.credential:
         return  # its values belong to the client that created it
@@ -97,9 +97,9 @@ def _paths_free_now(state: OperatorState, plan: Plan, context: ClusterContext) -
             continue
         is_free = context.routes is not None and (planned.route.host, planned.route.path) not in context.routes
         if rejection.reason == SHARED_INGRESS_MISSING:
-            yield DriftDetected(key=planned.key, change="edited", detail="a shared Ingress is there now")
+            yield DriftDetected(key=planned.key, change="edited", detail="a shared Ingress exists now")
         elif rejection.reason == PATH_TAKEN and is_free:
-            yield DriftDetected(key=planned.key, change="edited", detail="nobody else has its path now")
+            yield DriftDetected(key=planned.key, change="edited", detail="its path is free now")
 
 
 def _budgets(state: OperatorState, plan: Plan, context: ClusterContext) -> Iterator[DriftDetected]:
@@ -110,19 +110,18 @@ def _budgets(state: OperatorState, plan: Plan, context: ClusterContext) -> Itera
         others = other_budgets(planned.key, context.budget_selectors, pods_of_budget(planned, plan))
         rejection = state.rejected.get(key)
         if others and at_rest(state, plan, key):
-            detail = f"PodDisruptionBudget {', '.join(others)} is over the same pods"
+            detail = f"PodDisruptionBudget {', '.join(others)} selects the same pods"
             yield DriftDetected(key=planned.key, change="edited", detail=detail)
         elif not others and rejection is not None and rejection.reason == SECOND_BUDGET:
-            yield DriftDetected(key=planned.key, change="edited", detail="no other budget is over its pods now")
+            yield DriftDetected(key=planned.key, change="edited", detail="no other budget selects its pods now")
 
 
 def _kinds_served_now(state: OperatorState, plan: Plan, context: ClusterContext) -> Iterator[DriftDetected]:
-    """Yield the objects that were rejected because the API server did not serve their kind, and whose kind it serves
-    now."""
+    """Yield the objects whose kind the API server serves now, after it rejected them for the lack of the kind."""
     for key, rejection in state.rejected.items():
         planned = plan.objects.get(key)
         if planned is None or rejection.reason != KIND_NOT_SERVED:
             continue
         if (planned.key.api_version, planned.key.kind) in context.complete_kinds:
-            detail = "it is not there, and its kind is served now"
+            detail = "it does not exist, and its kind is served now"
             yield DriftDetected(key=planned.key, change="deleted", detail=detail)

@@ -4,8 +4,8 @@ Everything here can be rebuilt from lists and watches. One thread uses the obser
 (`engine/runtime/observation_loop.py`). Which kinds are watched is in `watches`, the pure comparison in `compare`.
 
 Objects are filed under the LGP that they belong to (LgpRef): by the label that every object of an LGP carries, else by
-their owner reference. Fresh reads are those of Secrets, whose values are taken out of crash messages, and those of
-objects whose unconfirmed drift is to be confirmed.
+their owner reference. The observer reads afresh: Secrets, to scrub crash messages, and objects of which an unconfirmed
+drift is to be confirmed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An autoscaler that does not work is waited for, then told with what to do; what changes all the time is no event.
+"""An autoscaler that does not work is reported after a grace period, with the fix; its constant changes are no events.
 
 The same on API servers: tests/integration/test_autoscaler_health.py.
 """
@@ -23,7 +23,7 @@ GRACE_SECONDS = GRACE / timedelta(seconds=1)
 
 
 def autoscaled(config: OperatorConfig = CONFIG, **server: Any) -> World:
-    """A world with one LGP that is scaled, rolled out, and whose autoscalers nobody has looked at."""
+    """A world with one LGP that is scaled, rolled out, and whose autoscalers have no status yet."""
     world = World(config=config)
     world.cluster.autoscales = False
     world.cluster.put(shared_ingress())
@@ -49,7 +49,7 @@ def hpa_says(world: World, reason: str = "", message: str = "", **more: Any) -> 
 
 
 def observed(world: World) -> list[tuple[str, str]]:
-    """Return what the events said of the autoscaler, in their order."""
+    """Return the autoscaler's events, in their order."""
     stream = f"lgp/{NAMESPACE}/{NAME}"
     told = {
         "AutoscalerObserved": lambda data: data["autoscaler"]["reason"],
@@ -58,7 +58,7 @@ def observed(world: World) -> list[tuple[str, str]]:
     return [(r.type, told[r.type](r.data)) for r in world.events.read(stream) if r.type in told]
 
 
-def test_one_that_has_no_metrics_yet_is_waited_for_and_then_works() -> None:
+def test_an_autoscaler_without_metrics_yet_is_waited_for() -> None:
     world = autoscaled()
     hpa_says(world, "FailedGetResourceMetric", NO_METRICS)
     world.acknowledge(GRACE_SECONDS - 30)
@@ -79,7 +79,7 @@ def test_one_that_has_no_metrics_yet_is_waited_for_and_then_works() -> None:
     ]
 
 
-def test_one_that_never_gets_metrics_is_told_with_what_to_do_and_its_recovery_too() -> None:
+def test_an_autoscaler_without_metrics_is_reported_with_the_fix_and_so_is_its_recovery() -> None:
     world = autoscaled()
     hpa_says(world, "FailedGetResourceMetric", NO_METRICS)
     world.acknowledge(GRACE_SECONDS + 30)
@@ -115,7 +115,7 @@ def test_what_changes_every_fifteen_seconds_is_no_event() -> None:
     assert world.events.version(f"lgp/{NAMESPACE}/{NAME}") == version
 
 
-def test_the_same_problem_in_other_words_is_told_once() -> None:
+def test_the_same_problem_in_other_words_is_reported_once() -> None:
     world = autoscaled()
     for pod, tries in (("x7k2p", 3), ("b5nzq", 14), ("x7k2p", 15)):
         hpa_says(world, "FailedGetResourceMetric", f"missing request for cpu of Pod {NAME}-6d4f-{pod}, try {tries}")
@@ -127,7 +127,7 @@ def test_the_same_problem_in_other_words_is_told_once() -> None:
     assert observed(world).count(("AutoscalerObserved", "FailedGetResourceMetric")) == 2, "another cause is news"
 
 
-def test_a_hiccup_of_one_that_worked_is_not_shown_before_the_grace_is_over() -> None:
+def test_a_short_failure_is_not_shown_within_the_grace_period() -> None:
     world = autoscaled()
     hpa_says(world)
     world.acknowledge(5)
@@ -140,8 +140,8 @@ def test_a_hiccup_of_one_that_worked_is_not_shown_before_the_grace_is_over() -> 
     assert world.types().count("LgpStatusApplied") == applied
 
 
-def test_nobody_is_judged_while_it_rolls_out() -> None:
-    """Pods that are not there have no metrics, and a trigger may read a table that is made by them."""
+def test_an_autoscaler_is_not_reported_during_a_rollout() -> None:
+    """Before its pods run there are no metrics, and a trigger may read a table that the pods create."""
     world = World()
     world.cluster.autoscales = False
     world.cluster.put(shared_ingress())
@@ -184,15 +184,15 @@ def keda_made(world: World, reason: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "kept"),
+    ("message", "kept"),
     [
         ("cannot reach postgres://lg:hun/ter2@db: refused", "cannot reach postgres://***@db: refused"),
         ("host=db password='a b\\' c' user=lg", "host=db password=*** user=lg"),
         ("host=db password=hunter2 user=lg", "host=db password=*** user=lg"),
     ],
 )
-def test_a_password_in_a_message_is_hidden(said: str, kept: str) -> None:
-    ready = {"type": "Ready", "status": "False", "reason": "TriggerError", "message": said}
+def test_a_password_in_a_message_is_hidden(message: str, kept: str) -> None:
+    ready = {"type": "Ready", "status": "False", "reason": "TriggerError", "message": message}
     metadata = {"name": NAME, "namespace": NAMESPACE, "uid": "u"}
 
     seen = observe_autoscaler({"kind": "ScaledObject", "metadata": metadata, "status": {"conditions": [ready]}})
@@ -200,7 +200,7 @@ def test_a_password_in_a_message_is_hidden(said: str, kept: str) -> None:
     assert seen.message == kept
 
 
-def test_a_trigger_error_is_told_with_what_the_autoscaler_of_keda_says() -> None:
+def test_a_trigger_error_has_the_message_of_the_autoscaler_that_keda_made() -> None:
     world = autoscaled(KEDA)
     failed = ("False", "TriggerError", "Triggers defined in ScaledObject are not working correctly")
     says(world, "ScaledObject", conditions=conditions(Ready=failed), hpaName=f"keda-hpa-{NAME}")
@@ -220,7 +220,7 @@ def test_a_trigger_error_is_told_with_what_the_autoscaler_of_keda_says() -> None
     assert world.condition("Autoscaling")["status"] == "True"
 
 
-def test_an_autoscaler_of_keda_without_metrics_is_told_although_its_scaled_object_is_ready() -> None:
+def test_an_autoscaler_of_keda_without_metrics_is_reported_although_its_scaled_object_is_ready() -> None:
     world = autoscaled(KEDA)
     says(world, "ScaledObject", conditions=conditions(Ready=("True", "ScaledObjectReady", "")))
     world.acknowledge(5)
@@ -232,7 +232,7 @@ def test_an_autoscaler_of_keda_without_metrics_is_told_although_its_scaled_objec
     assert f"HorizontalPodAutoscaler {NAMESPACE}/keda-hpa-{NAME}: {NO_METRICS}" in condition["message"]
 
 
-def test_an_autoscaler_that_is_no_longer_asked_for_is_forgotten() -> None:
+def test_an_autoscaler_that_is_no_longer_planned_is_forgotten() -> None:
     world = autoscaled()
     hpa_says(world, "FailedGetResourceMetric", NO_METRICS)
     world.acknowledge(GRACE_SECONDS + 30)
@@ -286,7 +286,7 @@ ONE_OF_TWO = [{"type": "Resource", "resource": {"name": "cpu"}}, {"type": ""}]
         (scaled(Ready=("True", "", ""), Paused=("True", "ScaledObjectPaused", "")), "ScaledObjectPaused"),
     ],
 )
-def test_what_an_autoscaler_says_of_itself(manifest: Manifest, reason: str) -> None:
+def test_the_reason_of_a_status(manifest: Manifest, reason: str) -> None:
     assert observe_autoscaler(manifest).reason == reason
 
 

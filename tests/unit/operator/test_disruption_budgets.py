@@ -1,4 +1,4 @@
-"""PodDisruptionBudgets of Agent Servers: which workloads have one, and what becomes of it."""
+"""PodDisruptionBudgets of Agent Servers: which workloads have one, and when it is removed."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def theirs(name: str = "by-hand", **selector: Any) -> Manifest:
     return {"apiVersion": BUDGET.api_version, "kind": BUDGET.kind, "metadata": metadata, "spec": spec}
 
 
-def test_beside_a_budget_over_the_same_pods_ours_is_not_made_and_the_condition_names_it() -> None:
+def test_beside_a_budget_of_the_same_pods_ours_is_not_made_and_the_condition_names_it() -> None:
     world = World(config=ON)
     world.cluster.put(theirs(matchLabels={"app": NAME}))
     asked(world=world)
@@ -155,7 +155,7 @@ def test_beside_a_budget_over_the_same_pods_ours_is_not_made_and_the_condition_n
     assert "DisruptionBudgets" not in [c["type"] for c in world.state().status["conditions"]]
 
 
-def test_ours_goes_as_soon_as_another_one_is_over_the_same_pods_and_comes_back_after_it() -> None:
+def test_ours_is_removed_while_another_budget_selects_the_same_pods() -> None:
     world = asked()
     world.cluster.put(theirs(matchExpressions=[{"key": "app", "operator": "In", "values": [NAME]}]))
     world.acknowledge()
@@ -171,7 +171,7 @@ def test_ours_goes_as_soon_as_another_one_is_over_the_same_pods_and_comes_back_a
     assert BUDGET in world.cluster.objects
 
 
-def test_a_budget_over_other_pods_is_no_reason() -> None:
+def test_a_budget_of_other_pods_makes_no_difference() -> None:
     world = asked()
     version = world.events.version(STREAM)
     world.cluster.put(theirs(matchLabels={"app": "something-else"}))
@@ -181,7 +181,7 @@ def test_a_budget_over_other_pods_is_no_reason() -> None:
     assert world.events.version(STREAM) == version
 
 
-def test_a_budget_of_our_name_that_somebody_made_is_left_as_it_is() -> None:
+def test_a_namesake_of_a_budget_is_left_as_it_is() -> None:
     world = World(config=ON)
     made = world.cluster.put(theirs(NAME, matchLabels={"app": "something-else"}))
     asked(world=world)

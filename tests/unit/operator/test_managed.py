@@ -209,7 +209,7 @@ def test_drift_is_repaired(key: ObjectKey, change: str) -> None:
 
 
 @pytest.mark.parametrize("key", [ACCOUNT, CLASS], ids=lambda key: key.kind)
-def test_an_object_of_somebody_else_is_left_as_it_is_and_named(key: ObjectKey) -> None:
+def test_a_namesake_is_left_as_it_is_and_named(key: ObjectKey) -> None:
     world = World(config=ALLOWED)
     metadata = {"name": key.name, "namespace": NAMESPACE, "annotations": {"mine": "yes"}}
     theirs = world.cluster.put({"apiVersion": key.api_version, "kind": key.kind, "metadata": metadata})
@@ -225,7 +225,7 @@ def test_an_object_of_somebody_else_is_left_as_it_is_and_named(key: ObjectKey) -
     assert world.condition("Degraded")["status"] == "False"
 
 
-def test_what_another_operator_made_for_this_lgp_is_taken_over() -> None:
+def test_what_another_operator_made_for_this_lgp_is_adopted() -> None:
     world = World(config=ALLOWED)
     world.cluster.put(shared_ingress())
     live = world.cluster.put(lgp_manifest(managedResources=ASKED))
@@ -250,7 +250,7 @@ def test_an_lgp_that_is_made_again_keeps_what_the_first_one_left() -> None:
     assert [one["uid"] for one in owners] == [world.cluster.objects[lgp_key(NAMESPACE, NAME)]["metadata"]["uid"]]
 
 
-def test_a_cluster_without_the_csi_driver_is_told_what_to_install_and_gets_the_object_with_it() -> None:
+def test_without_the_csi_driver_the_condition_says_what_to_install() -> None:
     world = World(config=ALLOWED)
     missing = ObjectRefused("the server could not find the resource", status=404)
     world.cluster.rejects = lambda key: missing if key.kind == CLASS.kind else None

@@ -1,4 +1,4 @@
-"""What an LGP becomes, field by field."""
+"""The objects of an LGP, field by field."""
 
 from __future__ import annotations
 
@@ -361,7 +361,7 @@ def test_database_fields() -> None:
 
 
 def test_labels_of_an_lgp_stay_off_volume_claim_templates() -> None:
-    """They cannot be changed later."""
+    """Volume claim templates cannot be changed later."""
     one = lgp(database={"enabled": True}, labels={"team": "search"})
     claim = made(one)["StatefulSet/-db"]["spec"]["volumeClaimTemplates"][0]
     assert "team" not in claim["metadata"]["labels"]

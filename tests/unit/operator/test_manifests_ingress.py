@@ -1,4 +1,4 @@
-"""The path of an Agent Server on an Ingress that belongs to somebody else."""
+"""The path of an Agent Server on the shared Ingress, which belongs to another owner."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_removing_takes_our_path_alone(given_rules: list[dict[str, Any]], host: 
 
 
 def is_ours(rule: dict[str, Any], one: dict[str, Any], host: str) -> bool:
-    """Under our host, or wherever it leads to our Service."""
+    """Our path: under our host, or leading to our Service."""
     leads_to_us = one["backend"]["service"]["name"] == "a"
     return bool(one["path"] == "/lgp/a" and (leads_to_us or rule.get("host", "") == host))
 
@@ -119,6 +119,6 @@ def all_paths(rule: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def others(one: dict[str, Any]) -> list[tuple[str, str]]:
-    """Everybody else's paths in their order."""
+    """The paths of others, in their order."""
     places = [(rule.get("host", ""), it["path"]) for rule in one["spec"]["rules"] for it in all_paths(rule)]
     return [place for place in places if place[1] != "/lgp/a"]

@@ -1,4 +1,4 @@
-"""Templates: variables in YAML, and what is wrong with those that do not fit."""
+"""Templates: variables in YAML, and the messages about templates that do not fit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ spec:
 
 
 def extra(yaml_value: str, **values: str | int) -> Any:
-    """What `yaml_value` in a template becomes."""
+    """The value of `yaml_value` in a filled template."""
     return templates.fill("service", SERVICE.format(yaml_value), {"name": "n", "namespace": "ns", **values})["spec"][
         "extra"
     ]
@@ -124,7 +124,7 @@ def test_templates_of_existing_values_files_are_read() -> None:
 
 
 def contract(manifest: dict[str, Any]) -> Any:
-    """What users' other objects rely on: names, selectors, ports, images, probed paths, claims."""
+    """The parts that users' other objects rely on: names, selectors, ports, images, probed paths, claims."""
     spec = manifest["spec"]
     if manifest["kind"] == "Service":
         return manifest["metadata"], spec["selector"], spec["ports"]

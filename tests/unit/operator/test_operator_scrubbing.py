@@ -1,4 +1,4 @@
-"""Taking secret values out of texts."""
+"""Secret values are taken out of crash messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The watcher's core, and what the listener's component sees through it."""
+"""The observation loop, and what the listener's observer adds to the log."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CONFIG = ListenerConfig(listener_id="l", workspace_id="w", namespaces=(NAMESPACE
 
 
 class Listening:
-    """A deployment whose LGP was applied, seen by the listener's half of a watcher."""
+    """A deployment with an applied LGP, observed by the listener's observer."""
 
     def __init__(self) -> None:
         self.clock = TestClock(datetime(2026, 1, 1, tzinfo=UTC))
@@ -100,11 +100,11 @@ def with_status(manifest: Manifest, **status: Any) -> Manifest:
     return {**manifest, "status": {"observedGeneration": 1, "conditions": [], **status}}
 
 
-def test_what_is_as_applied_is_no_event() -> None:
+def test_an_lgp_as_it_was_applied_is_no_event() -> None:
     assert Listening().compared() == []
 
 
-def test_a_status_is_told_once() -> None:
+def test_a_status_is_reported_once() -> None:
     world = Listening()
     world.see("MODIFIED", with_status(world.lgp, deploymentStatus={"replicas": 1}))
     assert world.compared() == ["RolloutObserved"]
@@ -113,7 +113,7 @@ def test_a_status_is_told_once() -> None:
     assert world.compared() == []
 
 
-def test_an_lgp_that_is_seen_to_go_is_told_at_once() -> None:
+def test_the_observed_deletion_of_an_lgp_is_certain() -> None:
     world = Listening()
     world.cluster.delete(lgp_key(NAMESPACE, NAME))
     world.see("DELETED", world.lgp)
@@ -121,7 +121,7 @@ def test_an_lgp_that_is_seen_to_go_is_told_at_once() -> None:
     assert world.compared(0.5) == ["LgpGone"]
 
 
-def test_an_lgp_that_a_watch_does_not_show_yet_is_looked_for_before_it_is_called_gone() -> None:
+def test_an_lgp_that_a_watch_does_not_show_is_read_before_it_counts_as_gone() -> None:
     world = Listening()
     world.see("DELETED", {**world.lgp, "metadata": {**world.lgp["metadata"], "uid": "an earlier one"}})
     assert world.compared() == []
@@ -142,7 +142,7 @@ def test_the_echo_of_our_own_write_is_no_drift() -> None:
     assert world.compared() == []
 
 
-def test_no_suspicion_is_voiced_while_the_stream_is_being_advanced() -> None:
+def test_unconfirmed_drift_is_held_while_the_stream_is_being_advanced() -> None:
     world = Listening()
     changed = world.cluster.apply(lgp_manifest("r2"), manager=names.LISTENER_MANAGER).manifest
     with world.events.lock(MINE, 60):
@@ -152,7 +152,7 @@ def test_no_suspicion_is_voiced_while_the_stream_is_being_advanced() -> None:
     assert world.compared() == ["DriftDetected"]
 
 
-def test_a_secret_that_disappears_is_drift() -> None:
+def test_a_deleted_secret_is_drift() -> None:
     world = Listening()
     world.cluster.objects = {key: found for key, found in world.cluster.objects.items() if key.kind != "Secret"}
     labelled = {
@@ -167,7 +167,7 @@ def test_a_secret_that_disappears_is_drift() -> None:
 # --- the core
 
 
-def test_an_object_that_cannot_be_understood_stops_nothing() -> None:
+def test_an_object_that_is_not_understood_stops_nothing() -> None:
     world = started()
     broken = {"metadata": {"name": "x"}, "kind": "Pod", "apiVersion": "v1"}
     pods = next(watched for watched in world.observer.watches() if watched.kind == "Pod")
@@ -213,7 +213,7 @@ def test_a_stream_of_a_newer_program_stops_alone() -> None:
     assert world.types()[-1] == "FromTheFuture"
 
 
-def test_two_watchers_append_what_they_both_see_once() -> None:
+def test_two_watchers_append_an_observation_once() -> None:
     world = started()
     twin = ObservationLoop([world.observer], world.events, NoDispatcher())
     world.cluster.put(lgp_manifest("r2"))
@@ -228,7 +228,8 @@ def test_two_watchers_append_what_they_both_see_once() -> None:
 def test_an_object_that_lost_its_label_and_its_owner_is_edited_not_deleted() -> None:
     world = started()
     key = world.cluster.find("Deployment")
-    gone = WatchEvent(type="DELETED", object=copy.deepcopy(world.cluster.objects[key]))  # a selector's watch says so
+    # A watch with a label selector reports the object as deleted.
+    gone = WatchEvent(type="DELETED", object=copy.deepcopy(world.cluster.objects[key]))
     world.cluster.edit(key)
     for field in ("labels", "ownerReferences"):
         del world.cluster.objects[key]["metadata"][field]
@@ -241,7 +242,7 @@ def test_an_object_that_lost_its_label_and_its_owner_is_edited_not_deleted() -> 
     assert world.cluster.objects[key]["metadata"]["labels"][names.LGP_LABEL] == NAME
 
 
-def test_an_lgp_that_lost_its_labels_is_drift_of_whose_it_was() -> None:
+def test_an_lgp_without_labels_is_drift_of_its_deployment() -> None:
     world = Listening()
     assert world.compared() == []
     bare = copy.deepcopy(world.lgp)

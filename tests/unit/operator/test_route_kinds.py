@@ -1,4 +1,4 @@
-"""Routes whose kind the cluster does not serve: a condition with the mend, while everything else goes on."""
+"""Routes whose kind the cluster does not serve: a condition with the fix, while everything else goes on."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def without(kind: str) -> World:
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_a_kind_of_route_that_is_not_served_is_told_with_the_mend_and_holds_nothing_up(kind: str) -> None:
+def test_a_kind_of_route_that_is_not_served_is_reported_with_the_fix_and_holds_nothing_up(kind: str) -> None:
     world = without(kind)
 
     degraded = world.condition("Degraded")

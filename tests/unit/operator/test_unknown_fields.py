@@ -1,4 +1,4 @@
-"""Fields of an LGP that this program does not know: named, never refused, never with their values."""
+"""Fields of an LGP that the operator does not know: it names them without their values, and refuses none."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_field_in_snake_case_is_unknown_and_has_no_effect() -> None:
     assert "nodeSelector" not in str(deployments)
 
 
-def test_an_lgp_without_them_is_told_nothing() -> None:
+def test_an_lgp_without_unknown_fields_has_no_condition() -> None:
     world = started()
 
     assert "IgnoredFields" not in str(world.cluster.objects)
@@ -63,7 +63,7 @@ def test_the_condition_goes_with_the_fields() -> None:
     assert "IgnoredFields" not in [c["type"] for c in world.state().status["conditions"]]
 
 
-def test_what_kubernetes_validates_itself_is_not_looked_at() -> None:
+def test_fields_that_kubernetes_validates_are_not_inspected() -> None:
     containers = [{"name": "c", "image": "i", "aFieldOfTomorrow": 1}]
     spec = lgp_manifest(serverSpec={"sidecars": containers, "volumes": [{"name": "v", "new": {}}]}, affinity={"new": 1})
 
@@ -71,7 +71,7 @@ def test_what_kubernetes_validates_itself_is_not_looked_at() -> None:
 
 
 @pytest.mark.parametrize("odd", [None, 1, "x", [1], {"serverSpec": 1}, {"serverSpec": {"env": {"a": 1}}}])
-def test_odd_shapes_are_survived(odd: Any) -> None:
+def test_odd_shapes_do_no_harm(odd: Any) -> None:
     assert unknown_fields(odd) == (
         ("spec.serverSpec.env.a",) if isinstance(odd, dict) and odd["serverSpec"] != 1 else ()
     )

@@ -1,4 +1,4 @@
-"""A cluster in memory and an operator at work on it: the same `advance`, watcher's core and event log as ever."""
+"""A cluster in memory and an operator that works on it, with the real `advance`, observation loop and event log."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ class NoDispatcher:
 
 @dataclass
 class World:
-    """A cluster, an event log, an operator and an observation loop, all on one clock that only `settle` moves."""
+    """A cluster, an event log, an operator and an observation loop, all on one clock that only `acknowledge` moves."""
 
     config: OperatorConfig = CONFIG
     clock: TestClock = field(default_factory=TestClock)
