@@ -93,7 +93,7 @@ def test_a_time_that_cannot_be_read_is_none(time: str | None, since: datetime | 
         (Fingerprint(uid="u", generation=1, fields="older"), None),
         (Fingerprint(uid="u", generation=2, fields="other"), "taken over"),
         (Fingerprint(uid="u", generation=3, fields="f"), "2 → 3"),
-        (Fingerprint(uid="v", generation=1, fields="f"), "made again"),
+        (Fingerprint(uid="v", generation=1, fields="f"), "created it again"),
     ],
     ids=["the same", "a stale read", "fields", "spec", "another object"],
 )
