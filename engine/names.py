@@ -79,3 +79,9 @@ def route_path(base_path: str, name: str) -> str:
     """Return the path prefix under which an Agent Server is reached: `<base path>/lgp/<LGP name>`."""
     base = base_path.strip("/")
     return f"/{base}/lgp/{name}" if base else f"/lgp/{name}"
+
+
+def lgp_of_route_path(path: str) -> str | None:
+    """Return the LGP name that `route_path` made `path` of; None for a path of another form."""
+    _, marker, name = path.rpartition("/lgp/")
+    return name if marker and name and "/" not in name else None

@@ -11,6 +11,9 @@ from engine.kubernetes.fingerprint import Fingerprint
 from engine.ports import ObjectKey
 from engine.runtime.retry import ActDeferred, ActRefused
 
+LgpStatus = dict[str, Any]
+"""The status of an LGP, as JSON."""
+
 
 class EventPart(BaseModel):
     """Base of the values that events carry."""
@@ -257,7 +260,7 @@ class LgpStatusApplied(Event):
     """The operator wrote the status of the LGP."""
 
     digest: str
-    status: dict[str, Any]
+    status: LgpStatus
     rolled_out: RolledOut | None
 
 

@@ -35,6 +35,7 @@ from engine.operator.events import (
     DriftDetected,
     LgpObserved,
     LgpRemoved,
+    LgpStatus,
     LgpStatusApplied,
     ObjectRejected,
     ObjectsAdopted,
@@ -196,7 +197,7 @@ class OperatorState(Value):
     workloads: dict[str, WorkloadState] = field(default_factory=dict)
     autoscalers: dict[str, AutoscalerState] = field(default_factory=dict)
     """The autoscalers that have reported their health."""
-    status: dict[str, Any] = field(default_factory=dict)
+    status: LgpStatus = field(default_factory=dict)
     """The status of the LGP as the operator wrote it last."""
     status_digest: str = ""
     rolled_out: RolledOut | None = None

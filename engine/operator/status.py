@@ -29,12 +29,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from engine.kubernetes.repairs import FREE_REPAIRS
 from engine.operator.acts import ApplyStatus
 from engine.operator.conditions import LONGEST_MESSAGE
-from engine.operator.events import RolledOut, WorkloadStatus
+from engine.operator.events import LgpStatus, RolledOut, WorkloadStatus
 from engine.operator.manifests import is_budget
 from engine.operator.observation import autoscalers
 from engine.operator.plan import Plan, PlannedObject
@@ -47,7 +46,7 @@ REPORTED_ATTEMPTS = 3
 """The status reports an act from this number of passing failures in a row on."""
 STOPPED = "the revision failed and was scaled to zero, its database stays; a newer revision starts the pods again"
 
-Condition = dict[str, Any]
+Condition = LgpStatus
 """A condition of the LGP's status."""
 
 
@@ -65,7 +64,7 @@ class Problem:
 class ComputedStatus:
     """The result of `compute_status`."""
 
-    status: dict[str, Any]
+    status: LgpStatus
     """The LGP's status to write."""
     rolled_out: RolledOut | None
     """The newest generation that rolled out completely; None before the first rollout."""
@@ -120,7 +119,7 @@ class _StatusComputation:
             *self._ignored(),
         ]
         endpoint = self.plan.endpoint or self.state.status.get("endpoint")
-        status: dict[str, Any] = {
+        status: LgpStatus = {
             "observedGeneration": self.lgp.generation,
             "conditions": conditions,
             **({"endpoint": endpoint} if endpoint else {}),
@@ -330,8 +329,9 @@ class _StatusComputation:
 
     # --- the fields beside the conditions
 
-    def _deployment_status(self, rolled_out: RolledOut | None) -> dict[str, Any]:
-        status: dict[str, Any] = {}
+    def _deployment_status(self, rolled_out: RolledOut | None) -> LgpStatus:
+        """Return the part of the status under `deploymentStatus`."""
+        status: LgpStatus = {}
         if (server := self._server) is not None:
             status |= {
                 "replicas": server.replicas,
@@ -344,9 +344,9 @@ class _StatusComputation:
             status |= {"updateRevision": revision, "lastUpdateTime": rolled_out.at}
         return status
 
-    def _replica_sets(self, rolled_out: RolledOut | None) -> dict[str, Any]:
+    def _replica_sets(self, rolled_out: RolledOut | None) -> LgpStatus:
         """Return references to the ReplicaSet created last and to the ReplicaSet rolled out last."""
-        found: dict[str, Any] = {
+        found: LgpStatus = {
             name: self.state.status[name]
             for name in ("lastCreatedReplicaSet", "lastSuccessfulReplicaSet")
             if name in self.state.status

@@ -9,7 +9,10 @@ import pytest
 
 from engine.kubernetes import managed_fields
 from engine.operator.adoption import choose
-from engine.operator.adoption.choose import AmbiguousDatabase, FoundObjects
+from engine.operator.adoption.choose import FoundObjects
+from engine.operator.adoption.database import AmbiguousDatabase, choose_database, describe_database
+from engine.operator.adoption.differences import planned_manifests
+from engine.operator.adoption.field_managers import owning_all_fields
 from engine.operator.config import OperatorConfig, SharedIngress, Templates
 from engine.operator.events import Adopted
 from engine.operator.lgp import Lgp, parse_lgp, redact_spec
@@ -51,9 +54,9 @@ def server(change: Any = None) -> Manifest:
 
 
 def kept(asked: Lgp, of_log: Lgp, *there: Manifest, **more: Any) -> Adopted:
-    database = choose.describe_database(live(UPSTREAM.postgres(UID)), asked, CONFIG)
+    database = describe_database(live(UPSTREAM.postgres(UID)), asked, CONFIG)
     found = FoundObjects(database=database, objects={key(one): one for one in there}, **more)
-    planned = choose.planned_manifests(choose.with_adopted(asked, Adopted(database=database)), CONFIG)
+    planned = planned_manifests(choose.with_adopted(asked, Adopted(database=database)), CONFIG)
     adopted = choose.adopt(asked, of_log, CONFIG, found, planned)
     assert adopted is not None
     return adopted
@@ -175,7 +178,7 @@ def test_what_we_made_ourselves_is_nothing_to_take_over() -> None:
         if manifest["kind"] in ("Deployment", "Service")
     }
 
-    planned = choose.planned_manifests(lgp(), CONFIG)
+    planned = planned_manifests(lgp(), CONFIG)
     assert choose.adopt(lgp(), redacted(), CONFIG, FoundObjects(objects=ours), planned) is None
 
 
@@ -214,7 +217,7 @@ def pods_at(host: str) -> Manifest:
     ],
 )
 def test_which_database_is_an_lgps(there: list[Manifest], pods: Manifest | None, found: str | None) -> None:
-    chosen = choose.choose_database(lgp(), CONFIG, there, pods)
+    chosen = choose_database(lgp(), CONFIG, there, pods)
 
     assert not isinstance(chosen, AmbiguousDatabase)
     assert (chosen and chosen["metadata"]["name"]) == found
@@ -228,7 +231,7 @@ def test_which_database_is_an_lgps(there: list[Manifest], pods: Manifest | None,
     ],
 )
 def test_a_database_that_nobody_can_tell_is_asked_for(there: list[Manifest], told: str) -> None:
-    chosen = choose.choose_database(lgp(), CONFIG, there, pods_at("gone"))
+    chosen = choose_database(lgp(), CONFIG, there, pods_at("gone"))
 
     assert isinstance(chosen, AmbiguousDatabase)
     assert told in chosen.message
@@ -240,7 +243,7 @@ def test_a_database_keeps_what_leads_to_its_data_and_its_image() -> None:
     there = live(UPSTREAM.postgres(UID))
     there["spec"]["template"]["spec"]["containers"][0]["image"] = "pgvector/pgvector:pg16"
 
-    database = choose.describe_database(there, lgp(), CONFIG)
+    database = describe_database(there, lgp(), CONFIG)
     made = {
         str(one.key): one.manifest for one in build_plan(_beside(Adopted(database=database)), CONFIG).objects.values()
     }
@@ -279,7 +282,7 @@ def test_fields_of_others_become_ours_but_for_what_is_left_to_them() -> None:
     ours = entry("agentplane-operator", {"f:strategy": {}}, "Apply")
     status = {"manager": "kube-controller-manager", "operation": "Update", "fieldsV1": {"f:status": {}}}
 
-    fields = choose.owning_all_fields(owned(theirs, ours, status))
+    fields = owning_all_fields(owned(theirs, ours, status))
 
     assert fields is not None
     assert fields[0] == ours | {
@@ -288,7 +291,7 @@ def test_fields_of_others_become_ours_but_for_what_is_left_to_them() -> None:
     }
     assert fields[1]["fieldsV1"] == {"f:spec": {"f:selector": {}, "f:replicas": {}}}
     assert fields[2] == status
-    assert choose.owning_all_fields(owned(*fields)) is None, "once is enough"
+    assert owning_all_fields(owned(*fields)) is None, "once is enough"
 
 
 def test_what_others_set_and_nobody_asks_for_is_taken_out_and_only_that() -> None:

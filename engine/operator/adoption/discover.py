@@ -13,7 +13,16 @@ from functools import cached_property
 from engine.errors import ObjectConflict, ObjectRefused
 from engine.names import is_object_name
 from engine.operator.adoption import choose
-from engine.operator.adoption.choose import AmbiguousDatabase, FoundObjects, PlannedManifests
+from engine.operator.adoption.choose import FoundObjects
+from engine.operator.adoption.database import (
+    DATABASE_AMBIGUOUS,
+    AmbiguousDatabase,
+    choose_database,
+    describe_database,
+    upstream_database_name,
+)
+from engine.operator.adoption.differences import PlannedManifests, planned_manifests
+from engine.operator.adoption.field_managers import owning_all_fields
 from engine.operator.config import OperatorConfig
 from engine.operator.events import Adopted, AdoptedDatabase
 from engine.operator.lgp import Lgp, read_lgp
@@ -46,7 +55,7 @@ class Adoption:
     @cached_property
     def planned(self) -> PlannedManifests:
         """Our manifests of the LGP beside the adopted objects. Raises SettingsError, InvalidResource."""
-        return choose.planned_manifests(self.lgp, self.config)
+        return planned_manifests(self.lgp, self.config)
 
     def get(self, key: ObjectKey) -> Manifest | None:
         """Return a live object; None when there is none, or when the object is being deleted."""
@@ -79,7 +88,7 @@ def discover(adoption: Adoption) -> Discovery:
     if pods is None and database is None:
         return Discovery(adopted=None, server=None)
     beside = choose.with_adopted(lgp, Adopted(name_prefix=name_prefix, database=database))
-    planned = choose.planned_manifests(beside, adoption.config)
+    planned = planned_manifests(beside, adoption.config)
     found = FoundObjects(
         name_prefix=name_prefix,
         database=database,
@@ -124,17 +133,17 @@ def _database(pods: Manifest | None, adoption: Adoption) -> AdoptedDatabase | No
     if pods is not None:
         candidates = adoption.ports.cluster.list("apps/v1", "StatefulSet", lgp.namespace)
     else:
-        name = choose.upstream_database_name(lgp)
+        name = upstream_database_name(lgp)
         key = ObjectKey(api_version="apps/v1", kind="StatefulSet", namespace=lgp.namespace, name=name)
         only = adoption.get(key) if name else None
         candidates = [only] if only is not None else []
-    match choose.choose_database(lgp, adoption.config, candidates, pods):
+    match choose_database(lgp, adoption.config, candidates, pods):
         case None:
             return None
         case AmbiguousDatabase(message=message):
-            raise ObjectRefused(message, reason=choose.DATABASE_AMBIGUOUS, status=409)
+            raise ObjectRefused(message, reason=DATABASE_AMBIGUOUS, status=409)
         case live:
-            database = choose.describe_database(live, lgp, adoption.config)
+            database = describe_database(live, lgp, adoption.config)
             _require_password(database, adoption)
             return database
 
@@ -149,7 +158,7 @@ def _require_password(database: AdoptedDatabase, adoption: Adoption) -> None:
             f"StatefulSet {database.name}, the database of LGP {lgp.namespace}/{lgp.name}, exists, but Secret "
             f"{database.secret} has no key {PASSWORD}; put the password of the database there. Nothing is changed "
             "until then",
-            reason=choose.DATABASE_AMBIGUOUS,
+            reason=DATABASE_AMBIGUOUS,
             status=409,
         )
 
@@ -180,7 +189,7 @@ def inspect(planned: PlannedObject, adoption: Adoption) -> Inspection:
         if _kept_pods(key, adoption) and choose.pods_match(key, live, adoption.lgp, adoption.planned):
             redacted, config = adoption.redacted, adoption.config
             return Inspection(adopted=choose.keep_pods(redacted.adopted, {key}, redacted, config))
-        fields = choose.owning_all_fields(live)
+        fields = owning_all_fields(live)
         if fields is None:
             return Inspection()
         metadata = {"resourceVersion": live["metadata"]["resourceVersion"], "managedFields": fields}

@@ -195,7 +195,7 @@ class OperatorObserver:
         changed = self._ingresses.on_change(namespace, manifest, exists=exists)
         if changed is None:
             return self._streams_behind_ingress(namespace)
-        lgps = {path.rpartition("/")[2] for _, path in changed}
+        lgps = {names.lgp_of_route_path(path) for _, path in changed}
         return self._streams(
             lgp for lgp, name in self._names.items() if name in lgps and self._ingress_namespace(lgp) == namespace
         )
