@@ -1,38 +1,36 @@
-"""Wiring: from settings to an engine that can work. Nobody else knows which adapter is behind which port.
+"""Wiring: builds an engine from settings. Only this module knows which adapter is behind which port.
 
 engine = bootstrap.build(Settings.load(), dispatcher)     # opens no connection yet
-engine.configurations.record("listener")                  # once per worker, before it works
-engine.advance("deployment/…")                            # as often as anybody asks
+engine.configurations.record("listener")                  # once per worker, before its first task
+engine.advance("deployment/…")                            # for each request to advance a stream
 """
 
 from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from importlib.metadata import version
-
-import structlog
 
 from engine import telemetry
 from engine.clock import SystemClock
 from engine.control_plane.client import HttpControlPlane
 from engine.control_plane.health import HttpHealth
 from engine.dataplane.configuration import Configurations
-from engine.dataplane.events import NamespaceLeased, NamespaceLeft, NamespaceRefused
+from engine.dataplane.namespaces import renew_leases
 from engine.dataplane.stream import DataPlaneStream
 from engine.digests import keyed_digest
-from engine.errors import AgentplaneError, ClusterError, LockLost
-from engine.event import Event
+from engine.errors import AgentplaneError, LockLost
 from engine.kubernetes.cluster import KubernetesCluster
 from engine.kubernetes.namespace_lease import SHARED, NamespaceLeases
 from engine.listener.config import ListenerConfig
 from engine.listener.machine import ListenerMachine
 from engine.listener.poll import DeletionGuard, Poller, PollResult
-from engine.log.contract import EventLog, Lock
+from engine.log.contract import EventLog
+from engine.log.counted import CountedLog
 from engine.log.redis import RedisLog
 from engine.names import data_plane_stream
 from engine.operator.config import Gateway, OperatorConfig, SharedIngress, Templates
@@ -41,58 +39,31 @@ from engine.ports import Cluster, ControlPlane, Dispatcher, HealthProbe, Ports
 from engine.runtime.advance import Advanced, Outcome, advance
 from engine.runtime.machine import AnyMachine
 from engine.runtime.retry import Backoff
+from engine.runtime.sweep_only import SweepOnly
 from engine.settings import Settings
-
-log = structlog.get_logger(__name__)
 
 PROGRAM_VERSION = version("agentplane")
 
 
 class UnknownStream(AgentplaneError):
-    """No component that runs here owns streams of this name."""
-
-
-class CountedLog(RedisLog):
-    """The event log in Redis, with its appends counted by type."""
-
-    def append(
-        self,
-        stream: str,
-        expected_version: int,
-        events: Sequence[Event],
-        *,
-        actor: str,
-        cause: str | None = None,
-        lock: Lock | None = None,
-    ) -> int:
-        at = super().append(stream, expected_version, events, actor=actor, cause=cause, lock=lock)
-        for event in events:
-            telemetry.EVENTS.labels(event.type).inc()
-        return at
-
-
-class SweepOnly:
-    """A dispatcher that sends nothing: streams stay dirty until somebody sweeps."""
-
-    def dispatch(self, stream: str) -> None:
-        log.debug("left to the sweep", stream=stream)
+    """No component that runs here owns this stream."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """An engine, wired. Opens its connections when they are first used; close it in the end."""
+    """A wired engine. It opens its connections at their first use; `close` closes them."""
 
     settings: Settings
     events: EventLog
     ports: Ports
     dispatcher: Dispatcher
     leases: NamespaceLeases
-    """Of the watched namespaces."""
+    """The leases on the watched namespaces."""
     machines: Mapping[str, AnyMachine]
-    """Stream prefix → the component that owns such streams, of those that run here."""
+    """Stream prefix → the component that owns such streams; only the components that run here."""
     backoff: Backoff = field(default_factory=Backoff)
     stopping: threading.Event = field(default_factory=threading.Event)
-    """Set when this process is to end: `advance` stops after the act it is in."""
+    """Set when this process is to end: `advance` returns after the current act."""
 
     def machine_of(self, stream: str) -> AnyMachine:
         """Return the component that owns `stream`. Raises UnknownStream."""
@@ -100,14 +71,14 @@ class Engine:
             if stream.startswith(prefix):
                 return machine
         here = ", ".join(f"{prefix}…" for prefix in self.machines) or "none"
-        raise UnknownStream(f"stream {stream!r} belongs to no component that runs here (streams of this one: {here})")
+        raise UnknownStream(f"stream {stream!r} belongs to no component that runs here (their streams: {here})")
 
     def owns(self, stream: str) -> bool:
-        """Whether `advance` can do something for `stream` here."""
+        """Whether a component that runs here owns `stream`, or it is the data plane's own stream."""
         return stream == self.own_stream or any(stream.startswith(prefix) for prefix in self.machines)
 
     def advance(self, stream: str) -> Advanced:
-        """Bring `stream` as far as it goes now. Raises UnknownStream, LogUnavailable."""
+        """Advance `stream` until it waits or is done (see `runtime.advance`). Raises UnknownStream, LogUnavailable."""
         if stream == self.own_stream:
             return self._acknowledge_own()
         machine = self.machine_of(stream)
@@ -126,9 +97,9 @@ class Engine:
         return advanced
 
     def poll(self) -> PollResult:
-        """Poll the control plane once. Raises UnknownStream where the listener does not run, LogUnavailable.
+        """Poll the control plane once. Raises LogUnavailable; UnknownStream if the listener does not run here.
 
-        A listener that is outdated leaves it to one with the configuration in force.
+        An outdated listener leaves the poll to a listener with the configuration in force.
         """
         if self.configurations.outdated(ListenerMachine.name):
             telemetry.POLLS.labels("outdated").inc()
@@ -147,17 +118,17 @@ class Engine:
 
     @cached_property
     def own(self) -> DataPlaneStream:
-        """The stream of this data plane itself."""
+        """The data plane's own stream."""
         return DataPlaneStream(self.events, self.own_stream)
 
     @cached_property
     def configurations(self) -> Configurations:
-        """Which configurations are in force, and which are ours."""
+        """The configurations of the components that run here, and those in force."""
         return Configurations(self.events, self.own, self.machines)
 
     @cached_property
     def poller(self) -> Poller:
-        """The poll of this process, with its memory. Raises UnknownStream where the listener does not run."""
+        """The poller of this process, with its memory. Raises UnknownStream if the listener does not run here."""
         machine = self.machine_of(ListenerMachine.stream_prefix)
         assert isinstance(machine, ListenerMachine)
         return Poller(
@@ -172,46 +143,12 @@ class Engine:
             lock_ttl=self.settings.lock_seconds,
         )
 
-    # --- namespaces
-
     def renew_leases(self) -> None:
-        """Renew the leases on our namespaces, and note which are ours and which another data plane's.
-
-        When one becomes ours, its streams are marked dirty first: a crash in between does that once more. Raises
-        LogUnavailable; what Kubernetes refuses is logged, and met again by the acts. A data plane that is being
-        removed leases nothing any more.
-        """
-        state = self.own.state()
-        if state.removing:
-            return
-        known = state.leases
-        for namespace in self.leases.namespaces:
-            try:
-                other = self.leases.other_holder(namespace)
-            except ClusterError as error:
-                log.warning("namespace not leased", namespace=namespace, reason=str(error))
-                continue
-            if known.get(namespace) == (other or ""):
-                continue
-            if other is None:
-                self._mark_namespace(namespace)
-                self.own.append(NamespaceLeased(namespace=namespace))
-                log.info("namespace leased", namespace=namespace, holder=self.leases.holder)
-            else:
-                self.own.append(NamespaceRefused(namespace=namespace, holder=other))
-                log.error("namespace refused", namespace=namespace, holder=other)
-        for namespace in sorted(known.keys() - set(self.leases.namespaces)):
-            self.own.append(NamespaceLeft(namespace=namespace))
-
-    def _mark_namespace(self, namespace: str) -> None:
-        """Have every stream looked at that may write to `namespace`."""
-        for prefix in self.machines:
-            at = f"{prefix}{namespace}/" if prefix == OperatorMachine.stream_prefix else prefix
-            for stream in self.events.streams(at):
-                self.events.mark_dirty(stream)
+        """Renew the leases on our namespaces, and record changes. Raises FutureEvent, LogUnavailable."""
+        renew_leases(self.leases, self.own, self.events, self.machines)
 
     def _acknowledge_own(self) -> Advanced:
-        """The own stream asks for nothing: what it holds is acted on by those who append to it."""
+        """Acknowledge the data plane's own stream, which has no acts."""
         return Advanced(stream=self.own_stream, version=self.own.acknowledge(), acts=0, outcome=Outcome.ACKNOWLEDGED)
 
     def close(self) -> None:
@@ -231,9 +168,9 @@ def build(
     cluster: Cluster | None = None,
     health: HealthProbe | None = None,
 ) -> Engine:
-    """Wire an engine from `settings`; what is given takes the place of the real thing.
+    """Return an engine wired from `settings`. A given port or log replaces the adapter that the settings name.
 
-    Raises SettingsError where there is no way to Kubernetes.
+    Raises SettingsError if there is no access to Kubernetes.
     """
     cluster = cluster or open_cluster(settings)
     leases = leases_of(settings, cluster)
@@ -259,7 +196,7 @@ def build(
 
 
 def machines(settings: Settings) -> list[AnyMachine]:
-    """Return the components that run here."""
+    """Return the machines of the components that run here."""
     components: list[AnyMachine] = []
     if settings.listener_enabled:
         components.append(ListenerMachine(listener_config(settings)))
@@ -269,12 +206,12 @@ def machines(settings: Settings) -> list[AnyMachine]:
 
 
 def open_log(settings: Settings) -> RedisLog:
-    """Return the event log of the installation. Nothing is sent yet."""
+    """Return the event log of the installation. Opens no connection yet."""
     return CountedLog.from_url(settings.redis, settings.prefix)
 
 
 def open_cluster(settings: Settings) -> KubernetesCluster:
-    """Return the way to Kubernetes. Raises SettingsError where there is none."""
+    """Return the client of Kubernetes. Raises SettingsError if there is no access to Kubernetes."""
     return KubernetesCluster.load(
         settings.kubeconfig,
         settings.kube_context,
@@ -286,7 +223,7 @@ def open_cluster(settings: Settings) -> KubernetesCluster:
 
 
 def leases_of(settings: Settings, cluster: Cluster) -> NamespaceLeases:
-    """Return the leases on the watched namespaces. Nothing is sent yet."""
+    """Return the leases on the watched namespaces. Sends no request yet."""
     return NamespaceLeases(
         cluster,
         SystemClock(),
@@ -297,7 +234,7 @@ def leases_of(settings: Settings, cluster: Cluster) -> NamespaceLeases:
 
 
 def listener_config(settings: Settings) -> ListenerConfig:
-    """Return what the listener's decisions depend on."""
+    """Return the listener's configuration: what its decisions depend on besides events."""
     routing = settings.routing
     return ListenerConfig(
         listener_id=str(settings.listener_id),
@@ -320,7 +257,10 @@ def listener_config(settings: Settings) -> ListenerConfig:
 
 
 def operator_config(settings: Settings) -> OperatorConfig:
-    """Return what the operator's decisions depend on. Raises SettingsError for a template that cannot be read."""
+    """Return the operator's configuration: what its decisions depend on besides events.
+
+    Raises SettingsError for a template that cannot be read.
+    """
     return OperatorConfig(
         templates=Templates(**settings.templates()),
         ingress=SharedIngress(
@@ -363,4 +303,4 @@ def _digest_secret(settings: Settings) -> str:
 
 
 def _no_lock() -> None:
-    raise LockLost("no stream is being advanced: a write to the cluster needs its stream's lock")
+    raise LockLost("no stream is being advanced; a write to the cluster needs the lock of a stream")

@@ -1,27 +1,24 @@
-"""What people ask the log: which deployments there are, what happened to one. Read models, made anew at each call.
+"""Queries: which deployments the log has, and what happened to one. Each call reads the log and folds it again.
 
-A stream that this program cannot read (events of a newer one, a lost snapshot) is shown as far as it was read, with
-the reason; it hides none of the others.
+A stream that this program cannot read to its end (events of a newer program, a lost snapshot) is shown as far as it
+was read, with the reason. It does not hide other streams.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from heapq import merge
 from itertools import islice
-from typing import Any
-
-import orjson
-from pydantic import ValidationError
+from typing import Generic, TypeVar
 
 from engine.dataplane.events import DATA_PLANE_EVENTS
-from engine.dataplane.state import DataPlaneState, evolve
-from engine.digests import canonical
-from engine.errors import AgentplaneError, FutureEvent, SnapshotUnreadable
-from engine.event import Record, Registry
-from engine.listener.events import DEPLOYMENT_EVENTS
+from engine.dataplane.state import DataPlaneState
+from engine.dataplane.state import evolve as evolve_data_plane
+from engine.errors import AgentplaneError, FutureEvent
+from engine.event import JsonObject, Record
+from engine.listener.events import DEPLOYMENT_EVENTS, DeletionPending, DeploymentRegistered, LgpAdopted
 from engine.listener.machine import ListenerMachine
 from engine.listener.state import OPEN, DeploymentState
 from engine.listener.state import evolve as evolve_deployment
@@ -32,12 +29,17 @@ from engine.operator.machine import OperatorMachine
 from engine.operator.state import Life, OperatorState
 from engine.operator.state import evolve as evolve_lgp
 from engine.replay import DATA_PLANE_PREFIX
-from engine.runtime.values import from_json
+from engine.runtime.fold import StreamKind, fold_records
+from engine.runtime.machine import State
+from engine.runtime.retry import ActDeferred
+from engine.runtime.values import Value
+
+S = TypeVar("S", bound=State | Value)
 
 AT_ONCE = 200
-"""Streams that are read in one round trip."""
-MOST_TOLD = 20
-"""Names of deployments that an error lists."""
+"""Number of streams that are read in one round trip."""
+MOST_NAMED = 20
+"""Number of deployments that an error names."""
 
 
 class UnknownDeployment(AgentplaneError):
@@ -45,84 +47,75 @@ class UnknownDeployment(AgentplaneError):
 
 
 class AmbiguousDeployment(AgentplaneError):
-    """Several live deployments have this name; their ids tell them apart."""
+    """Several live deployments have this name; only their ids differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentSummary:
-    """One deployment, or an LGP that belongs to none of this log, as a line of a table."""
+    """One deployment, or one LGP without a deployment in this log: a row of a table."""
 
     id: str
-    """Empty for an LGP that somebody else wrote."""
+    """Id of the deployment; empty for an LGP without a deployment."""
     name: str
     namespace: str
     lgp: str
     status: str
-    """As the control plane knows it; of an LGP alone its life, as the operator knows it."""
+    """Status of the deployment; of an LGP without a deployment, the phase of its life."""
     revision: str
-    """Id of the current revision, empty when none was asked for."""
+    """Id of the current revision; empty when there is none."""
     phase: str
-    """Of the current revision; of an LGP alone AVAILABLE, PROGRESSING or DEGRADED."""
+    """Phase of the current revision; of an LGP without a deployment: AVAILABLE, PROGRESSING or DEGRADED."""
     serving: str
-    """Id of the revision deployed last."""
+    """Id of the revision that was deployed last."""
     image: str
     since: datetime | None
     """When the current revision entered its phase."""
     reason: str
-    """Why things are as they are; empty when all is well."""
+    """Why the deployment is in this state; empty when there is no problem."""
     paused: bool
     stopped: bool
-    """Its revision failed, and was scaled to nothing."""
+    """Whether the revision failed and was scaled to zero."""
     deleted: bool
     failed: bool
-    """Somebody should look at it."""
+    """Whether a person should look at the deployment."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Folded:
+class _Folded(Generic[S]):
     """A stream, as far as it could be read."""
 
-    state: Any
+    stream: str
+    state: S
     records: list[Record]
-    problem: str = ""
+    problem: str
+    """Why the stream could not be read to its end; empty when it could."""
 
 
 def deployments(events: EventLog, *, deleted: bool = False) -> list[DeploymentSummary]:
-    """Return the deployments of the log by name, and the LGPs of none; the `deleted` ones too where asked for."""
-    views = [
-        _summarize_deployment(stream, folded)
-        for stream, folded in _fold_all(events, events.streams(ListenerMachine.stream_prefix))
+    """Return the deployments of the log, and the LGPs without a deployment, by name; `deleted`: deleted ones too."""
+    found = [
+        _summarize_deployment(folded)
+        for folded in _fold_all(DEPLOYMENTS, events, events.streams(DEPLOYMENTS.prefix))
         if folded.records
     ]
-    known = {lgp_stream(view.namespace, view.lgp) for view in views}
-    strangers = [stream for stream in events.streams(OperatorMachine.stream_prefix) if stream not in known]
-    views += [_summarize_lgp(stream, folded) for stream, folded in _fold_all(events, strangers) if folded.records]
-    return sorted((view for view in views if deleted or not view.deleted), key=lambda view: (view.name, view.id))
+    known = {lgp_stream(summary.namespace, summary.lgp) for summary in found}
+    others = [stream for stream in events.streams(LGPS.prefix) if stream not in known]
+    found += [_summarize_lgp(folded) for folded in _fold_all(LGPS, events, others) if folded.records]
+    return sorted((one for one in found if deleted or not one.deleted), key=lambda one: (one.name, one.id))
 
 
 # --- folding
 
-
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """How to fold one kind of stream."""
-
-    initial: Any
-    events: Registry
-    evolve: Any = field(repr=False)
+DEPLOYMENTS = StreamKind(
+    ListenerMachine.name, ListenerMachine.stream_prefix, DEPLOYMENT_EVENTS, ListenerMachine.initial, evolve_deployment
+)
+LGPS = StreamKind(OperatorMachine.name, OperatorMachine.stream_prefix, LGP_EVENTS, OperatorMachine.initial, evolve_lgp)
+DATA_PLANES = StreamKind("dataplane", DATA_PLANE_PREFIX, DATA_PLANE_EVENTS, DataPlaneState(), evolve_data_plane)
 
 
-KINDS: Mapping[str, _Kind] = {
-    ListenerMachine.stream_prefix: _Kind(DeploymentState(), DEPLOYMENT_EVENTS, evolve_deployment),
-    OperatorMachine.stream_prefix: _Kind(OperatorState(), LGP_EVENTS, evolve_lgp),
-    DATA_PLANE_PREFIX: _Kind(DataPlaneState(), DATA_PLANE_EVENTS, evolve),
-}
-"""By the beginning of a stream's name."""
-
-
-def _fold_all(events: EventLog, streams: Iterable[str]) -> Iterator[tuple[str, _Folded]]:
+def _fold_all(kind: StreamKind[S], events: EventLog, streams: Iterable[str]) -> Iterator[_Folded[S]]:
     for stream, records in _read_all(events, streams):
-        yield stream, _fold(events, stream, records)
+        yield _fold(kind, events, stream, records)
 
 
 def _read_all(events: EventLog, streams: Iterable[str]) -> Iterator[tuple[str, list[Record]]]:
@@ -131,39 +124,19 @@ def _read_all(events: EventLog, streams: Iterable[str]) -> Iterator[tuple[str, l
         yield from events.read_many(dict.fromkeys(some, 0)).items()
 
 
-def _fold(events: EventLog, stream: str, records: list[Record]) -> _Folded:
-    """Fold a stream; one whose beginning was trimmed starts from the snapshot that stands for it."""
-    kind = next(kind for prefix, kind in KINDS.items() if stream.startswith(prefix))
-    state, version = kind.initial, 0
-    try:
-        if records and records[0].version > 1:
-            state, version = _beginning(events, stream, records[0].version, type(kind.initial))
-        for record in records:
-            if record.version > version:
-                state = kind.evolve(state, kind.events.decode(record), record.at)
-    except (FutureEvent, SnapshotUnreadable) as error:
-        return _Folded(state, records, f"{type(error).__name__}: {error}")
-    return _Folded(state, records)
-
-
-def _beginning(events: EventLog, stream: str, first: int, kind: Any) -> tuple[Any, int]:
-    snapshot = events.load_snapshot(stream)
-    if snapshot is None or snapshot.version < first - 1:
-        raise SnapshotUnreadable(f"{stream} begins at version {first} and has no snapshot of what came before")
-    try:
-        return from_json(kind, canonical(orjson.loads(snapshot.state)["state"])), snapshot.version
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValidationError) as error:
-        raise SnapshotUnreadable(f"{stream}: its snapshot is not understood ({type(error).__name__})") from None
+def _fold(kind: StreamKind[S], events: EventLog, stream: str, records: list[Record]) -> _Folded[S]:
+    state, error = fold_records(kind, events, stream, records)
+    return _Folded(stream, state, records, "" if error is None else f"{type(error).__name__}: {error}")
 
 
 # --- deployments
 
 
-def _summarize_deployment(stream: str, folded: _Folded) -> DeploymentSummary:
-    state: DeploymentState = folded.state
+def _summarize_deployment(folded: _Folded[DeploymentState]) -> DeploymentSummary:
+    state = folded.state
     revision = state.revision
     phase = revision.phase.value if revision else ""
-    identity = stream.removeprefix(ListenerMachine.stream_prefix)
+    identity = folded.stream.removeprefix(DEPLOYMENTS.prefix)
     return DeploymentSummary(
         id=identity,
         name=state.name or identity,
@@ -184,7 +157,7 @@ def _summarize_deployment(stream: str, folded: _Folded) -> DeploymentSummary:
 
 
 def reason(state: DeploymentState, records: Iterable[Record]) -> str:
-    """Return why a deployment is as it is: the first that applies of refused, deferred, failed, waiting, warned of."""
+    """Return why a deployment is in its state: the first of refused, deferred, failed, waiting, warning."""
     if state.deleted:
         return state.deletion_reason
     if state.refused:
@@ -206,28 +179,29 @@ def reason(state: DeploymentState, records: Iterable[Record]) -> str:
 
 
 def _deferred(state: DeploymentState, records: Iterable[Record]) -> str:
-    """Return what keeps an act from coming through; passing failures are told by the record of the last of them."""
-    last = {
-        record.data.get("act"): record.data
-        for record in records
-        if record.type == "ActDeferred" and record.data.get("act") in state.deferred
-    }
+    """Return why an act is deferred, from the act's last failure; empty when no act is deferred."""
+    failures = _data_of(ActDeferred.__name__, records)
+    last = {data.get("act"): data for data in failures if data.get("act") in state.deferred}
     return next((f"{act} fails (attempt {data['attempt']}): {data['reason']}" for act, data in last.items()), "")
 
 
 def _deletion(state: DeploymentState, records: Iterable[Record]) -> str:
-    pending = [record.data for record in records if record.type == "DeletionPending"]
+    pending = _data_of(DeletionPending.__name__, records)
     finalizers = ", ".join(pending[-1].get("finalizers", ())) if pending and not state.lgp_gone else ""
     return f"{state.deletion_reason}; its LGP waits for {finalizers}" if finalizers else state.deletion_reason
 
 
-def _summarize_lgp(stream: str, folded: _Folded) -> DeploymentSummary:
-    """Return an LGP that no deployment of this log names, as the operator knows it."""
-    state: OperatorState = folded.state
-    namespace, _, name = stream.removeprefix(OperatorMachine.stream_prefix).partition("/")
+def _data_of(type_: str, records: Iterable[Record]) -> list[JsonObject]:
+    return [record.data for record in records if record.type == type_]
+
+
+def _summarize_lgp(folded: _Folded[OperatorState]) -> DeploymentSummary:
+    """Return the summary of an LGP without a deployment, from the operator's stream."""
+    state = folded.state
+    namespace, _, name = folded.stream.removeprefix(LGPS.prefix).partition("/")
     conditions = {condition["type"]: condition["status"] for condition in state.status.get("conditions", ())}
     phases = (("Degraded", "DEGRADED"), ("Available", "AVAILABLE"), ("Progressing", "PROGRESSING"))
-    phase = next((said for kind, said in phases if conditions.get(kind) == "True"), "")
+    phase = next((named for kind, named in phases if conditions.get(kind) == "True"), "")
     server = state.lgp.spec.get("serverSpec", {}) if state.lgp else {}
     return DeploymentSummary(
         id="",
@@ -248,84 +222,81 @@ def _summarize_lgp(stream: str, folded: _Folded) -> DeploymentSummary:
     )
 
 
-def leaves_nothing(events: EventLog, view: DeploymentSummary) -> bool:
-    """Whether a deployment is deleted, and nothing of its LGP left, as far as an operator of this log keeps it."""
-    stream = lgp_stream(view.namespace, view.lgp)
-    (_, folded), *_ = _fold_all(events, [stream])
-    state: OperatorState = folded.state
-    return view.deleted and state.life in (Life.UNKNOWN, Life.PRUNED)
+def leaves_nothing(events: EventLog, summary: DeploymentSummary) -> bool:
+    """Whether a deployment is deleted, and the operator of this log (if there is one) has pruned its LGP's objects."""
+    (folded,) = _fold_all(LGPS, events, [lgp_stream(summary.namespace, summary.lgp)])
+    return summary.deleted and folded.state.life in (Life.UNKNOWN, Life.PRUNED)
 
 
 # --- finding
 
 
 def matching(events: EventLog, wanted: str) -> list[DeploymentSummary]:
-    """Return the deployments, deleted ones too, that have `wanted` as id, name or name of their LGP."""
+    """Return the deployments, deleted ones too, whose id, name or LGP's name is `wanted`."""
     found = [
-        _summarize_deployment(stream, _fold(events, stream, records))
-        for stream, records in _read_all(events, events.streams(ListenerMachine.stream_prefix))
+        _summarize_deployment(_fold(DEPLOYMENTS, events, stream, records))
+        for stream, records in _read_all(events, events.streams(DEPLOYMENTS.prefix))
         if _may_be(stream, records, wanted)
     ]
-    known = {lgp_stream(view.namespace, view.lgp) for view in found}
-    strangers = [
-        s for s in events.streams(OperatorMachine.stream_prefix) if s.endswith(f"/{wanted}") and s not in known
-    ]
-    found += [_summarize_lgp(stream, folded) for stream, folded in _fold_all(events, strangers)]
-    return [view for view in found if wanted in (view.id, view.name, view.lgp)]
+    known = {lgp_stream(summary.namespace, summary.lgp) for summary in found}
+    others = [s for s in events.streams(LGPS.prefix) if s.endswith(f"/{wanted}") and s not in known]
+    found += [_summarize_lgp(folded) for folded in _fold_all(LGPS, events, others)]
+    return [summary for summary in found if wanted in (summary.id, summary.name, summary.lgp)]
 
 
 def _may_be(stream: str, records: Iterable[Record], wanted: str) -> bool:
-    """Whether it is worth folding a stream to see if it is the wanted one."""
+    """Whether the stream may be the wanted one, so that it must be folded."""
     if stream == deployment_stream(wanted):
         return True
-    told = [record.data for record in records if record.type in ("DeploymentRegistered", "LgpAdopted")]
-    return not told or any(wanted in (data.get("name"), data.get("lgp")) for data in told)
+    names = [data for event in (DeploymentRegistered, LgpAdopted) for data in _data_of(event.__name__, records)]
+    return not names or any(wanted in (data.get("name"), data.get("lgp")) for data in names)
 
 
 def find(events: EventLog, wanted: str, *, one: bool = False) -> DeploymentSummary:
-    """Return the deployment that `wanted` names: by id, name, or the name of its LGP; the newest live one of several.
+    """Return the deployment whose id, name or LGP's name is `wanted`; of several the newest live one.
 
-    Raises UnknownDeployment; with `one` also AmbiguousDeployment, where several live ones have that name.
+    Raises UnknownDeployment; with `one` also AmbiguousDeployment, if several live ones have that name.
     """
     found = matching(events, wanted)
     if not found:
-        known = sorted({view.name for view in deployments(events)})
-        raise UnknownDeployment(f"the log knows no deployment {wanted!r} ({_told(known)})")
-    live = [view for view in found if not view.deleted]
+        known = sorted({summary.name for summary in deployments(events)})
+        raise UnknownDeployment(f"the log has no deployment {wanted!r} ({_named(known)})")
+    live = [summary for summary in found if not summary.deleted]
     if one and len(live) > 1:
-        told = ", ".join(f"{view.id or view.lgp} (namespace {view.namespace})" for view in live)
-        raise AmbiguousDeployment(f"{len(live)} live deployments are named {wanted!r}: {told}; give the id of one")
-    return max(found, key=lambda view: (not view.deleted, view.since.timestamp() if view.since else 0))
+        ids = ", ".join(f"{summary.id or summary.lgp} (namespace {summary.namespace})" for summary in live)
+        raise AmbiguousDeployment(f"{len(live)} live deployments are named {wanted!r}: {ids}; give the id of one")
+    return max(found, key=lambda summary: (not summary.deleted, summary.since.timestamp() if summary.since else 0))
 
 
-def _told(known: list[str]) -> str:
-    more = f", and {len(known) - MOST_TOLD} more" if len(known) > MOST_TOLD else ""
-    return f"live ones: {', '.join(known[:MOST_TOLD]) or 'none'}{more}"
+def _named(known: list[str]) -> str:
+    more = f", and {len(known) - MOST_NAMED} more" if len(known) > MOST_NAMED else ""
+    return f"live ones: {', '.join(known[:MOST_NAMED]) or 'none'}{more}"
 
 
-def namesakes(events: EventLog, view: DeploymentSummary) -> list[DeploymentSummary]:
+def namesakes(events: EventLog, summary: DeploymentSummary) -> list[DeploymentSummary]:
     """Return the other deployments of the same name, deleted ones too."""
-    return [other for other in matching(events, view.name) if (other.id, other.lgp) != (view.id, view.lgp)]
+    return [other for other in matching(events, summary.name) if (other.id, other.lgp) != (summary.id, summary.lgp)]
 
 
-def streams_of(view: DeploymentSummary) -> tuple[str, ...]:
-    """Return the streams of a deployment: the listener's and the operator's; of an LGP alone the operator's."""
-    both = (deployment_stream(view.id) if view.id else "", lgp_stream(view.namespace, view.lgp) if view.lgp else "")
-    return tuple(stream for stream in both if stream)
+def streams_of(summary: DeploymentSummary) -> tuple[str, ...]:
+    """Return the streams of a deployment: the listener's (if there is a deployment) and the operator's."""
+    listener = [deployment_stream(summary.id)] if summary.id else []
+    operator = [lgp_stream(summary.namespace, summary.lgp)] if summary.lgp else []
+    return (*listener, *operator)
 
 
-def timeline(events: EventLog, view: DeploymentSummary) -> list[Record]:
-    """Return the records of one deployment, both components, by position."""
-    return by_position(events, streams_of(view))
+def timeline(events: EventLog, summary: DeploymentSummary) -> list[Record]:
+    """Return the records of one deployment, of both components, by position."""
+    return by_position(events, streams_of(summary))
 
 
 def by_position(events: EventLog, streams: Iterable[str]) -> list[Record]:
-    """Return the records of some streams in the order of their positions."""
+    """Return the records of `streams`, by position."""
     return list(merge(*events.read_many(dict.fromkeys(streams, 0)).values(), key=lambda record: record.position))
 
 
 def everything(events: EventLog, through: int | None = None) -> Iterator[Record]:
-    """Yield the records of the log by position, up to position `through`, page by page."""
+    """Yield the records of the log by position, up to position `through` (None: all); read page by page."""
     position = 0
     while page := events.read_all(position):
         for record in page:
@@ -339,10 +310,10 @@ def everything(events: EventLog, through: int | None = None) -> Iterator[Record]
 
 
 def data_plane_states(events: EventLog) -> dict[str, DataPlaneState]:
-    """Return the state of every data plane that this log knows, by the name of its stream. Raises FutureEvent."""
+    """Return the state of every data plane in this log, by the name of its stream. Raises FutureEvent."""
     states = {}
-    for stream, folded in _fold_all(events, events.streams(DATA_PLANE_PREFIX)):
+    for folded in _fold_all(DATA_PLANES, events, events.streams(DATA_PLANES.prefix)):
         if folded.problem:
             raise FutureEvent(folded.problem)
-        states[stream] = folded.state
+        states[folded.stream] = folded.state
     return states

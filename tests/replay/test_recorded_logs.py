@@ -1,4 +1,4 @@
-"""Each recorded log replays to the same decisions and manifests, twice the same, and survives the journey."""
+"""Each recorded log replays to the same decisions and manifests, twice to the same bytes, and survives an import."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_fresh_process_replays_to_the_same_bytes(tmp_path: Path) -> None:
     ("event", "field", "value", "told"),
     [
         ("LgpApplied", "manifest_digest", "0" * 16, "has a manifest of digest 0000000000000000"),
-        ("RevisionFailed", None, None, "but today's code asks for"),
+        ("RevisionFailed", None, None, "but the current code decides"),
     ],
 )
 def test_a_log_that_was_tampered_with_diverges(event: str, field: str | None, value: str | None, told: str) -> None:
