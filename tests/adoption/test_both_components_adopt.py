@@ -118,7 +118,7 @@ def test_both_components_adopt_and_nothing_restarts(
 
 
 def test_the_next_revision_is_ours_and_keeps_the_database(listener: Listener, cluster: Cluster) -> None:
-    newer = {
+    newer: Manifest = {
         "serverSpec": {"warmPool": {"size": 1}},
         "sandbox": {"image": "s"},
         "redis": {"enabled": True, "shards": 2},

@@ -176,10 +176,11 @@ def with_an_account(cluster: Cluster) -> tuple[Upstream, dict[str, Manifest]]:
     upstream = Upstream(namespace=cluster.namespace, account=f"{name}-sa")
     lgp = cluster.upstream(upstream, managedResources=ACCOUNT)
     metadata = upstream.metadata(upstream.account, lgp["metadata"]["uid"])
-    made = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {**metadata, "annotations": {"client": "c-1"}}}
+    annotated = {**metadata, "annotations": {"client": "c-1"}}
+    made: Manifest = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": annotated}
     metadata = upstream.metadata(upstream.name, lgp["metadata"]["uid"])
     spec = {"minAvailable": "50%", "selector": {"matchLabels": {"app": upstream.name}}}
-    budget = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": metadata, "spec": spec}
+    budget: Manifest = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": metadata, "spec": spec}
     return upstream, {one["kind"]: create(cluster.http, one, OPERATOR_MANAGER) for one in (made, budget)}
 
 
@@ -364,7 +365,7 @@ def test_a_name_that_is_longer_than_ours_may_be(cluster: Cluster) -> None:
     with ours(cluster) as operator:
         kept = taken_over(operator, upstream.name)
 
-        assert kept.base == upstream.name
+        assert kept.name_prefix == upstream.name
         assert cluster.taken(upstream) == before
 
 

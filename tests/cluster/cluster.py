@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -119,17 +120,17 @@ class Cluster:
         body = {"metadata": {"name": name, "labels": labels}}
         self.http.post("/api/v1/namespaces", json=body).raise_for_status()
 
+    def has_no(self, path: str) -> bool:
+        return self.get(path) is None
+
     def gone(self, *namespaces: str, seconds: float = PATIENCE) -> float:
         """Delete namespaces and wait until they are gone; return the seconds it took."""
         started = time.monotonic()
         for namespace in namespaces:
             self.http.delete(f"/api/v1/namespaces/{namespace}")
         for namespace in namespaces:
-            eventually(
-                f"namespace {namespace} is gone",
-                lambda path=f"/api/v1/namespaces/{namespace}": self.get(path) is None,
-                seconds,
-            )
+            path = f"/api/v1/namespaces/{namespace}"
+            eventually(f"namespace {namespace} is gone", partial(self.has_no, path), seconds)
         return time.monotonic() - started
 
     def objects_of(self, namespace: str, lgp: str) -> list[str]:

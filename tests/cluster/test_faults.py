@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -96,13 +97,13 @@ class Node:
     def resume(self, name: str) -> None:
         os.kill(self.process(name), signal.SIGCONT)
 
-    def restart(self, *names: str, between: Callable[[], None] = lambda: None) -> None:
+    def restart(self, *names: str, between: Callable[[], object] = lambda: None) -> None:
         """End programs, do what is to be done between, and start them again with their own command lines."""
         commands = {name: Path(f"/proc/{self.process(name)}/cmdline").read_bytes().split(b"\0")[:-1] for name in names}
         for name in names:
             os.kill(self.process(name), signal.SIGKILL)
         for name in names:
-            eventually(f"{name} has ended", lambda name=name: ended(self.process(name)))
+            eventually(f"{name} has ended", partial(ended, self.process(name)))
         between()
         for name in reversed(names):
             log = (self.folder / "log" / f"{name}.log").open("ab")

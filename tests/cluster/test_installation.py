@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from engine.ports import Manifest
 from tests.chart.rendering import RELEASE
 from tests.cluster import place
 from tests.cluster.cluster import Cluster, eventually, ready
@@ -47,7 +48,7 @@ def test_the_doctor_names_what_is_wrong_with_a_pod(plane: DataPlane) -> None:
 
 def test_pod_security_holds_in_both_namespaces(cluster: Cluster, plane: DataPlane) -> None:
     """The data plane runs under `restricted`, Agent Servers under `baseline`; and the cluster does enforce that."""
-    as_root = {"metadata": {"name": "root"}, "spec": {"containers": [{"name": "root", "image": "none"}]}}
+    as_root: Manifest = {"metadata": {"name": "root"}, "spec": {"containers": [{"name": "root", "image": "none"}]}}
     on_node = {"metadata": {"name": "host"}, "spec": {**as_root["spec"], "hostNetwork": True}}
 
     refused = [

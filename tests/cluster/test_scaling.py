@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 import httpx
 import pytest
@@ -98,8 +99,7 @@ def fixed() -> Values:
 def test_keda_scales_the_workers_by_their_queues_and_nothing_is_lost(cluster: Cluster, plane: DataPlane) -> None:
     plane.upgrade(by_queues())
     names = [f"{RELEASE}-listener", f"{RELEASE}-operator"]
-    for name in names:
-        eventually(f"{name} starts with one worker", lambda name=name: replicas(cluster, plane, name) == 1)
+    eventually("each starts with one worker", lambda: all(replicas(cluster, plane, name) == 1 for name in names))
     stub, _ = place.images("STUB")
 
     watched = [most_replicas(cluster, plane.namespace, name) for name in names]
@@ -108,8 +108,7 @@ def test_keda_scales_the_workers_by_their_queues_and_nothing_is_lost(cluster: Cl
         plane.workspace.wait_until_deployed(seconds=180)
         plane.workspace.delete(*created)
         eventually("every deployment is gone", lambda: not others(plane), 180)
-        for name in names:
-            eventually(f"{name} has one worker again", lambda name=name: replicas(cluster, plane, name) == 1, 150)
+        eventually("each has one worker again", lambda: all(replicas(cluster, plane, name) == 1 for name in names), 150)
 
     assert max(listeners) > 1 or max(operators) > 1, (listeners, operators)
     log = plane.log()
@@ -176,11 +175,8 @@ def test_scaling_down_in_the_middle_of_work_loses_nothing(cluster: Cluster, plan
             cluster.patch(f"{DEPLOYMENTS.format(ns=plane.namespace)}/{name}/scale", {"spec": {"replicas": count}})
 
     scale(3)
-    for name in names:
-        eventually(
-            f"three of {name}",
-            lambda name=name: cluster.deployment(plane.namespace, name)["status"].get("readyReplicas") == 3,
-        )
+    found = partial(cluster.deployment, plane.namespace)
+    eventually("three of each", lambda: all(found(name)["status"].get("readyReplicas") == 3 for name in names))
     started = datetime.now(UTC)
     stub, _ = place.images("STUB")
     for number in range(12):

@@ -14,7 +14,8 @@ from tests.conformance.objects import Object, definition
 
 def ruled(kind: str, rule: str, **rest: Any) -> Object:
     """Return a schema of one type with one rule."""
-    entry = {"rule": rule, **{key: rest.pop(key) for key in ("message", "reason", "optionalOldSelf") if key in rest}}
+    entry: Object = {"rule": rule}
+    entry |= {key: rest.pop(key) for key in ("message", "reason", "optionalOldSelf") if key in rest}
     return {"type": kind, "x-kubernetes-validations": [entry], **rest}
 
 
@@ -314,8 +315,8 @@ def tightened(api: Api) -> str:
     ]
     api.patch("customresourcedefinitions", crd["metadata"]["name"], change, "json")
     fresh = {**thing, "metadata": {"name": "b"}, "spec": {"old": "long"}}
-    refusal = {"json": fresh, "params": {"dryRun": "All"}}
-    eventually(lambda: api.http.post(path, **refusal).status_code == 422, "the new schema is in force")
+    dry = {"dryRun": "All"}
+    eventually(lambda: api.http.post(path, json=fresh, params=dry).status_code == 422, "the new schema is in force")
     return f"{path}/a"
 
 

@@ -135,6 +135,9 @@ class Worker:
     def manifests(self, state: Work) -> list[Manifest]:
         return []
 
+    def digests(self, state: Work) -> frozenset[str]:
+        return frozenset()
+
     def perform(self, act: Act, state: Work, ports: Ports) -> Sequence[Event]:
         assert isinstance(act, Step)
         with self._mutex:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -86,7 +87,7 @@ def test_the_lock_of_a_killed_process_runs_out_after_one_ttl(redis_url: str, pre
     """In a forked child too, where the thread of the parent does not exist."""
     with hold_lock(MemoryLog(), "work/other", 30):  # the parent's renewal runs
         assert lock_renewal.RENEWAL._holds
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)  # the class that both methods share has no `Process`
     said = context.Event()
     child = context.Process(target=hold_and_say, args=(redis_url, prefix, said))
     child.start()

@@ -264,10 +264,10 @@ class RedisMachine(LogMachine):
             self.events.close()  # type: ignore[attr-defined]
 
 
-QUICK = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
+QUICK = settings(deadline=None, suppress_health_check=list(HealthCheck), print_blob=True, stateful_step_count=40)
 
 TestMemory = MemoryMachine.TestCase
-TestMemory.settings = settings(max_examples=60, stateful_step_count=40, **QUICK)
+TestMemory.settings = settings(QUICK, max_examples=60)
 
 
 @pytest.fixture(scope="module")
@@ -276,4 +276,4 @@ def _redis(redis_url: str) -> None:
 
 
 TestRedis = pytest.mark.usefixtures("_redis")(RedisMachine.TestCase)
-TestRedis.settings = settings(max_examples=40, stateful_step_count=40, **QUICK)
+TestRedis.settings = settings(QUICK, max_examples=40)

@@ -146,7 +146,11 @@ def test_a_redis_that_is_away_is_said_so_soon(server: RedisServer) -> None:
     server.stop()
     started = time.monotonic()
 
-    for call in (lambda: events.version("work/a"), lambda: events.append("work/a", 0, notes("x"), actor="poll")):
+    calls: tuple[Callable[[], int], ...] = (
+        lambda: events.version("work/a"),
+        lambda: events.append("work/a", 0, notes("x"), actor="poll"),
+    )
+    for call in calls:
         with pytest.raises(LogUnavailable, match=r"Cannot reach Redis at .*:\d+ \("):
             call()
 

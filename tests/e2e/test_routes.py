@@ -96,15 +96,16 @@ class DataPlane:
         self.listener = self.site.control_plane.post("/v2/listeners", json=form).raise_for_status().json()["id"]
 
     def deploy(self, name: str, app: str, namespace: str) -> Deployment:
+        full = f"{name}-{self.name}"
         form = {
-            "name": f"{name}-{self.name}",
+            "name": full,
             "source": "external_docker",
             "source_config": {"listener_id": self.listener, "listener_config": {"k8s_namespace": namespace}},
             "source_revision_config": {"image_uri": image(app, 1)},
             "secrets": [],
         }
         made = self.site.control_plane.post("/v2/deployments", json=form).raise_for_status().json()
-        lgp = lgp_name(form["name"], made["id"])
+        lgp = lgp_name(full, made["id"])
         return Deployment(made["id"], made["latest_revision_id"], namespace, lgp)
 
     @contextmanager

@@ -152,7 +152,7 @@ def of_version(http: httpx.Client, version: str) -> Iterator[str]:
         if request.path == "/version":
             major, _, rest = version.removeprefix("v").partition(".")
             return json_reply({"major": major, "minor": rest.partition(".")[0], "gitVersion": version})
-        headers = {name: request.headers[name] for name in ("content-type", "accept") if name in request.headers}
+        headers = {name: value for name, value in request.headers.items() if name in ("content-type", "accept")}
         got = http.request(request.method, request.path, params=request.query, content=request.body, headers=headers)
         return Reply(status=got.status_code, body=got.content, headers={"Content-Type": got.headers["content-type"]})
 

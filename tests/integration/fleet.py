@@ -170,10 +170,10 @@ class Fleet:
     # --- the broker's own books
 
     def queued(self) -> int:
-        return int(self.client.llen(list_key(self.settings, RECONCILE)))  # type: ignore[arg-type]
+        return int(self.client.llen(list_key(self.settings, RECONCILE)))
 
     def unacknowledged(self) -> int:
-        return int(self.client.hlen(in_flight_key(self.settings, "listener")))  # type: ignore[arg-type]
+        return int(self.client.hlen(in_flight_key(self.settings, "listener")))
 
 
 def write(line: str) -> None:

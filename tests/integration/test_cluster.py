@@ -73,7 +73,7 @@ def test_a_write_by_somebody_else_after_the_read_costs_a_fresh_read_and_proof(
     cluster: KubernetesCluster, namespace: str
 ) -> None:
     cluster.apply(config_map(namespace, colour="red"), manager=MANAGER)
-    proofs = []
+    proofs: list[object] = []
 
     def interfere_once() -> None:
         proofs.append(True)
@@ -88,7 +88,7 @@ def test_a_write_by_somebody_else_after_the_read_costs_a_fresh_read_and_proof(
 
 def test_a_worker_that_slept_cannot_bring_a_deleted_object_back(cluster: KubernetesCluster, namespace: str) -> None:
     cluster.apply(config_map(namespace, colour="red"), manager=MANAGER)
-    proofs = []
+    proofs: list[object] = []
 
     def deleted_by_a_newer_worker() -> None:
         if proofs:
@@ -104,7 +104,7 @@ def test_a_worker_that_slept_cannot_bring_a_deleted_object_back(cluster: Kuberne
 
 def test_a_recreated_namesake_is_a_conflict_too(cluster: KubernetesCluster, namespace: str) -> None:
     cluster.apply(config_map(namespace, colour="red"), manager=MANAGER)
-    proofs = []
+    proofs: list[object] = []
 
     def recreated() -> None:
         proofs.append(True)
@@ -120,7 +120,7 @@ def test_a_recreated_namesake_is_a_conflict_too(cluster: KubernetesCluster, name
 
 def test_endless_interference_is_given_back_as_a_conflict(cluster: KubernetesCluster, namespace: str) -> None:
     cluster.apply(config_map(namespace), manager=MANAGER)
-    proofs = []
+    proofs: list[object] = []
 
     def interfere() -> None:
         proofs.append(True)

@@ -7,7 +7,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import orjson
@@ -290,6 +290,7 @@ class Script:
         found = self._lists.pop(0)
         if isinstance(found, Exception):
             raise found
+        assert isinstance(found, Listed)
         return found
 
     @contextlib.contextmanager
@@ -300,7 +301,7 @@ class Script:
         yield self._play(self._streams.pop(0))
 
     @staticmethod
-    def _play(items: list[Any]) -> Iterator[bytes]:
+    def _play(items: Iterable[Any]) -> Iterator[bytes]:
         for item in items:
             if isinstance(item, Exception):
                 raise item

@@ -80,14 +80,17 @@ def fields(theirs: Schema, ours: Schema | None, path: str = "") -> Iterator[Fiel
     """Yield every field of upstream's. Fails for one that ours would prune or refuse."""
     yield Field(path.lstrip("."), theirs, ours)
     for name, field in theirs.get("properties", {}).items():
-        yield from _below(f"{path}.{name}", field, ours, lambda found, name=name: found.get("properties", {}).get(name))
+        yield from _below(f"{path}.{name}", field, ours, ("properties", name))
     for part in ("items", "additionalProperties"):
         if isinstance(theirs.get(part), dict):
-            yield from _below(f"{path}[]", theirs[part], ours, lambda found, part=part: found.get(part))
+            yield from _below(f"{path}[]", theirs[part], ours, (part,))
 
 
-def _below(path: str, theirs: Schema, parent: Schema | None, step: Callable[[Schema], Any]) -> Iterator[Field]:
-    ours = step(parent) if parent is not None else None
+def _below(path: str, theirs: Schema, parent: Schema | None, step: tuple[str, ...]) -> Iterator[Field]:
+    """Go on with `theirs`, which is at the keys `step` below the schema that is `parent` in ours."""
+    ours: Any = parent
+    for key in step:
+        ours = (ours or {}).get(key)
     kept = parent is None or isinstance(ours, dict) or parent.get(PRESERVE)
     assert kept, f"{path.lstrip('.')} would be pruned by our definition"
     yield from fields(theirs, ours, path)

@@ -332,7 +332,7 @@ class TestRedis:
 
     def test_too_old(self, settings: Set, monkeypatch: pytest.MonkeyPatch) -> None:
         info = redis.Redis.info
-        monkeypatch.setattr(redis.Redis, "info", lambda self: {**info(self), "redis_version": "6.0.16"})  # type: ignore[dict-item]
+        monkeypatch.setattr(redis.Redis, "info", lambda self: {**info(self), "redis_version": "6.0.16"})
 
         finding = the_one("redis", Level.FAIL)
 

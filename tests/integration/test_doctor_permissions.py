@@ -7,6 +7,7 @@ table. A deployment is created, updated, drifts and is deleted; nobody is ever r
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ def test_the_whole_life_of_a_deployment_takes_no_more(world: World) -> None:
         path = f"/apis/apps/v1/namespaces/{world.stack.namespace}/{kind}/{name}"
         before = world.kubernetes.get(path).raise_for_status().json()["metadata"]["uid"]
         world.kubernetes.delete(path).raise_for_status()
-        eventually(f"{kind} {name} is back", 30, lambda path=path, before=before: came_back(world, path, before))
+        eventually(f"{kind} {name} is back", 30, partial(came_back, world, path, before))
 
     deleted = world.langgraph("delete", deployment, "--force", folder=world.project(HELLO, {}))
     assert deleted.returncode == 0, deleted.stdout + deleted.stderr

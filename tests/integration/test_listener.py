@@ -350,6 +350,7 @@ class Throttling(HttpControlPlane):
 
 def test_a_throttling_control_plane_is_left_alone_as_long_as_it_asks(listener: Listener) -> None:
     throttling = Throttling.from_settings(listener.settings)
+    assert isinstance(throttling, Throttling)
     throttling.until = time.monotonic() + 1.5
     listener.engine.poller.control_plane = throttling
     deployment_id = listener.deploy()

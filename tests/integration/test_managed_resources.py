@@ -5,6 +5,7 @@ SecretProviderClass that an LGP asks for, and the PodDisruptionBudgets of its wo
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -88,7 +89,7 @@ def test_objects_come_with_the_driver_are_repaired_and_go_with_the_field(
         for what, key in keys(operator).items():
             before = operator.uid(key)
             operator.cluster.delete(key)
-            until(lambda key=key, before=before: operator.uid(key) not in (None, before), f"the {what} is back")
+            until(partial(other_uid, operator, key, before), f"the {what} is back")
         changes: dict[str, Manifest] = {
             "account": {"automountServiceAccountToken": True},
             "class": {"spec": {"provider": "other", "parameters": {"keyvaultName": "theirs"}}},
@@ -97,12 +98,20 @@ def test_objects_come_with_the_driver_are_repaired_and_go_with_the_field(
         asked = {what: live(operator, what) for what in changes}
         for what, change in changes.items():
             operator.watching.patch(keys(operator)[what], change)
-            until(lambda what=what: same(live(operator, what), asked[what]), f"the {what} is as it was")
+            until(partial(as_asked, operator, what, asked[what]), f"the {what} is as it was")
 
         operator.put(written(operator, serverSpec={"replicas": 1}))
         until(lambda: there(operator) == set(), "everything goes with the fields and the replicas")
         operator.quiet(NAME)
         assert operator.condition(NAME, "Degraded")["status"] == "False"
+
+
+def other_uid(operator: Operator, key: ObjectKey, before: str | None) -> bool:
+    return operator.uid(key) not in (None, before)
+
+
+def as_asked(operator: Operator, what: str, asked: Manifest) -> bool:
+    return same(live(operator, what), asked)
 
 
 def same(one: Manifest, other: Manifest) -> bool:

@@ -309,7 +309,7 @@ def acknowledged(api: Api, one: Lgp, config: OperatorConfig) -> None:
 def changes(api: Api, manifest: dict[str, Any]) -> bool:
     """Whether applying `manifest` writes; a controller that writes the status at that moment looks the same."""
     before = api.version(manifest)
-    return api.apply(manifest)["metadata"]["resourceVersion"] != before
+    return bool(api.apply(manifest)["metadata"]["resourceVersion"] != before)
 
 
 def test_quantities_are_spelled_as_the_api_server_spells_them(api: Api) -> None:

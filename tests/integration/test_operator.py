@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from engine.log.memory import MemoryLog
 from engine.operator.state import Life
+from engine.ports import Manifest
 from tests.conftest import ApiServer
 from tests.integration.operator_stack import Operator, at_work, lgp_manifest, shared_ingress, until
 
@@ -123,23 +125,23 @@ def test_a_deleted_lgp_leaves_nothing_behind(operator: Operator) -> None:
     kinds = [("apps/v1", "Deployment"), ("apps/v1", "StatefulSet"), ("v1", "Service"), ("v1", "Secret")]
     kinds += [("v1", "PersistentVolumeClaim"), ("v1", "Pod"), ("apps/v1", "ReplicaSet")]
     for api_version, kind in kinds:
-        until(
-            lambda v=api_version, k=kind: (
-                not [
-                    found
-                    for found in operator.cluster.list(v, k, operator.namespace)
-                    if NAME in found["metadata"]["name"] and "deletionTimestamp" not in found["metadata"]
-                ]
-            ),
-            f"no {kind} is left",
-        )
+        until(partial(none_left, operator, api_version, kind), f"no {kind} is left")
     ingress = operator.cluster.get(operator.key("Ingress", "shared", "networking.k8s.io/v1")) or {}
     assert ingress["spec"]["rules"] == [{"host": "agents.example.com"}]
     assert operator.drifts(NAME) == []
 
 
+def none_left(operator: Operator, api_version: str, kind: str) -> bool:
+    """Whether no object of a kind that is named after the LGP is left, but for those that are going."""
+    return not [
+        found
+        for found in operator.cluster.list(api_version, kind, operator.namespace)
+        if NAME in found["metadata"]["name"] and "deletionTimestamp" not in found["metadata"]
+    ]
+
+
 def test_an_object_that_the_api_server_rejects_is_told_and_the_others_go_out(operator: Operator) -> None:
-    broken = {"serverSpec": {"resources": {"requests": {"cpu": "4"}, "limits": {"cpu": "1"}}}}
+    broken: Manifest = {"serverSpec": {"resources": {"requests": {"cpu": "4"}, "limits": {"cpu": "1"}}}}
     operator.put(lgp_manifest(operator.namespace, NAME, **broken))
     until(lambda: operator.condition(NAME, "Degraded").get("reason") == "ObjectRejected", "the rejection is told")
 
@@ -147,7 +149,7 @@ def test_an_object_that_the_api_server_rejects_is_told_and_the_others_go_out(ope
     assert operator.cluster.get(operator.key("StatefulSet", f"{NAME}-db")) is not None
     assert operator.cluster.get(operator.key("Deployment", NAME)) is None
 
-    mended = {"serverSpec": {"resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "1"}}}}
+    mended: Manifest = {"serverSpec": {"resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "1"}}}}
     operator.put(lgp_manifest(operator.namespace, NAME, **mended))
     until(lambda: operator.available(NAME, 2), "the mended one is available")
 
@@ -155,7 +157,8 @@ def test_an_object_that_the_api_server_rejects_is_told_and_the_others_go_out(ope
 def test_many_lgps_lose_nothing_on_one_ingress(api_server: ApiServer, namespace: str) -> None:
     many = [f"a{number}-0123456789abcdef0123456789abcdef" for number in range(6)]
     with at_work(api_server, namespace, workers=6) as operator:
-        off = {"database": {"enabled": False}, "redis": {"enabled": False}, "serverSpec": {"queueEnabled": False}}
+        off: Manifest = {"database": {"enabled": False}, "redis": {"enabled": False}}
+        off["serverSpec"] = {"queueEnabled": False}
         for name in many:
             operator.put(lgp_manifest(namespace, name, **off))
 

@@ -16,10 +16,11 @@ import httpx
 import pytest
 
 from engine import names
-from engine.operator import perform
+from engine.operator import shared_ingress as ingresses
 from engine.operator.config import Gateway, OperatorConfig, SharedIngress
+from engine.operator.context import Context
 from engine.operator.state import Life
-from engine.ports import Manifest, ObjectKey, Ports
+from engine.ports import Manifest, ObjectKey
 from tests.conftest import ApiServer
 from tests.integration.operator_stack import Operator, at_work, lgp_manifest, shared_ingress, until
 
@@ -62,18 +63,18 @@ class Conflicts:
 @pytest.fixture
 def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers that take no turns, as if each were a process, and that read the shared Ingress at the same time once."""
-    monkeypatch.setattr(perform, "INGRESS_TURNS", defaultdict(contextlib.nullcontext))
-    read: Callable[[str, Ports], Manifest | None] = perform._shared_ingress
+    monkeypatch.setattr(ingresses, "TURNS", defaultdict(contextlib.nullcontext))
+    read: Callable[[str, Context], Manifest | None] = ingresses._shared_ingress
     both = threading.Barrier(2)
 
-    def read_together(namespace: str, ports: Ports) -> Manifest | None:
-        found = read(namespace, ports)
+    def read_together(namespace: str, context: Context) -> Manifest | None:
+        found = read(namespace, context)
         with contextlib.suppress(threading.BrokenBarrierError):
             both.wait(30)
             both.abort()
         return found
 
-    monkeypatch.setattr(perform, "_shared_ingress", read_together)
+    monkeypatch.setattr(ingresses, "_shared_ingress", read_together)
 
 
 def test_two_processes_and_a_person_lose_nothing_on_one_ingress(

@@ -266,7 +266,7 @@ class Relay(socketserver.ThreadingTCPServer):
 
     def __init__(self, context: ssl.SSLContext, port: int, names: tuple[int, int] = (0, 0)) -> None:
         self.context, self.behind = context, port
-        self.names = [str(name).encode() for name in names]
+        self.names = (str(names[0]).encode(), str(names[1]).encode())
         super().__init__(("127.0.0.1", 0), Relayed)
         self.port = self.server_address[1]
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from engine.listener.events import Paused, Resumed
 from engine.listener.machine import ListenerMachine
 from engine.log.redis import RedisLog
 from engine.operator.state import Life
-from engine.runtime.observation import Observation
+from engine.runtime.observation import Affected, Observation, Watch
 from engine.runtime.observation_loop import Appended
 from sandbox.redis import RedisServer
 from tests.conftest import ApiServer
@@ -183,6 +183,12 @@ class Forgotten:
         return ()
 
     def external_watches(self) -> tuple[()]:
+        return ()
+
+    def on_change(self, watch: Watch, namespace: str, manifest: Any, *, exists: bool) -> Affected:
+        return ()
+
+    def on_synced(self, watch: Watch, namespace: str, streams: Callable[[str], list[str]]) -> Affected:
         return ()
 
     def extra_watches(self, state: Any) -> Iterator[Any]:

@@ -110,7 +110,7 @@ def mended() -> None:
         self.__exit__(None, None, None)
         return False
 
-    many.more = more  # type: ignore[attr-defined]
+    many.more = more  # type: ignore[method-assign]
 
 
 @pytest.fixture

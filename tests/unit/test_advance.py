@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from engine.errors import ClusterUnavailable, ControlPlaneThrottled, LogUnavailable, ObjectRefused
 from engine.event import Event, Registry
 from engine.log.memory import MemoryLog
-from engine.runtime.advance import MOST_ACTS, Advanced, advance
+from engine.runtime.advance import MOST_ACTS, Advanced, Outcome, advance
 from engine.runtime.machine import Decision, Done, Wait
 from engine.runtime.retry import ActDeferred, ActRefused, Backoff
 from tests.contract.notes import NOON, Asked, MovableClock, Noted, Step, Stepped, Work, Worker, notes, ports
@@ -82,7 +82,7 @@ def test_acts_until_done_and_acknowledges() -> None:
     bench = Bench()
     bench.ask(3)
 
-    assert bench.advance() == Advanced(stream=STREAM, version=4, acts=3, outcome="acknowledged")
+    assert bench.advance() == Advanced(stream=STREAM, version=4, acts=3, outcome=Outcome.ACKNOWLEDGED)
 
     assert bench.machine.steps == [1, 2, 3]
     assert bench.types() == ["Asked", "Stepped", "Stepped", "Stepped"]
@@ -105,7 +105,7 @@ def test_a_clean_stream_costs_no_act() -> None:
     bench.ask(1)
     bench.advance()
 
-    assert bench.advance() == Advanced(stream=STREAM, version=2, acts=0, outcome="acknowledged")
+    assert bench.advance() == Advanced(stream=STREAM, version=2, acts=0, outcome=Outcome.ACKNOWLEDGED)
 
 
 def test_a_stream_without_events_is_acknowledged() -> None:

@@ -20,6 +20,7 @@ from engine.dataplane.events import DATA_PLANE_EVENTS, ConfigurationRecorded, Co
 from engine.dataplane.stream import DataPlaneStream
 from engine.event import Event, Registry
 from engine.log.memory import MemoryLog
+from engine.ports import Manifest
 from engine.runtime.advance import Advanced, advance
 from engine.runtime.fold import Fold
 from engine.runtime.machine import Act, Decision, Done, State
@@ -73,6 +74,12 @@ class Painter:
 
     def namespace(self, state: Wall) -> str:
         return "agents"
+
+    def manifests(self, state: Wall) -> list[Manifest]:
+        return []
+
+    def digests(self, state: Wall) -> frozenset[str]:
+        return frozenset()
 
     def perform(self, act: Act, state: Wall, ports: Any) -> Sequence[Event]:
         assert isinstance(act, Paint)
@@ -222,10 +229,10 @@ def test_a_worker_that_says_it_is_there_takes_the_place_of_no_newer_one(absent: 
         site.pass_time(PRESENCE_TTL + ABSENCE, old)
     announce, new = site.events.announce, Worker(site, "blue")
 
-    def upgrade(name: str, term: float) -> None:
+    def upgrade(name: str, ttl: float) -> None:
         site.events.announce = announce  # type: ignore[method-assign]
         new.start()
-        announce(name, term)
+        announce(name, ttl)
 
     site.events.announce = upgrade  # type: ignore[method-assign]
     site.pass_time(PRESENCE_EVERY, old)
@@ -280,7 +287,7 @@ def test_a_log_that_came_back_empty_gets_its_configuration_again() -> None:
     site = Site(APP)
     worker = Worker(site, "red").start()
     site.events = MemoryLog(site.clock)
-    worker.configurations = Configurations(site.events, DataPlaneStream(site.events, OWN), {"lgp/": Painter("red")})  # type: ignore[dict-item]
+    worker.configurations = Configurations(site.events, DataPlaneStream(site.events, OWN), {"lgp/": Painter("red")})
 
     worker.keep()
 

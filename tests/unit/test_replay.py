@@ -136,7 +136,8 @@ def test_clocks_that_differ_are_no_divergence_up_to_a_limit(world: World) -> Non
 @pytest.mark.parametrize("act", ["ApplySecrets", "ApplyLgp", "CheckHealth", "CompleteRevision", "ReportStatus"])
 def test_events_of_others_that_come_during_an_act_are_no_divergence(world: World, act: str) -> None:
     """Somebody appends between an act and its events, so that it speaks of a state before the last one."""
-    original, done = world.events.append, []
+    original = world.events.append
+    done: list[str] = []
 
     def interrupted(stream: str, expected: int, events: Any, **named: Any) -> int:
         if named.get("cause") == act and not done:
@@ -146,7 +147,7 @@ def test_events_of_others_that_come_during_an_act_are_no_divergence(world: World
             raise ConcurrencyConflict(stream, expected, world.events.version(stream))
         return original(stream, expected, events, **named)
 
-    world.events.append = interrupted  # type: ignore[method-assign]
+    world.events.append = interrupted  # type: ignore[method-assign,assignment]
     deploy(world)
     world.advance()
     operator_says(world, available=True)

@@ -20,7 +20,8 @@ def lgp(world: World, spec: dict[str, Any], **changes: Any) -> dict[str, Any]:
     see(world, raw)
     state = world.state()
     revision = state.revision.model_copy(update={"secret": "the-secret"})
-    return desired_manifest(state.model_copy(update={"revision": revision}), world.config)["spec"]
+    made: dict[str, Any] = desired_manifest(state.model_copy(update={"revision": revision}), world.config)["spec"]
+    return made
 
 
 def test_limits_are_twice_the_request_unless_given(world: World) -> None:

@@ -259,7 +259,7 @@ def test_a_skipped_deployment_that_is_listed_no_more_is_forgotten(world: World, 
 def test_a_deployment_without_an_id_is_named_and_the_others_go_on(world: World, poller: Poller) -> None:
     fill(world, 2)
     nameless = resource(id=None, name="nameless")
-    world.control_plane.deployments = lambda: iter(  # type: ignore[method-assign,assignment]
+    world.control_plane.deployments = lambda: iter(  # type: ignore[method-assign]
         [[nameless, *world.control_plane.resources.values()]]
     )
     for _ in range(3):
@@ -331,7 +331,7 @@ def test_a_defect_in_one_deployment_does_not_stop_the_others(world: World, polle
     raw = resource()
     raw["source_config"]["resource_spec"] = {"volumes": [{"name": "v", "deep": deep}]}
     world.control_plane.resources = {DEPLOYMENT: raw, **world.control_plane.resources}
-    world.control_plane.deployments = lambda: iter(  # type: ignore[method-assign,assignment]
+    world.control_plane.deployments = lambda: iter(  # type: ignore[method-assign]
         [list(world.control_plane.resources.values())]
     )
     assert poller.poll().outcome == "polled"

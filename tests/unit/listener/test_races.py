@@ -38,7 +38,7 @@ def test_a_page_that_is_older_than_the_stream_takes_nothing_back(world: World) -
 
     stale, plane.resources[DEPLOYMENT] = resource("r2"), resource("r3")
     original = plane.deployments
-    plane.deployments = lambda: iter([[stale]])  # type: ignore[method-assign,assignment]
+    plane.deployments = lambda: iter([[stale]])  # type: ignore[method-assign]
     world.poller().poll()
     plane.deployments = original  # type: ignore[method-assign]
 

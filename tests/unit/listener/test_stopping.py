@@ -48,7 +48,7 @@ def lgp(world: World) -> Manifest:
 
 def is_stopped(world: World) -> bool:
     spec, annotations = lgp(world)["spec"], lgp(world)["metadata"].get("annotations", {})
-    stopped = spec["serverSpec"]["replicas"] == 0
+    stopped: bool = spec["serverSpec"]["replicas"] == 0
     assert stopped == (REASON in annotations) == ("autoscaling" not in spec), "all of it, or nothing"
     assert spec["database"]["enabled"], "the database stays in any case"
     return stopped

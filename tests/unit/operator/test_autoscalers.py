@@ -5,6 +5,7 @@ The same on API servers: tests/integration/test_autoscaler_health.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -51,7 +52,7 @@ def hpa_says(world: World, reason: str = "", message: str = "", **more: Any) -> 
 def observed(world: World) -> list[tuple[str, str]]:
     """Return the autoscaler's events, in their order."""
     stream = f"lgp/{NAMESPACE}/{NAME}"
-    told = {
+    told: dict[str, Callable[[Manifest], str]] = {
         "AutoscalerObserved": lambda data: data["autoscaler"]["reason"],
         "AutoscalerUnhealthy": lambda d: d["reason"],
     }

@@ -70,7 +70,7 @@ def test_the_path_leads_to_a_service_beside_the_ingress() -> None:
 def test_a_resync_of_what_did_not_change_writes_nothing() -> None:
     world = started()
     made = len(world.cluster.calls)
-    world.observer._external_services = False
+    world.observer._external_services_complete = False
     world._shown.clear()
     world._synced.clear()
     world.acknowledge()

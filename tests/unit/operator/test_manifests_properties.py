@@ -60,8 +60,9 @@ containers = st.lists(
     max_size=2,
     unique_by=lambda it: it["name"],
 )
+required: dict[str, st.SearchStrategy[Any]] = {"image": st.just("registry.example/app@sha256:1")}
 servers = st.fixed_dictionaries(
-    {"image": st.just("registry.example/app@sha256:1")},
+    required,
     optional={
         "env": st.lists(variables, max_size=6),
         "imagePullSecrets": st.lists(st.fixed_dictionaries({"name": words}), max_size=2),
@@ -78,7 +79,7 @@ servers = st.fixed_dictionaries(
         "volumes": st.lists(
             st.fixed_dictionaries({"name": words, "emptyDir": st.just({"sizeLimit": "2048Mi"})}),
             max_size=2,
-            unique_by=lambda it: it["name"],
+            unique_by=lambda it: str(it["name"]),
         ),
     },
 )

@@ -54,7 +54,7 @@ def test_variables(text: str, expected: Any) -> None:
 @pytest.mark.parametrize(("text", "expected"), [("${replicas}", 3), ('"${replicas}"', "3"), ("a=${replicas}", "a=3")])
 def test_a_plain_variable_keeps_its_type(text: str, expected: Any) -> None:
     template = templates.DEPLOYMENT.replace("replicas: ${replicas}", f"extra: {text}")
-    values = {"name": "n", "namespace": "ns", "replicas": 3, "image": "i"}
+    values: dict[str, str | int] = {"name": "n", "namespace": "ns", "replicas": 3, "image": "i"}
     assert templates.fill("deployment", template, values)["spec"]["extra"] == expected
 
 

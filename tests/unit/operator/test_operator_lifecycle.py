@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import pytest
 
 from engine.errors import ObjectRefused
 from engine.operator.events import LGP_EVENTS
 from engine.operator.state import HANDLERS, TRANSITIONS, Life
-from engine.ports import ObjectKey, lgp_key
+from engine.ports import Manifest, ObjectKey, lgp_key
 from engine.runtime.machine import Done, Wait
 from tests.unit.operator.world import NAME, NAMESPACE, STREAM, FakeCluster, World, lgp_manifest, shared_ingress, started
 
@@ -130,7 +133,7 @@ def test_an_existing_password_is_adopted() -> None:
 def test_what_is_no_longer_asked_for_goes_but_never_a_database() -> None:
     world = started()
 
-    off = {"redis": {"enabled": False}, "database": {"enabled": False}, "ingress": {"enabled": False}}
+    off: Manifest = {"redis": {"enabled": False}, "database": {"enabled": False}, "ingress": {"enabled": False}}
     world.cluster.put(lgp_manifest("r2", serverSpec={"queueEnabled": False}, **off))
     world.acknowledge()
 
@@ -214,7 +217,10 @@ def test_an_lgp_that_cannot_be_understood_says_so_and_keeps_what_runs() -> None:
 # --- objects that the API server rejects
 
 
-def refuse(kind: str, status: int, message: str = "it does not fit", reason: str = "Invalid"):
+Rejects: TypeAlias = Callable[[ObjectKey], ObjectRefused | None]
+
+
+def refuse(kind: str, status: int, message: str = "it does not fit", reason: str = "Invalid") -> Rejects:
     def rejects(key: ObjectKey) -> ObjectRefused | None:
         return ObjectRefused(message, reason=reason, status=status) if key.kind == kind else None
 

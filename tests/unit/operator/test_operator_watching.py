@@ -43,9 +43,8 @@ class Listening:
         self.clock = TestClock(datetime(2026, 1, 1, tzinfo=UTC))
         self.cluster = FakeCluster()
         self.events = MemoryLog(self.clock)
-        self.loop = ObservationLoop(
-            [ListenerObserver(ListenerMachine(CONFIG), self.cluster)], self.events, NoDispatcher()
-        )  # type: ignore[arg-type]
+        observer = ListenerObserver(ListenerMachine(CONFIG), self.cluster)  # type: ignore[arg-type]
+        self.loop = ObservationLoop([observer], self.events, NoDispatcher())
         manifest = lgp_manifest()
         manifest["metadata"]["labels"] = {names.DEPLOYMENT_LABEL: DEPLOYMENT}
         self.lgp = self.cluster.apply(manifest, manager=names.LISTENER_MANAGER).manifest

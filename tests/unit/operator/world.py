@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -149,7 +149,7 @@ class FakeCluster:
 
     # what tests do
 
-    def put(self, manifest: Manifest, managed: list[Manifest] | None = None) -> Manifest:
+    def put(self, manifest: Manifest, managed: Sequence[Manifest] | None = None) -> Manifest:
         """Store an object as a server would."""
         key = ObjectKey.of(manifest)
         before = self.objects.get(key)
@@ -262,7 +262,8 @@ class World:
     def watch(self) -> None:
         """Tell the loop everything that changed in cluster and log since the last time, and let the loop compare."""
         now = self.clock.at.timestamp()
-        for message in itertools.chain(self._changes(), self._appended()):
+        messages: Iterator[Changed | Appended] = itertools.chain(self._changes(), self._appended())
+        for message in messages:
             self.loop.take(message, now)
         self.loop.compare_due(now)
 
