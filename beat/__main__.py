@@ -11,7 +11,8 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
+
+from celery.beat import Service  # type: ignore[import-untyped]
 
 from beat.schedule import LONGEST_SLEEP, scheduler
 from engine import telemetry
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def stop_on_signals(service: Any) -> None:
+def stop_on_signals(service: Service) -> None:
     """Make SIGTERM and SIGINT end `service` after its current tick.
 
     Celery's own handler raises SystemExit wherever the program is at that moment. A failing `finally` or a `__del__`

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TypedDict
 
 import redis
 import structlog
 from celery.beat import ScheduleEntry  # type: ignore[import-untyped]
 from celery.beat import Scheduler as MemoryScheduler
+from kombu.messaging import Producer
 
 from engine.log.redis import connect
 from engine.settings import Settings
@@ -34,7 +35,16 @@ LONGEST_SLEEP = 1.0
 """Seconds that beat sleeps at most between two ticks."""
 
 
-def schedule(settings: Settings) -> Mapping[str, Mapping[str, Any]]:
+class Entry(TypedDict):
+    """One entry of Celery's `beat_schedule`."""
+
+    task: str
+    schedule: timedelta
+    last_run_at: datetime
+    options: Mapping[str, object]
+
+
+def schedule(settings: Settings) -> Mapping[str, Entry]:
     """Return Celery's `beat_schedule`: a sweep, and a poll if the listener is enabled, at their intervals."""
     intervals = {SWEEP: settings.sweep_seconds}
     if settings.listener_enabled:
@@ -55,23 +65,23 @@ class Scheduler(MemoryScheduler):  # type: ignore[misc]
 
     settings: Settings
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
+    def __init__(self, *arguments: object, **named: object) -> None:
         named.pop("schedule_filename", None)
         super().__init__(*arguments, **named)
         self._redis = connect(self.settings.redis, timeout=2, attempts=0)
         self._list = list_key(self.settings, CONTROL_PLANE)
         self._heartbeat = heartbeat_file(self.settings, "beat")
 
-    def tick(self, *arguments: Any, **named: Any) -> Any:
+    def tick(self, *arguments: object, **named: object) -> float:
         """Send what is due, and touch the heartbeat file: a beat that hangs touches it no more."""
-        wait = super().tick(*arguments, **named)
+        wait: float = super().tick(*arguments, **named)
         self._heartbeat.touch()
         return wait
 
     def setup_schedule(self) -> None:
         self.merge_inplace(schedule(self.settings))
 
-    def apply_entry(self, entry: ScheduleEntry, producer: Any = None) -> None:
+    def apply_entry(self, entry: ScheduleEntry, producer: Producer | None = None) -> None:
         """Send the message of an entry that is due, unless too many wait already."""
         try:
             waiting = self._redis.llen(self._list)

@@ -48,8 +48,8 @@ def person() -> str:
 
 
 def redis_fix(given: Settings) -> str:
-    """Return what to do when Redis does not answer."""
+    """Return what to do when Redis does not answer; without the setting the default URL was tried."""
     name = variable("redis_url")
     if "redis_url" in given.model_fields_set:
         return f"start Redis, or correct {name}"
-    return f"{name} is not set, so the default is used; set it, or load your environment file"
+    return f"{name} is not set; set it, or load your environment file"

@@ -68,7 +68,7 @@ def about(
     """Take the options that come before the command."""
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 Deployment = Annotated[str, typer.Argument(help="Name or id of a deployment, or the name of its LGP.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it. Without --yes the deployments are only listed.")]
 Cluster = Annotated[
@@ -88,7 +88,7 @@ ExportedLog = typer.Argument(help="A file that `agentplane export` or `archive` 
 @app.command("status", rich_help_panel=INSPECT)
 @reporting
 def show_status(
-    json: Json = False, deleted: Annotated[bool, typer.Option(help="Include deleted deployments.")] = False
+    json: AsJson = False, deleted: Annotated[bool, typer.Option(help="Include deleted deployments.")] = False
 ) -> None:
     """List deployments with revision, phase, age and reason.
 
@@ -105,7 +105,7 @@ def show_events(
         typer.Argument(help="Name or id of a deployment, or the name of its LGP. Default: everything in the log."),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new events until Ctrl-C.")] = False,
-    json: Json = False,
+    json: AsJson = False,
 ) -> None:
     """Show what happened, in order: to one deployment (listener and operator), or to everything."""
     events.show(deployment, follow=follow, json=json)
@@ -120,7 +120,7 @@ def replay_log(
         Path | None, typer.Option(help="Write every state, decision and manifest into this file.")
     ] = None,
     through: Annotated[int | None, typer.Option(help="Stop after this position of the log.")] = None,
-    json: Json = False,
+    json: AsJson = False,
 ) -> None:
     """Replay a log, and check that the current code decides as the log recorded. Exits with 1 if it does not."""
     if (file is None) == (not live):
@@ -142,7 +142,7 @@ def export_log(
 
 @app.command("doctor", rich_help_panel=INSPECT)
 @reporting
-def check_everything(json: Json = False) -> None:
+def check_everything(json: AsJson = False) -> None:
     """Check settings, control plane, Redis, workers, cluster and hostname.
 
     Each check is ok, warn or fail, with a fix; or skip. Exits with 1 if any check failed.
@@ -152,7 +152,7 @@ def check_everything(json: Json = False) -> None:
 
 @app.command("adoption", rich_help_panel=INSPECT)
 @reporting
-def forecast_adoption(json: Json = False) -> None:
+def forecast_adoption(json: AsJson = False) -> None:
     """Show how the Agent Servers of another data plane would be adopted. Writes nothing.
 
     Exits with 1 if the adoption of one of them would be refused.
@@ -200,7 +200,7 @@ app.add_typer(lease, name="leases", rich_help_panel=OPERATE)
 
 @lease.callback()
 @reporting
-def show_leases(context: typer.Context, json: Json = False) -> None:
+def show_leases(context: typer.Context, json: AsJson = False) -> None:
     """Show which data plane holds each watched namespace. Exits with 1 if another data plane holds one of them."""
     if context.invoked_subcommand is None:
         raise typer.Exit(leases.show(json=json))

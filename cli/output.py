@@ -147,7 +147,8 @@ def reporting(command: Callable[P, R]) -> Callable[P, R]:
                 if sys.stdout is not None:  # closed by the shell: >&-
                     sys.stdout.flush()  # a full disk, or a closed pipe, raises here and not when Python ends
         except LogUnavailable as error:
-            _say(f"{str(error).rstrip('.')}; {redis_fix(settings())}")
+            fix = redis_fix(settings())
+            _say(f"{str(error).rstrip('.')}. {fix[0].upper()}{fix[1:]}.")
         except AgentplaneError as error:
             _say(*str(error).splitlines())
         except BrokenPipeError:

@@ -368,14 +368,16 @@ def _released(event: data_plane.DeletionGuardReleased, context: Context) -> str:
 # --- the table
 
 Formatter = Callable[[E, Context], str]
+AnyFormatter = Callable[[Any, Context], str]
+"""The formatter of some class of events; `of` checks that it is the formatter of the class that it stands for."""
 
 
-def of(event: type[E], formatter: Formatter[E]) -> tuple[type[Event], Formatter[Any]]:
+def of(event: type[E], formatter: Formatter[E]) -> tuple[type[Event], AnyFormatter]:
     """Return the row of one class of events; mypy checks that the formatter takes events of that class."""
     return event, formatter
 
 
-def table(*rows: tuple[type[Event], Formatter[Any]]) -> Mapping[type[Event], Formatter[Any]]:
+def table(*rows: tuple[type[Event], AnyFormatter]) -> Mapping[type[Event], AnyFormatter]:
     """Return the table. Raises TypeError for a class that has two rows."""
     formatters = dict(rows)
     if len(formatters) < len(rows):

@@ -18,12 +18,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import structlog
 from celery import Celery, signals  # type: ignore[import-untyped]
 from celery.utils.nodenames import default_nodename, host_format  # type: ignore[import-untyped]
-from celery.worker import state  # type: ignore[import-untyped]
+from celery.worker import WorkController, state  # type: ignore[import-untyped]
 
 from engine import bootstrap, telemetry
 from engine.dataplane.configuration import PRESENCE_EVERY
@@ -161,7 +160,7 @@ def run_worker(
     return int(worker.exitcode or 0)
 
 
-def enforce_grace_period(worker: Any, stopping: threading.Event, grace: float) -> None:
+def enforce_grace_period(worker: WorkController, stopping: threading.Event, grace: float) -> None:
     """End this process within `grace` seconds after `stopping` is set, whatever its tasks are waiting for."""
     stopping.wait()
     time.sleep(max(grace - HAND_BACK_SECONDS, grace / 2))

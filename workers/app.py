@@ -165,7 +165,7 @@ def tls(settings: Settings) -> Mapping[str, str | bool] | None:
     return {"ssl_cert_reqs": "required"} if where.startswith("rediss://") else None
 
 
-def through_sentinels(settings: Settings) -> Mapping[str, Any]:
+def through_sentinels(settings: Settings) -> Mapping[str, object]:
     """Return kombu's options for a broker behind Sentinels; empty for any other."""
     where = settings.redis
     if not isinstance(where, Sentinels):

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 from celery import bootsteps  # type: ignore[import-untyped]
+from celery.worker import WorkController  # type: ignore[import-untyped]
+from kombu.asynchronous.timer import Entry
 
 from engine.settings import Settings
 from workers import liveness
@@ -41,17 +42,17 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
     requires = ("celery.worker.components:Timer",)
     file: Path
 
-    def __init__(self, worker: Any, **options: Any) -> None:
+    def __init__(self, worker: WorkController, **options: object) -> None:
         super().__init__(worker, **options)
-        self._timer: Any = None
+        self._timer: Entry | None = None
 
-    def start(self, worker: Any) -> None:
+    def start(self, worker: WorkController) -> None:
         self.file.touch()
         self._timer = worker.timer.call_repeatedly(BEAT_SECONDS, self.file.touch, priority=10)
 
-    def stop(self, worker: Any) -> None:
+    def stop(self, worker: WorkController) -> None:
         if self._timer is not None:
-            self._timer.cancel()
+            self._timer.cancel()  # type: ignore[no-untyped-call]
             self._timer = None
         self.file.unlink(missing_ok=True)
 

@@ -107,11 +107,12 @@ def load_configuration(kubeconfig: Path | None = None, context: str | None = Non
             persist_config=False,
         )
     except (config.ConfigException, OSError) as error:
-        where = f"kubeconfig {kubeconfig}" if kubeconfig else "a pod's service account or the default kubeconfig"
+        file = kubeconfig or config.KUBE_CONFIG_DEFAULT_LOCATION
+        place = "" if kubeconfig or context else "this process has no service account of a pod, and "
         raise SettingsError(
-            f"no access to Kubernetes through {where} (context {context or 'its current one'}): {error}; set "
-            "AGENTPLANE_KUBECONFIG to a readable kubeconfig and AGENTPLANE_KUBE_CONTEXT to one of its contexts, or run "
-            "in a pod with a service account"
+            f"{place}kubeconfig {file} (context {context or 'its current one'}) cannot be used: "
+            f"{str(error).rstrip('.')}; set AGENTPLANE_KUBECONFIG to a readable kubeconfig and AGENTPLANE_KUBE_CONTEXT "
+            "to one of its contexts, or run in a pod with a service account"
         ) from error
     return configuration
 

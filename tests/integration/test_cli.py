@@ -459,7 +459,7 @@ def test_a_redis_that_is_away(prefix: str, arguments: Sequence[str]) -> None:
     told = Agentplane(f"redis://:hunter2@127.0.0.1:{free_port()}/0", prefix).run(*arguments, code=2).stderr
 
     assert told.startswith("error: Cannot reach Redis at 127.0.0.1:")
-    assert told.endswith(" (connection refused); start Redis, or correct AGENTPLANE_REDIS_URL\n")
+    assert told.endswith(" (connection refused). Start Redis, or correct AGENTPLANE_REDIS_URL.\n")
     assert "hunter2" not in told
 
 
@@ -467,8 +467,8 @@ def test_a_redis_that_is_away(prefix: str, arguments: Sequence[str]) -> None:
     ("url", "why"),
     [
         ("http://127.0.0.1:6379", "must start with redis:// or rediss://"),
-        ("redis://127.0.0.1:abc/0", "a port from 1 to 65535"),
-        ("redis://127.0.0.1:99999/0", "a port from 1 to 65535"),
+        ("redis://127.0.0.1:abc/0", "a port must be from 1 to 65535"),
+        ("redis://127.0.0.1:99999/0", "a port must be from 1 to 65535"),
         ("redis://127.0.0.1:6379/zero", "the number of a database"),
         ("redis:///0", "must name a host"),
     ],

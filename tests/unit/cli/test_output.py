@@ -67,7 +67,7 @@ def test_what_has_no_beginning_has_no_age() -> None:
     ("raised", "code", "told"),
     [
         (SettingsError("one\ntwo"), UNABLE, "error: one\nerror: two\n"),
-        (LogUnavailable("refused."), UNABLE, "error: refused; start Redis, or correct AGENTPLANE_REDIS_URL\n"),
+        (LogUnavailable("refused."), UNABLE, "error: refused. Start Redis, or correct AGENTPLANE_REDIS_URL.\n"),
         (
             OSError(errno.ENOSPC, "No space left on device", "export.jsonl"),
             UNABLE,
@@ -110,7 +110,8 @@ def test_a_redis_url_that_is_not_set_is_named(
     with pytest.raises(typer.Exit):
         command()
 
-    assert "AGENTPLANE_REDIS_URL is not set, so the default is used; set it" in capsys.readouterr().err
+    hint = "AGENTPLANE_REDIS_URL is not set; set it, or load your environment file."
+    assert capsys.readouterr().err == f"error: no answer. {hint}\n"
 
 
 def test_a_reader_who_left_is_no_error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
