@@ -4,6 +4,9 @@ Theory of operation. One thread per watch and one that tails the log put message
 them out and runs the observation loop (`engine/runtime/observation_loop.py`), which turns what happens in the cluster
 into events. The threads wait out a broken watch, an expired one, an API server or a Redis that restarts.
 
+Which kinds are watched and which are ignored: `engine/operator/observation/watches.py` and
+`engine/listener/observation/observer.py`.
+
 After an interruption of the log, or when Redis has another history than before, every stream is compared anew.
 
 The heartbeat file is written while the loop works and every watch thread lives; `python -m workers.watcher --check`

@@ -11,7 +11,8 @@ How to add a field that changes the manifests:
 3. If users may write a secret into the field, hide its value in `redaction`.
 4. Read the field in the module of `engine/operator/manifests` that makes the object (the table in that package's header
    says which module makes what).
-5. If the listener shall fill the field from a revision, add it to `engine/listener/resource_spec.py`.
+5. If the listener shall fill the field from a revision, read it in `engine/listener/resource_spec.py` and write it in
+   `engine/listener/desired.py`.
 6. Test it in `tests/unit/operator/test_manifests.py` and, when step 3 applies, in `test_manifests_redaction.py`.
 """
 

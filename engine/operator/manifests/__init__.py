@@ -7,6 +7,7 @@ server gets the unredacted objects.
     server                               Deployments of API servers and queue workers, Service
     database, redis                      Postgres and Redis of one Agent Server
     routes                               exposure: path on the shared Ingress, HTTPRoute, VirtualService
+    ingress_rules                        the rules of the shared Ingress with and without a path
     autoscaling                          HorizontalPodAutoscaler or ScaledObject
     budgets                              PodDisruptionBudget
     managed                              `spec.managedResources`: ServiceAccount, SecretProviderClass
@@ -30,6 +31,7 @@ from engine.operator.manifests import autoscaling, budgets, database, managed, r
 from engine.operator.manifests.budgets import covers, is_budget, other_budgets
 from engine.operator.manifests.database import Credential, Generated, credentials
 from engine.operator.manifests.environment import makes_postgres, makes_redis
+from engine.operator.manifests.ingress_rules import is_shared_ingress, with_path, without_path
 from engine.operator.manifests.managed import is_switched_off, may_be_namesake, why_refused
 from engine.operator.manifests.managed import not_served as managed_not_served
 from engine.operator.manifests.naming import (
@@ -44,11 +46,8 @@ from engine.operator.manifests.routes import (
     IngressPath,
     is_of_disabled_exposure,
     is_route,
-    is_shared_ingress,
     route_not_served,
     route_problem,
-    with_path,
-    without_path,
 )
 from engine.ports import Manifest
 

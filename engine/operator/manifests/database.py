@@ -118,9 +118,9 @@ def _stateful_set(lgp: Lgp, config: OperatorConfig) -> Manifest:
     manifest["spec"]["serviceName"] = found.service
     container = manifest["spec"]["template"]["spec"]["containers"][0]
     adopted.keep_database_image(lgp, container)
-    overlay.set_resources(container, _named(asked, database.resources))
+    overlay.merge_resources_into(container, _named(asked, database.resources))
     adopted.keep_selector(lgp, manifest, name)
-    overlay.workload(lgp, manifest, name)
+    overlay.merge_workload(lgp, manifest, name)
     for claim in manifest["spec"].get("volumeClaimTemplates", ()):
         labels = (claim.get("metadata") or {}).get("labels") or {}
         claim["metadata"] = {**(claim.get("metadata") or {}), "labels": {**labels, **overlay.own_labels(lgp)}}

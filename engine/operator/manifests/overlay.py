@@ -55,7 +55,7 @@ def metadata(
     }
 
 
-def workload(
+def merge_workload(
     lgp: Lgp,
     manifest: Manifest,
     name: str,
@@ -83,17 +83,17 @@ def workload(
     }
     _placement(lgp, template["spec"])
     _account(lgp, template["spec"])
-    _last_words(template["spec"])
+    _keep_crash_logs(template["spec"])
     canonical.pod_spec(template["spec"])
 
 
-def history(config: OperatorConfig, deployment: Manifest) -> None:
+def limit_history(config: OperatorConfig, deployment: Manifest) -> None:
     """Limit how many empty ReplicaSets a Deployment keeps, in place, unless its template sets a limit (not null)."""
     if config.revision_history_limit is not None and deployment["spec"].get("revisionHistoryLimit") is None:
         deployment["spec"]["revisionHistoryLimit"] = config.revision_history_limit
 
 
-def resources(base: JsonObject | None, asked: Resources) -> JsonObject | None:
+def merged_resources(base: JsonObject | None, asked: Resources) -> JsonObject | None:
     """Return compute resources, None for none: an amount of cpu (memory, …) in `asked` replaces request and limit of
     cpu (memory, …) in `base`.
 
@@ -112,13 +112,13 @@ def resources(base: JsonObject | None, asked: Resources) -> JsonObject | None:
     return merged or None
 
 
-def set_resources(container: JsonObject, asked: Resources) -> None:
+def merge_resources_into(container: JsonObject, asked: Resources) -> None:
     """Merge `asked` into the resources of `container`, in place."""
-    if merged := resources(container.get("resources"), asked):
+    if merged := merged_resources(container.get("resources"), asked):
         container["resources"] = merged
 
 
-def joined(base: Iterable[JsonObject] | None, added: Iterable[JsonObject], key: str) -> list[JsonObject]:
+def merge_lists(base: Iterable[JsonObject] | None, added: Iterable[JsonObject], key: str) -> list[JsonObject]:
     """Return both lists as one; an added item takes the place of the base's item with the same value of `key`."""
     items = {item.get(key): item for item in base or ()}
     items.update({item.get(key): item for item in added})
@@ -143,7 +143,7 @@ def _account(lgp: Lgp, pod: JsonObject) -> None:
         pod["serviceAccountName"] = service_account_name(lgp)
 
 
-def _last_words(pod: JsonObject) -> None:
+def _keep_crash_logs(pod: JsonObject) -> None:
     """Have the kubelet copy the last log lines of a crash into the pod's status, where the operator reads them."""
     for container in (*pod.get("initContainers", ()), *pod["containers"]):
         container.setdefault("terminationMessagePolicy", "FallbackToLogsOnError")

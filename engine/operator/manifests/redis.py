@@ -18,8 +18,8 @@ def objects(lgp: Lgp, config: OperatorConfig) -> list[Manifest]:
         return []
     name = object_names(lgp, config).redis
     deployment = templates.fill("redis", config.templates.redis, {"service_name": name})
-    overlay.set_resources(deployment["spec"]["template"]["spec"]["containers"][0], lgp.spec.redis.resources)
-    overlay.history(config, deployment)
+    overlay.merge_resources_into(deployment["spec"]["template"]["spec"]["containers"][0], lgp.spec.redis.resources)
+    overlay.limit_history(config, deployment)
     adopted.keep_selector(lgp, deployment, name)
-    overlay.workload(lgp, deployment, name)
+    overlay.merge_workload(lgp, deployment, name)
     return [internal_service(lgp, deployment, REDIS_PORT, name), deployment]

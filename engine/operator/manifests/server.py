@@ -108,12 +108,12 @@ def _deployment(lgp: Lgp, config: OperatorConfig, role: Role, *, selected_by: tu
     elif role.replicas is not None:
         manifest["spec"]["replicas"] = role.replicas
     manifest["spec"].setdefault("strategy", deepcopy(ROLLING_UPDATE))
-    overlay.history(config, manifest)
+    overlay.limit_history(config, manifest)
     _container(lgp, config, role, main_container(manifest))
     _pod(lgp, manifest)
     adopted.keep_selector(lgp, manifest, role.name)
     adopted.keep_selected(lgp, manifest, role.name)
-    overlay.workload(
+    overlay.merge_workload(
         lgp, manifest, role.name, labels=spec.labels, annotations=spec.annotations, selected_by=selected_by
     )
     return manifest
@@ -135,8 +135,8 @@ def _container(lgp: Lgp, config: OperatorConfig, role: Role, container: JsonObje
         mount_prefix=routes.mount_prefix(lgp, config),
     )
     if spec.volume_mounts:
-        container["volumeMounts"] = overlay.joined(container.get("volumeMounts"), spec.volume_mounts, "mountPath")
-    overlay.set_resources(container, role.resources)
+        container["volumeMounts"] = overlay.merge_lists(container.get("volumeMounts"), spec.volume_mounts, "mountPath")
+    overlay.merge_resources_into(container, role.resources)
 
 
 def _pod(lgp: Lgp, manifest: Manifest) -> None:
@@ -156,6 +156,6 @@ def _pod(lgp: Lgp, manifest: Manifest) -> None:
     )
     for field, items in added:
         if items:
-            pod[field] = overlay.joined(pod.get(field), [deepcopy(item) for item in items], "name")
+            pod[field] = overlay.merge_lists(pod.get(field), [deepcopy(item) for item in items], "name")
     if spec.service_account_name:
         pod["serviceAccountName"] = spec.service_account_name
