@@ -180,7 +180,7 @@ class Watcher:
 
     # --- threads
 
-    def _thread(self, name: str, target: Any, *args: Any) -> threading.Thread:
+    def _thread(self, name: str, target: Callable[..., None], *args: object) -> threading.Thread:
         thread = threading.Thread(target=target, args=args, name=name, daemon=True)
         thread.start()
         return thread
@@ -211,7 +211,7 @@ class Watcher:
                 failures += 1
                 seconds = backoff.delay(failures, random.random())
                 text = str(error) if isinstance(error, AgentplaneError) else type(error).__name__
-                say = log.error if failures & (failures - 1) == 0 else log.debug  # ever more rarely
+                say = log.error if failures & (failures - 1) == 0 else log.debug  # at 1, 2, 4, 8, … failures
                 say("watch failed", watch=name, again_in=round(seconds, 1), error=text)
                 self._stop.wait(seconds)
 
