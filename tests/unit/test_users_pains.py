@@ -17,7 +17,7 @@ NUMBER = re.compile(r"\b\d{3,4}\b")
 
 TESTS: dict[str, tuple[str, ...]] = {
     "277: a wrong control plane URL leaves deployments stuck, with a stack trace in a log": (
-        "tests/unit/test_settings.py::test_a_mistake_names_the_setting_the_value_and_the_mend",
+        "tests/unit/test_settings.py::test_a_mistake_names_the_setting_the_value_and_the_fix",
         "tests/integration/test_wrong_control_plane.py::test_a_wrong_url_is_told_in_one_line_and_deployments_are_left_as_they_are",
         "tests/integration/test_wrong_control_plane.py::test_the_right_url_makes_it_good",
         "tests/integration/test_control_plane_adapter.py::test_a_url_that_leads_nowhere",
