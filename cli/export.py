@@ -1,4 +1,4 @@
-"""`agentplane export` and `import`: the event log as JSON Lines."""
+"""`agentplane export` and `import`: the event log as JSON Lines. The fields of a line are in engine/log/export.py."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from cli.output import FAILED, age, console, json_line, table
 from engine import bootstrap
 from engine.kubernetes.namespace_lease import SHARED, LeaseRefused, NamespaceLease, NamespaceLeases
 
-HEADINGS = ("NAMESPACE", "HOLDER", "RENEWED", "")
+HEADINGS = ("NAMESPACE", "HOLDER", "RENEWED", "STATUS")
 
 
 def show(*, json: bool) -> int:

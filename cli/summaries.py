@@ -325,7 +325,9 @@ def _configuration(event: data_plane.ConfigurationRecorded, context: Context) ->
     changes = list(_changes("", previous.config, event.config))
     rechecked = RECHECKED.get(event.component, "everything is re-checked")
     if not changes:
-        return f"{component} program changed, settings did not; {rechecked}"
+        same_program = event.program == previous.program
+        change = "settings recorded again" if same_program else "program changed, settings did not"
+        return f"{component} {change}; {rechecked}"
     more = [f"{len(changes) - MOST_CHANGES} more"] if len(changes) > MOST_CHANGES else []
     return f"{component} settings changed ({', '.join([*changes[:MOST_CHANGES], *more])}); {rechecked}"
 

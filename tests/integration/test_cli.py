@@ -153,12 +153,12 @@ def eventually(holds: Callable[[], Any], what: str) -> None:
 
 
 def test_help_names_every_command(agentplane: Agentplane) -> None:
-    told = agentplane.run("--help").stdout
+    output = agentplane.run("--help").stdout
     for command in (
         "status", "events", "replay", "export", "import", "archive", "doctor", "pause", "resume", "release-deletions",
         "up", "demo", "beat", "listener", "operator", "watcher", "flower",
     ):  # fmt: skip
-        assert f" {command} " in told, command
+        assert f" {command} " in output, command
 
 
 @pytest.mark.parametrize("process", ["beat", "listener", "operator", "watcher", "flower"])
@@ -269,7 +269,7 @@ def test_an_act_that_is_refused_is_a_failure(agentplane: Agentplane) -> None:
     assert "ApplyLgp is refused: forbidden" in agentplane.run("status", code=1).stdout
 
 
-def test_an_lgp_that_somebody_else_wrote_is_shown_too(agentplane: Agentplane) -> None:
+def test_an_lgp_of_another_client_is_shown_too(agentplane: Agentplane) -> None:
     agentplane.append(
         lgp_stream("agents", "foreign"),
         LgpObserved(
@@ -293,12 +293,12 @@ def test_what_is_wrong_with_the_data_plane_itself(agentplane: Agentplane) -> Non
         DeletionGuardTripped(deployments=("a", "b"), live=2),
     )
 
-    told = agentplane.run("status", code=1).stdout
+    output = agentplane.run("status", code=1).stdout
     (plane,) = lines(agentplane.run("status", "--json", code=1))
 
-    assert f"{ENGINE}: polling fails: 503 from the control plane" in told
-    assert f"{ENGINE}: deployment x is skipped: name: is missing" in told
-    assert "2 deletions on hold, because they are too many at once: see `agentplane release-deletions`" in told
+    assert f"{ENGINE}: polling fails: 503 from the control plane" in output
+    assert f"{ENGINE}: deployment x is skipped: name: is missing" in output
+    assert "2 deletions on hold, because they are too many at once: see `agentplane release-deletions`" in output
     assert plane["kind"] == "data plane"
     assert len(plane["problems"]) == 3
 
@@ -324,10 +324,10 @@ def test_a_narrow_terminal_gets_the_reason_on_lines_of_its_own(agentplane: Agent
         RevisionFailed(revision_id="revision-of-hello", reason="Why", message="because " * 20),
     )
 
-    told = agentplane.run("status", code=1, COLUMNS="80").stdout
+    output = agentplane.run("status", code=1, COLUMNS="80").stdout
 
-    assert max(map(len, told.splitlines())) <= 80
-    assert "\n    Why: because" in told
+    assert max(map(len, output.splitlines())) <= 80
+    assert "\n    Why: because" in output
 
 
 # --- events
@@ -373,9 +373,9 @@ def test_every_row_is_a_line_and_fits_a_narrow_terminal_when_asked(agentplane: A
 def test_json_lines_are_those_of_an_export(agentplane: Agentplane) -> None:
     agentplane.deployment()
 
-    told = agentplane.run("events", "--json").stdout
+    output = agentplane.run("events", "--json").stdout
 
-    assert told.encode() == b"".join(list(export_log(agentplane.events))[1:])
+    assert output.encode() == b"".join(list(export_log(agentplane.events))[1:])
 
 
 def test_a_deleted_deployment_still_has_its_timeline(agentplane: Agentplane) -> None:
@@ -387,7 +387,7 @@ def test_a_deleted_deployment_still_has_its_timeline(agentplane: Agentplane) -> 
     assert "is deleted" in agentplane.run("pause", "hello", code=2).stderr
 
 
-def test_of_several_deployments_of_one_name_the_live_one_is_told_and_the_others_named(agentplane: Agentplane) -> None:
+def test_of_several_deployments_of_one_name_the_live_one_is_shown_and_the_others_named(agentplane: Agentplane) -> None:
     agentplane.append(agentplane.deployment(), DeletionRequested(reason="gone"), DeploymentDeleted())
     agentplane.deployment(OTHER, "hello")
 
@@ -400,9 +400,9 @@ def test_of_several_deployments_of_one_name_the_live_one_is_told_and_the_others_
 def test_an_unknown_deployment_names_the_known_ones(agentplane: Agentplane) -> None:
     agentplane.deployment()
 
-    told = agentplane.run("events", "helo", code=2).stderr
+    output = agentplane.run("events", "helo", code=2).stderr
 
-    assert told == "error: the log has no deployment 'helo' (live ones: hello)\n"
+    assert output == "error: the log has no deployment 'helo' (live ones: hello)\n"
 
 
 def test_a_reader_who_leaves_ends_it_quietly(agentplane: Agentplane) -> None:
@@ -410,45 +410,45 @@ def test_a_reader_who_leaves_ends_it_quietly(agentplane: Agentplane) -> None:
         agentplane.append(ENGINE, *[PollFailed(reason="x" * 500)] * 20)
 
     for arguments in ("events", "events --json", "export"):
-        told = agentplane.shell(f"agentplane {arguments} | head -2 >/dev/null; echo ${{PIPESTATUS[0]}}")
-        assert told == "141\n", arguments
+        output = agentplane.shell(f"agentplane {arguments} | head -2 >/dev/null; echo ${{PIPESTATUS[0]}}")
+        assert output == "141\n", arguments
 
 
 def test_following_goes_on_until_ctrl_c(agentplane: Agentplane, tmp_path: Path) -> None:
     stream = agentplane.deployment()
     agentplane.deployment(OTHER, "other")
-    said = tmp_path / "said"
-    following = agentplane.start("events", "hello", "--follow", stdout=said)
-    eventually(lambda: "RevisionRequested" in said.read_text(), "what was before is told")
+    printed = tmp_path / "printed"
+    following = agentplane.start("events", "hello", "--follow", stdout=printed)
+    eventually(lambda: "RevisionRequested" in printed.read_text(), "what was before is output")
 
     agentplane.append(deployment_stream(OTHER), Paused(by="ada"))
     agentplane.append(stream, Resumed(by="grace"))
-    eventually(lambda: "grace" in said.read_text(), "what comes is told")
+    eventually(lambda: "grace" in printed.read_text(), "what comes is output")
     following.send_signal(signal.SIGINT)
 
     assert following.wait(PATIENCE) == 0
-    assert "ada" not in said.read_text()
-    assert said.read_text().count("DeploymentRegistered") == 1
-    assert "Traceback" not in said.read_text()
+    assert "ada" not in printed.read_text()
+    assert printed.read_text().count("DeploymentRegistered") == 1
+    assert "Traceback" not in printed.read_text()
 
 
 def test_following_survives_a_restart_of_redis(prefix: str, tmp_path: Path) -> None:
     with RedisServer() as server:
         agentplane = Agentplane(server.url, prefix)
         stream = agentplane.deployment()
-        said = tmp_path / "said"
-        following = agentplane.start("events", "--follow", "--json", stdout=said)
-        eventually(lambda: said.read_text().count("\n") == 2, "what was before is told")
+        printed = tmp_path / "printed"
+        following = agentplane.start("events", "--follow", "--json", stdout=printed)
+        eventually(lambda: printed.read_text().count("\n") == 2, "what was before is output")
 
         server.stop()
         time.sleep(0.5)
         server.start()
         agentplane.append(stream, Paused(by="ada"))
 
-        eventually(lambda: said.read_text().count("\n") == 3, "what comes after the restart is told")
+        eventually(lambda: printed.read_text().count("\n") == 3, "what comes after the restart is output")
         following.terminate()
         following.wait(PATIENCE)
-        assert [json.loads(line)["type"] for line in said.read_text().splitlines()][-1] == "Paused"
+        assert [json.loads(line)["type"] for line in printed.read_text().splitlines()][-1] == "Paused"
 
 
 # --- Redis and settings that are wrong
@@ -456,11 +456,11 @@ def test_following_survives_a_restart_of_redis(prefix: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("arguments", [("status",), ("events",), ("export",), ("replay", "--live"), ("pause", "hello")])
 def test_a_redis_that_is_away(prefix: str, arguments: Sequence[str]) -> None:
-    told = Agentplane(f"redis://:hunter2@127.0.0.1:{free_port()}/0", prefix).run(*arguments, code=2).stderr
+    output = Agentplane(f"redis://:hunter2@127.0.0.1:{free_port()}/0", prefix).run(*arguments, code=2).stderr
 
-    assert told.startswith("error: Cannot reach Redis at 127.0.0.1:")
-    assert told.endswith(" (connection refused). Start Redis, or correct AGENTPLANE_REDIS_URL.\n")
-    assert "hunter2" not in told
+    assert output.startswith("error: Cannot reach Redis at 127.0.0.1:")
+    assert output.endswith(" (connection refused). Start Redis, or correct AGENTPLANE_REDIS_URL.\n")
+    assert "hunter2" not in output
 
 
 @pytest.mark.parametrize(
@@ -474,16 +474,16 @@ def test_a_redis_that_is_away(prefix: str, arguments: Sequence[str]) -> None:
     ],
 )
 def test_a_redis_url_that_cannot_be_right(redis_url: str, prefix: str, url: str, why: str) -> None:
-    told = Agentplane(redis_url, prefix).run("status", code=2, AGENTPLANE_REDIS_URL=url).stderr
+    output = Agentplane(redis_url, prefix).run("status", code=2, AGENTPLANE_REDIS_URL=url).stderr
 
-    assert told.startswith("error: AGENTPLANE_REDIS_URL")
-    assert why in told
+    assert output.startswith("error: AGENTPLANE_REDIS_URL")
+    assert why in output
 
 
 def test_commands_that_read_events_need_no_other_settings(agentplane: Agentplane) -> None:
     agentplane.run("status", AGENTPLANE_LISTENER_ID="")
-    told = agentplane.run("status", code=2, AGENTPLANE_LOG_LEVEL="loud").stderr
-    assert "AGENTPLANE_LOG_LEVEL='loud'" in told
+    output = agentplane.run("status", code=2, AGENTPLANE_LOG_LEVEL="loud").stderr
+    assert "AGENTPLANE_LOG_LEVEL='loud'" in output
 
 
 # --- replay, export, import
@@ -581,9 +581,9 @@ def test_a_damaged_export_is_refused_whole(
 def test_a_full_disk(agentplane: Agentplane, exported: Path, tmp_path: Path) -> None:
     assert "No space left on device" in agentplane.run("export", "/dev/full", code=2).stderr
     for command in ("export", "events", "status", "events --json"):
-        told = agentplane.shell(f"agentplane {command} > /dev/full; echo $?")
-        assert told.splitlines()[-1] == "2" or told.splitlines()[0] == "2", told
-        assert "No space left on device" in told
+        output = agentplane.shell(f"agentplane {command} > /dev/full; echo $?")
+        assert output.splitlines()[-1] == "2" or output.splitlines()[0] == "2", output
+        assert "No space left on device" in output
 
 
 def test_an_export_that_does_not_fit_leaves_the_earlier_one(agentplane: Agentplane, exported: Path) -> None:
@@ -592,17 +592,17 @@ def test_an_export_that_does_not_fit_leaves_the_earlier_one(agentplane: Agentpla
 
     # Without bytecode: a file of compiled code that is cut off by the limit breaks later imports.
     command = f"ulimit -f 4; PYTHONDONTWRITEBYTECODE=1 agentplane export {exported}; echo $?"
-    told = agentplane.shell(command)
+    output = agentplane.shell(command)
 
-    assert "File too large" in told
+    assert "File too large" in output
     assert exported.read_bytes() == before
     assert [path.name for path in exported.parent.iterdir()] == [exported.name]
 
 
 def test_a_device_is_written_rather_than_replaced(agentplane: Agentplane, exported: Path) -> None:
-    told = agentplane.shell("agentplane export /dev/stdout | tail -1")
+    output = agentplane.shell("agentplane export /dev/stdout | tail -1")
 
-    assert told.encode() == exported.read_bytes().splitlines(keepends=True)[-1]
+    assert output.encode() == exported.read_bytes().splitlines(keepends=True)[-1]
 
 
 @pytest.mark.parametrize("arguments", [("export", "/no/such/folder/log"), ("export", "/")])
@@ -632,10 +632,10 @@ def test_of_two_live_deployments_of_one_name_neither_is_paused(agentplane: Agent
     agentplane.deployment()
     agentplane.deployment(OTHER, "hello")
 
-    told = agentplane.run("pause", "hello", code=2).stderr
+    output = agentplane.run("pause", "hello", code=2).stderr
 
-    assert HELLO in told
-    assert OTHER in told
+    assert HELLO in output
+    assert OTHER in output
     assert "paused" in agentplane.run("pause", OTHER).stdout
 
 
@@ -644,9 +644,9 @@ def test_deletions_are_named_before_they_are_released(agentplane: Agentplane) ->
     assert agentplane.run("release-deletions").stdout == "no deletions are waiting\n"
     agentplane.append(ENGINE, DeletionGuardTripped(deployments=(HELLO,), live=1))
 
-    told = agentplane.run("release-deletions", code=1).stdout
-    assert f"{ENGINE}: hello ({HELLO})" in told
-    assert "--yes" in told
+    output = agentplane.run("release-deletions", code=1).stdout
+    assert f"{ENGINE}: hello ({HELLO})" in output
+    assert "--yes" in output
     assert agentplane.events.version(ENGINE) == 1
 
     agentplane.run("release-deletions", "--yes")
@@ -659,10 +659,10 @@ def test_deletions_are_named_before_they_are_released(agentplane: Agentplane) ->
 
 
 def test_the_doctor_ends_with_1_and_says_so_in_json(agentplane: Agentplane) -> None:
-    told = agentplane.run("doctor", code=1).stdout
+    output = agentplane.run("doctor", code=1).stdout
     findings = lines(agentplane.run("doctor", "--json", code=1))
 
-    assert "fail settings: AGENTPLANE_LANGSMITH_API_KEY is not set" in told
+    assert "fail settings: AGENTPLANE_LANGSMITH_API_KEY is not set" in output
     assert {"level", "subject", "detail", "fix"} == findings[0].keys()
     assert findings[0]["level"] == "fail"
-    assert told.splitlines()[-1] == f"0 ok, 0 warn, {len(findings) - 1} fail, 1 skip"
+    assert output.splitlines()[-1] == f"0 ok, 0 warn, {len(findings) - 1} fail, 1 skip"

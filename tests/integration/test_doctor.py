@@ -43,7 +43,7 @@ ON_REAL = pytest.mark.parametrize("api_server", ["real"], indirect=True, scope="
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for workers that are not there."""
+    """Do not wait long for workers that are not there."""
     monkeypatch.setattr(workers, "PING_SECONDS", 0.05)
 
 
@@ -108,13 +108,13 @@ def settings(
     return change
 
 
-def told(subject: str, level: Level | None = None) -> list[Finding]:
+def findings_of(subject: str, level: Level | None = None) -> list[Finding]:
     return [f for f in examine() if f.subject == subject and level in (None, f.level)]
 
 
 def the_one(subject: str, level: Level) -> Finding:
     """The only finding of that subject, which must be of that level."""
-    found = told(subject)
+    found = findings_of(subject)
     assert [finding.level for finding in found] == [level], found
     return found[0]
 
@@ -138,12 +138,12 @@ def test_all_is_well(settings: Set) -> None:
 
 
 def test_workers_that_are_not_there(settings: Set) -> None:
-    found = told("workers")
+    found = findings_of("workers")
 
     assert [(f.level, f.detail.split()[1]) for f in found] == [(Level.WARN, "listener"), (Level.WARN, "operator")]
 
 
-def test_timers_that_nobody_hears(settings: Set, prefix: str) -> None:
+def test_timers_that_are_overdue(settings: Set, prefix: str) -> None:
     settings(prefix=prefix)
     log = bootstrap.open_log(Settings.load())
     log.append("lgp/agents/app", 0, notes("there"), actor="test")
@@ -153,7 +153,7 @@ def test_timers_that_nobody_hears(settings: Set, prefix: str) -> None:
     assert "1 timer is overdue" in the_one("sweeps", Level.WARN).detail
 
 
-def test_no_secret_is_told(settings: Set) -> None:
+def test_no_secret_is_in_a_finding(settings: Set) -> None:
     assert KEY not in repr(list(examine()))
 
 
@@ -203,14 +203,14 @@ class TestProcesses:
 @ON_EMBEDDED
 class TestNetworkPolicy:
     def test_it_is_named_where_it_may_be_the_cause(self, settings: Set, api_server: ApiServer, tmp_path: Path) -> None:
-        nobody = free_port()
+        closed = free_port()
         settings(
             network_policy="agents-processes",
-            host_backend_url=f"http://127.0.0.1:{nobody}",
-            smith_backend_url=f"http://127.0.0.1:{nobody}/langsmith",
-            ingress_hostname=f"127.0.0.1:{nobody}",
-            redis_url=f"redis://127.0.0.1:{nobody}/0",
-            kubeconfig=str(elsewhere(api_server.kubeconfig, f"https://127.0.0.1:{nobody}", tmp_path)),
+            host_backend_url=f"http://127.0.0.1:{closed}",
+            smith_backend_url=f"http://127.0.0.1:{closed}/langsmith",
+            ingress_hostname=f"127.0.0.1:{closed}",
+            redis_url=f"redis://127.0.0.1:{closed}/0",
+            kubeconfig=str(elsewhere(api_server.kubeconfig, f"https://127.0.0.1:{closed}", tmp_path)),
         )
 
         found = {finding.subject: finding.detail for finding in examine()}
@@ -244,7 +244,7 @@ class TestSettings:
     def test_missing_ones_are_named_each_on_a_line(self, settings: Set) -> None:
         settings(listener_id=None, workspace_id=None)
 
-        details = [f.detail for f in told("settings", Level.FAIL)]
+        details = [f.detail for f in findings_of("settings", Level.FAIL)]
 
         assert len(details) == 2
         assert details[0].startswith("AGENTPLANE_WORKSPACE_ID is not set; set it to: id of the LangSmith workspace")
@@ -253,7 +253,7 @@ class TestSettings:
     def test_a_misspelt_one_names_its_neighbour(self, settings: Set) -> None:
         settings(ingres_hostname="agents.example.com")
 
-        (finding,) = told("settings", Level.WARN)
+        (finding,) = findings_of("settings", Level.WARN)
 
         assert "AGENTPLANE_INGRES_HOSTNAME" in finding.detail
         assert finding.fix == "rename it to AGENTPLANE_INGRESS_HOSTNAME"
@@ -262,7 +262,7 @@ class TestSettings:
         (tmp_path / "deployment.yaml").write_text("a: [")
         settings(template_deployment=str(tmp_path / "deployment.yaml"))
 
-        assert "is not YAML" in told("settings", Level.FAIL)[0].detail
+        assert "is not YAML" in findings_of("settings", Level.FAIL)[0].detail
 
     def test_an_operator_alone_needs_no_control_plane(self, settings: Set) -> None:
         settings(listener_enabled="false", listener_id=None, host_backend_url=None, smith_backend_url=None)
@@ -366,13 +366,13 @@ def stranger() -> Iterator[str]:
 
 
 @contextmanager
-def without_listeners(status: int, said: str) -> Iterator[str]:
+def without_listeners(status: int, detail: str) -> Iterator[str]:
     """A self-hosted control plane, below /api-host, that lists deployments and answers so when asked for a listener."""
 
     class Answers(Stranger):
         def do_GET(self) -> None:
             listed = self.path.startswith("/api-host/v2/deployments")
-            body = b'{"resources": []}' if listed else json.dumps({"detail": said}).encode()
+            body = b'{"resources": []}' if listed else json.dumps({"detail": detail}).encode()
             self.send_response(200 if listed else status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
@@ -424,9 +424,11 @@ class TestControlPlane:
         assert f"knows no listener {unknown}" in finding.detail
         assert "AGENTPLANE_LISTENER_ID" in finding.detail
 
-    @pytest.mark.parametrize(("status", "said"), [(403, "Forbidden"), (404, "Not Found"), (405, "Method Not Allowed")])
-    def test_a_self_hosted_one_that_refuses_listeners(self, settings: Set, status: int, said: str) -> None:
-        with without_listeners(status, said) as url:
+    @pytest.mark.parametrize(
+        ("status", "detail"), [(403, "Forbidden"), (404, "Not Found"), (405, "Method Not Allowed")]
+    )
+    def test_a_self_hosted_one_that_refuses_listeners(self, settings: Set, status: int, detail: str) -> None:
+        with without_listeners(status, detail) as url:
             settings(host_backend_url=url)
 
             finding = the_one("listener", Level.FAIL)
@@ -434,7 +436,7 @@ class TestControlPlane:
         assert "enable_lgp_listeners_page for the organization" in finding.fix
         assert "langgraph_remote_reconciler_enabled for the workspace" in finding.fix
 
-    def test_a_self_hosted_one_that_fails_is_not_told_of_switches(self, settings: Set) -> None:
+    def test_a_self_hosted_one_that_fails_names_no_switches(self, settings: Set) -> None:
         with without_listeners(503, "try again") as url:
             settings(host_backend_url=url)
 
@@ -510,13 +512,13 @@ def test_no_shared_ingress(settings: Set, namespace: str, http: httpx.Client) ->
 def test_a_shared_ingress_elsewhere(settings: Set, namespace: str, http: httpx.Client) -> None:
     elsewhere = f"{namespace}-edge"
     settings(ingress_namespace=elsewhere)
-    missing = the_one_of(told("namespace", Level.FAIL), elsewhere)
+    missing = the_one_of(findings_of("namespace", Level.FAIL), elsewhere)
     assert "AGENTPLANE_INGRESS_NAMESPACE" in missing.fix
 
     http.post("/api/v1/namespaces", json={"metadata": {"name": elsewhere}}).raise_for_status()
     add_ingress(http, elsewhere, "theirs")
     assert the_one("shared ingress", Level.OK).detail == f"{elsewhere}/theirs"
-    assert the_one_of(told("permissions"), elsewhere).level is Level.OK
+    assert the_one_of(findings_of("permissions"), elsewhere).level is Level.OK
 
 
 def test_two_shared_ingresses(settings: Set, namespace: str, http: httpx.Client) -> None:
@@ -528,7 +530,7 @@ def test_two_shared_ingresses(settings: Set, namespace: str, http: httpx.Client)
 def test_a_csi_driver_that_is_not_installed(settings: Set) -> None:
     settings(managed_secret_provider_classes="true")
 
-    (finding,) = told("kinds", Level.FAIL)
+    (finding,) = findings_of("kinds", Level.FAIL)
 
     assert finding.detail == "the API server does not serve SecretProviderClass secrets-store.csi.x-k8s.io/v1"
     assert "install the Secrets Store CSI driver" in finding.fix
@@ -538,13 +540,13 @@ def test_a_csi_driver_that_is_not_installed(settings: Set) -> None:
 def test_a_gateway_api_that_is_not_installed(settings: Set) -> None:
     settings(gateway_enabled="true", gateway_name="edge", gateway_hostname="127.0.0.1:1", keda_enabled="true")
 
-    details = [finding.detail for finding in told("kinds", Level.FAIL)]
+    details = [finding.detail for finding in findings_of("kinds", Level.FAIL)]
 
     assert details == [
         "the API server does not serve ScaledObject keda.sh/v1alpha1",
         "the API server does not serve HTTPRoute gateway.networking.k8s.io/v1",
     ]
-    assert "there is no Gateway" in told("gateway")[0].detail
+    assert "there is no Gateway" in findings_of("gateway")[0].detail
 
 
 def test_no_lgp_resource(settings: Set, tmp_path: Path, stranger: str, api_server: ApiServer) -> None:
@@ -587,7 +589,7 @@ class TestPermissions:
     def test_an_account_of_one_process_alone(
         self, settings: Set, api_server: ApiServer, http: httpx.Client, namespace: str, tmp_path: Path
     ) -> None:
-        """As in the chart, whose notes say to look from the listener's pod."""
+        """As in the chart, where the notes run the doctor in the listener's pod."""
         allowed = rules(needed(Settings.load())["listener"])
         settings(kubeconfig=str(account(api_server.kubeconfig, http, namespace, allowed, tmp_path)))
 
@@ -605,7 +607,7 @@ class TestPermissions:
         allowed = rules(together(needed(Settings.load()).values()))
         settings(kubeconfig=str(account(api_server.kubeconfig, http, namespace, allowed, tmp_path)))
 
-        finding = the_one_of(told("permissions"), elsewhere)
+        finding = the_one_of(findings_of("permissions"), elsewhere)
 
         assert finding.level is Level.WARN
         assert "operator would need Service (get, list, create, patch, delete), Ingress (list, patch)" in finding.detail
@@ -619,10 +621,10 @@ class TestPermissions:
         assert "LGP/status (patch)" in the_one("permissions", Level.FAIL).detail
         assert "list" in the_one("shared ingress", Level.WARN).fix
 
-    def test_a_token_that_nobody_knows(self, settings: Set, api_server: ApiServer, tmp_path: Path) -> None:
+    def test_an_unknown_token(self, settings: Set, api_server: ApiServer, tmp_path: Path) -> None:
         settings(kubeconfig=str(with_token(api_server.kubeconfig, "nobody", tmp_path)))
 
-        assert "401" in the_one("cluster", Level.FAIL).detail or "Unauthorized" in told("cluster")[0].detail
+        assert "401" in the_one("cluster", Level.FAIL).detail or "Unauthorized" in findings_of("cluster")[0].detail
 
     def test_the_operator_needs_no_more_where_it_is_alone(self, settings: Set) -> None:
         settings(listener_enabled="false", digest_key="x")
@@ -649,7 +651,7 @@ class TestHostname:
         assert "AGENTPLANE_HEALTH_CHECK_ADDRESS" in finding.fix
         assert "AGENTPLANE_HEALTH_CHECK_ENABLED=false" in finding.fix
 
-    def test_a_name_that_nobody_knows(self, settings: Set) -> None:
+    def test_an_unknown_name(self, settings: Set) -> None:
         settings(ingress_hostname="agents.invalid")
 
         assert the_one("hostname", Level.WARN)

@@ -57,14 +57,14 @@ def test_agent_servers_go_before_the_data_plane_and_come_back_when_that_is_cance
         stream = lgp_stream(key.namespace, key.name)
         until(lambda: data_plane.events.version(stream) > 1, "its objects are there")  # noqa: B023
 
-    code, said = run("uninstall", "--delete-agents")
+    code, output = run("uninstall", "--delete-agents")
     assert code == 1
-    assert "nothing was changed; give --yes to delete 2 Agent Servers, including their databases" in said
+    assert "nothing was changed; give --yes to delete 2 Agent Servers, including their databases" in output
     assert all(cluster.get(key) for key in keys.values())
 
-    code, said = run("uninstall", "--delete-agents", "--yes", "--wait", "60")
-    assert (code, "2 Agent Servers deleted; polls have stopped" in said) == (0, True), said
-    assert f"left in place, because this listener did not write it: LGP {data_plane.namespace}/by-hand" in said
+    code, output = run("uninstall", "--delete-agents", "--yes", "--wait", "60")
+    assert (code, "2 Agent Servers deleted; polls have stopped" in output) == (0, True), output
+    assert f"left in place, because this listener did not write it: LGP {data_plane.namespace}/by-hand" in output
     assert not any(cluster.get(key) for key in keys.values())
     assert [s for s in data_plane.secrets() if DEPLOYMENT_LABEL in s["metadata"]["labels"]] == []
     left = cluster.list("apps/v1", "Deployment", data_plane.namespace)
@@ -85,10 +85,10 @@ def test_a_removal_that_cannot_end_says_what_is_still_there(data_plane: Listener
     until(lambda: cluster.get(key), "the LGP is there")
     cluster.patch(key, {"metadata": {"finalizers": ["example.com/wait"]}})
 
-    code, said = run("uninstall", "--delete-agents", "--yes", "--wait", "3")
+    code, output = run("uninstall", "--delete-agents", "--yes", "--wait", "3")
 
     assert code == 1
-    assert f"still there: hello ({deployment_id}): the data plane is being removed by" in said
+    assert f"still there: hello ({deployment_id}): the data plane is being removed by" in output
     cluster.patch(key, {"metadata": {"finalizers": None}})
     assert run("uninstall", "--delete-agents", "--yes", "--wait", "60")[0] == 0
 
@@ -110,21 +110,21 @@ def test_leases_are_shown_taken_and_released(
     assert (shown["holder"], shown["ours"]) == ("ours/operator", True)
 
     i_am("theirs")
-    code, said = run("leases")
-    assert (code, "held by another data plane" in said) == (1, True)
-    code, said = run("leases", "take", namespace)
+    code, output = run("leases")
+    assert (code, "held by another data plane" in output) == (1, True)
+    code, output = run("leases", "take", namespace)
     assert code == 2
-    assert f"namespace {namespace} is held by 'ours/operator', which is alive" in said
+    assert f"namespace {namespace} is held by 'ours/operator', which is alive" in output
     assert run("leases", "release") == (0, f"namespace {namespace} is not ours\n")
     assert run("leases", "take", "elsewhere")[0] == 2
 
     until(lambda: f"the lease has expired: `agentplane leases take {namespace}`" in run("leases")[1], "it has passed")
-    code, said = run("leases", "take", namespace)
+    code, output = run("leases", "take", namespace)
     assert code == 0
-    assert said == f"this data plane now holds namespace {namespace}; the holder before was 'ours/operator'\n"
+    assert output == f"this data plane now holds namespace {namespace}; the holder before was 'ours/operator'\n"
     assert run("leases", "release") == (0, f"namespace {namespace} is released\n")
 
     monkeypatch.setenv(variable("share_namespaces"), "true")
     monkeypatch.setenv(variable("listener_id"), LISTENER)
-    said = f"namespace {namespace} is shared: its lease expires when no data plane renews it\n"
-    assert run("leases", "release") == (0, said)
+    output = f"namespace {namespace} is shared: its lease expires when no data plane renews it\n"
+    assert run("leases", "release") == (0, output)

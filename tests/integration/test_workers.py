@@ -104,7 +104,7 @@ def test_a_worker_that_is_asked_to_end_finishes_its_act_and_hands_the_rest_over(
     assert fleet.effects("begun") == fleet.effects("done")
     assert not fleet.events.locked(stream)
     assert fleet.events.dirty() == [stream]
-    assert (fleet.queued(), fleet.unacknowledged()) == (1, 0)  # so nobody waits for a sweep
+    assert (fleet.queued(), fleet.unacknowledged()) == (1, 0)  # so no sweep is needed
     fleet.worker()
     eventually(lambda: fleet.steps(stream) == list(range(1, 9)), "the rest")
     assert len(fleet.effects("done")) == 8
@@ -119,10 +119,10 @@ def test_a_worker_that_cannot_finish_its_act_hands_it_back_within_the_grace_peri
     eventually(lambda: len(fleet.effects("begun")) == 2, "in the middle of two acts")
     assert (fleet.queued(), fleet.unacknowledged()) == (0, 2)
 
-    told = time.monotonic()
+    stopped_at = time.monotonic()
     worker.terminate()
     eventually(lambda: not worker.running, "it ends", 20)
-    assert time.monotonic() - told >= 2  # half of the grace period is for the act
+    assert time.monotonic() - stopped_at >= 2  # half of the grace period is for the act
 
     assert (fleet.queued(), fleet.unacknowledged()) == (2, 0)
     assert fleet.effects("done") == []

@@ -277,9 +277,9 @@ def test_a_worker_that_is_older_than_the_log_ends_with_one_line(
 
     assert work(settings(), "listener", 1, engine) == 1
 
-    told = capsys.readouterr().err
-    assert "does not know events of type 'Foretold'; upgrade agentplane" in told
-    assert "Traceback" not in told
+    output = capsys.readouterr().err
+    assert "does not know events of type 'Foretold'; upgrade agentplane" in output
+    assert "Traceback" not in output
 
 
 def test_a_process_is_alive_while_its_heartbeat_is_young(tmp_path: Path) -> None:

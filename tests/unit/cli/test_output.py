@@ -1,4 +1,4 @@
-"""Tables that fit their terminal, ages, and how a command ends."""
+"""Tables that fit their terminal, ages, errors and exit codes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_text_folds_between_words(text: str, lines: list[str]) -> None:
     assert fold(text, 8) == lines
 
 
-def test_a_row_is_one_line_where_nobody_looks(
+def test_a_row_is_one_line_outside_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
@@ -53,18 +53,18 @@ def test_the_last_column_folds_into_a_terminal(
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"), [(0, "0s"), (119, "119s"), (120, "2m"), (7200, "2h"), (200_000, "2d"), (-5, "0s")]
+    ("seconds", "expected"), [(0, "0s"), (119, "119s"), (120, "2m"), (7200, "2h"), (200_000, "2d"), (-5, "0s")]
 )
-def test_ages_are_told_as_kubectl_does(seconds: float, told: str) -> None:
-    assert age(datetime.now(UTC) - timedelta(seconds=seconds + 0.5 if seconds > 0 else seconds)) == told
+def test_ages_are_printed_as_by_kubectl(seconds: float, expected: str) -> None:
+    assert age(datetime.now(UTC) - timedelta(seconds=seconds + 0.5 if seconds > 0 else seconds)) == expected
 
 
-def test_what_has_no_beginning_has_no_age() -> None:
+def test_nothing_has_no_age() -> None:
     assert age(None) == ""
 
 
 @pytest.mark.parametrize(
-    ("raised", "code", "told"),
+    ("raised", "code", "expected"),
     [
         (SettingsError("one\ntwo"), UNABLE, "error: one\nerror: two\n"),
         (LogUnavailable("refused."), UNABLE, "error: refused. Start Redis, or correct AGENTPLANE_REDIS_URL.\n"),
@@ -83,7 +83,7 @@ def test_what_has_no_beginning_has_no_age() -> None:
     ],
 )
 def test_a_command_that_cannot_go_on_says_why(
-    raised: BaseException, code: int, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    raised: BaseException, code: int, expected: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AGENTPLANE_REDIS_URL", "redis://127.0.0.1:1/0")
 
@@ -95,7 +95,7 @@ def test_a_command_that_cannot_go_on_says_why(
         command()
 
     assert ended.value.exit_code == code
-    assert capsys.readouterr().err == told
+    assert capsys.readouterr().err == expected
 
 
 def test_a_redis_url_that_is_not_set_is_named(
@@ -114,7 +114,7 @@ def test_a_redis_url_that_is_not_set_is_named(
     assert capsys.readouterr().err == f"error: no answer. {hint}\n"
 
 
-def test_a_reader_who_left_is_no_error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_pipe_is_no_error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "_silence", lambda stream: None)
 
     @reporting

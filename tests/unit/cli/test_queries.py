@@ -1,4 +1,4 @@
-"""What people ask the log, answered from events alone."""
+"""Questions to the log, answered from events alone."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_of_two_live_ones_neither_is_the_one() -> None:
     assert find(log, "b", one=True).id == "b"
 
 
-def test_nobody_has_that_name() -> None:
+def test_an_unknown_name() -> None:
     with pytest.raises(UnknownDeployment, match=r"'nobody' \(live ones: hello\)"):
         find(log_of(), "nobody")
 

@@ -376,7 +376,19 @@ def test_a_changed_configuration_names_the_settings_that_changed() -> None:
     assert texts[1] == "Operator settings recorded, digest d"
     assert texts[2] == "Listener settings changed (rollout_deadline 900 → 600); all deployments are re-checked"
     assert texts[3].startswith("Listener settings changed (templates.deployment none → xxx")
-    assert texts[4] == "Listener program changed, settings did not; all deployments are re-checked"
+    assert texts[4] == "Listener settings recorded again; all deployments are re-checked"
+
+
+def test_a_changed_program_is_told_from_changed_settings() -> None:
+    summaries = Summaries()
+    texts = [
+        summaries.summary(
+            recorded(data_plane.ConfigurationRecorded(component="operator", digest="d", config={}, program=program))
+        )
+        for program in ("p1", "p2")
+    ]
+
+    assert texts[1] == "Operator program changed, settings did not; all LGPs are re-checked"
 
 
 def test_a_configuration_with_many_changes_names_the_first_ones() -> None:
