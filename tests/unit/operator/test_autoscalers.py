@@ -29,7 +29,7 @@ def autoscaled(config: OperatorConfig = CONFIG, **server: Any) -> World:
     world.cluster.autoscales = False
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest(serverSpec={"queueEnabled": False, **server}, autoscaling=BOUNDS))
-    world.acknowledge(5)
+    world.run(5)
     return world
 
 
@@ -62,7 +62,7 @@ def observed(world: World) -> list[tuple[str, str]]:
 def test_an_autoscaler_without_metrics_yet_is_waited_for() -> None:
     world = autoscaled()
     hpa_says(world, "FailedGetResourceMetric", NO_METRICS)
-    world.acknowledge(GRACE_SECONDS - 30)
+    world.run(GRACE_SECONDS - 30)
 
     condition = world.condition("Autoscaling")
     assert (condition["status"], condition["reason"]) == ("Unknown", "Waiting")
@@ -71,7 +71,7 @@ def test_an_autoscaler_without_metrics_yet_is_waited_for() -> None:
     assert world.state().last_reason == "", "nobody is bothered"
 
     hpa_says(world)
-    world.acknowledge(GRACE_SECONDS * 2)
+    world.run(GRACE_SECONDS * 2)
     assert (world.condition("Autoscaling")["status"], world.condition("Autoscaling")["reason"]) == ("True", "Applied")
     assert observed(world) == [
         ("AutoscalerObserved", "NotLookedAt"),
@@ -83,7 +83,7 @@ def test_an_autoscaler_without_metrics_yet_is_waited_for() -> None:
 def test_an_autoscaler_without_metrics_is_reported_with_the_fix_and_so_is_its_recovery() -> None:
     world = autoscaled()
     hpa_says(world, "FailedGetResourceMetric", NO_METRICS)
-    world.acknowledge(GRACE_SECONDS + 30)
+    world.run(GRACE_SECONDS + 30)
 
     condition = world.condition("Autoscaling")
     assert (condition["status"], condition["reason"]) == ("False", "FailedGetResourceMetric")
@@ -94,7 +94,7 @@ def test_an_autoscaler_without_metrics_is_reported_with_the_fix_and_so_is_its_re
     assert world.condition("Available")["status"] == "True", "and fails no revision"
 
     hpa_says(world)
-    world.acknowledge(5)
+    world.run(5)
     assert world.condition("Autoscaling")["status"] == "True"
     assert observed(world)[-2:] == [("AutoscalerUnhealthy", "FailedGetResourceMetric"), ("AutoscalerObserved", "")]
 
@@ -102,7 +102,7 @@ def test_an_autoscaler_without_metrics_is_reported_with_the_fix_and_so_is_its_re
 def test_what_changes_every_fifteen_seconds_is_no_event() -> None:
     world = autoscaled()
     hpa_says(world)
-    world.acknowledge(5)
+    world.run(5)
     version = world.events.version(f"lgp/{NAMESPACE}/{NAME}")
 
     for seconds in range(20):
@@ -112,7 +112,7 @@ def test_what_changes_every_fifteen_seconds_is_no_event() -> None:
             lastScaleTime=f"2026-01-01T00:00:{seconds:02}Z",
             currentMetrics=[{"type": "Resource", "resource": {"current": {"averageUtilization": seconds}}}],
         )
-        world.acknowledge(2)
+        world.run(2)
     assert world.events.version(f"lgp/{NAMESPACE}/{NAME}") == version
 
 
@@ -120,24 +120,24 @@ def test_the_same_problem_in_other_words_is_reported_once() -> None:
     world = autoscaled()
     for pod, tries in (("x7k2p", 3), ("b5nzq", 14), ("x7k2p", 15)):
         hpa_says(world, "FailedGetResourceMetric", f"missing request for cpu of Pod {NAME}-6d4f-{pod}, try {tries}")
-        world.acknowledge(5)
+        world.run(5)
     assert observed(world).count(("AutoscalerObserved", "FailedGetResourceMetric")) == 1
 
     hpa_says(world, "FailedGetResourceMetric", "the server could not find the requested resource")
-    world.acknowledge(5)
+    world.run(5)
     assert observed(world).count(("AutoscalerObserved", "FailedGetResourceMetric")) == 2, "another cause is news"
 
 
 def test_a_short_failure_is_not_shown_within_the_grace_period() -> None:
     world = autoscaled()
     hpa_says(world)
-    world.acknowledge(5)
+    world.run(5)
     applied = world.types().count("LgpStatusApplied")
 
     hpa_says(world, "FailedGetResourceMetric", NO_METRICS)
-    world.acknowledge(GRACE_SECONDS - 30)
+    world.run(GRACE_SECONDS - 30)
     hpa_says(world)
-    world.acknowledge(GRACE_SECONDS)
+    world.run(GRACE_SECONDS)
     assert world.types().count("LgpStatusApplied") == applied
 
 
@@ -147,21 +147,21 @@ def test_an_autoscaler_is_not_reported_during_a_rollout() -> None:
     world.cluster.autoscales = False
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest(serverSpec={"queueEnabled": False}, autoscaling=BOUNDS))
-    world.acknowledge(5, roll_out=False)
+    world.run(5, roll_out=False)
     hpa_says(world, "FailedGetResourceMetric", "did not receive metrics for targeted pods")
-    world.acknowledge(GRACE_SECONDS * 3, roll_out=False)
+    world.run(GRACE_SECONDS * 3, roll_out=False)
     assert ("AutoscalerUnhealthy", "FailedGetResourceMetric") not in observed(world)
 
-    world.acknowledge(GRACE_SECONDS - 30)
+    world.run(GRACE_SECONDS - 30)
     assert world.condition("Autoscaling")["status"] == "Unknown"
-    world.acknowledge(60)
+    world.run(60)
     assert world.condition("Autoscaling")["status"] == "False"
 
 
 def test_a_controller_that_does_not_run_is_named() -> None:
     for config, words in ((CONFIG, "kube-controller-manager"), (KEDA, "KEDA's operator does not run")):
         world = autoscaled(config)
-        world.acknowledge(GRACE_SECONDS + 30)
+        world.run(GRACE_SECONDS + 30)
         condition = world.condition("Autoscaling")
         assert (condition["status"], condition["reason"]) == ("False", "NotLookedAt")
         assert words in condition["message"]
@@ -205,9 +205,9 @@ def test_a_trigger_error_has_the_message_of_the_autoscaler_that_keda_made() -> N
     world = autoscaled(KEDA)
     failed = ("False", "TriggerError", "Triggers defined in ScaledObject are not working correctly")
     says(world, "ScaledObject", conditions=conditions(Ready=failed), hpaName=f"keda-hpa-{NAME}")
-    world.acknowledge(5)
+    world.run(5)
     keda_made(world, "FailedGetExternalMetric", "failed to connect to postgres://lg:hunter2-hunter2@db: refused")
-    world.acknowledge(GRACE_SECONDS + 30)
+    world.run(GRACE_SECONDS + 30)
 
     condition = world.condition("Autoscaling")
     assert (condition["status"], condition["reason"]) == ("False", "TriggerError")
@@ -217,16 +217,16 @@ def test_a_trigger_error_has_the_message_of_the_autoscaler_that_keda_made() -> N
 
     says(world, "ScaledObject", conditions=conditions(Ready=("True", "ScaledObjectReady", "")))
     keda_made(world, "", "")
-    world.acknowledge(5)
+    world.run(5)
     assert world.condition("Autoscaling")["status"] == "True"
 
 
 def test_an_autoscaler_of_keda_without_metrics_is_reported_although_its_scaled_object_is_ready() -> None:
     world = autoscaled(KEDA)
     says(world, "ScaledObject", conditions=conditions(Ready=("True", "ScaledObjectReady", "")))
-    world.acknowledge(5)
+    world.run(5)
     keda_made(world, "FailedGetResourceMetric", NO_METRICS)
-    world.acknowledge(GRACE_SECONDS + 30)
+    world.run(GRACE_SECONDS + 30)
 
     condition = world.condition("Autoscaling")
     assert (condition["status"], condition["reason"]) == ("False", "FailedGetResourceMetric")
@@ -236,10 +236,10 @@ def test_an_autoscaler_of_keda_without_metrics_is_reported_although_its_scaled_o
 def test_an_autoscaler_that_is_no_longer_planned_is_forgotten() -> None:
     world = autoscaled()
     hpa_says(world, "FailedGetResourceMetric", NO_METRICS)
-    world.acknowledge(GRACE_SECONDS + 30)
+    world.run(GRACE_SECONDS + 30)
 
     world.cluster.put(lgp_manifest(serverSpec={"queueEnabled": False}, autoscaling={"enabled": False}))
-    world.acknowledge(10)
+    world.run(10)
     assert world.state().autoscalers == {}
     status = world.cluster.objects[lgp_key_of(world)]["status"]
     assert "Autoscaling" not in {c["type"] for c in status["conditions"]}

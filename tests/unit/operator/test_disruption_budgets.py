@@ -32,7 +32,7 @@ def asked(config: OperatorConfig = ON, world: World | None = None, **spec: Any) 
     world = world or World(config=config)
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest(**(spec or replicas(2))))
-    world.acknowledge()
+    world.run()
     return world
 
 
@@ -101,7 +101,7 @@ def test_a_budget_goes_when_the_replicas_fall_below_two() -> None:
     assert BUDGET in world.cluster.objects
 
     world.cluster.put(lgp_manifest(**replicas(1)))
-    world.acknowledge()
+    world.run()
 
     assert BUDGET not in world.cluster.objects
 
@@ -123,7 +123,7 @@ def test_drift_is_repaired(change: str) -> None:
         del world.cluster.objects[BUDGET]
     else:
         world.cluster.edit(BUDGET)
-    world.acknowledge()
+    world.run()
 
     drifts = [r.data for r in world.events.read(STREAM) if r.type == "DriftDetected"]
     assert [(d["key"]["kind"], d["change"]) for d in drifts] == [("PodDisruptionBudget", change)]
@@ -150,7 +150,7 @@ def test_beside_a_budget_of_the_same_pods_ours_is_not_made_and_the_condition_nam
     assert "by-hand" in world.state().last_reason
 
     del world.cluster.objects[world.cluster.find("PodDisruptionBudget", name="by-hand")]
-    world.acknowledge(5)
+    world.run(5)
     assert BUDGET in world.cluster.objects
     assert "DisruptionBudgets" not in [c["type"] for c in world.state().status["conditions"]]
 
@@ -158,16 +158,16 @@ def test_beside_a_budget_of_the_same_pods_ours_is_not_made_and_the_condition_nam
 def test_ours_is_removed_while_another_budget_selects_the_same_pods() -> None:
     world = asked()
     world.cluster.put(theirs(matchExpressions=[{"key": "app", "operator": "In", "values": [NAME]}]))
-    world.acknowledge()
+    world.run()
 
     assert BUDGET not in world.cluster.objects
     assert "by-hand selects the same pods" in world.condition("DisruptionBudgets")["message"]
     version = world.events.version(STREAM)
-    world.acknowledge(20)
+    world.run(20)
     assert world.events.version(STREAM) == version, "it is said once"
 
     del world.cluster.objects[world.cluster.find("PodDisruptionBudget", name="by-hand")]
-    world.acknowledge(5)
+    world.run(5)
     assert BUDGET in world.cluster.objects
 
 
@@ -175,7 +175,7 @@ def test_a_budget_of_other_pods_makes_no_difference() -> None:
     world = asked()
     version = world.events.version(STREAM)
     world.cluster.put(theirs(matchLabels={"app": "something-else"}))
-    world.acknowledge()
+    world.run()
 
     assert BUDGET in world.cluster.objects
     assert world.events.version(STREAM) == version

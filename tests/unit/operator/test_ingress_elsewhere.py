@@ -26,7 +26,7 @@ def started(*others: Manifest) -> World:
     for manifest in others:
         world.cluster.put(manifest)
     world.cluster.put(lgp_manifest())
-    world.acknowledge()
+    world.run()
     return world
 
 
@@ -73,7 +73,7 @@ def test_a_resync_of_what_did_not_change_writes_nothing() -> None:
     world.observer._external_services_complete = False
     world._shown.clear()
     world._synced.clear()
-    world.acknowledge()
+    world.run()
 
     assert [call for call in world.cluster.calls[made:] if call[0] in ("apply", "patch", "create", "delete")] == []
     assert drifts(world) == []
@@ -83,15 +83,15 @@ def test_what_somebody_does_to_service_or_path_is_put_right() -> None:
     world = started()
     key = external(world)
     world.cluster.delete(key)
-    world.acknowledge()
+    world.run()
     assert external(world) == key
 
     world.cluster.edit(key)
-    world.acknowledge()
+    world.run()
     assert "edited" not in world.cluster.objects[key]["spec"]
 
     world.cluster.put(shared_ingress(EDGE))
-    world.acknowledge()
+    world.run()
     assert backends(world) == {PATH: key.name}
     assert drifts(world) == ["Service deleted", "Service edited", "IngressPath deleted"]
 
@@ -99,7 +99,7 @@ def test_what_somebody_does_to_service_or_path_is_put_right() -> None:
 def test_a_deleted_lgp_leaves_nothing_beside_the_ingress() -> None:
     world = started()
     world.cluster.delete(lgp_key(NAMESPACE, NAME))
-    world.acknowledge()
+    world.run()
 
     assert [(key.kind, key.namespace) for key in world.cluster.objects] == [("Ingress", EDGE)]
     assert backends(world) == {}
@@ -108,7 +108,7 @@ def test_a_deleted_lgp_leaves_nothing_beside_the_ingress() -> None:
 def test_without_ingress_the_service_beside_it_goes() -> None:
     world = started()
     world.cluster.put(lgp_manifest("r2", ingress={"enabled": False}))
-    world.acknowledge()
+    world.run()
 
     assert [key for key in world.cluster.objects if key.namespace == EDGE] == [INGRESS]
     assert backends(world) == {}
@@ -128,14 +128,14 @@ def test_an_lgp_does_not_take_the_path_of_its_namesake_in_another_namespace() ->
     assert world.condition("Available")["status"] == "True", "the rest goes out"
 
     world.cluster.delete(lgp_key(NAMESPACE, NAME))
-    world.acknowledge()
+    world.run()
     assert backends(world) == {PATH: "theirs"}, "and going, it takes nothing along"
 
 
 def test_the_path_of_a_namesake_that_went_is_taken() -> None:
     world = started(*namesake())
     world.cluster.put(shared_ingress(EDGE))
-    world.acknowledge()
+    world.run()
 
     assert backends(world)[PATH].startswith(f"{NAME}-")
     assert world.condition("Degraded")["status"] == "False"
@@ -160,7 +160,7 @@ def test_another_exposure_cleans_up_where_it_still_may(way: str, allowed: bool) 
             ObjectRefused("cannot", reason="Forbidden", status=403) if key.namespace == EDGE else None
         )
     configured(world, OperatorConfig(**OTHER_WAYS[way]))
-    world.acknowledge()
+    world.run()
 
     beside = {key.kind for key in world.cluster.objects if key.namespace == EDGE}
     assert beside == ({"Ingress"} if allowed else {"Ingress", "Service"})
@@ -174,7 +174,7 @@ def test_a_missing_permission_beside_the_ingress_in_use_is_told() -> None:
     refused = ObjectRefused("services is forbidden: cannot delete", reason="Forbidden", status=403)
     world.cluster.forbids = lambda key: refused if (key.kind, key.namespace) == ("Service", EDGE) else None
     world.cluster.put(lgp_manifest("r2", ingress={"enabled": False}))
-    world.acknowledge()
+    world.run()
 
     assert world.condition("Degraded")["reason"] == "Refused"
     assert "cannot delete" in world.condition("Degraded")["message"]

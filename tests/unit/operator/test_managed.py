@@ -40,7 +40,7 @@ def asked(managed: Any = ASKED, config: OperatorConfig = ALLOWED, world: World |
     world = world or World(config=config)
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest(**({"managedResources": managed} if managed else {}), **spec))
-    world.acknowledge()
+    world.run()
     return world
 
 
@@ -151,7 +151,7 @@ def test_what_runs_goes_on_while_it_is_refused() -> None:
     world = asked(managed=None, config=ALLOWED.model_copy(update={"managed_service_accounts": False}))
     before = dict(world.cluster.objects)
     world.cluster.put(lgp_manifest("r2", managedResources=ASKED))
-    world.acknowledge()
+    world.run()
 
     assert world.condition("Degraded")["reason"] == "ManagedResourcesOff"
     assert {key: one for key, one in world.cluster.objects.items() if key.kind != "LGP"} == {
@@ -171,7 +171,7 @@ def test_objects_come_go_with_the_field_and_everything_is_well() -> None:
     assert order.index(str(ACCOUNT)) < order.index(str(world.cluster.find("Deployment")))
 
     world.cluster.put(lgp_manifest("r2"))
-    world.acknowledge()
+    world.run()
 
     assert not {ACCOUNT, CLASS} & world.cluster.objects.keys()
     assert world.condition("Degraded")["status"] == "False"
@@ -185,7 +185,7 @@ def test_a_namesake_that_came_meanwhile_is_not_pruned() -> None:
     )
     world.cluster.put(lgp_manifest("r2"))
     world.advance()
-    world.acknowledge()
+    world.run()
 
     assert ACCOUNT in world.cluster.objects
 
@@ -199,7 +199,7 @@ def test_drift_is_repaired(key: ObjectKey, change: str) -> None:
         del world.cluster.objects[key]
     else:
         world.cluster.edit(key)
-    world.acknowledge()
+    world.run()
 
     drifts = [r.data for r in world.events.read(STREAM) if r.type == "DriftDetected"]
     assert [(d["key"]["kind"], d["change"]) for d in drifts] == [(key.kind, change)]
@@ -221,7 +221,7 @@ def test_a_namesake_is_left_as_it_is_and_named(key: ObjectKey) -> None:
     assert f"{key} exists and does not belong to LGP {NAMESPACE}/{NAME}" in degraded["message"]
 
     del world.cluster.objects[key]
-    world.acknowledge(120)
+    world.run(120)
     assert world.condition("Degraded")["status"] == "False"
 
 
@@ -232,7 +232,7 @@ def test_what_another_operator_made_for_this_lgp_is_adopted() -> None:
     owner = {"apiVersion": live["apiVersion"], "kind": "LGP", "name": NAME, "uid": live["metadata"]["uid"]}
     metadata = {"name": ACCOUNT.name, "namespace": NAMESPACE, "ownerReferences": [owner]}
     uid = world.cluster.put({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})["metadata"]["uid"]
-    world.acknowledge()
+    world.run()
 
     assert world.cluster.objects[ACCOUNT]["metadata"]["annotations"] == CLIENT
     assert world.cluster.objects[ACCOUNT]["metadata"]["uid"] == uid
@@ -243,7 +243,7 @@ def test_an_lgp_that_is_made_again_keeps_what_the_first_one_left() -> None:
     del world.cluster.objects[lgp_key(NAMESPACE, NAME)]
     world.watch()
     world.cluster.put(lgp_manifest(managedResources=ASKED))
-    world.acknowledge()
+    world.run()
 
     assert world.condition("Degraded")["status"] == "False"
     owners = world.cluster.objects[ACCOUNT]["metadata"]["ownerReferences"]
@@ -267,7 +267,7 @@ def test_without_the_csi_driver_the_condition_says_what_to_install() -> None:
 
     world.cluster.rejects = lambda key: None
     world.cluster.served = lambda api_version, kind: True  # type: ignore[attr-defined]
-    world.acknowledge(60)
+    world.run(60)
     assert CLASS in world.cluster.objects
     assert world.condition("Degraded")["status"] == "False"
 
@@ -292,7 +292,7 @@ def test_objects_of_a_kind_that_was_switched_off_are_left_where_they_may_not_be_
         ObjectRefused("forbidden", status=403) if key.kind in ("ServiceAccount", "SecretProviderClass") else None
     )
     world.cluster.put(lgp_manifest("r2"))
-    off.acknowledge()
+    off.run()
 
     (pruned,) = [r.data for r in off.events.read(STREAM) if r.type == "ObjectsPruned"]
     assert sorted(pruned["left_in_place"]) == sorted([str(ACCOUNT), str(CLASS)])

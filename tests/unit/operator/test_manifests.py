@@ -258,7 +258,7 @@ def test_a_key_prefix_of_the_template_stands() -> None:
     assert env(made(own_redis(), config)["Deployment/"])["REDIS_KEY_PREFIX"] == "ours"
 
 
-def test_who_has_a_redis_alone_needs_no_key_prefix() -> None:
+def test_a_redis_that_is_not_shared_needs_no_key_prefix() -> None:
     alone = lgp(redis={"enabled": True})
     assert "REDIS_KEY_PREFIX" not in env(made(alone, PREFIXED)["Deployment/"])
     assert "REDIS_KEY_PREFIX" not in env(made(own_redis(), CONFIG)["Deployment/"]), "and it can be switched off"

@@ -69,7 +69,7 @@ def test_a_resync_of_what_did_not_change_writes_nothing_and_says_nothing() -> No
 
     world.loop.compare_everything(world.clock.at.timestamp())
     world.events.mark_dirty(STREAM)
-    world.acknowledge(30)
+    world.run(30)
 
     assert world.cluster.calls[before:] == []
     assert world.events.version(STREAM) == version
@@ -81,7 +81,7 @@ def test_a_new_revision_writes_only_what_it_changes() -> None:
     before = len(world.cluster.calls)
 
     world.cluster.put(lgp_manifest("r2"))
-    world.acknowledge()
+    world.run()
 
     changed = {
         name.rpartition("/")[2].removeprefix(NAME) for verb, name in world.cluster.calls[before:] if verb == "apply"
@@ -106,7 +106,7 @@ def test_the_password_of_the_database_is_made_once() -> None:
     password = world.cluster.objects[secret]["stringData"]
 
     world.cluster.put(lgp_manifest("r2", labels={"team": "blue"}))
-    world.acknowledge()
+    world.run()
 
     assert world.cluster.objects[secret]["stringData"] == password
 
@@ -124,7 +124,7 @@ def test_an_existing_password_is_adopted() -> None:
     )
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest())
-    world.acknowledge()
+    world.run()
 
     assert "stringData" not in world.cluster.objects[key]
     assert ("create", str(key)) not in world.cluster.calls
@@ -135,7 +135,7 @@ def test_what_is_no_longer_asked_for_goes_but_never_a_database() -> None:
 
     off: Manifest = {"redis": {"enabled": False}, "database": {"enabled": False}, "ingress": {"enabled": False}}
     world.cluster.put(lgp_manifest("r2", serverSpec={"queueEnabled": False}, **off))
-    world.acknowledge()
+    world.run()
 
     left = {(key.kind, key.name.removeprefix(NAME)) for key in world.cluster.objects}
     assert ("Deployment", "-redis") not in left
@@ -152,7 +152,7 @@ def test_a_deleted_lgp_leaves_nothing() -> None:
     world.cluster.put({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": claim, "spec": {}})
 
     world.cluster.delete(LGP)
-    world.acknowledge()
+    world.run()
 
     assert [(key.kind, key.name) for key in world.cluster.objects] == [("Ingress", "shared")]
     assert world.cluster.objects[world.cluster.find("Ingress", name="shared")]["spec"]["rules"] == [
@@ -168,7 +168,7 @@ def test_an_lgp_that_went_while_nobody_watched_is_noticed() -> None:
     later.events = later.loop._events = world.events
 
     world.cluster.delete(LGP)
-    later.acknowledge()
+    later.run()
 
     assert later.state().life is Life.PRUNED
 
@@ -178,11 +178,11 @@ def test_nothing_is_applied_while_the_lgp_is_being_deleted() -> None:
     manifest = lgp_manifest("r2")
     manifest["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["foregroundDeletion"]}
     world.cluster.put(manifest)
-    world.acknowledge(1)
+    world.run(1)
     before = len(world.cluster.calls)
 
     world.cluster.delete(world.cluster.find("Deployment"))
-    world.acknowledge()
+    world.run()
 
     assert world.state().life is Life.DELETING
     assert "DriftDetected" not in world.types()
@@ -194,7 +194,7 @@ def test_an_lgp_made_again_under_its_name_takes_its_objects_over() -> None:
     world = started()
     world.cluster.delete(LGP)
     world.cluster.put(lgp_manifest("r9"))
-    world.acknowledge()
+    world.run()
 
     uid = world.cluster.objects[LGP]["metadata"]["uid"]
     deployment = world.cluster.objects[world.cluster.find("Deployment")]
@@ -205,7 +205,7 @@ def test_an_lgp_made_again_under_its_name_takes_its_objects_over() -> None:
 def test_an_lgp_that_cannot_be_understood_says_so_and_keeps_what_runs() -> None:
     world = started()
     world.cluster.put(lgp_manifest("r2", redis={"enabled": "perhaps"}))
-    world.acknowledge()
+    world.run()
 
     degraded = world.condition("Degraded")
     assert degraded["reason"] == "InvalidSpec"
@@ -232,7 +232,7 @@ def test_a_rejected_object_is_a_condition_and_the_others_go_out() -> None:
     world.cluster.rejects = refuse("StatefulSet", 422, "StatefulSet: storage must not shrink")
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest())
-    world.acknowledge()
+    world.run()
 
     assert "storage must not shrink" in world.condition("Degraded")["message"]
     assert world.condition("Degraded")["reason"] == "ObjectRejected"
@@ -245,11 +245,11 @@ def test_a_rejected_object_is_tried_again_when_the_lgp_changes_it() -> None:
     world.cluster.rejects = refuse("StatefulSet", 422)
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest())
-    world.acknowledge()
+    world.run()
 
     world.cluster.rejects = lambda key: None
     world.cluster.put(lgp_manifest(labels={"fixed": "yes"}))
-    world.acknowledge()
+    world.run()
 
     assert world.cluster.find("StatefulSet", "-db")
     assert world.condition("Degraded")["status"] == "False"
@@ -260,14 +260,14 @@ def test_a_quota_is_tried_again_by_itself_ever_more_slowly() -> None:
     world.cluster.rejects = refuse("Deployment", 403, "exceeded quota", "Forbidden")
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest())
-    world.acknowledge(20)
+    world.run(20)
     assert isinstance(world.machine.decide(world.state(), world.clock.at), Wait)
-    world.acknowledge(100)
+    world.run(100)
     tries = world.types().count("ObjectRejected")
     assert 3 * 2 <= tries <= 3 * 4
 
     world.cluster.rejects = lambda key: None
-    world.acknowledge(200)
+    world.run(200)
 
     assert world.condition("Available")["status"] == "True"
 
@@ -277,7 +277,7 @@ def test_a_message_that_quotes_a_literal_secret_is_scrubbed() -> None:
     world.cluster.rejects = refuse("Deployment", 422, 'env[1].value: Invalid value: "hunter2-hunter2"')
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest())
-    world.acknowledge()
+    world.run()
 
     assert "hunter2" not in "".join(str(record.data) for record in world.events.read(STREAM))
     assert 'Invalid value: "***"' in world.condition("Degraded")["message"]
@@ -286,12 +286,12 @@ def test_a_message_that_quotes_a_literal_secret_is_scrubbed() -> None:
 def test_a_missing_shared_ingress_is_named_and_found_once_it_is_there() -> None:
     world = World()
     world.cluster.put(lgp_manifest())
-    world.acknowledge()
+    world.run()
     assert "lgp-operator.io/shared-ingress" in world.condition("Degraded")["message"]
     assert world.condition("Available")["status"] == "True"
 
     world.cluster.put(shared_ingress())
-    world.acknowledge(5)
+    world.run(5)
 
     assert world.condition("Degraded")["status"] == "False"
     rules = world.cluster.objects[world.cluster.find("Ingress", name="shared")]["spec"]["rules"]
@@ -311,7 +311,7 @@ def test_an_api_server_that_is_away_is_waited_for() -> None:
     assert world.types()[:4] == ["LgpObserved", "ActDeferred", "ActDeferred", "ActDeferred"]
 
     world.cluster.down = False
-    world.acknowledge()
+    world.run()
 
     assert world.condition("Available")["status"] == "True"
 
@@ -326,11 +326,11 @@ def test_a_missing_permission_is_told_and_tried_again() -> None:
 
     world.cluster.delete = forbidden  # type: ignore[method-assign]
     world.cluster.put(lgp_manifest("r2", redis={"enabled": False}))
-    world.acknowledge()
+    world.run()
     assert "forbidden" in world.condition("Degraded")["message"]
 
     world.cluster.delete = allowed  # type: ignore[method-assign]
-    world.acknowledge(120)
+    world.run(120)
 
     assert not [key for key in world.cluster.objects if key.name.endswith("-redis")]
     assert world.condition("Degraded")["status"] == "False"
@@ -348,7 +348,7 @@ def test_a_deleted_object_comes_back(kind: str, suffix: str) -> None:
     uid = world.cluster.objects[key]["metadata"]["uid"]
 
     world.cluster.delete(key)
-    world.acknowledge(5)
+    world.run(5)
 
     assert world.cluster.objects[key]["metadata"]["uid"] != uid
     drift = [record.data for record in world.events.read(STREAM) if record.type == "DriftDetected"]
@@ -360,7 +360,7 @@ def test_an_edited_object_is_put_right() -> None:
     key = world.cluster.find("Service")
 
     world.cluster.edit(key)
-    world.acknowledge(5)
+    world.run(5)
 
     assert "edited" not in world.cluster.objects[key]["spec"]
     assert world.types().count("DriftDetected") == 1
@@ -377,7 +377,7 @@ def test_our_own_writes_are_no_drift_even_when_the_log_hears_of_them_late() -> N
         for _ in range(10):
             world.watch()
             world.clock.move(0.5)
-    world.acknowledge()
+    world.run()
 
     assert "DriftDetected" not in world.types()
     assert world.condition("Available")["status"] == "True"
@@ -388,7 +388,7 @@ def test_a_status_or_a_field_of_others_is_no_drift() -> None:
     deployment = world.cluster.objects[world.cluster.find("Deployment")]
     deployment["spec"]["template"]["metadata"]["annotations"] = {"kubectl.kubernetes.io/restartedAt": "now"}
     deployment["metadata"]["generation"] += 1
-    world.acknowledge()
+    world.run()
 
     assert "DriftDetected" not in world.types()
 
@@ -398,7 +398,7 @@ def test_an_object_that_somebody_keeps_changing_is_fought_over_ever_more_slowly(
     key = world.cluster.find("Service")
     for _ in range(120):
         world.cluster.edit(key)
-        world.acknowledge(1)
+        world.run(1)
 
     assert 5 <= world.types().count("DriftDetected") <= 12
 
@@ -407,7 +407,7 @@ def test_a_path_that_somebody_took_from_the_shared_ingress_comes_back() -> None:
     world = started()
     key = world.cluster.find("Ingress", name="shared")
     world.cluster.put(shared_ingress())
-    world.acknowledge(5)
+    world.run(5)
 
     assert [p["path"] for p in world.cluster.objects[key]["spec"]["rules"][0]["http"]["paths"]] == [f"/lgp/{NAME}"]
     assert world.types().count("DriftDetected") == 1

@@ -70,7 +70,7 @@ def happen(world: World, change: tuple[Any, ...]) -> None:
         case ("lose the Ingress",):
             cluster.put(shared_ingress())
         case ("work", seconds):
-            world.acknowledge(seconds)
+            world.run(seconds)
         case ("only watch",):
             world.watch()
 
@@ -121,14 +121,14 @@ def test_the_cluster_converges_whatever_happened(happenings: list[tuple[Any, ...
     world.cluster.rejects = lambda key: None
     if LGP in world.cluster.objects:  # what the API server condemned is sent again when it changes
         world.cluster.put(lgp_manifest("fixed", labels={"fixed": "yes"}))
-    world.acknowledge(60)
+    world.run(60)
     world.clock.move(3600)  # what was rejected for a reason outside itself has been tried again by now
-    world.acknowledge(60)
+    world.run(60)
 
     check_what_is_there(world)
-    acknowledged = world.events.version(STREAM)
-    world.acknowledge(20)
-    assert world.events.version(STREAM) == acknowledged
+    before = world.events.version(STREAM)
+    world.run(20)
+    assert world.events.version(STREAM) == before
     assert isinstance(world.machine.decide(world.state(), world.clock.at), Done)
 
 
@@ -169,9 +169,9 @@ def test_two_lgps_share_one_ingress() -> None:
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest())
     world.cluster.put(lgp_manifest(name=other))
-    world.acknowledge()
+    world.run()
 
     world.cluster.delete(ObjectKey(api_version=LGP.api_version, kind=LGP.kind, namespace=NAMESPACE, name=other))
-    world.acknowledge()
+    world.run()
 
     check_what_is_there(world)

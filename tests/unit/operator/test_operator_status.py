@@ -79,7 +79,7 @@ def status_of(world: World, key: ObjectKey, **counts: int) -> None:
 def rolling(world: World) -> Manifest:
     """A second revision whose one new pod does not come up while the old one serves; returns its ReplicaSet."""
     world.cluster.put(lgp_manifest("r2"))
-    world.acknowledge(2, roll_out=False)
+    world.run(2, roll_out=False)
     for suffix in ("-queue", "-redis"):
         status_of(world, world.cluster.find("Deployment", suffix))
     status_of(
@@ -92,7 +92,7 @@ def test_an_image_that_cannot_be_pulled_degrades_and_the_earlier_revision_serves
     world = started()
     new = rolling(world)
     pod(world, new, container(waiting("ErrImagePull", "registry.example/hello:r2: not found")))
-    world.acknowledge(2, roll_out=False)
+    world.run(2, roll_out=False)
 
     degraded, available = world.condition("Degraded"), world.condition("Available")
     assert (degraded["status"], degraded["reason"]) == ("True", "ImagePullBackOff")
@@ -109,12 +109,12 @@ def test_a_kubelet_going_back_and_forth_between_two_words_is_one_failure() -> No
     world = started()
     new = rolling(world)
     pod(world, new, container(waiting("ErrImagePull", "not found")))
-    world.acknowledge(2, roll_out=False)
+    world.run(2, roll_out=False)
     version, since = world.events.version(STREAM), world.condition("Degraded")["lastTransitionTime"]
 
     for reason in ("ImagePullBackOff", "ErrImagePull", "ImagePullBackOff"):
         pod(world, new, container(waiting(reason, "back-off")))
-        world.acknowledge(2, roll_out=False)
+        world.run(2, roll_out=False)
 
     assert world.events.version(STREAM) == version
     assert world.condition("Degraded")["lastTransitionTime"] == since
@@ -133,7 +133,7 @@ def test_a_crash_tells_its_last_lines_without_the_values_of_the_pods_secrets() -
     )
     new = rolling(world)
     pod(world, new, container(waiting("CrashLoopBackOff"), ended(CRASH)), secrets="own")
-    world.acknowledge(2, roll_out=False)
+    world.run(2, roll_out=False)
 
     degraded = world.condition("Degraded")
     assert degraded["reason"] == "CrashLoopBackOff"
@@ -146,7 +146,7 @@ def test_a_crash_log_is_withheld_when_a_secret_of_the_pod_cannot_be_read() -> No
     world = started()
     new = rolling(world)
     pod(world, new, container(waiting("CrashLoopBackOff"), ended(CRASH)), secrets="gone")
-    world.acknowledge(2, roll_out=False)
+    world.run(2, roll_out=False)
 
     assert "withheld: Secret gone" in world.condition("Degraded")["message"]
     assert "RuntimeError" not in "".join(str(record.data) for record in world.events.read(STREAM))
@@ -156,13 +156,13 @@ def test_a_crash_loop_is_one_failure_from_its_first_crash_on() -> None:
     world = started()
     new = rolling(world)
     pod(world, new, container(ended(CRASH)))
-    world.acknowledge(2, roll_out=False)
+    world.run(2, roll_out=False)
     since, version = world.condition("Degraded")["lastTransitionTime"], world.events.version(STREAM)
 
     pod(world, new, container({"running": {}}, ended(CRASH)))
-    world.acknowledge(2, roll_out=False)
+    world.run(2, roll_out=False)
     pod(world, new, container(waiting("CrashLoopBackOff", "back-off 10s"), ended("another text")))
-    world.acknowledge(2, roll_out=False)
+    world.run(2, roll_out=False)
 
     assert world.events.version(STREAM) == version
     assert world.condition("Degraded")["lastTransitionTime"] == since
@@ -171,17 +171,17 @@ def test_a_crash_loop_is_one_failure_from_its_first_crash_on() -> None:
 def test_the_same_failure_of_another_revision_begins_anew() -> None:
     world = started()
     pod(world, rolling(world), container(waiting("ImagePullBackOff", "no r2")))
-    world.acknowledge(2, roll_out=False)
+    world.run(2, roll_out=False)
     first = world.condition("Degraded")["lastTransitionTime"]
     world.clock.move(100)
 
     world.cluster.put(lgp_manifest("r3"))
-    world.acknowledge(2, roll_out=False)
+    world.run(2, roll_out=False)
     assert world.condition("Degraded")["status"] == "False"
 
     status_of(world, world.cluster.find("Deployment"))
     pod(world, replica_set(world, "r3hash"), container(waiting("ImagePullBackOff", "no r3")), name="pod-2")
-    world.acknowledge(2, roll_out=False)
+    world.run(2, roll_out=False)
     degraded = world.condition("Degraded")
     assert degraded["lastTransitionTime"] > first
     assert "no r3" in degraded["message"]
@@ -193,7 +193,7 @@ def test_a_pod_of_an_older_revision_may_fail_as_it_likes() -> None:
     new = rolling(world)
     pod(world, old, container(waiting("CrashLoopBackOff"), ended(CRASH)))
     pod(world, new, container({"running": {}}), name="pod-2")
-    world.acknowledge(2, roll_out=False)
+    world.run(2, roll_out=False)
 
     assert world.condition("Degraded")["status"] == "False"
 
@@ -202,10 +202,10 @@ def test_a_server_that_crashes_before_its_database_is_ready_is_waiting_not_faili
     world = World()
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest())
-    world.acknowledge(2, roll_out=False)
+    world.run(2, roll_out=False)
     status_of(world, world.cluster.find("Deployment"), replicas=1, updatedReplicas=1)
     pod(world, replica_set(world), container(waiting("CrashLoopBackOff"), ended("no database")))
-    world.acknowledge(5, roll_out=False)
+    world.run(5, roll_out=False)
 
     assert world.condition("Degraded")["status"] == "False"
     assert world.condition("Progressing")["reason"] == "WaitingForDatabase"
@@ -214,7 +214,7 @@ def test_a_server_that_crashes_before_its_database_is_ready_is_waiting_not_faili
     world.clock.move(120)
     ready_at = timestamp(world.clock.at)
     status_of(world, world.cluster.find("StatefulSet", "-db"), replicas=1, readyReplicas=1, updatedReplicas=1)
-    world.acknowledge(5, roll_out=False)
+    world.run(5, roll_out=False)
 
     degraded = world.condition("Degraded")
     assert (degraded["status"], degraded["reason"]) == ("True", "CrashLoopBackOff")
@@ -226,13 +226,13 @@ def test_a_database_that_fits_no_node_says_so_while_the_server_waits_for_it() ->
     world = World()
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest())
-    world.acknowledge(2, roll_out=False)
+    world.run(2, roll_out=False)
     message = "pod has unbound immediate PersistentVolumeClaims"
     scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
     database = world.cluster.find("StatefulSet", "-db")
     status_of(world, database, replicas=1, updatedReplicas=1)
     pod(world, world.cluster.objects[database], {"conditions": [scheduled]}, name="db-0")
-    world.acknowledge(5, roll_out=False)
+    world.run(5, roll_out=False)
 
     assert world.condition("DatabaseReady")["message"] == f"Postgres is not ready yet; {message}"
     assert message in world.condition("Progressing")["message"]
@@ -242,23 +242,23 @@ def test_once_rolled_out_a_lost_pod_does_not_make_it_unavailable_unless_it_was_t
     world = started(serverSpec={"replicas": 2})
     deployment = world.cluster.find("Deployment")
     status_of(world, deployment, replicas=2, updatedReplicas=2, readyReplicas=1, availableReplicas=1)
-    world.acknowledge(2, roll_out=False)
+    world.run(2, roll_out=False)
     assert world.condition("Available")["status"] == "True"
 
     status_of(world, deployment, readyReplicas=0, availableReplicas=0)
-    world.acknowledge(2, roll_out=False)
+    world.run(2, roll_out=False)
     assert (world.condition("Available")["status"], world.condition("Available")["reason"]) == ("False", "NoReplicas")
 
 
 def test_it_is_not_available_while_an_old_replica_is_left() -> None:
     world = started()
     world.cluster.put(lgp_manifest("r2"))
-    world.acknowledge(2, roll_out=False)
+    world.run(2, roll_out=False)
     status_of(world, world.cluster.find("Deployment", "-queue"))
     status_of(
         world, world.cluster.find("Deployment"), replicas=2, updatedReplicas=1, readyReplicas=2, availableReplicas=2
     )
-    world.acknowledge(2, roll_out=False)
+    world.run(2, roll_out=False)
 
     assert world.condition("Available")["status"] == "False"
     assert world.condition("Progressing")["status"] == "True"
@@ -272,7 +272,7 @@ def test_a_passed_progress_deadline_and_pods_that_cannot_be_made_are_told() -> N
         {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: pods"},
         {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "has timed out"},
     ]
-    world.acknowledge(2, roll_out=False)
+    world.run(2, roll_out=False)
 
     degraded = world.condition("Degraded")
     assert degraded["reason"] == "FailedCreate"

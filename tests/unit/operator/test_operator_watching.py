@@ -172,7 +172,7 @@ def test_an_object_that_is_not_understood_stops_nothing() -> None:
     pods = next(watched for watched in world.observer.watches() if watched.kind == "Pod")
     world.loop.take(Changed(pods, NAMESPACE, WatchEvent(type="ADDED", object=broken)), 0.0)
     world.cluster.put(lgp_manifest("r2"))
-    world.acknowledge()
+    world.run()
 
     assert world.condition("Available")["observedGeneration"] == 2
 
@@ -191,7 +191,7 @@ def test_a_log_that_is_away_loses_no_observation() -> None:
     except LogUnavailable:
         world.events.append = append  # type: ignore[method-assign]
     world.loop.compare_everything(world.clock.at.timestamp())
-    world.acknowledge()
+    world.run()
 
     assert world.condition("Available")["observedGeneration"] == 2
 
@@ -206,7 +206,7 @@ def test_a_stream_of_a_newer_program_stops_alone() -> None:
     other = "world-0123456789abcdef0123456789abcdef"
     world.cluster.put(lgp_manifest(name=other))
     world.cluster.put(lgp_manifest("r2"))
-    world.acknowledge()
+    world.run()
 
     assert world.condition("Available", other)["status"] == "True"
     assert world.types()[-1] == "FromTheFuture"
@@ -234,7 +234,7 @@ def test_an_object_that_lost_its_label_and_its_owner_is_edited_not_deleted() -> 
         del world.cluster.objects[key]["metadata"][field]
     world.loop.take(Changed(watch_of_lgp_objects("apps/v1", "Deployment"), NAMESPACE, gone), world.clock.at.timestamp())
 
-    world.acknowledge()
+    world.run()
 
     drifts = [record.data for record in world.events.read(STREAM) if record.type == "DriftDetected"]
     assert [(drift["key"]["name"], drift["change"]) for drift in drifts] == [(NAME, "edited")]

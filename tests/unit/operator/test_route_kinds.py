@@ -28,7 +28,7 @@ def without(kind: str) -> World:
     world.cluster.rejects = rejects
     world.cluster.served = lambda api_version, asked: asked != kind  # type: ignore[attr-defined]
     world.cluster.put(lgp_manifest())
-    world.acknowledge()
+    world.run()
     return world
 
 
@@ -49,10 +49,10 @@ def test_a_kind_of_route_that_is_not_served_is_reported_with_the_fix_and_holds_n
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_it_is_tried_ever_more_rarely_until_the_kind_is_served(kind: str) -> None:
     world = without(kind)
-    world.acknowledge(100)
+    world.run(100)
     assert world.types().count("ObjectRejected") == 3, "after 30 and 60 seconds more"
 
     world.cluster.rejects = lambda key: None
-    world.acknowledge(150)
+    world.run(150)
     assert world.condition("Degraded")["status"] == "False"
     assert world.cluster.find(kind)

@@ -31,7 +31,7 @@ def autoscaled(config: OperatorConfig = CONFIG, world: World | None = None, **bo
     world = world or World(config=config)
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest(autoscaling={**BOUNDS, **bounds}))
-    world.acknowledge()
+    world.run()
     return world
 
 
@@ -78,13 +78,13 @@ def test_a_deployment_starts_with_the_fewest_replicas_and_at_least_one(config: O
 def test_what_an_autoscaler_scales_is_no_drift_and_what_somebody_else_does_is() -> None:
     world = autoscaled()
     scale(world, 5)
-    world.acknowledge()
+    world.run()
     assert "DriftDetected" not in world.types()
 
     world.cluster.put(lgp_manifest(autoscaling={"enabled": False}))
-    world.acknowledge()
+    world.run()
     scale(world, 5)
-    world.acknowledge()
+    world.run()
     (drifted,) = [r.data for r in world.events.read(names.lgp_stream(NAMESPACE, NAME)) if r.type == "DriftDetected"]
     assert drifted["detail"] == "fields that we own were changed or taken over"
     assert world.cluster.objects[world.cluster.find("Deployment")]["spec"]["replicas"] == 1
@@ -111,14 +111,14 @@ class Contended:
         self.world = World()
         self.world.cluster.put(shared_ingress())
         self.world.cluster.put(lgp_manifest(serverSpec={"queueEnabled": False}))
-        self.world.acknowledge()
+        self.world.run()
         self.key = self.world.cluster.find("Deployment")
         self.conflicts = conflicts
         self.patches: list[Manifest] = []
         self.claim([owned_by(names.OPERATOR_MANAGER, replicas=1)])
         self.world.cluster.patch = self.patch  # type: ignore[method-assign]
         self.world.cluster.put(lgp_manifest(serverSpec={"queueEnabled": False}, autoscaling=BOUNDS))
-        self.world.acknowledge()
+        self.world.run()
 
     def claim(self, entries: list[dict[str, Any]]) -> None:
         self.world.cluster.objects[self.key]["metadata"]["managedFields"] = entries
@@ -153,7 +153,7 @@ def test_what_we_had_scaled_to_nothing_is_handed_over_with_the_fewest_replicas()
     world = World()
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest(serverSpec={"queueEnabled": False, "replicas": 0}))
-    world.acknowledge()
+    world.run()
     key = world.cluster.find("Deployment")
     world.cluster.objects[key]["metadata"]["managedFields"] = [owned_by(names.OPERATOR_MANAGER, replicas=0)]
     asked: list[int | None] = []
@@ -166,7 +166,7 @@ def test_what_we_had_scaled_to_nothing_is_handed_over_with_the_fewest_replicas()
 
     world.cluster.apply = noted  # type: ignore[method-assign]
     world.cluster.put(lgp_manifest(serverSpec={"queueEnabled": False}, autoscaling=BOUNDS))
-    world.acknowledge()
+    world.run()
 
     assert asked == [2, None]
 
@@ -175,7 +175,7 @@ def test_autoscalers_that_are_no_longer_asked_for_go_before_anything_else_is_wri
     world = autoscaled()
     before = len(world.cluster.calls)
     world.cluster.put(lgp_manifest(autoscaling={"enabled": False}))
-    world.acknowledge()
+    world.run()
 
     made = [(verb, key) for verb, key in world.cluster.calls[before:] if verb in ("apply", "delete")]
     assert made[:3] == [
@@ -198,10 +198,10 @@ def test_where_keda_is_missing_the_mend_is_told_and_nothing_is_held_up() -> None
     assert world.state().last_reason.startswith("KindNotServed: ")
     assert world.types().count("ObjectRejected") == 2
 
-    world.acknowledge(100)
+    world.run(100)
     assert world.types().count("ObjectRejected") == 2 * 3, "after 30 and 60 seconds more"
     world.cluster.rejects = lambda key: None
-    world.acknowledge(150)
+    world.run(150)
     assert world.condition("Autoscaling")["status"] == "True"
     assert world.state().last_reason == ""
 

@@ -24,7 +24,7 @@ def stopped_lgp() -> Manifest:
 def test_an_lgp_that_was_stopped_has_no_pods_but_its_database_and_says_why() -> None:
     world = started(autoscaling={"enabled": True, "minReplicas": 2, "maxReplicas": 8})
     world.cluster.put(stopped_lgp())
-    world.acknowledge()
+    world.run()
 
     replicas = {
         k.name.removeprefix(NAME): m["spec"].get("replicas")
@@ -47,9 +47,9 @@ def test_an_lgp_that_was_stopped_has_no_pods_but_its_database_and_says_why() -> 
 def test_an_lgp_that_is_started_again_is_as_any_other() -> None:
     world = started()
     world.cluster.put(stopped_lgp())
-    world.acknowledge()
+    world.run()
     world.cluster.put(lgp_manifest("r2"))
-    world.acknowledge()
+    world.run()
 
     assert world.condition("Available")["status"] == "True"
     assert world.condition("Degraded")["status"] == "False"
@@ -66,11 +66,11 @@ def test_an_lgp_that_is_started_again_is_as_any_other() -> None:
 def test_another_listener_that_leaves_the_annotations_starts_it_again(spec: dict[str, Any]) -> None:
     world = started()
     world.cluster.put(stopped_lgp())
-    world.acknowledge()
+    world.run()
     manifest = stopped_lgp()
     manifest["spec"] = lgp_manifest("r2", **spec)["spec"]
     world.cluster.put(manifest)
-    world.acknowledge()
+    world.run()
 
     assert world.condition("Available")["status"] == "True"
     assert world.condition("Degraded")["status"] == "False"
@@ -81,6 +81,6 @@ def test_a_reason_that_no_condition_may_have_is_not_told() -> None:
     manifest = stopped_lgp()
     manifest["metadata"]["annotations"][names.STOPPED_ANNOTATION] = "A" * 1025
     world.cluster.put(manifest)
-    world.acknowledge()
+    world.run()
 
     assert world.condition("Degraded")["reason"] == "RevisionFailed"

@@ -58,7 +58,7 @@ def test_an_lgp_without_unknown_fields_has_no_condition() -> None:
 def test_the_condition_goes_with_the_fields() -> None:
     world = started(**NEWER)
     world.cluster.put(lgp_manifest("r2"))
-    world.acknowledge()
+    world.run()
 
     assert "IgnoredFields" not in [c["type"] for c in world.state().status["conditions"]]
 
@@ -89,7 +89,7 @@ def test_an_lgp_that_was_observed_before_they_were_named_still_folds() -> None:
     world = World()
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest())
-    world.acknowledge()
+    world.run()
     (record,) = [r for r in world.events.read(STREAM) if r.type == "LgpObserved"]
     old = {key: value for key, value in record.data.items() if key != "unknown_fields"}
 

@@ -34,7 +34,7 @@ def made_and_watched(config: OperatorConfig) -> tuple[set[tuple[str, str]], set[
     world.cluster.put(shared_ingress())
     autoscaling = {"enabled": True, "minReplicas": 2, "maxReplicas": 4}
     world.cluster.put(lgp_manifest(autoscaling=autoscaling, managedResources=MANAGED))
-    world.acknowledge()
+    world.run()
     made = {(key.api_version, key.kind) for key in world.cluster.objects} & set(OBJECT_KINDS)
     watches = {*usual_watches(config), *(watch for watch, _ in world.loop.extra_watches)}
     return made, {(watch.api_version, watch.kind) for watch in watches}

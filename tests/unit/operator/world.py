@@ -220,7 +220,7 @@ class NoDispatcher:
 
 @dataclass
 class World:
-    """A cluster, an event log, an operator and an observation loop, all on one clock that only `acknowledge` moves."""
+    """A cluster, an event log, an operator and an observation loop, all on one clock that only `run` moves."""
 
     config: OperatorConfig = CONFIG
     clock: TestClock = field(default_factory=TestClock)
@@ -292,7 +292,7 @@ class World:
             self._position = record.position
             yield Appended(record.stream)
 
-    def acknowledge(self, seconds: float = 10.0, *, roll_out: bool = True) -> None:
+    def run(self, seconds: float = 10.0, *, roll_out: bool = True) -> None:
         """Let watcher, operator and controllers work for so many seconds of the world's time."""
         for _ in range(round(seconds / 0.5)):
             self.watch()
@@ -317,5 +317,5 @@ def started(**spec: Any) -> World:
     world = World()
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest(**spec))
-    world.acknowledge()
+    world.run()
     return world
