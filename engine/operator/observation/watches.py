@@ -18,8 +18,8 @@ Watched from when an LGP has such an object (`extra_watches`): HTTPRoute, Virtua
 ScaledObject, ServiceAccount, SecretProviderClass; a cluster need not serve these kinds, and a role need not allow them.
 ReplicaSets and Pods without LGP_LABEL are watched while an adopted workload keeps its pods as they are.
 
-Every other kind is ignored, in particular: PersistentVolumeClaim (kept by design, and looked up when an LGP is gone),
-ConfigMap (the operator makes none), EndpointSlice, ControllerRevision, Event, Node.
+Every other kind is ignored, in particular: PersistentVolumeClaim (the operator deletes those of a removed LGP without
+watching them), ConfigMap (the operator makes none), EndpointSlice, ControllerRevision, Event, Node.
 
 To ignore another kind, take it out of WATCHED_KINDS or out of the function that yields it. To watch one more, add it
 there, and add the verb `watch` for it to `engine/kubernetes/permissions.py` and to the chart's Role.
