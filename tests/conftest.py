@@ -6,26 +6,16 @@ namespace of their own (`namespace`), so they can run in any order and at once.
 
 from __future__ import annotations
 
-import os
 import secrets
 import signal
-import ssl
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import httpx
 import pytest
 from hypothesis import is_hypothesis_test
 
-from sandbox import envtest
-from sandbox.kubernetes.server import KubernetesServer
 from sandbox.redis import RedisNotFoundError, RedisServer, find_server
-
-# TESTS_API_SERVERS=embedded or =real runs the tests of one cluster only.
-CLUSTERS = tuple(os.environ.get("TESTS_API_SERVERS", "embedded,real").split(","))
+from tests.support.api_servers import CLUSTERS, ApiServer, running_embedded, running_real
 
 
 def pytest_configure() -> None:
@@ -39,28 +29,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and is_hypothesis_test(item.obj):
             item.add_marker(pytest.mark.no_cover)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ApiServer:
-    """How a test reaches a Kubernetes API server."""
-
-    name: str  # "embedded" or "real"
-    kubeconfig: Path
-    url: str
-    token: str
-    verify: ssl.SSLContext | bool  # for httpx
-    restart: Callable[[], None] = field(repr=False)  # a crash and a start on the same port with the same data
-
-    def http(self, **settings: object) -> httpx.Client:
-        """A client with the administrator's token; close it."""
-        return httpx.Client(
-            base_url=self.url,
-            headers={"Authorization": f"Bearer {self.token}"},
-            verify=self.verify,
-            timeout=30,
-            **settings,  # type: ignore[arg-type]
-        )
 
 
 @pytest.fixture(scope="session")
@@ -83,39 +51,6 @@ def redis_url(redis_server: RedisServer) -> str:
 def prefix() -> str:
     """A key prefix that no other test uses."""
     return f"test-{secrets.token_hex(5)}"
-
-
-@contextmanager
-def running_real(folder: Path, **options: Any) -> Iterator[ApiServer]:
-    """etcd, kube-apiserver and kube-controller-manager; skips, with the reason, where they are missing.
-
-    `options` are those of RealControlPlane.
-    """
-    if reason := envtest.available():
-        pytest.skip(f"real API server: {reason}")
-    with envtest.RealControlPlane(folder, **options) as cluster:
-        yield ApiServer(
-            name="real",
-            kubeconfig=cluster.kubeconfig,
-            url=cluster.url,
-            token=cluster.token,
-            verify=ssl.create_default_context(cafile=str(cluster.ca)),
-            restart=cluster.restart_api_server,
-        )
-
-
-@contextmanager
-def running_embedded(folder: Path) -> Iterator[ApiServer]:
-    """The sandbox's own API server with its controllers, in a process of its own as in the stack."""
-    with KubernetesServer(folder) as cluster:
-        yield ApiServer(
-            name="embedded",
-            kubeconfig=cluster.kubeconfig,
-            url=cluster.url,
-            token=cluster.token,
-            verify=cluster.verify(),
-            restart=lambda: cluster.restart(kill=True),
-        )
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ The control plane has the same deployments as before; upstream's two programs ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,49 +18,11 @@ from engine.names import DEPLOYMENT_LABEL, LISTENER_LABEL, REVISION_LABEL, data_
 from engine.ports import Manifest
 from engine.queries import find
 from engine.replay import replay
-from sandbox.control_plane.server import ControlPlane, seed
-from tests.adoption.conftest import Cluster
+from tests.adoption.cluster import Cluster, environment, ours, taken_over
+from tests.adoption.deployments import NEXT, deployed, upstream_of
 from tests.adoption.objects import IMAGE, LISTENER_MANAGER, PASSWORD, TOKEN, Upstream, path_of, replace
-from tests.adoption.test_operator_takes_over import environment, ours, taken_over
-from tests.integration.operator_stack import CONFIG, until
-from tests.integration.test_listener import KEY, WORKSPACE, Listener
-
-NEXT = "registry.example/support@sha256:" + "cd" * 32
-
-
-@pytest.fixture
-def plane() -> Iterator[ControlPlane]:
-    with ControlPlane({KEY: WORKSPACE}) as plane:
-        yield plane
-
-
-@pytest.fixture
-def listener(plane: ControlPlane, cluster: Cluster) -> Listener:
-    """Our listener, not yet at work."""
-    listener_id = seed(plane.store, WORKSPACE, cluster.namespace, [cluster.namespace])["id"]
-    return Listener(plane, listener_id, cluster.api, cluster.namespace)
-
-
-def upstream_of(listener: Listener, cluster: Cluster, name: str = "support", called: str = "", **spec: Any) -> Upstream:
-    """Create a deployment on the control plane and let upstream make it; its LGP is `called` that, and its id."""
-    secrets = [{"name": "OPENAI_API_KEY", "value": TOKEN}]
-    image = {"image_uri": IMAGE}
-    deployment_id = listener.deploy(name, source_revision_config=image, secrets=secrets)
-    upstream = Upstream(
-        namespace=cluster.namespace,
-        deployment=called or name,
-        deployment_id=deployment_id,
-        revision=listener.shown(deployment_id)["latest_revision_id"],
-        workspace_id=WORKSPACE,
-    )
-    cluster.upstream(upstream, **spec)
-    return upstream
-
-
-def deployed(listener: Listener, upstream: Upstream) -> None:
-    """Wait until our listener says that the revision serves."""
-    until(lambda: listener.phase(upstream.deployment_id) is Phase.DEPLOYED, "the revision is deployed")
-    until(lambda: "SecretsPruned" in listener.types(upstream.deployment_id), "and nothing is left to do")
+from tests.support.listener_stack import Listener
+from tests.support.operator_stack import CONFIG, until
 
 
 def recorded() -> MemoryLog:

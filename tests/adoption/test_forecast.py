@@ -10,13 +10,10 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from sandbox.ports import free_port
-from tests.adoption.conftest import Cluster
+from tests.adoption.cluster import Cluster, ours, taken_over
+from tests.adoption.deployments import NEXT, deployed, upstream_of
 from tests.adoption.objects import LISTENER_MANAGER, PASSWORD, TOKEN, Upstream, path_of
-from tests.adoption.test_both_components_adopt import NEXT, deployed, listener, plane, upstream_of
-from tests.adoption.test_operator_takes_over import ours, taken_over
-from tests.integration.test_listener import KEY, WORKSPACE, Listener
-
-__all__ = ["listener", "plane"]  # fixtures
+from tests.support.listener_stack import KEY, WORKSPACE, Listener
 
 
 def adoption(listener: Listener, *flags: str, code: int = 0) -> str:

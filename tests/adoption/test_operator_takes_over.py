@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,10 @@ from engine.kubernetes.permissions import needed, together
 from engine.log.memory import MemoryLog
 from engine.names import LGP_LABEL
 from engine.operator.config import Templates
-from engine.operator.events import Adopted
 from engine.operator.state import Life
 from engine.ports import Manifest
 from engine.settings import Settings
-from tests.adoption.conftest import Cluster, Taken
+from tests.adoption.cluster import Cluster, Taken, environment, ours, taken_over
 from tests.adoption.objects import (
     HOST,
     LISTENER_MANAGER,
@@ -31,26 +28,10 @@ from tests.adoption.objects import (
     path_of,
     replace,
 )
-from tests.integration.operator_stack import CONFIG, Operator, until
-from tests.integration.service_accounts import account, rules
+from tests.support.operator_stack import CONFIG, until
+from tests.support.service_accounts import account, rules
 
 NEXT = "registry.example/support@sha256:" + "cd" * 32
-
-
-@contextlib.contextmanager
-def ours(cluster: Cluster, kubeconfig: Path | None = None, **options: Any) -> Iterator[Operator]:
-    """Our operator at work in the namespace, as the administrator unless told otherwise."""
-    with Operator(kubeconfig or cluster.api.kubeconfig, cluster.namespace, **options) as operator:
-        yield operator
-
-
-def taken_over(operator: Operator, name: str) -> Adopted:
-    """Wait until our operator is done with an LGP; return what it kept."""
-    until(lambda: operator.available(name, operator.lgp(name)["metadata"]["generation"]), f"{name} is available")
-    operator.quiet(name, seconds=1.5)  # longer than a suspicion of drift is held
-    found = operator.state(name).adopted
-    assert found is not None, operator.types(name)
-    return found
 
 
 def upstream_in(cluster: Cluster, **changes: Any) -> tuple[Upstream, Taken]:
@@ -58,11 +39,6 @@ def upstream_in(cluster: Cluster, **changes: Any) -> tuple[Upstream, Taken]:
     upstream = Upstream(namespace=cluster.namespace, **changes)
     cluster.upstream(upstream)
     return upstream, cluster.taken(upstream)
-
-
-def environment(workload: Manifest) -> dict[str, Any]:
-    env = workload["spec"]["template"]["spec"]["containers"][0]["env"]
-    return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in env}
 
 
 # --- what stays

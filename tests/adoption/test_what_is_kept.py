@@ -19,7 +19,7 @@ from engine.operator.lgp import Lgp, parse_lgp, redact_spec
 from engine.operator.plan import build_plan
 from engine.ports import Manifest
 from tests.adoption.objects import HOST, OPERATOR_MANAGER, PASSWORD, Upstream
-from tests.unit.operator.world import digest_of
+from tests.support.operator import digest_of
 
 CONFIG = OperatorConfig(ingress=SharedIngress(hostname=HOST))
 UPSTREAM = Upstream(namespace="agents")

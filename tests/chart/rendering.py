@@ -142,3 +142,11 @@ def settings_of(manifests: Sequence[Manifest]) -> Settings:
     found = environment(beat["spec"]["template"]["spec"], own_secrets(manifests))
     given = {name.removeprefix(PREFIX).lower(): value for name, value in found.items() if name.startswith(PREFIX)}
     return Settings.load(**{**given, "failure_grace_seconds": 1.0})
+
+
+SENTINELS: Values = {
+    "enabled": True,
+    "connectionUrl": "sentinel://me:secret@one.example:26380/2;sentinel://two.example;",
+    "sentinel": {"master": "main", "username": "watch", "password": "own-secret"},
+    "tls": True,
+}

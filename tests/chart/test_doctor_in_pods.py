@@ -20,12 +20,12 @@ from cli.doctor.run import examine
 from engine.ports import Manifest
 from engine.settings import PREFIX
 from sandbox.control_plane.server import ControlPlane, seed
-from tests.chart.conftest import make_namespace
 from tests.chart.rendering import RELEASE, Values, at, chart, environment, helm, layered, own_secrets, pods
-from tests.chart.test_permissions import gateway_definition
-from tests.conftest import ApiServer
-from tests.integration.operator_stack import install_crd, until
-from tests.integration.service_accounts import with_token
+from tests.support.api_servers import ApiServer
+from tests.support.granted import gateway_definition
+from tests.support.namespaces import make_namespace
+from tests.support.operator_stack import install_crd, until
+from tests.support.service_accounts import with_token
 
 KEY = "lsv2_pods_key"
 WORKSPACE = "6e1a7a6e-0000-4000-8000-0000000090d5"

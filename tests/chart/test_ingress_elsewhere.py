@@ -12,11 +12,11 @@ from engine.kubernetes.kinds import PLURALS, group_of
 from engine.kubernetes.permissions import needed, needed_at_ingress
 from engine.names import lgp_name
 from engine.ports import Manifest
-from tests.chart.conftest import make_namespace
 from tests.chart.rendering import NEEDED, RELEASE, Refused, Values, at, chart, helm, layered, objects, settings_of
-from tests.chart.test_permissions import DEPLOYMENT, Account, ControlPlane, DataPlane
-from tests.conftest import ApiServer
-from tests.integration.operator_stack import Kubelet, install_crd, shared_ingress, until
+from tests.support.api_servers import ApiServer
+from tests.support.granted import DEPLOYMENT, Account, ControlPlane, DataPlane
+from tests.support.namespaces import make_namespace
+from tests.support.operator_stack import Kubelet, install_crd, shared_ingress, until
 
 HOME = "platform"
 ELSEWHERE: Values = layered(

@@ -13,12 +13,12 @@ import yaml
 from engine.kubernetes.kinds import PLURALS
 from engine.ports import Manifest
 from sandbox import envtest
-from tests.chart.conftest import make_namespace
 from tests.chart.rendering import NEEDED, RELEASE, ROOT, UPSTREAM, Values, at, chart, helm, layered, settings_of
-from tests.conftest import ApiServer
-from tests.integration.faulty_server import of_version
-from tests.integration.operator_stack import install_crd, until
-from tests.integration.service_accounts import elsewhere
+from tests.support.api_servers import ApiServer
+from tests.support.faulty_server import of_version
+from tests.support.namespaces import make_namespace
+from tests.support.operator_stack import install_crd, until
+from tests.support.service_accounts import elsewhere
 from workers.app import CONTROL_PLANE, OPERATOR, RECONCILE, in_flight_key, list_key
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"

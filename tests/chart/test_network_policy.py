@@ -8,9 +8,19 @@ from typing import Any
 import pytest
 
 from engine.ports import Manifest
-from tests.chart.rendering import NEEDED, Values, at, environment, layered, objects, own_secrets, pods, rendered
+from tests.chart.rendering import (
+    NEEDED,
+    SENTINELS,
+    Values,
+    at,
+    environment,
+    layered,
+    objects,
+    own_secrets,
+    pods,
+    rendered,
+)
 from tests.chart.rendering import settings_of as settings_from
-from tests.chart.test_rendering import SENTINELS
 
 ON = at("networkPolicy.enabled", True)
 USUAL = {443, 6443}

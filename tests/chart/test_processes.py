@@ -8,14 +8,11 @@ the embedded API server, a Redis, and a control plane that nobody answers for. I
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from functools import cache
-from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -24,39 +21,14 @@ import pytest
 
 from engine.ports import Manifest
 from sandbox.ports import free_port
-from tests.chart.conftest import make_namespace
 from tests.chart.rendering import NEEDED, ROOT, Values, container, environment, layered, own_secrets, pods, rendered
-from tests.conftest import ApiServer
-from tests.integration.operator_stack import install_crd, until
-
-LOCK = ROOT / "requirements-production.lock"
-
-ONLY_PRODUCTION = """
-import sys
-blocked = {blocked!r}
-class Blocker:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name.partition(".")[0] in blocked:
-            raise ModuleNotFoundError(f"{{name}} is not in the image", name=name)
-sys.meta_path.insert(0, Blocker)
-"""
+from tests.support.api_servers import ApiServer
+from tests.support.namespaces import make_namespace
+from tests.support.operator_stack import install_crd, until
+from tests.support.production import LOCK, ONLY_PRODUCTION, blocked
 
 FLOWER_AUTH = "me:hunter2"
 PROCESSES = ("listener", "operator", "beat", "watcher", "flower")
-
-
-@cache
-def blocked() -> frozenset[str]:
-    """Modules that are installed here and are not in the image."""
-    lines = LOCK.read_text(encoding="utf-8").splitlines()
-    held = {"agentplane", *(line.partition("==")[0] for line in lines if "==" in line)}
-    strangers = (
-        module
-        for module, owners in packages_distributions().items()
-        if not any(re.sub(r"[-_.]+", "-", owner.lower()) in held for owner in owners)
-    )
-    return frozenset({"sandbox", "tests", "bench", *strangers})
 
 
 class Container:

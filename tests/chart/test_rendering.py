@@ -25,6 +25,7 @@ from tests.chart.rendering import (
     NEEDED,
     RELEASE,
     ROOT,
+    SENTINELS,
     WORKSPACE,
     Refused,
     Values,
@@ -317,14 +318,6 @@ def test_tls_to_redis_is_verified_unless_told_otherwise() -> None:
     found = rendered(NEEDED, {"redis": {"external": {"enabled": True, "connectionUrl": url}}})
     assert secrets(found)[(f"{RELEASE}-redis", "connection_url")] == f"{url}?ssl_cert_reqs=required"
     assert ("StatefulSet", "redis") not in found
-
-
-SENTINELS: Values = {
-    "enabled": True,
-    "connectionUrl": "sentinel://me:secret@one.example:26380/2;sentinel://two.example;",
-    "sentinel": {"master": "main", "username": "watch", "password": "own-secret"},
-    "tls": True,
-}
 
 
 def test_sentinels_lead_to_redis(monkeypatch: pytest.MonkeyPatch) -> None:

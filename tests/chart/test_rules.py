@@ -61,12 +61,12 @@ from engine.ports import Manifest, WatchEvent
 from engine.queries import deployments
 from engine.runtime.observation import LGPS, SECRETS, Watch
 from engine.runtime.observation_loop import Appended, Changed
-from tests.chart.conftest import make_namespace
 from tests.chart.rendering import NEEDED, RELEASE, Values, at, chart, helm, layered, objects, settings_of
-from tests.chart.test_permissions import Account, ControlPlane, Healthy, granted
-from tests.conftest import ApiServer, running_real
-from tests.integration import service_accounts
-from tests.integration.operator_stack import Kubelet, install_crd, lgp_manifest, shared_ingress, until
+from tests.support import service_accounts
+from tests.support.api_servers import ApiServer, running_real
+from tests.support.granted import Account, ControlPlane, Healthy, granted
+from tests.support.namespaces import make_namespace
+from tests.support.operator_stack import Kubelet, install_crd, lgp_manifest, shared_ingress, until
 from workers.watcher import watch
 
 PATIENCE = 60.0

@@ -10,8 +10,8 @@ import pytest
 
 from engine.ports import Manifest
 from tests.chart.rendering import NEEDED, RELEASE, Values, at, chart, layered
-from tests.conftest import ApiServer
-from tests.integration.operator_stack import install_crd
+from tests.support.api_servers import ApiServer
+from tests.support.operator_stack import install_crd
 
 THERE = at("operator.createCRDs", False)
 HOST = "agents.example.com"

@@ -19,7 +19,7 @@ from engine.errors import AgentplaneError
 from engine.kubernetes.cluster import KubernetesCluster
 from engine.ports import ObjectKey
 from tests.chart.rendering import NEEDED, Values, environment, own_secrets, pods, rendered
-from tests.integration.certificates import self_signed
+from tests.support.certificates import self_signed
 
 
 class Recorder(http.server.BaseHTTPRequestHandler):

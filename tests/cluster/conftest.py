@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,7 +13,7 @@ from sandbox.control_plane.server import ControlPlane
 from tests.chart.rendering import Values, layered
 from tests.cluster import place
 from tests.cluster.cluster import Cluster
-from tests.cluster.data_plane import DataPlane, Workspace, image, ingress, modest, upstream
+from tests.cluster.data_plane import DataPlane, Install, Workspace, image, ingress, modest, upstream
 
 HERE = Path(__file__).parent
 LAST = ("test_faults.py", "test_removal.py")
@@ -40,9 +40,6 @@ def control_plane() -> Iterator[ControlPlane]:
     """A control plane on this machine, which pods reach: on another port than 443, as self-hosted ones may be."""
     with ControlPlane({"nobody": str(uuid4())}, infer_listener=True, host=place.address()) as plane:
         yield plane
-
-
-Install = Callable[..., DataPlane]
 
 
 @pytest.fixture(scope="package")

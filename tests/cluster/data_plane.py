@@ -7,7 +7,7 @@ import os
 import secrets
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -320,3 +320,6 @@ def doubled(records: Iterable[Mapping[str, Any]]) -> list[str]:
         elif kind == "StatusReported":
             told[f"{stream} {content['id']} {content['status']}"] += 1
     return [what for what, times in told.items() if times > 1]
+
+
+Install = Callable[..., DataPlane]

@@ -9,8 +9,7 @@ import pytest
 from tests.chart.rendering import RELEASE, helm
 from tests.cluster import place
 from tests.cluster.cluster import LGPS, Cluster, eventually, fetch
-from tests.cluster.conftest import Install
-from tests.cluster.data_plane import DataPlane, gateway
+from tests.cluster.data_plane import DataPlane, Install, gateway
 
 DEFINITION = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/lgps.apps.langchain.ai"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/{ns}/leases"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from tests.cluster import place
 from tests.cluster.cluster import LGPS, Cluster, eventually, fetch
-from tests.cluster.conftest import Install
-from tests.cluster.data_plane import DataPlane, gateway
+from tests.cluster.data_plane import DataPlane, Install, gateway
 
 
 def test_a_second_data_plane_works_beside_the_first_and_is_refused_its_namespace(

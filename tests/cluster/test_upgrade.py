@@ -13,8 +13,7 @@ from engine.operator import templates
 from tests.chart.rendering import CHART, Values, layered
 from tests.cluster import place
 from tests.cluster.cluster import DEPLOYMENTS, PODS, Cluster, Manifest, eventually, fetch
-from tests.cluster.conftest import Install
-from tests.cluster.data_plane import COMPONENTS, DataPlane, Workspace, doubled, gateway, image
+from tests.cluster.data_plane import COMPONENTS, DataPlane, Install, Workspace, doubled, gateway, image
 
 UNDER_LOAD = 12
 

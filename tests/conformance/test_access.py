@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.conformance.client import Api, refused, succeeded
-from tests.conftest import ApiServer
+from tests.support.api_servers import ApiServer
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.client import PATCHES, Api, causes, eventually, refused, succeeded
-from tests.conformance.conftest import install_definition
+from tests.conformance.client import PATCHES, Api, causes, eventually, install_definition, refused, succeeded
 from tests.conformance.objects import Object, definition, widget, widget_definition
 
 PLAIN: Object = {"type": "object", "properties": {"spec": {"type": "object"}}}

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conformance.client import Api, eventually
 from tests.conformance.workloads import live_pods, pods_become_ready, rolled_out
-from tests.conftest import ApiServer
+from tests.support.api_servers import ApiServer
 
 helm = pytest.importorskip("helm_python", reason="helm-python-sdk is not installed")
 

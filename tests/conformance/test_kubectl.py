@@ -27,7 +27,7 @@ from tests.conformance.objects import (
     widget,
 )
 from tests.conformance.workloads import condition, live_pods, pods_become_ready, rolled_out
-from tests.conftest import ApiServer
+from tests.support.api_servers import ApiServer
 
 Finished = subprocess.CompletedProcess[str]
 Kubectl = Callable[..., Finished]

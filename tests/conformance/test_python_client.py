@@ -9,7 +9,7 @@ import pytest
 
 from tests.conformance.client import Api
 from tests.conformance.objects import IMAGE, Object, config_map, deployment, widget
-from tests.conftest import ApiServer
+from tests.support.api_servers import ApiServer
 
 kubernetes: Any = pytest.importorskip("kubernetes")
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conformance.client import Api, refused, succeeded
-from tests.conformance.conftest import install_definition
+from tests.conformance.client import Api, install_definition, refused, succeeded
 from tests.conformance.objects import Object
 
 FOLDER = Path(__file__).parents[3] / "shared" / "reference" / "crds"

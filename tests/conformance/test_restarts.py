@@ -10,7 +10,7 @@ import httpx
 from tests.conformance.client import Api, eventually, version
 from tests.conformance.objects import Object, config_map, deployment
 from tests.conformance.workloads import live_pods, rolled_out, settle
-from tests.conftest import ApiServer
+from tests.support.api_servers import ApiServer
 
 
 def breaks(events: Iterator[Object]) -> bool:

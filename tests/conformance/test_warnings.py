@@ -7,8 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conformance.client import PATCHES, Api, causes, eventually, refused, succeeded
-from tests.conformance.conftest import install_definition
+from tests.conformance.client import PATCHES, Api, causes, eventually, install_definition, refused, succeeded
 from tests.conformance.objects import Object, config_map, container, definition, deployment, ingress, widget
 
 ENDPOINTS = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"

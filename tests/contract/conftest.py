@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import pytest
 
 from engine.log.contract import EventLog
 from engine.log.memory import MemoryLog
 from engine.log.redis import RedisLog
-from tests.contract.notes import MovableClock
-
-
-@dataclass(frozen=True)
-class World:
-    """A log, and the way to let time pass for it."""
-
-    events: EventLog
-    clock: MovableClock
-    pass_time: Callable[[float], None]
-    """Seconds: for the log's clock and for its locks."""
-    run_out: Callable[[str], None]
-    """Let the lock of a stream run out now."""
+from tests.support.logs import World
+from tests.support.notes import MovableClock
 
 
 def _sleep_too(clock: MovableClock) -> Callable[[float], None]:

@@ -12,8 +12,8 @@ from engine.errors import ConcurrencyConflict, FutureEvent
 from engine.event import Event, Registry
 from engine.log.contract import EventLog
 from engine.runtime.retry import ActDeferred
-from tests.contract.conftest import World
-from tests.contract.notes import NOON, Noted, Renamed, Worker, notes
+from tests.support.logs import World
+from tests.support.notes import NOON, Noted, Renamed, Worker, notes
 
 
 def test_a_new_stream_is_at_version_0(events: EventLog) -> None:

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from engine.errors import ConcurrencyConflict, LockHeld, LockLost
 from engine.log.contract import EventLog
-from tests.contract.notes import NOON, notes
+from tests.support.notes import NOON, notes
 
 WRITERS, APPENDS = 6, 40
 STREAMS = ("work/a", "work/b", "work/c")

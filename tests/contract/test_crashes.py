@@ -18,8 +18,8 @@ from engine.log.contract import EventLog, Lock
 from engine.log.memory import MemoryLog
 from engine.runtime.advance import Advanced, advance
 from engine.runtime.retry import Backoff
-from tests.contract.conftest import World
-from tests.contract.notes import Asked, MovableClock, Step, Worker, ports
+from tests.support.logs import World
+from tests.support.notes import Asked, MovableClock, Step, Worker, ports
 
 STREAM = "work/a"
 STEPS = 3

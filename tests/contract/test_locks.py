@@ -6,8 +6,8 @@ import pytest
 
 from engine.errors import LockHeld, LockLost
 from engine.log.contract import EventLog
-from tests.contract.conftest import World
-from tests.contract.notes import notes
+from tests.support.logs import World
+from tests.support.notes import notes
 
 TTL = 0.3
 """Seconds: short, since a test of Redis waits for it; long enough for a loaded machine where it must hold."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 from engine.log.contract import EventLog
-from tests.contract.conftest import World
-from tests.contract.notes import NOON, notes
+from tests.support.logs import World
+from tests.support.notes import NOON, notes
 
 SOON, LATER = NOON + timedelta(seconds=5), NOON + timedelta(seconds=50)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.log.contract import EventLog
-from tests.contract.conftest import World
+from tests.support.logs import World
 
 
 def test_nobody_is_there_who_has_not_said_so(events: EventLog) -> None:

@@ -18,7 +18,7 @@ from engine.log.contract import EventLog, Lock, Snapshot
 from engine.log.export import export_log, import_log
 from engine.log.memory import MemoryLog
 from engine.log.redis import RedisLog
-from tests.contract.notes import MovableClock, notes
+from tests.support.notes import MovableClock, notes
 
 NAMES = ("work/a", "work/b", "other/c")
 streams = st.sampled_from(NAMES)

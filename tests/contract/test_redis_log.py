@@ -7,7 +7,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +20,8 @@ from engine.runtime.advance import advance
 from engine.runtime.fold import Fold
 from engine.runtime.retry import Backoff
 from sandbox.redis import RedisServer
-from tests.contract.notes import Asked, MovableClock, Step, Stepped, Worker, notes, ports
+from tests.support.logs import LastSecond
+from tests.support.notes import Asked, MovableClock, Step, Stepped, Worker, notes, ports
 
 
 @pytest.fixture
@@ -240,30 +240,6 @@ def test_a_tail_lives_through_a_restart(server: RedisServer, events: RedisLog) -
 # --- a lost last second
 
 
-class LastSecond:
-    """Takes a Redis back to an earlier moment, as a crash with `appendfsync everysec` does."""
-
-    def __init__(self, server: RedisServer) -> None:
-        self._server = server
-
-    def _files(self) -> list[Path]:
-        return [path for path in self._server.directory.rglob("*.aof*") if "manifest" not in path.name]
-
-    def remember(self) -> None:
-        """Everything up to now is on disk."""
-        with redis.Redis.from_url(self._server.url) as client:
-            client.config_set("appendfsync", "always")
-            client.set("here", "now")
-        self._sizes = {path: path.stat().st_size for path in self._files()}
-
-    def lose_what_came_since(self) -> None:
-        self._server.kill()
-        for path, size in self._sizes.items():
-            with path.open("r+b") as file:
-                file.truncate(size)
-        self._server.start()
-
-
 def test_a_worker_that_remembers_lost_events_appends_what_happened_and_goes_on(
     server: RedisServer, events: RedisLog
 ) -> None:
@@ -286,9 +262,7 @@ def test_a_worker_that_remembers_lost_events_appends_what_happened_and_goes_on(
     assert [record.data.get("number") for record in events.read("work/a")] == [None, 1, 3, 4, 5]
 
 
-def test_a_stream_acknowledged_in_the_lost_second_is_dirty_again(
-    server: RedisServer, events: RedisLog
-) -> None:
+def test_a_stream_acknowledged_in_the_lost_second_is_dirty_again(server: RedisServer, events: RedisLog) -> None:
     crash, machine = LastSecond(server), Worker()
     events.append("work/a", 0, [Asked(steps=2)], actor="poll")
     crash.remember()

@@ -14,8 +14,8 @@ from engine.log.memory import MemoryLog
 from engine.log.retention import Policy, retain
 from engine.runtime.fold import Fold
 from engine.runtime.machine import State
-from tests.contract.conftest import World
-from tests.contract.notes import NOON, Asked, Noted, Stepped, Work, Worker, notes
+from tests.support.logs import World
+from tests.support.notes import NOON, Asked, Noted, Stepped, Work, Worker, notes
 
 DAY = timedelta(days=1)
 POLICY = Policy(live=7 * DAY, gone=30 * DAY)

@@ -7,7 +7,7 @@ import pytest
 from engine.errors import SnapshotUnreadable, TrimRefused
 from engine.log.contract import EventLog, Snapshot
 from engine.runtime.fold import Fold, fingerprint
-from tests.contract.notes import Asked, Renamed, Stepped, Work, Worker, notes
+from tests.support.notes import Asked, Renamed, Stepped, Work, Worker, notes
 
 
 def snapshot(version: int, stream: str = "work/a", fingerprint: str = "code:1", state: bytes = b"{}") -> Snapshot:

@@ -15,8 +15,8 @@ from engine.log.contract import EventLog
 from engine.log.export import export_log, export_streams, header, import_log
 from engine.log.memory import MemoryLog
 from engine.runtime.fold import Fold
-from tests.contract.conftest import World
-from tests.contract.notes import Asked, Stepped, Worker, notes
+from tests.support.logs import World
+from tests.support.notes import Asked, Stepped, Worker, notes
 
 
 @pytest.fixture

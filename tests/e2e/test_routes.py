@@ -26,7 +26,7 @@ from engine.names import LGP_NAMESPACE_LABEL, SHARED_INGRESS_ANNOTATION, deploym
 from sandbox.demo.world import image
 from sandbox.ports import LOOPBACK
 from sandbox.stack import IMAGES, Cluster, Ports, Stack, kubernetes_client
-from tests.integration.certificates import self_signed
+from tests.support.certificates import self_signed
 
 pytestmark = pytest.mark.timeout(240)
 

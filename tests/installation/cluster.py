@@ -51,11 +51,11 @@ from sandbox.kubelet.volumes import SERVICE_ACCOUNT
 from sandbox.ports import LOOPBACK, free_port, release
 from sandbox.processes import ServerProcess
 from sandbox.stack import run, tool
-from tests.chart.conftest import make_namespace
 from tests.chart.rendering import RELEASE, ROOT, Values, chart, environment, helm, layered, own_secrets
-from tests.chart.test_processes import ONLY_PRODUCTION, blocked
-from tests.conftest import ApiServer
-from tests.integration.operator_stack import until
+from tests.support.api_servers import ApiServer
+from tests.support.namespaces import make_namespace
+from tests.support.operator_stack import until
+from tests.support.production import ONLY_PRODUCTION, blocked
 
 APPS = ROOT / "sandbox" / "apps"
 IMAGES = Path(__file__).parent / "images"

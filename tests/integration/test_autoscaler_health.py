@@ -18,10 +18,11 @@ from engine.ports import ObjectKey
 from engine.queries import find
 from sandbox import envtest
 from sandbox.control_plane.server import ControlPlane
-from tests.conftest import ApiServer, running_real
-from tests.integration import test_listener
-from tests.integration.operator_stack import Kubelet, Operator, at_work, lgp_manifest, shared_ingress, until
-from tests.integration.test_autoscaling import KEDA, NAME, QUIET, keda_installed
+from tests.support.api_servers import ApiServer, running_real
+from tests.support.autoscaling import KEDA, NAME, QUIET, keda_installed
+from tests.support.listener_stack import KEY, WORKSPACE
+from tests.support.listener_stack import at_work as listener_at_work
+from tests.support.operator_stack import Kubelet, Operator, at_work, lgp_manifest, shared_ingress, until
 
 BOUNDS = {"enabled": True, "minReplicas": 1, "maxReplicas": 8}
 
@@ -40,7 +41,7 @@ def http(own_api_server: ApiServer) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def plane() -> Iterator[ControlPlane]:
-    with ControlPlane({test_listener.KEY: test_listener.WORKSPACE}) as plane:
+    with ControlPlane({KEY: WORKSPACE}) as plane:
         yield plane
 
 
@@ -65,7 +66,7 @@ def test_a_cluster_without_metrics_is_told_in_the_conditions_and_in_status(
 ) -> None:
     """From the control plane: DEPLOYED all the same, and the reason in `agentplane status`."""
     with (
-        test_listener.at_work(plane, own_api_server, namespace, operator_enabled=True) as both,
+        listener_at_work(plane, own_api_server, namespace, operator_enabled=True) as both,
         Kubelet(own_api_server, namespace),
     ):
         both.engine.ports.cluster.create(shared_ingress(namespace))

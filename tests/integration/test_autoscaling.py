@@ -4,66 +4,30 @@ where the cluster does not know the autoscaler's kind. No autoscaler runs here: 
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import httpx
 import pytest
 
 from engine.listener.state import Phase
 from engine.names import lgp_stream
-from engine.operator.config import OperatorConfig, SharedIngress
 from engine.operator.state import Life
 from engine.ports import Manifest
 from engine.runtime.retry import refused_delay
 from sandbox.control_plane.server import ControlPlane
-from tests.conftest import ApiServer
-from tests.integration import test_listener
-from tests.integration.operator_stack import Kubelet, Operator, at_work, lgp_manifest, shared_ingress, until
+from tests.support.api_servers import ApiServer
+from tests.support.autoscaling import KEDA, NAME, QUIET, keda_installed
+from tests.support.listener_stack import KEY, WORKSPACE
+from tests.support.listener_stack import at_work as listener_at_work
+from tests.support.operator_stack import Kubelet, Operator, at_work, lgp_manifest, shared_ingress, until
 
-NAME = "hello-0123456789abcdef0123456789abcdef"
 HPA = ("HorizontalPodAutoscaler", "autoscaling/v2")
 SCALED_OBJECT = ("ScaledObject", "keda.sh/v1alpha1")
-DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-KEDA = OperatorConfig(ingress=SharedIngress(hostname="agents.example.com"), keda_enabled=True)
 BOUNDS = {"enabled": True, "minReplicas": 2, "maxReplicas": 8, "queueMinReplicas": 0, "queueMaxReplicas": 20}
 MADE = ("True", "Unknown")
 """Statuses of the condition Autoscaling once autoscalers are made: Unknown, as nobody looks at them here."""
-QUIET: dict[str, Any] = {"database": {"enabled": False}, "redis": {"enabled": False}}
-"""What is not scaled is left out, so that tests take no longer than need be."""
-
-KEDA_DEFINITION: dict[str, Any] = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "scaledobjects.keda.sh"},
-    "spec": {
-        "group": "keda.sh",
-        "scope": "Namespaced",
-        "names": {"kind": "ScaledObject", "listKind": "ScaledObjectList", "plural": "scaledobjects"},
-        "versions": [
-            {
-                "name": "v1alpha1",
-                "served": True,
-                "storage": True,
-                "subresources": {"status": {}},
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object",
-                        "properties": {
-                            part: {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-                            for part in ("spec", "status")
-                        },
-                    }
-                },
-            }
-        ],
-    },
-}
-"""As much of KEDA as an API server knows of it. KEDA's own definition takes these manifests as well, as another test
-shows (test_manifests_valid)."""
 
 
 @pytest.fixture(scope="module")
@@ -76,22 +40,6 @@ def http(own_api_server: ApiServer) -> Iterator[httpx.Client]:
 def keda(http: httpx.Client) -> Iterator[None]:
     with keda_installed(http):
         yield
-
-
-@contextlib.contextmanager
-def keda_installed(http: httpx.Client) -> Iterator[None]:
-    """Make the API server serve ScaledObjects for a while."""
-    http.post(DEFINITIONS, json=KEDA_DEFINITION).raise_for_status()
-    until(lambda: serves(http, "keda.sh/v1alpha1"), "ScaledObjects are served")
-    try:
-        yield
-    finally:
-        http.delete(f"{DEFINITIONS}/scaledobjects.keda.sh").raise_for_status()
-        until(lambda: not serves(http, "keda.sh/v1alpha1"), "ScaledObjects are served no longer")
-
-
-def serves(http: httpx.Client, api_version: str) -> bool:
-    return http.get(f"/apis/{api_version}").status_code == 200
 
 
 @pytest.fixture
@@ -270,7 +218,7 @@ def test_autoscalers_go_with_their_lgp(operator: Operator, keda: None) -> None:
 
 @pytest.fixture
 def plane() -> Iterator[ControlPlane]:
-    with ControlPlane({test_listener.KEY: test_listener.WORKSPACE}) as plane:
+    with ControlPlane({KEY: WORKSPACE}) as plane:
         yield plane
 
 
@@ -280,7 +228,7 @@ def test_a_deployment_that_may_grow_is_autoscaled(
     """From the control plane's `min_scale` and `max_scale` to the HorizontalPodAutoscaler."""
     spec = {"cpu": 0.5, "memory_mb": 512, "min_scale": 2, "max_scale": 5, "queue_max_scale": 7}
     with (
-        test_listener.at_work(plane, own_api_server, namespace, operator_enabled=True) as both,
+        listener_at_work(plane, own_api_server, namespace, operator_enabled=True) as both,
         Kubelet(own_api_server, namespace),
     ):
         cluster = both.engine.ports.cluster

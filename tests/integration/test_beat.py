@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.integration.fleet import environment
+from tests.support.fleet import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -23,8 +23,8 @@ from engine.listener.poll import PollMemory
 from engine.settings import Settings
 from sandbox.control_plane.server import ControlPlane, seed
 from sandbox.redis import RedisServer
-from tests.conftest import ApiServer
-from tests.integration.operator_stack import Kubelet, install_crd, shared_ingress
+from tests.support.api_servers import ApiServer
+from tests.support.operator_stack import Kubelet, install_crd, shared_ingress
 
 KEY, WORKSPACE = "lsv2_sandbox_0123456789abcdef", "6e1a7a6e-0000-4000-8000-00000000b0d6"
 DEPLOYMENTS = 300

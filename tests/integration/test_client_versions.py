@@ -17,7 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from tests.conftest import ApiServer
+from tests.support.api_servers import ApiServer
 
 ROOT = Path(__file__).parents[2]
 SCENARIO = Path(__file__).with_name("client_versions_scenario.py")

@@ -13,7 +13,7 @@ from engine.errors import ClusterUnavailable, LockLost, ObjectConflict, ObjectRe
 from engine.kubernetes.cluster import APPLY_TRIES, KubernetesCluster
 from engine.kubernetes.http import load_configuration
 from engine.ports import Manifest, ObjectKey
-from tests.conftest import ApiServer
+from tests.support.api_servers import ApiServer
 
 MANAGER = "test-manager"
 

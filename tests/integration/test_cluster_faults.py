@@ -15,7 +15,7 @@ from kubernetes import client
 from engine.errors import ClusterUnavailable, ObjectRefused
 from engine.kubernetes.cluster import LIST_TRIES, KubernetesCluster
 from engine.ports import ObjectKey
-from tests.integration.faulty_server import Handler, Reply, Request, json_reply, refused_url, serving
+from tests.support.faulty_server import Handler, Reply, Request, json_reply, refused_url, serving
 
 KEY = ObjectKey(api_version="v1", kind="ConfigMap", namespace="n", name="settings")
 

@@ -18,7 +18,7 @@ from engine.kubernetes.cluster import KubernetesCluster
 from engine.kubernetes.http import load_configuration
 from engine.kubernetes.watch import Listed, Watch
 from engine.ports import Manifest, ObjectKey, WatchEvent
-from tests.conftest import ApiServer
+from tests.support.api_servers import ApiServer
 
 MANAGER = "test-manager"
 PATIENCE = 60.0

@@ -26,8 +26,8 @@ from engine.errors import (
     ReportsUnsupported,
 )
 from sandbox.control_plane.server import ControlPlane
-from tests.integration.certificates import self_signed
-from tests.integration.faulty_server import FaultyServer, Reply, Request, json_reply, refused_url, serving
+from tests.support.certificates import self_signed
+from tests.support.faulty_server import FaultyServer, Reply, Request, json_reply, refused_url, serving
 
 KEY = "lsv2_pt_0123456789abcdef_0123456789"
 WORKSPACE = "11111111-2222-4333-8444-555555555555"

@@ -17,8 +17,8 @@ import yaml
 
 from engine.kubernetes.cluster import KubernetesCluster
 from engine.names import LISTENER_MANAGER
-from tests.conftest import ApiServer
-from tests.integration.operator_stack import install_crd, until
+from tests.support.api_servers import ApiServer
+from tests.support.operator_stack import install_crd, until
 
 OURS = Path(__file__).resolve().parents[2] / "k8s" / "crds" / "lgps.apps.langchain.ai.yaml"
 UPSTREAM = Path(__file__).resolve().parents[3] / "shared" / "reference" / "crds" / "lgps.apps.langchain.ai.yaml"

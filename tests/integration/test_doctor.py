@@ -25,11 +25,11 @@ from engine.settings import PREFIX, Settings
 from sandbox.control_plane.server import ControlPlane, seed
 from sandbox.ports import free_port
 from sandbox.redis import RedisServer
-from tests.conftest import ApiServer
-from tests.contract.notes import notes
-from tests.integration.faulty_server import of_version
-from tests.integration.operator_stack import install_crd, shared_ingress
-from tests.integration.service_accounts import account, elsewhere, rules, with_token
+from tests.support.api_servers import ApiServer
+from tests.support.faulty_server import of_version
+from tests.support.notes import notes
+from tests.support.operator_stack import install_crd, shared_ingress
+from tests.support.service_accounts import account, elsewhere, rules, with_token
 
 KEY = "lsv2_doctor_key"
 WORKSPACE = "6e1a7a6e-0000-4000-8000-00000000d0c7"

@@ -18,7 +18,7 @@ from sandbox import envtest
 from sandbox.demo.scenario import gone
 from sandbox.demo.world import World, eventually, image
 from sandbox.stack import Cluster, Ports, Stack, kubernetes_client
-from tests.integration.service_accounts import account, rules
+from tests.support.service_accounts import account, rules
 
 HELLO = "hello"
 

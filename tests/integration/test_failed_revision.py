@@ -12,9 +12,9 @@ from engine.ports import Manifest, ObjectKey
 from engine.queries import find
 from engine.replay import replay
 from sandbox.control_plane.server import ControlPlane
-from tests.conftest import ApiServer
-from tests.integration.operator_stack import Kubelet, shared_ingress, until
-from tests.integration.test_listener import IMAGE, KEY, WORKSPACE, Listener, at_work
+from tests.support.api_servers import ApiServer
+from tests.support.listener_stack import IMAGE, KEY, WORKSPACE, Listener, at_work
+from tests.support.operator_stack import Kubelet, shared_ingress, until
 
 FAILING = "missing"
 """A version of the image that no kubelet of these tests can pull."""

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from engine.control_plane.health import LONGEST_DETAIL, HttpHealth
-from tests.integration.certificates import self_signed
-from tests.integration.faulty_server import Reply, Request, json_reply, refused_url, serving
+from tests.support.certificates import self_signed
+from tests.support.faulty_server import Reply, Request, json_reply, refused_url, serving
 
 OK = json_reply({"ok": True, "version": "0.1"})
 

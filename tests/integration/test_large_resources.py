@@ -13,9 +13,9 @@ from engine.listener.state import Phase
 from engine.names import LGP_LABEL
 from engine.ports import Manifest
 from sandbox.control_plane.server import ControlPlane
-from tests.conftest import ApiServer
-from tests.integration.operator_stack import Kubelet, shared_ingress, until
-from tests.integration.test_listener import KEY, WORKSPACE, at_work
+from tests.support.api_servers import ApiServer
+from tests.support.listener_stack import KEY, WORKSPACE, at_work
+from tests.support.operator_stack import Kubelet, shared_ingress, until
 
 SPEC = {
     "cpu": 96,

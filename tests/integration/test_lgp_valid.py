@@ -26,8 +26,8 @@ from engine.listener.machine import ListenerMachine
 from engine.names import LISTENER_MANAGER
 from engine.ports import Manifest
 from sandbox import envtest
-from tests.integration.operator_stack import until
-from tests.unit.listener.conftest import LISTENER, WORKSPACE, keyed, resource
+from tests.support.listener import LISTENER, WORKSPACE, keyed, resource
+from tests.support.operator_stack import until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 REFERENCE = REPOSITORY.parent / "shared" / "reference"

@@ -20,7 +20,7 @@ import redis
 
 from engine.settings import Settings
 from sandbox.kubernetes.server import write_kubeconfig
-from tests.integration.fleet import Fleet, eventually, restore
+from tests.support.fleet import Fleet, eventually, restore
 from workers.__main__ import GRACE, HAND_BACK_SECONDS
 from workers.app import OPERATOR, RECONCILE, build, in_flight_key, list_key
 

@@ -15,9 +15,9 @@ from engine.names import BUDGET, LGP_API_VERSION, SECRET_PROVIDER_CLASS, SERVICE
 from engine.operator.config import OperatorConfig, SharedIngress
 from engine.operator.state import Life
 from engine.ports import Manifest, ObjectKey
-from tests.conftest import ApiServer
-from tests.integration.definitions import SECRET_PROVIDER_CLASSES
-from tests.integration.operator_stack import Kubelet, Operator, at_work, install_crd, lgp_manifest, until
+from tests.support.api_servers import ApiServer
+from tests.support.definitions import SECRET_PROVIDER_CLASSES
+from tests.support.operator_stack import Kubelet, Operator, at_work, install_crd, lgp_manifest, until
 
 NAME = "hello-0123456789abcdef0123456789abcdef"
 CONFIG = OperatorConfig(

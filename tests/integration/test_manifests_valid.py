@@ -24,8 +24,8 @@ from engine.operator.lgp import Lgp, read_lgp
 from engine.operator.manifests import quantity
 from engine.ports import ObjectKey
 from sandbox import envtest
-from tests.conftest import ApiServer
-from tests.integration.definitions import SECRET_PROVIDER_CLASSES
+from tests.support.api_servers import ApiServer
+from tests.support.definitions import SECRET_PROVIDER_CLASSES
 
 CRDS = Path(__file__).resolve().parents[3] / "shared" / "reference" / "crds"
 PLURALS = {

@@ -19,8 +19,8 @@ from engine.log.memory import MemoryLog
 from engine.names import LGP_API_VERSION, LISTENER_LABEL, lgp_stream
 from engine.ports import Manifest, ObjectKey
 from engine.settings import Settings
-from tests.conftest import ApiServer
-from tests.integration.operator_stack import install_crd, lgp_manifest, until
+from tests.support.api_servers import ApiServer
+from tests.support.operator_stack import install_crd, lgp_manifest, until
 from workers.tasks import sweep
 from workers.watcher import watch
 

@@ -21,8 +21,8 @@ from engine.operator.config import Gateway, OperatorConfig, SharedIngress
 from engine.operator.context import Context
 from engine.operator.state import Life
 from engine.ports import Manifest, ObjectKey
-from tests.conftest import ApiServer
-from tests.integration.operator_stack import Operator, at_work, lgp_manifest, shared_ingress, until
+from tests.support.api_servers import ApiServer
+from tests.support.operator_stack import Operator, at_work, lgp_manifest, shared_ingress, until
 
 NAME = "hello-0123456789abcdef0123456789abcdef"
 LEAST: dict[str, Any] = {

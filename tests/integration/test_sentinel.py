@@ -26,9 +26,9 @@ from engine.log.sentinels import Sentinels
 from engine.settings import Settings
 from sandbox.ports import free_port
 from sandbox.redis import RedisGroup, RedisServer
-from tests.contract.notes import NOON, notes
-from tests.integration.certificates import self_signed
-from tests.integration.fleet import Fleet, eventually
+from tests.support.certificates import self_signed
+from tests.support.fleet import Fleet, eventually
+from tests.support.notes import NOON, notes
 from workers.app import build
 from workers.dispatch import CeleryDispatcher
 

@@ -14,9 +14,9 @@ from cli.main import app
 from engine.names import DEPLOYMENT_LABEL, lgp_stream
 from engine.settings import variable
 from sandbox.control_plane.server import ControlPlane
-from tests.conftest import ApiServer
-from tests.integration.operator_stack import lgp_manifest, until
-from tests.integration.test_listener import KEY, WORKSPACE, Listener, at_work
+from tests.support.api_servers import ApiServer
+from tests.support.listener_stack import KEY, WORKSPACE, Listener, at_work
+from tests.support.operator_stack import lgp_manifest, until
 
 pytestmark = pytest.mark.parametrize("api_server", ["embedded"], indirect=True)
 """A real garbage collector takes half a minute to learn of a new kind; tests/installation waits for one."""

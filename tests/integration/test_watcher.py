@@ -23,9 +23,9 @@ from engine.operator.state import Life
 from engine.runtime.observation import Affected, Observation, Watch
 from engine.runtime.observation_loop import Appended
 from sandbox.redis import RedisServer
-from tests.conftest import ApiServer
-from tests.contract.test_redis_log import LastSecond
-from tests.integration.operator_stack import Operator, at_work, install_crd, lgp_manifest, until
+from tests.support.api_servers import ApiServer
+from tests.support.logs import LastSecond
+from tests.support.operator_stack import Operator, at_work, install_crd, lgp_manifest, until
 from workers.watcher import STALE, Watcher, check
 
 NAME = "hello-0123456789abcdef0123456789abcdef"

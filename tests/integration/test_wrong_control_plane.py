@@ -16,7 +16,7 @@ from engine.log.redis import RedisLog
 from engine.settings import Settings
 from sandbox.control_plane.server import ControlPlane, seed
 from sandbox.ports import free_port
-from tests.integration.test_cli import HELLO, Agentplane, lines
+from tests.support.command_line import HELLO, Agentplane, lines
 
 KEY = "lsv2_pt_0123456789abcdef_0123456789"
 WORKSPACE = "11111111-2222-4333-8444-555555555555"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import threading
 import time
@@ -12,18 +10,15 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from sandbox.control_plane.server import ControlPlane, seed
+from tests.support.langgraph_cli import IMAGE, LANGGRAPH, URL, deploy, deployment, langgraph, resources, result
 
 WORKSPACE = str(uuid.uuid4())
-IMAGE = "sandbox.local/hello@sha256:" + "0" * 64
 OTHER_IMAGE = "sandbox.local/hello@sha256:" + "1" * 64
-URL = "http://localhost:1/lgp/hello"
-LANGGRAPH = Path(sys.executable).with_name("langgraph")
 
 pytestmark = pytest.mark.skipif(
     not LANGGRAPH.exists(), reason=f"langgraph-cli is not installed beside {sys.executable}"
@@ -46,41 +41,15 @@ def strict_plane() -> Iterator[ControlPlane]:
         yield plane
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A project folder for `langgraph deploy`, with one secret."""
-    (tmp_path / "agent.py").touch()
-    config = {"graphs": {"agent": "./agent.py:graph"}, "dependencies": ["."], "env": {"GREETING": "hello"}}
-    (tmp_path / "langgraph.json").write_text(json.dumps(config))
-    return tmp_path
-
-
-def langgraph(plane: ControlPlane, folder: Path, *arguments: str, code: int = 0) -> str:
-    """Run `langgraph deploy ...`, without the developer's settings; return its output."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LC_ALL") if name in os.environ}
-    done = subprocess.run(
-        [str(LANGGRAPH), "deploy", *arguments, "--host-url", plane.url, "--api-key", "key"],
-        cwd=folder,
-        env={**kept, "LANGGRAPH_CLI_NO_ANALYTICS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout
-    return done.stdout
-
-
 @contextmanager
 def data_plane(plane: ControlPlane, end: str, **why: str) -> Iterator[None]:
     """Reports for every queued revision the statuses up to `end`, and DELETED for every deletion."""
     stopped = threading.Event()
 
     def reconcile(http: httpx.Client) -> None:
-        for deployment in http.get("/v2/deployments", params={"remote_reconciled": True}).json()["resources"]:
-            path = f"/v2/deployments/{deployment['id']}"
-            if deployment["status"] == "AWAITING_DELETE":
+        for listed in http.get("/v2/deployments", params={"remote_reconciled": True}).json()["resources"]:
+            path = f"/v2/deployments/{listed['id']}"
+            if listed["status"] == "AWAITING_DELETE":
                 http.patch(f"{path}/status", json={"status": "DELETED"}).raise_for_status()
                 continue
             for revision in http.get(f"{path}/revisions", params={"status": "QUEUED"}).json()["resources"]:
@@ -104,28 +73,6 @@ def data_plane(plane: ControlPlane, end: str, **why: str) -> Iterator[None]:
     finally:
         stopped.set()
         thread.join(30)
-
-
-def resources(plane: ControlPlane, path: str = "/v2/deployments", **query: Any) -> list[dict[str, Any]]:
-    answer = httpx.get(plane.url + path, headers=plane.headers(), params=query).raise_for_status()
-    found: list[dict[str, Any]] = answer.json()["resources"]
-    return found
-
-
-def deployment(plane: ControlPlane, name: str) -> dict[str, Any]:
-    (found,) = resources(plane, name=name)
-    return found
-
-
-def deploy(plane: ControlPlane, folder: Path, *more: str, image: str = IMAGE, code: int = 0) -> list[dict[str, Any]]:
-    """Run `langgraph deploy` of `hello`; return its events."""
-    arguments = ("--name", "hello", "--image-uri", image, "--no-input", "--json")
-    return [json.loads(line) for line in langgraph(plane, folder, *arguments, *more, code=code).splitlines()]
-
-
-def result(events: list[dict[str, Any]]) -> dict[str, Any]:
-    (found,) = [event for event in events if event["event"] == "result"]
-    return found
 
 
 def test_deploy_without_a_listener_flag_waits_and_succeeds(plane: ControlPlane, project: Path) -> None:

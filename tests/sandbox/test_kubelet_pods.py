@@ -25,7 +25,7 @@ import pytest
 from sandbox.envtest import load_crds
 from sandbox.ports import free_port, release
 from sandbox.processes import ServerProcess
-from tests.conftest import ApiServer
+from tests.support.api_servers import ApiServer
 
 T = TypeVar("T")
 

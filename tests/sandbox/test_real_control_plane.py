@@ -14,7 +14,7 @@ import yaml
 
 from sandbox import envtest
 from sandbox.ports import free_port, release
-from tests.conftest import ApiServer
+from tests.support.api_servers import ApiServer
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "crds"
 

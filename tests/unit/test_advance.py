@@ -16,7 +16,7 @@ from engine.log.memory import MemoryLog
 from engine.runtime.advance import MOST_ACTS, Advanced, Outcome, advance
 from engine.runtime.machine import Decision, Done, Wait
 from engine.runtime.retry import ActDeferred, ActRefused, Backoff
-from tests.contract.notes import NOON, Asked, MovableClock, Noted, Step, Stepped, Work, Worker, notes, ports
+from tests.support.notes import NOON, Asked, MovableClock, Noted, Step, Stepped, Work, Worker, notes, ports
 
 BACKOFF = Backoff(base=2.0, cap=60.0, floor=0.1)
 STREAM = "work/a"

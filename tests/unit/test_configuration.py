@@ -25,7 +25,7 @@ from engine.runtime.advance import Advanced, advance
 from engine.runtime.fold import Fold
 from engine.runtime.machine import Act, Decision, Done, State
 from engine.runtime.retry import ActDeferred, ActRefused, Backoff
-from tests.contract.notes import MovableClock, ports
+from tests.support.notes import MovableClock, ports
 
 OWN = "dataplane/one"
 APP, OTHER = "lgp/agents/app", "lgp/agents/other"

@@ -13,7 +13,7 @@ from engine.event import Event
 from engine.log.memory import MemoryLog
 from engine.runtime.fold import SNAPSHOT_EVERY, Fold, fingerprint
 from engine.runtime.retry import ActDeferred, ActRefused
-from tests.contract.notes import NOON, Asked, Renamed, Stepped, Work, Worker, notes
+from tests.support.notes import NOON, Asked, Renamed, Stepped, Work, Worker, notes
 
 STREAM = "work/a"
 

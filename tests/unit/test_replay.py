@@ -18,8 +18,7 @@ from engine.listener.machine import ListenerMachine
 from engine.names import deployment_stream
 from engine.operator.events import LGP_EVENTS
 from engine.replay import CHANGEOVER, MATCHES, SKEW, Replay, ReplayError, replay
-from tests.unit.listener.conftest import DEPLOYMENT, FakeClock, World, resource
-from tests.unit.listener.test_lifecycle import deploy, operator_says, see
+from tests.support.listener import DEPLOYMENT, FakeClock, World, deploy, operator_says, resource, see
 
 STREAM = deployment_stream(DEPLOYMENT)
 

@@ -17,8 +17,8 @@ from engine.errors import LogUnavailable
 from engine.event import Event
 from engine.log.memory import MemoryLog
 from engine.settings import Settings
-from tests.contract.notes import NOON, Asked, MovableClock, Worker, no_leases, notes, ports
-from tests.integration.fleet import environment, variables
+from tests.support.fleet import environment, variables
+from tests.support.notes import NOON, Asked, MovableClock, Worker, no_leases, notes, ports
 from workers import tasks
 from workers.__main__ import main, work
 from workers.app import build, configuration, in_flight_key, list_key, queue_name, served_queues

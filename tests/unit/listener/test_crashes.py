@@ -12,8 +12,7 @@ import pytest
 from engine.listener.poll import Poller
 from engine.names import REVISION_LABEL, deployment_stream
 from engine.replay import replay
-from tests.unit.listener.conftest import DEPLOYMENT, LOCK_TTL, Crash, FakeClock, World, resource
-from tests.unit.listener.test_lifecycle import LGP, status
+from tests.support.listener import DEPLOYMENT, LGP, LOCK_TTL, Crash, FakeClock, World, resource, status
 
 STREAM = deployment_stream(DEPLOYMENT)
 MOST_ROUNDS = 30

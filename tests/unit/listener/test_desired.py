@@ -10,8 +10,7 @@ from engine.listener import adoption
 from engine.listener.desired import cores, desired_manifest, mebibytes, queue_spec
 from engine.listener.events import SecretReference
 from engine.names import LONGEST_LGP_NAME, lgp_name
-from tests.unit.listener.conftest import DEPLOYMENT, World, resource
-from tests.unit.listener.test_lifecycle import see
+from tests.support.listener import DEPLOYMENT, World, resource, see
 
 
 def lgp(world: World, spec: dict[str, Any], **changes: Any) -> dict[str, Any]:

@@ -8,8 +8,7 @@ import pytest
 
 from engine.errors import ControlPlaneUnavailable, ReportRefused, ReportsUnsupported
 from engine.listener.state import Phase
-from tests.unit.listener.conftest import DEPLOYMENT, World, resource
-from tests.unit.listener.test_lifecycle import LGP, deploy, see
+from tests.support.listener import DEPLOYMENT, LGP, World, deploy, resource, see
 
 URL = f"https://agents.example/lgp/{LGP.name}"
 

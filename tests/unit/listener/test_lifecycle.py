@@ -7,55 +7,11 @@ from typing import Any
 import pytest
 
 from engine.errors import ControlPlaneUnavailable, ObjectRefused, ReportsUnsupported
-from engine.event import Event
 from engine.listener.events import Paused, Resumed
 from engine.listener.observation.compare import observe_lgp, observe_secret
-from engine.listener.resource import changes_to, content_digest, parse_deployment
 from engine.listener.state import Phase, Status
-from engine.names import LGP_API_VERSION, deployment_stream, lgp_name
 from engine.ports import ObjectKey
-from tests.unit.listener.conftest import DEPLOYMENT, World, keyed, resource
-
-LGP = ObjectKey(api_version=LGP_API_VERSION, kind="LGP", namespace="agents", name=lgp_name("hello", DEPLOYMENT))
-STREAM = deployment_stream(DEPLOYMENT)
-
-
-def see(world: World, raw: dict[str, Any]) -> None:
-    """The control plane changes, and a poll sees it."""
-    world.control_plane.resources[raw["id"]] = raw
-    content = content_digest(raw, world.digest)
-    append(world, *changes_to(world.state(), parse_deployment(raw), content, world.digest))
-
-
-def append(world: World, *events: Event) -> None:
-    world.events.append(STREAM, world.events.version(STREAM), events, actor="test")
-
-
-def status(available: bool, generation: int, reason: str = "", since: str = "2026-01-01T00:00:00Z") -> dict[str, Any]:
-    degraded = {"type": "Degraded", "status": "True" if reason else "False", "reason": reason, "message": "pod p: why"}
-    return {
-        "observedGeneration": generation,
-        "conditions": [
-            {"type": "Available", "status": str(available)},
-            {"type": "Progressing", "status": str(not available)},
-            {"type": "DatabaseReady", "status": "True"},
-            {**degraded, "lastTransitionTime": since},
-        ],
-    }
-
-
-def operator_says(world: World, **kwargs: Any) -> None:
-    """The operator writes the LGP's status, and the watcher sees it."""
-    lgp = world.cluster.objects[LGP]
-    lgp["status"] = status(generation=lgp["metadata"]["generation"], **kwargs)
-    append(world, *observe_lgp(world.state(), world.cluster.get(LGP)))
-
-
-def deploy(world: World, revision: str = "r1") -> None:
-    see(world, resource(revision))
-    world.advance()
-    operator_says(world, available=True)
-    world.advance()
+from tests.support.listener import DEPLOYMENT, LGP, STREAM, World, append, deploy, keyed, operator_says, resource, see
 
 
 def test_a_new_deployment_is_deployed_and_every_step_is_reported(world: World) -> None:

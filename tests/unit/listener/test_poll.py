@@ -12,7 +12,7 @@ from engine.errors import ControlPlaneDenied, ControlPlaneThrottled, ControlPlan
 from engine.listener.poll import Poller, PollMemory
 from engine.log.memory import MemoryLog
 from engine.names import data_plane_stream, deployment_stream
-from tests.unit.listener.conftest import DEPLOYMENT, LISTENER, WORKSPACE, World, resource
+from tests.support.listener import DEPLOYMENT, LISTENER, WORKSPACE, World, resource
 
 ENGINE = data_plane_stream(LISTENER)
 

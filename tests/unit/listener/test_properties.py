@@ -36,7 +36,7 @@ from engine.listener.state import Phase
 from engine.names import DEPLOYMENT_LABEL, LGP_API_VERSION, data_plane_stream, deployment_stream, lgp_name
 from engine.ports import Manifest, ObjectKey
 from engine.replay import replay
-from tests.unit.listener.conftest import LISTENER, LOCK_TTL, Crash, FakeClock, World, keyed, resource
+from tests.support.listener import LISTENER, LOCK_TTL, Crash, FakeClock, World, keyed, resource
 
 ONE, OTHER = (f"{number}0000000-0000-4000-8000-000000000000" for number in (1, 2))
 DEPLOYMENTS = (ONE, OTHER)

@@ -13,8 +13,7 @@ from engine.listener.poll import PollMemory
 from engine.listener.state import Phase
 from engine.names import deployment_stream
 from engine.ports import ObjectKey
-from tests.unit.listener.conftest import DEPLOYMENT, LOCK_TTL, Crash, World, resource
-from tests.unit.listener.test_lifecycle import LGP, append, deploy, operator_says, see
+from tests.support.listener import DEPLOYMENT, LGP, LOCK_TTL, Crash, World, append, deploy, operator_says, resource, see
 
 STREAM = deployment_stream(DEPLOYMENT)
 SECOND = [{"name": "OPENAI_API_KEY", "value": "sk-second"}]

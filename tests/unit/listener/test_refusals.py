@@ -10,8 +10,7 @@ from engine.errors import AgentplaneError, ControlPlaneDenied, ObjectRefused
 from engine.listener.state import Phase
 from engine.ports import ObjectKey
 from engine.runtime.retry import REFUSED_CAP, refused_delay
-from tests.unit.listener.conftest import DEPLOYMENT, World, resource
-from tests.unit.listener.test_lifecycle import LGP, deploy, operator_says, see
+from tests.support.listener import DEPLOYMENT, LGP, World, deploy, operator_says, resource, see
 
 FORBIDDEN = ObjectRefused("secrets is forbidden: no permission in namespace agents", reason="Forbidden", status=403)
 INVALID = ObjectRefused("spec.image: Required value", reason="Invalid", status=422)

@@ -8,8 +8,7 @@ import pytest
 
 from engine.errors import InvalidResource
 from engine.listener.resource import parse_deployment
-from tests.unit.listener.conftest import DEPLOYMENT, World, resource
-from tests.unit.listener.test_lifecycle import see
+from tests.support.listener import DEPLOYMENT, World, resource, see
 
 
 def specified(**spec: Any) -> dict[str, Any]:

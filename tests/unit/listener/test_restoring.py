@@ -9,8 +9,7 @@ from engine.listener.events import Paused, Resumed
 from engine.listener.state import Phase
 from engine.ports import Manifest
 from engine.replay import replay
-from tests.unit.listener.conftest import World, resource
-from tests.unit.listener.test_lifecycle import LGP, append, deploy, operator_says, see
+from tests.support.listener import LGP, World, append, deploy, operator_says, resource, see
 
 NEW_SECRET = [{"name": "OPENAI_API_KEY", "value": "sk-of-r2"}]
 

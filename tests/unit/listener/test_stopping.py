@@ -12,8 +12,7 @@ from engine.listener.state import Phase
 from engine.ports import Manifest
 from engine.queries import find
 from engine.replay import replay
-from tests.unit.listener.conftest import DEPLOYMENT, World, resource
-from tests.unit.listener.test_lifecycle import LGP, append, deploy, operator_says, see
+from tests.support.listener import DEPLOYMENT, LGP, World, append, deploy, operator_says, resource, see
 
 GROWING = {"cpu": 1, "min_scale": 2, "max_scale": 5}
 REASON, MESSAGE = "agentplane.dev/stopped", "agentplane.dev/stopped-message"

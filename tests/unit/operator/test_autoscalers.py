@@ -15,7 +15,7 @@ from engine.log.export import export_log
 from engine.operator.config import OperatorConfig, SharedIngress
 from engine.operator.observation.autoscalers import GRACE, observe_autoscaler
 from engine.ports import Manifest, ObjectKey
-from tests.unit.operator.world import CONFIG, NAME, NAMESPACE, World, lgp_manifest, shared_ingress
+from tests.support.operator import CONFIG, NAME, NAMESPACE, World, lgp_manifest, shared_ingress
 
 BOUNDS = {"enabled": True, "minReplicas": 1, "maxReplicas": 8}
 KEDA = OperatorConfig(ingress=SharedIngress(hostname="agents.example.com"), keda_enabled=True)

@@ -11,7 +11,7 @@ from engine.operator.config import OperatorConfig, SharedIngress, Templates
 from engine.operator.lgp import parse_lgp
 from engine.operator.manifests import covers
 from engine.ports import Manifest, ObjectKey
-from tests.unit.operator.world import NAME, NAMESPACE, STREAM, World, lgp_manifest, shared_ingress
+from tests.support.operator import NAME, NAMESPACE, STREAM, World, lgp_manifest, shared_ingress
 
 ON = OperatorConfig(ingress=SharedIngress(hostname="agents.example.com"), pod_disruption_budgets=True)
 KEDA = ON.model_copy(update={"keda_enabled": True})

@@ -12,7 +12,7 @@ from engine.operator.config import Gateway, OperatorConfig, SharedIngress
 from engine.operator.machine import OperatorMachine
 from engine.operator.manifests import label_value
 from engine.ports import Manifest, ObjectKey, lgp_key
-from tests.unit.operator.world import NAME, NAMESPACE, World, lgp_manifest, shared_ingress
+from tests.support.operator import NAME, NAMESPACE, World, lgp_manifest, shared_ingress
 
 EDGE = "edge"
 ELSEWHERE = OperatorConfig(ingress=SharedIngress(hostname="agents.example.com", namespace=EDGE))

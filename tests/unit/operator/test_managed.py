@@ -11,7 +11,7 @@ from engine.operator import manifests
 from engine.operator.config import OperatorConfig, SharedIngress, Templates
 from engine.operator.lgp import Lgp, parse_lgp, redact_spec
 from engine.ports import Manifest, ObjectKey, lgp_key
-from tests.unit.operator.world import NAME, NAMESPACE, STREAM, World, digest_of, lgp_manifest, shared_ingress
+from tests.support.operator import NAME, NAMESPACE, STREAM, World, digest_of, lgp_manifest, shared_ingress
 
 ALLOWED = OperatorConfig(
     ingress=SharedIngress(hostname="agents.example.com"),

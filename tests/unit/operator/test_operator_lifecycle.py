@@ -12,7 +12,7 @@ from engine.operator.events import LGP_EVENTS
 from engine.operator.state import HANDLERS, TRANSITIONS, Life
 from engine.ports import Manifest, ObjectKey, lgp_key
 from engine.runtime.machine import Done, Wait
-from tests.unit.operator.world import NAME, NAMESPACE, STREAM, FakeCluster, World, lgp_manifest, shared_ingress, started
+from tests.support.operator import NAME, NAMESPACE, STREAM, FakeCluster, World, lgp_manifest, shared_ingress, started
 
 LGP = lgp_key(NAMESPACE, NAME)
 

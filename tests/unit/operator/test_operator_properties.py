@@ -15,7 +15,7 @@ from engine.operator.state import Life, OperatorState
 from engine.ports import ObjectKey, lgp_key
 from engine.runtime.machine import Done
 from engine.runtime.values import from_json, to_json
-from tests.unit.operator.world import CONFIG, NAME, NAMESPACE, STREAM, World, lgp_manifest, shared_ingress
+from tests.support.operator import CONFIG, NAME, NAMESPACE, STREAM, World, lgp_manifest, shared_ingress
 
 LGP = lgp_key(NAMESPACE, NAME)
 

@@ -9,7 +9,7 @@ from engine import names
 from engine.operator.observation.objects import observe_pod, observe_routes, template_digest
 from engine.operator.status import timestamp
 from engine.ports import Manifest, ObjectKey, lgp_key
-from tests.unit.operator.world import NAME, NAMESPACE, STREAM, World, lgp_manifest, shared_ingress, started
+from tests.support.operator import NAME, NAMESPACE, STREAM, World, lgp_manifest, shared_ingress, started
 
 LABELS = {names.LGP_LABEL: NAME}
 CRASH = "Traceback (most recent call last):\n  File agent.py\nRuntimeError: cannot log in with s3cret-password"

@@ -19,7 +19,7 @@ from engine.operator.observation.watches import watch_of_lgp_objects
 from engine.ports import Manifest, WatchEvent, lgp_key
 from engine.runtime.observation import LGPS, SECRETS
 from engine.runtime.observation_loop import Appended, Changed, ObservationLoop
-from tests.unit.operator.world import (
+from tests.support.operator import (
     NAME,
     NAMESPACE,
     STREAM,

@@ -8,7 +8,7 @@ from engine import names
 from engine.errors import ObjectRefused
 from engine.operator.config import Gateway, OperatorConfig, SharedIngress
 from engine.ports import ObjectKey
-from tests.unit.operator.world import NAME, NAMESPACE, World, lgp_manifest
+from tests.support.operator import NAME, NAMESPACE, World, lgp_manifest
 
 GATEWAY = Gateway(enabled=True, name="front", namespace="gateways", hostname="agents.example.com")
 CONFIGS = {

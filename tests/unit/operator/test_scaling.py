@@ -13,7 +13,7 @@ from engine.errors import ObjectConflict, ObjectRefused
 from engine.operator import scaling
 from engine.operator.config import OperatorConfig, SharedIngress
 from engine.ports import Manifest, ObjectKey
-from tests.unit.operator.world import CONFIG, NAME, NAMESPACE, World, lgp_manifest, shared_ingress
+from tests.support.operator import CONFIG, NAME, NAMESPACE, World, lgp_manifest, shared_ingress
 
 BOUNDS = {"enabled": True, "minReplicas": 2, "maxReplicas": 8}
 KEDA = OperatorConfig(ingress=SharedIngress(hostname="agents.example.com"), keda_enabled=True)

@@ -8,7 +8,7 @@ import pytest
 
 from engine import names
 from engine.ports import Manifest
-from tests.unit.operator.world import NAME, lgp_manifest, started
+from tests.support.operator import NAME, lgp_manifest, started
 
 CRASH = "it ended with exit code 3\nlast log lines:\nModuleNotFoundError: No module named 'agent'"
 

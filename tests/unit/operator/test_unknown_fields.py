@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engine.operator.lgp.unknown_fields import LONGEST_PATH, MOST_UNKNOWN, unknown_fields
-from tests.unit.operator.world import NAME, STREAM, World, lgp_manifest, shared_ingress, started
+from tests.support.operator import NAME, STREAM, World, lgp_manifest, shared_ingress, started
 
 NEWER = {
     "serverSpec": {"warmPool": {"size": 3}, "env": [{"name": "A", "value": "1", "shown": "sk-secret"}]},

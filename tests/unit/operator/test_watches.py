@@ -9,7 +9,7 @@ from engine.operator.config import Gateway, OperatorConfig, SharedIngress
 from engine.operator.manifests import OBJECT_KINDS
 from engine.operator.observation.watches import external_watches, usual_watches
 from engine.runtime.observation import LGPS, SECRETS
-from tests.unit.operator.world import World, lgp_manifest, shared_ingress
+from tests.support.operator import World, lgp_manifest, shared_ingress
 
 EVERYTHING = OperatorConfig(
     ingress=SharedIngress(enabled=False),

@@ -27,7 +27,7 @@ from engine.runtime.advance import advance
 from engine.runtime.fold import Fold
 from engine.runtime.retry import Backoff
 from sandbox import envtest
-from tests.conftest import ApiServer
+from tests.support.api_servers import ApiServer
 from workers.watcher import Watcher
 
 CRD = Path(__file__).resolve().parents[2] / "k8s" / "crds" / "lgps.apps.langchain.ai.yaml"

@@ -1,6 +1,6 @@
 """Real worker and beat processes for tests, over a small machine instead of the components.
 
-`python -m tests.integration.fleet listener` is the listener worker as `python -m workers listener` runs it, by the same
+`python -m tests.support.fleet listener` is the listener worker as `python -m workers listener` runs it, by the same
 code path, except that deployments are advanced by the machine of `tests/contract/notes.py`: each step writes a line to
 a file when it begins and when it is done.
 """
@@ -25,7 +25,7 @@ from engine.clock import SystemClock
 from engine.log.redis import RedisLog, connect
 from engine.settings import Settings
 from sandbox.processes import ServerProcess
-from tests.contract.notes import Asked, Step, Worker, no_leases, ports
+from tests.support.notes import Asked, Step, Worker, no_leases, ports
 from workers.__main__ import GRACE, quieten, work
 from workers.app import RECONCILE, build, in_flight_key, list_key
 from workers.dispatch import CeleryDispatcher
@@ -111,7 +111,7 @@ class Fleet:
         self, threads: int = 4, step_seconds: float = 0.0, grace: float = GRACE, *, wait: bool = True
     ) -> ServerProcess:
         """Start a listener worker and, unless told otherwise, wait until it consumes."""
-        command = ["-m", "tests.integration.fleet", "listener", str(threads), str(step_seconds), str(grace)]
+        command = ["-m", "tests.support.fleet", "listener", str(threads), str(step_seconds), str(grace)]
         return self._start("worker", command, consumes, wait)
 
     def operator(self, threads: int) -> ServerProcess:

@@ -1,0 +1,67 @@
+"""What tests of autoscaling share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+
+from engine.operator.config import OperatorConfig, SharedIngress
+from tests.support.operator_stack import until
+
+NAME = "hello-0123456789abcdef0123456789abcdef"
+
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+KEDA = OperatorConfig(ingress=SharedIngress(hostname="agents.example.com"), keda_enabled=True)
+
+QUIET: dict[str, Any] = {"database": {"enabled": False}, "redis": {"enabled": False}}
+"""What is not scaled is left out, so that tests take no longer than need be."""
+
+KEDA_DEFINITION: dict[str, Any] = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "scaledobjects.keda.sh"},
+    "spec": {
+        "group": "keda.sh",
+        "scope": "Namespaced",
+        "names": {"kind": "ScaledObject", "listKind": "ScaledObjectList", "plural": "scaledobjects"},
+        "versions": [
+            {
+                "name": "v1alpha1",
+                "served": True,
+                "storage": True,
+                "subresources": {"status": {}},
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {
+                            part: {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+                            for part in ("spec", "status")
+                        },
+                    }
+                },
+            }
+        ],
+    },
+}
+"""As much of KEDA as an API server knows of it. KEDA's own definition takes these manifests as well, as another test
+shows (test_manifests_valid)."""
+
+
+@contextlib.contextmanager
+def keda_installed(http: httpx.Client) -> Iterator[None]:
+    """Make the API server serve ScaledObjects for a while."""
+    http.post(DEFINITIONS, json=KEDA_DEFINITION).raise_for_status()
+    until(lambda: serves(http, "keda.sh/v1alpha1"), "ScaledObjects are served")
+    try:
+        yield
+    finally:
+        http.delete(f"{DEFINITIONS}/scaledobjects.keda.sh").raise_for_status()
+        until(lambda: not serves(http, "keda.sh/v1alpha1"), "ScaledObjects are served no longer")
+
+
+def serves(http: httpx.Client, api_version: str) -> bool:
+    return http.get(f"/apis/{api_version}").status_code == 200

@@ -1,0 +1,49 @@
+"""The event log under test, and what makes a log fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+
+from engine.log.contract import EventLog
+from sandbox.redis import RedisServer
+from tests.support.notes import MovableClock
+
+
+@dataclass(frozen=True)
+class World:
+    """A log, and the way to let time pass for it."""
+
+    events: EventLog
+    clock: MovableClock
+    pass_time: Callable[[float], None]
+    """Seconds: for the log's clock and for its locks."""
+    run_out: Callable[[str], None]
+    """Let the lock of a stream run out now."""
+
+
+class LastSecond:
+    """Takes a Redis back to an earlier moment, as a crash with `appendfsync everysec` does."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self._server = server
+
+    def _files(self) -> list[Path]:
+        return [path for path in self._server.directory.rglob("*.aof*") if "manifest" not in path.name]
+
+    def remember(self) -> None:
+        """Everything up to now is on disk."""
+        with redis.Redis.from_url(self._server.url) as client:
+            client.config_set("appendfsync", "always")
+            client.set("here", "now")
+        self._sizes = {path: path.stat().st_size for path in self._files()}
+
+    def lose_what_came_since(self) -> None:
+        self._server.kill()
+        for path, size in self._sizes.items():
+            with path.open("r+b") as file:
+                file.truncate(size)
+        self._server.start()
