@@ -1,29 +1,20 @@
-"""A namespace in which upstream made an Agent Server, and what must stay as it is."""
+"""One namespace of a real API server, and what an adoption there must not change."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import httpx
 
-from engine.operator.events import Adopted
 from engine.ports import Manifest
-from tests.adoption.objects import (
-    Upstream,
-    install,
-    path_of,
-)
+from tests.adoption.objects import Upstream, install, path_of
 from tests.support.api_servers import ApiServer
-from tests.support.operator_stack import Operator, until
+from tests.support.operator_stack import until
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taken:
-    """What must not change when somebody else takes over: uids, and what pods are made from."""
+class Snapshot:
+    """What an adoption must not change: uids, pod templates, the password, the paths on the shared Ingress."""
 
     uids: dict[str, str]
     replica_sets: frozenset[str]
@@ -53,7 +44,7 @@ class Cluster:
         return found
 
     def merge(self, manifest: Manifest, patch: Manifest, manager: str = "kubectl-edit") -> Manifest:
-        """Change an object as a person does."""
+        """Change an object by a merge patch, as a person does with kubectl."""
         path = f"{path_of(manifest)}/{manifest['metadata']['name']}"
         headers = {"Content-Type": "application/merge-patch+json"}
         answer = self.http.patch(path, params={"fieldManager": manager}, json=patch, headers=headers)
@@ -67,13 +58,13 @@ class Cluster:
     def claims(self) -> list[Manifest]:
         return self.items("/api/v1", "persistentvolumeclaims")
 
-    def taken(self, upstream: Upstream) -> Taken:
-        """Return what is there now."""
+    def snapshot(self, upstream: Upstream) -> Snapshot:
+        """Return the present state of what an adoption must not change."""
         apps = "/apis/apps/v1"
         workloads = self.items(apps, "deployments") + self.items(apps, "statefulsets")
         (ingress,) = self.items("/apis/networking.k8s.io/v1", "ingresses")
         rules = ingress["spec"]["rules"]
-        return Taken(
+        return Snapshot(
             uids={one["metadata"]["name"]: one["metadata"]["uid"] for one in workloads},
             replica_sets=frozenset(one["metadata"]["uid"] for one in self.items(apps, "replicasets")),
             pods=frozenset(one["metadata"]["uid"] for one in self.pods()),
@@ -87,7 +78,7 @@ class Cluster:
         )
 
     def rolled_out(self) -> bool:
-        """Whether every workload runs as many ready pods as it asks for."""
+        """Return whether every workload runs as many ready pods as its spec asks for."""
         apps = "/apis/apps/v1"
         workloads = self.items(apps, "deployments") + self.items(apps, "statefulsets")
         return all(
@@ -98,28 +89,7 @@ class Cluster:
         )
 
     def upstream(self, upstream: Upstream, **options: object) -> Manifest:
-        """Let upstream make an Agent Server, and wait until it runs; return the LGP."""
+        """Create an Agent Server as upstream does, and wait until its pods are ready; return the LGP."""
         lgp = install(self.http, upstream, **options)  # type: ignore[arg-type]
         until(self.rolled_out, "upstream's Agent Server runs")
         return lgp
-
-
-@contextlib.contextmanager
-def ours(cluster: Cluster, kubeconfig: Path | None = None, **options: Any) -> Iterator[Operator]:
-    """Our operator at work in the namespace, as the administrator unless told otherwise."""
-    with Operator(kubeconfig or cluster.api.kubeconfig, cluster.namespace, **options) as operator:
-        yield operator
-
-
-def taken_over(operator: Operator, name: str) -> Adopted:
-    """Wait until our operator is done with an LGP; return what it kept."""
-    until(lambda: operator.available(name, operator.lgp(name)["metadata"]["generation"]), f"{name} is available")
-    operator.quiet(name, seconds=1.5)  # longer than a suspicion of drift is held
-    found = operator.state(name).adopted
-    assert found is not None, operator.types(name)
-    return found
-
-
-def environment(workload: Manifest) -> dict[str, Any]:
-    env = workload["spec"]["template"]["spec"]["containers"][0]["env"]
-    return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in env}

@@ -1,4 +1,4 @@
-"""A real API server with its controllers, and what upstream leaves in a namespace of it."""
+"""Fixtures: a namespace of a real API server with its controllers, and our listener beside a control plane."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def admin(real_api_server: ApiServer) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def cluster(real_api_server: ApiServer, admin: httpx.Client) -> Iterator[Cluster]:
-    """A fresh namespace with kubelets that let every pod run."""
+    """A fresh namespace in which a kubelet runs every pod."""
     namespace = f"adoption-{secrets.token_hex(4)}"
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
     admin.post("/api/v1/namespaces", json=body).raise_for_status()
@@ -40,6 +40,6 @@ def plane() -> Iterator[ControlPlane]:
 
 @pytest.fixture
 def listener(plane: ControlPlane, cluster: Cluster) -> Listener:
-    """Our listener, not yet at work."""
+    """Our listener, not started yet."""
     listener_id = seed(plane.store, WORKSPACE, cluster.namespace, [cluster.namespace])["id"]
     return Listener(plane, listener_id, cluster.api, cluster.namespace)

@@ -1,22 +1,22 @@
-"""Objects of one Agent Server as upstream's listener and operator leave them, written by hand.
+"""The objects of one Agent Server as upstream's listener and operator create them, written by hand.
 
 Observed (public listings of pods, chart templates, permissions and issues of upstream):
 
-- an LGP is called `<deployment name>-<32 hex of the deployment's id>`; so is its API server's Deployment; queue workers
-  and Redis have `-queue` and `-redis` behind that;
+- an LGP is called `<deployment name>-<32 hex of the deployment's id>`, and so is the Agent Server's Deployment; the
+  names of queue workers and Redis have the suffixes `-queue` and `-redis`;
 - Postgres is a StatefulSet `lg-<32 hex>`: `lg-<32 hex>-0` is its pod;
 - base objects come from four templates; by default a workload selects `app: <its name>`, the Agent Server's container
-  is `api-server`, Postgres's is `postgres` with the claim `postgres-data`, its password is the key `POSTGRES_PASSWORD`
-  of a Secret, user and database are variables of the template;
-- its operator has permissions for Deployments, StatefulSets, Services and Ingresses, not for Secrets, and overwrites
-  what people change in Deployments; its listener has permissions for LGPs and Secrets;
-- the shared Ingress is annotated, and one path per LGP is on it.
+  is `api-server`, the container of Postgres is `postgres` with the claim `postgres-data`, the password of Postgres is
+  the key `POSTGRES_PASSWORD` of a Secret, user and database are variables of the template;
+- upstream's operator has permissions for Deployments, StatefulSets, Services and Ingresses, not for Secrets, and
+  overwrites changes that people make to Deployments; upstream's listener has permissions for LGPs and Secrets;
+- the shared Ingress has an annotation, and one path for each LGP.
 
 Assumed, because nothing public shows it:
 
-- names of the Secrets; that the LGP's environment holds values (not references) and names the revision; everything that
-  the operator lays over its templates (variables, labels, annotations), which is why more of it is here than can be
-  true; owner references;
+- names of the Secrets; that the LGP's environment has values (not references) and names the revision; owner references;
+  everything that the operator merges into its templates (variables, labels, annotations): so these objects have more
+  of it than upstream can have;
 - field managers: a program called `manager` (controller-runtime takes the program's name) and the Python client's
   default, both with updates rather than server-side applies.
 """
@@ -38,12 +38,14 @@ LISTENER_MANAGER = "OpenAPI-Generator"
 PASSWORD = "pA55-of-the-first-days"
 TOKEN = "sk-upstream-literal"
 IMAGE = "registry.example/support@sha256:" + "ab" * 32
+NEXT = "registry.example/support@sha256:" + "cd" * 32
+"""Image of the next revision."""
 HOST = "agents.example.com"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Upstream:
-    """One Agent Server of upstream's in a namespace."""
+    """One Agent Server that upstream made in a namespace."""
 
     namespace: str
     deployment: str = "support"
@@ -53,9 +55,9 @@ class Upstream:
     image: str = IMAGE
     workspace_id: str = "11111111-2222-4333-8444-555555555555"
     extra_labels: tuple[tuple[str, str], ...] = (("lgp.example/managed", "true"),)
-    """That the operator lays over its templates."""
+    """Labels that upstream's operator merges into its templates."""
     account: str = ""
-    """ServiceAccount of all pods; empty: Kubernetes' default."""
+    """ServiceAccount of all pods; empty for the default of Kubernetes."""
 
     @property
     def id(self) -> str:
@@ -85,7 +87,7 @@ class Upstream:
     # --- the listener's
 
     def environment(self) -> list[dict[str, Any]]:
-        """What the LGP asks for: of the control plane, as values."""
+        """Return the environment that upstream's listener writes into the LGP, as literal values."""
         return [
             {"name": "LANGSMITH_HOST_PROJECT_ID", "value": self.deployment_id},
             {"name": "LANGSMITH_HOST_REVISION_ID", "value": self.revision},
@@ -243,7 +245,7 @@ def path_of(manifest: Manifest) -> str:
 
 
 def create(http: httpx.Client, manifest: Manifest, manager: str) -> Manifest:
-    """Create an object as a program of that name does, without server-side apply."""
+    """Create an object under the field manager `manager`, without server-side apply."""
     answer = http.post(path_of(manifest), params={"fieldManager": manager}, json=manifest)
     assert answer.status_code == 201, answer.text
     created: Manifest = answer.json()
@@ -251,7 +253,7 @@ def create(http: httpx.Client, manifest: Manifest, manager: str) -> Manifest:
 
 
 def replace(http: httpx.Client, manifest: Manifest, manager: str) -> Manifest:
-    """Read an object, put the spec and labels of `manifest` into it, and write it, as reconcilers do."""
+    """Read an object, set the spec and labels of `manifest`, and write the object, as a reconciler does."""
     path = f"{path_of(manifest)}/{manifest['metadata']['name']}"
     while True:
         live = http.get(path).raise_for_status().json()
@@ -269,7 +271,7 @@ def replace(http: httpx.Client, manifest: Manifest, manager: str) -> Manifest:
 
 
 def install(http: httpx.Client, upstream: Upstream, *, applied: bool = False, **spec: Any) -> Manifest:
-    """Make everything of one Agent Server as upstream does; return the LGP. `applied`: by server-side apply."""
+    """Create every object of one Agent Server as upstream does; return the LGP. `applied`: by server-side apply."""
 
     def put(manifest: Manifest, manager: str) -> Manifest:
         if not applied:

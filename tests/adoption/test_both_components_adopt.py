@@ -1,6 +1,6 @@
-"""Our listener, with our operator or upstream's, takes over LGPs that upstream's listener wrote, on a real API server.
+"""Our listener, with our operator or upstream's, adopts LGPs that upstream's listener wrote, on a real API server.
 
-The control plane has the same deployments as before; upstream's two programs are stopped.
+The control plane has the same deployments as before. Upstream's two programs are stopped.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from engine.names import DEPLOYMENT_LABEL, LISTENER_LABEL, REVISION_LABEL, data_
 from engine.ports import Manifest
 from engine.queries import find
 from engine.replay import replay
-from tests.adoption.cluster import Cluster, environment, ours, taken_over
-from tests.adoption.deployments import NEXT, deployed, upstream_of
-from tests.adoption.objects import IMAGE, LISTENER_MANAGER, PASSWORD, TOKEN, Upstream, path_of, replace
+from tests.adoption.cluster import Cluster
+from tests.adoption.components import environment, ours, upstream_of, wait_adopted, wait_deployed
+from tests.adoption.objects import IMAGE, LISTENER_MANAGER, NEXT, PASSWORD, TOKEN, Upstream, path_of, replace
 from tests.support.listener_stack import Listener
 from tests.support.operator_stack import CONFIG, until
 
@@ -52,17 +52,17 @@ def test_both_components_adopt_and_nothing_restarts(
     listener: Listener, cluster: Cluster, name: str, called: str
 ) -> None:
     upstream = upstream_of(listener, cluster, name, called)
-    before, spec = cluster.taken(upstream), cluster.get(upstream.lgp())["spec"]
+    before, spec = cluster.snapshot(upstream), cluster.get(upstream.lgp())["spec"]
     log = recorded()
 
     with ours(cluster, events=log) as operator, listener:
-        taken_over(operator, upstream.name)
-        deployed(listener, upstream)
+        wait_adopted(operator, upstream.name)
+        wait_deployed(listener, upstream)
         operator.quiet(upstream.name)
 
-        assert cluster.taken(upstream) == before
+        assert cluster.snapshot(upstream) == before
         lgps = cluster.items("/apis/apps.langchain.ai/v1alpha1", "lgps")
-        assert [lgp["metadata"]["name"] for lgp in lgps] == [upstream.name], "one LGP, under the name that it had"
+        assert [lgp["metadata"]["name"] for lgp in lgps] == [upstream.name], "one LGP, under its name of before"
         assert lgps[0]["spec"] == spec
         labels = lgps[0]["metadata"]["labels"]
         assert labels[DEPLOYMENT_LABEL] == upstream.deployment_id
@@ -85,18 +85,18 @@ def test_the_next_revision_is_ours_and_keeps_the_database(listener: Listener, cl
         "redis": {"enabled": True, "shards": 2},
     }
     upstream = upstream_of(listener, cluster, **newer)
-    before = cluster.taken(upstream)
+    before = cluster.snapshot(upstream)
     with ours(cluster) as operator, listener:
-        taken_over(operator, upstream.name)
-        deployed(listener, upstream)
+        wait_adopted(operator, upstream.name)
+        wait_deployed(listener, upstream)
 
         body = {"source_revision_config": {"image_uri": NEXT}}
         listener.http.patch(f"/v2/deployments/{upstream.deployment_id}", json=body).raise_for_status()
         until(lambda: _image(cluster, upstream) == NEXT, "the LGP asks for the next revision")
-        until(lambda: listener.phase(upstream.deployment_id) is Phase.DEPLOYED, "it is deployed")
+        until(lambda: listener.phase(upstream.deployment_id) is Phase.DEPLOYED, "the revision is deployed")
         operator.quiet(upstream.name)
 
-        after, lgp = cluster.taken(upstream), cluster.get(upstream.lgp())
+        after, lgp = cluster.snapshot(upstream), cluster.get(upstream.lgp())
         assert after.uids == before.uids
         assert (after.password, after.claims, after.paths) == (before.password, before.claims, before.paths)
         assert after.templates[upstream.database] == before.templates[upstream.database]
@@ -106,7 +106,7 @@ def test_the_next_revision_is_ours_and_keeps_the_database(listener: Listener, cl
         assert lgp["spec"]["redis"]["shards"] == 2, "fields of a newer listener stay"
         ignored = operator.condition(upstream.name, "IgnoredFields")["message"]
         assert all(path in ignored for path in ("spec.serverSpec.warmPool", "spec.sandbox", "spec.redis.shards"))
-        assert "labels" not in lgp["spec"], "what upstream's listener wrote, and nobody asks for, is gone"
+        assert "labels" not in lgp["spec"], "fields that only upstream's listener set are removed"
         found = environment(cluster.get(upstream.server()))
         assert found["OPENAI_API_KEY"]["secretKeyRef"]["key"] == "OPENAI_API_KEY"
         assert found["POSTGRES_PASSWORD"]["secretKeyRef"]["name"] == upstream.secret
@@ -120,7 +120,7 @@ def test_a_revision_that_upstream_never_deployed_is_rolled_out_with_the_reason(
     listener: Listener, cluster: Cluster
 ) -> None:
     upstream = upstream_of(listener, cluster)
-    before = cluster.taken(upstream)
+    before = cluster.snapshot(upstream)
     body = {"source_revision_config": {"image_uri": NEXT}}
     listener.http.patch(f"/v2/deployments/{upstream.deployment_id}", json=body).raise_for_status()
 
@@ -137,22 +137,20 @@ def test_a_revision_that_upstream_never_deployed_is_rolled_out_with_the_reason(
             "spec.serverSpec.image",
             "spec.serverSpec.env[LANGSMITH_HOST_REVISION_ID]",
         ]
-        after = cluster.taken(upstream)
+        after = cluster.snapshot(upstream)
         assert (after.uids, after.claims, after.password) == (before.uids, before.claims, before.password)
         assert cluster.get(upstream.server())["spec"]["template"]["spec"]["containers"][0]["image"] == NEXT
 
 
-def test_an_lgp_that_somebody_changes_after_it_was_taken_over_becomes_ours(
-    listener: Listener, cluster: Cluster
-) -> None:
+def test_an_adopted_lgp_that_a_person_changes_becomes_ours(listener: Listener, cluster: Cluster) -> None:
     upstream = upstream_of(listener, cluster)
     with ours(cluster) as operator, listener:
-        taken_over(operator, upstream.name)
-        deployed(listener, upstream)
+        wait_adopted(operator, upstream.name)
+        wait_deployed(listener, upstream)
 
         cluster.merge(upstream.lgp(), {"spec": {"serverSpec": {"image": "registry.example/other:1"}}})
-        until(lambda: "DriftDetected" in listener.types(upstream.deployment_id), "it is noticed")
-        until(lambda: _image(cluster, upstream) == IMAGE, "and put back")
+        until(lambda: "DriftDetected" in listener.types(upstream.deployment_id), "the change is noticed")
+        until(lambda: _image(cluster, upstream) == IMAGE, "the LGP is restored")
         operator.quiet(upstream.name)
 
         state = listener.state(upstream.deployment_id)
@@ -160,9 +158,9 @@ def test_an_lgp_that_somebody_changes_after_it_was_taken_over_becomes_ours(
         assert cluster.get(upstream.lgp())["spec"]["database"]["secretName"] == upstream.secret
 
 
-def test_our_listener_takes_over_while_upstreams_operator_stays(listener: Listener, cluster: Cluster) -> None:
+def test_our_listener_adopts_while_upstreams_operator_stays(listener: Listener, cluster: Cluster) -> None:
     upstream = upstream_of(listener, cluster)
-    before = cluster.taken(upstream)
+    before = cluster.snapshot(upstream)
     counts = dict.fromkeys(("replicas", "readyReplicas", "updatedReplicas", "availableReplicas"), 2)
     status = {"observedGeneration": 1, "deploymentStatus": {**counts, "updateRevision": upstream.revision}}
     path = f"{path_of(upstream.lgp())}/{upstream.name}/status"
@@ -170,23 +168,25 @@ def test_our_listener_takes_over_while_upstreams_operator_stays(listener: Listen
     cluster.http.patch(path, json={"status": status}, headers=headers).raise_for_status()
 
     with listener:
-        deployed(listener, upstream)
+        wait_deployed(listener, upstream)
 
-        assert cluster.taken(upstream) == before
+        assert cluster.snapshot(upstream) == before
         assert cluster.get(upstream.lgp())["metadata"]["generation"] == 1
 
 
-def test_upstreams_listener_that_was_not_stopped_is_noticed(listener: Listener, cluster: Cluster) -> None:
+def test_an_upstream_listener_that_still_runs_is_noticed(listener: Listener, cluster: Cluster) -> None:
     upstream = upstream_of(listener, cluster)
     with ours(cluster) as operator, listener:
-        taken_over(operator, upstream.name)
-        deployed(listener, upstream)
+        wait_adopted(operator, upstream.name)
+        wait_deployed(listener, upstream)
         for version in range(FREE_REPAIRS + 1):
             _upstream_writes(cluster, upstream, f"registry.example/theirs:{version}")
-            until(lambda: _image(cluster, upstream) == IMAGE, "ours is put back")
+            until(lambda: _image(cluster, upstream) == IMAGE, "our image is restored")
 
         drifts = listener.types(upstream.deployment_id).count("DriftDetected")
-        assert drifts == listener.state(upstream.deployment_id).repairs == FREE_REPAIRS + 1, "the next one waits longer"
+        assert drifts == listener.state(upstream.deployment_id).repairs == FREE_REPAIRS + 1, (
+            "the next repair waits longer"
+        )
 
 
 def _upstream_writes(cluster: Cluster, upstream: Upstream, image: str) -> Manifest:

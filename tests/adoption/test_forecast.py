@@ -1,4 +1,4 @@
-"""`agentplane adoption` says beforehand what a takeover does, with the settings it will have and without writing."""
+"""`agentplane adoption` forecasts what an adoption changes, with the settings of the installation; it only reads."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from sandbox.ports import free_port
-from tests.adoption.cluster import Cluster, ours, taken_over
-from tests.adoption.deployments import NEXT, deployed, upstream_of
-from tests.adoption.objects import LISTENER_MANAGER, PASSWORD, TOKEN, Upstream, path_of
+from tests.adoption.cluster import Cluster
+from tests.adoption.components import ours, upstream_of, wait_adopted, wait_deployed
+from tests.adoption.objects import LISTENER_MANAGER, NEXT, PASSWORD, TOKEN, Upstream, path_of
 from tests.support.listener_stack import KEY, WORKSPACE, Listener
 
 
 def adoption(listener: Listener, *flags: str, code: int = 0) -> str:
-    """Run the command as a person does, who has the values but no data plane yet; return what it prints."""
+    """Run the command with the settings of a data plane that is not installed yet; return its output."""
     settings = {
         "LANGSMITH_API_KEY": KEY,
         "WORKSPACE_ID": WORKSPACE,
@@ -27,7 +27,7 @@ def adoption(listener: Listener, *flags: str, code: int = 0) -> str:
         "SMITH_BACKEND_URL": str(listener.settings.smith_backend_url),
         "INGRESS_HOSTNAME": "agents.example.com",
         "KUBECONFIG": str(listener.settings.kubeconfig),
-        "REDIS_URL": f"redis://127.0.0.1:{free_port()}/0",  # nobody is there
+        "REDIS_URL": f"redis://127.0.0.1:{free_port()}/0",  # no Redis
     }
     environment: dict[str, Any] = dict.fromkeys(name for name in os.environ if name.startswith("AGENTPLANE_"))
     environment |= {f"AGENTPLANE_{name}": value for name, value in settings.items()}
@@ -39,7 +39,7 @@ def adoption(listener: Listener, *flags: str, code: int = 0) -> str:
 
 
 def versions(cluster: Cluster) -> dict[str, str]:
-    """Return what changes with every write of anything that a takeover touches."""
+    """Return uid → resourceVersion of every object that an adoption may write."""
     apps = "/apis/apps/v1"
     found = cluster.items(apps, "deployments") + cluster.items(apps, "statefulsets")
     found += cluster.items("/api/v1", "services") + cluster.items("/api/v1", "secrets")
@@ -47,9 +47,9 @@ def versions(cluster: Cluster) -> dict[str, str]:
     return {one["metadata"]["uid"]: one["metadata"]["resourceVersion"] for one in found}
 
 
-def test_a_takeover_without_a_restart_is_foretold_and_comes_true(listener: Listener, cluster: Cluster) -> None:
+def test_an_adoption_without_a_restart_is_forecast_and_comes_true(listener: Listener, cluster: Cluster) -> None:
     upstream = upstream_of(listener, cluster)
-    before, written = cluster.taken(upstream), versions(cluster)
+    before, written = cluster.snapshot(upstream), versions(cluster)
 
     told = adoption(listener)
     (forecast,) = [json.loads(line) for line in adoption(listener, "--json").splitlines()]
@@ -62,14 +62,14 @@ def test_a_takeover_without_a_restart_is_foretold_and_comes_true(listener: Liste
     assert len(forecast["stays"]) == len(before.uids)
     assert (forecast["database"], forecast["secret"]) == (upstream.database, upstream.secret)
     with ours(cluster) as operator, listener:
-        taken_over(operator, upstream.name)
-        deployed(listener, upstream)
-        assert cluster.taken(upstream) == before
+        wait_adopted(operator, upstream.name)
+        wait_deployed(listener, upstream)
+        assert cluster.snapshot(upstream) == before
 
-        assert "stays as it is" in adoption(listener), "until there is a newer revision"
+        assert "stays as it is" in adoption(listener), "as long as there is no newer revision"
 
 
-def test_what_would_restart_is_foretold_with_the_reason(listener: Listener, cluster: Cluster) -> None:
+def test_what_would_restart_is_forecast_with_the_reason(listener: Listener, cluster: Cluster) -> None:
     upstream = upstream_of(listener, cluster)
     cluster.merge(upstream.lgp(), {"spec": {"redis": {"resources": {"limits": {"memory": "3Gi"}}}}}, LISTENER_MANAGER)
     body = {"source_revision_config": {"image_uri": NEXT}}
@@ -88,17 +88,17 @@ def test_what_would_restart_is_foretold_with_the_reason(listener: Listener, clus
     assert [key.rpartition("/")[2] for key in forecast["stays"]] == [upstream.database]
 
 
-def test_what_would_be_refused_is_foretold(listener: Listener, cluster: Cluster) -> None:
+def test_a_refusal_is_forecast(listener: Listener, cluster: Cluster) -> None:
     upstream = upstream_of(listener, cluster)
     cluster.http.delete(f"{path_of(upstream.password())}/{upstream.secret}").raise_for_status()
 
     told = adoption(listener, code=1)
 
     assert "refused" in told
-    assert f"Secret {upstream.secret} has no key POSTGRES_PASSWORD; put it there" in told
+    assert f"Secret {upstream.secret} has no key POSTGRES_PASSWORD; put the password of the database there" in told
 
 
-def test_a_managed_account_that_is_not_allowed_is_foretold_with_the_value_to_set(
+def test_a_managed_account_that_is_not_allowed_is_forecast_with_the_value_to_set(
     listener: Listener, cluster: Cluster
 ) -> None:
     upstream_of(listener, cluster, managedResources={"serviceAccount": {}})

@@ -1,4 +1,4 @@
-"""What makes a pod be left alone or replaced, which database is an LGP's, and how fields change hands. No cluster."""
+"""When pods are kept or replaced, which database is an LGP's, and which fields become ours. Without a cluster."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def redacted(**spec: Any) -> Lgp:
 
 
 def live(manifest: Manifest, manager: str = OPERATOR_MANAGER, operation: str = "Update") -> Manifest:
-    """Return an object as an API server has it, written by `manager`."""
+    """Return an object as an API server stores it after a write of `manager`."""
     fields: dict[str, Any] = {"f:spec": {"f:template": {"f:spec": {}}, "f:selector": {}, "f:replicas": {}}}
     entry = {"manager": manager, "operation": operation, "fieldsType": "FieldsV1", "fieldsV1": fields}
     metadata = {**manifest["metadata"], "uid": f"uid-{manifest['metadata']['name']}", "managedFields": [entry]}
@@ -65,7 +65,7 @@ def kept(asked: Lgp, of_log: Lgp, *there: Manifest, **more: Any) -> Adopted:
 # --- pods
 
 
-def test_pods_that_run_what_is_asked_for_are_left_alone_whatever_else_is_in_them() -> None:
+def test_pods_that_run_what_the_lgp_asks_for_are_kept_whatever_else_they_have() -> None:
     adopted = kept(lgp(), redacted(), server(), live(UPSTREAM.redis()))
 
     assert not any(one.differences for one in adopted.objects.values())
@@ -91,7 +91,7 @@ def more_of_everything(template: Manifest, main: Manifest) -> None:
 
 
 @pytest.mark.parametrize("change", [quantity, more_of_everything])
-def test_what_means_the_same_and_what_is_more_is_no_difference(change: Any) -> None:
+def test_another_spelling_or_an_extra_field_is_no_difference(change: Any) -> None:
     assert kept(lgp(), redacted(), server(change)).objects[key(server())].differences == ()
 
 
@@ -129,7 +129,7 @@ ASKED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("what", ASKED)
-def test_whatever_the_lgp_asks_for_and_the_pods_are_not_replaces_them_and_tells_the_field(what: str) -> None:
+def test_pods_without_a_field_that_the_lgp_asks_for_are_replaced_and_the_field_is_named(what: str) -> None:
     spec, field = ASKED[what]
 
     adopted = kept(lgp(**spec), redacted(**spec), server())
@@ -157,7 +157,7 @@ def test_pods_under_another_prefix_than_their_route_are_replaced() -> None:
     assert adopted.objects[key(server())].differences == ("containers[api-server].env[MOUNT_PREFIX]",)
 
 
-def test_other_templates_of_the_configuration_end_it() -> None:
+def test_another_pod_template_of_the_configuration_replaces_the_pods() -> None:
     adopted = kept(lgp(), redacted(), server())
     beside = redacted().model_copy(update={"adopted": adopted})
     changed = CONFIG.templates.deployment.replace("  selector:", "  revisionHistoryLimit: 2\n  selector:")
@@ -170,7 +170,7 @@ def test_other_templates_of_the_configuration_end_it() -> None:
     assert key(server()) not in build_plan(beside, for_the_pods).kept_pods
 
 
-def test_what_we_made_ourselves_is_nothing_to_take_over() -> None:
+def test_objects_that_our_operator_applied_are_not_adopted() -> None:
     wanted = {str(one.key): one.manifest for one in build_plan(lgp(), CONFIG).objects.values() if one.manifest}
     ours = {
         name: live(manifest, "agentplane-operator", "Apply")
@@ -212,7 +212,7 @@ def pods_at(host: str) -> Manifest:
             [postgres("a", UID), postgres("b", **{"agentplane.dev/lgp": UPSTREAM.name})],
             pods_at("a"),
             "b",
-            id="what a person says",
+            id="the label that a person set",
         ),
     ],
 )
@@ -230,7 +230,7 @@ def test_which_database_is_an_lgps(there: list[Manifest], pods: Manifest | None,
         pytest.param([postgres("a", UID), postgres("b", UID)], "several StatefulSets may be", id="several"),
     ],
 )
-def test_a_database_that_nobody_can_tell_is_asked_for(there: list[Manifest], told: str) -> None:
+def test_a_person_is_asked_about_an_ambiguous_database(there: list[Manifest], told: str) -> None:
     chosen = choose_database(lgp(), CONFIG, there, pods_at("gone"))
 
     assert isinstance(chosen, AmbiguousDatabase)
@@ -265,7 +265,7 @@ def _beside(adopted: Adopted) -> Lgp:
     return lgp().model_copy(update={"adopted": adopted})
 
 
-# --- fields that change hands
+# --- field managers
 
 
 def entry(manager: str, spec: dict[str, Any], operation: str = "Update", **more: Any) -> dict[str, Any]:
@@ -277,7 +277,7 @@ def owned(*entries: dict[str, Any], kind: str = "Deployment", **spec: Any) -> Ma
     return {"apiVersion": "apps/v1", "kind": kind, "metadata": metadata, "spec": spec}
 
 
-def test_fields_of_others_become_ours_but_for_what_is_left_to_them() -> None:
+def test_fields_of_other_managers_become_ours_except_immutable_ones_and_replicas() -> None:
     theirs = entry("manager", {"f:template": {"f:a": {}}, "f:selector": {}, "f:replicas": {}})
     ours = entry("agentplane-operator", {"f:strategy": {}}, "Apply")
     status = {"manager": "kube-controller-manager", "operation": "Update", "fieldsV1": {"f:status": {}}}
@@ -291,10 +291,10 @@ def test_fields_of_others_become_ours_but_for_what_is_left_to_them() -> None:
     }
     assert fields[1]["fieldsV1"] == {"f:spec": {"f:selector": {}, "f:replicas": {}}}
     assert fields[2] == status
-    assert owning_all_fields(owned(*fields)) is None, "once is enough"
+    assert owning_all_fields(owned(*fields)) is None, "a second change is not needed"
 
 
-def test_what_others_set_and_nobody_asks_for_is_taken_out_and_only_that() -> None:
+def test_only_unplanned_fields_of_other_managers_are_removed() -> None:
     there = {"labels": {"team": "a"}, "serverSpec": {"image": "x", "replicas": 1}, "database": {"legacyName": True}}
     theirs = entry(
         "python",

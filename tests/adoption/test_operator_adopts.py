@@ -1,4 +1,4 @@
-"""Our operator takes over what upstream's made, on a real API server with its controllers; its listener stays."""
+"""Our operator adopts the objects of upstream's operator, on a real API server; upstream's listener stays."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from engine.operator.config import Templates
 from engine.operator.state import Life
 from engine.ports import Manifest
 from engine.settings import Settings
-from tests.adoption.cluster import Cluster, Taken, environment, ours, taken_over
+from tests.adoption.cluster import Cluster
+from tests.adoption.components import environment, ours, upstream_in, wait_adopted
 from tests.adoption.objects import (
     HOST,
     LISTENER_MANAGER,
+    NEXT,
     OPERATOR_MANAGER,
     PASSWORD,
     TOKEN,
@@ -31,30 +33,20 @@ from tests.adoption.objects import (
 from tests.support.operator_stack import CONFIG, until
 from tests.support.service_accounts import account, rules
 
-NEXT = "registry.example/support@sha256:" + "cd" * 32
-
-
-def upstream_in(cluster: Cluster, **changes: Any) -> tuple[Upstream, Taken]:
-    """Let upstream make an Agent Server; return it, and what is there then."""
-    upstream = Upstream(namespace=cluster.namespace, **changes)
-    cluster.upstream(upstream)
-    return upstream, cluster.taken(upstream)
-
-
 # --- what stays
 
 
 @pytest.mark.parametrize("applied", [False, True], ids=["updated", "applied"])
-def test_nothing_restarts_and_nothing_is_made_twice(cluster: Cluster, applied: bool) -> None:
+def test_nothing_restarts_and_nothing_is_created_twice(cluster: Cluster, applied: bool) -> None:
     upstream = Upstream(namespace=cluster.namespace)
     cluster.upstream(upstream, applied=applied)
-    before = cluster.taken(upstream)
+    before = cluster.snapshot(upstream)
 
     with ours(cluster) as operator:
-        kept = taken_over(operator, upstream.name)
+        kept = wait_adopted(operator, upstream.name)
 
         assert {key: one.differences for key, one in kept.objects.items() if one.differences} == {}
-        assert cluster.taken(upstream) == before
+        assert cluster.snapshot(upstream) == before
         assert operator.drifts(upstream.name) == []
         assert operator.types(upstream.name)[:3] == ["LgpObserved", "ObjectsAdopted", "ObjectsApplied"]
         with_pods = {key.split()[0] for key, one in kept.objects.items() if one.template_digest}
@@ -67,11 +59,11 @@ def test_nothing_restarts_and_nothing_is_made_twice(cluster: Cluster, applied: b
         assert TOKEN not in told
 
 
-def test_pods_that_were_taken_over_are_watched_although_they_carry_no_label_of_ours(cluster: Cluster) -> None:
+def test_adopted_pods_are_watched_although_they_carry_no_label_of_ours(cluster: Cluster) -> None:
     upstream, _ = upstream_in(cluster)
 
     with ours(cluster) as operator:
-        taken_over(operator, upstream.name)
+        wait_adopted(operator, upstream.name)
         server = cluster.get(upstream.server())
         sets = {one["metadata"]["name"]: one for one in cluster.items("/apis/apps/v1", "replicasets")}
         mine = [
@@ -87,12 +79,12 @@ def test_pods_that_were_taken_over_are_watched_although_they_carry_no_label_of_o
 def test_a_lost_log_restarts_nothing(cluster: Cluster) -> None:
     upstream, before = upstream_in(cluster)
     with ours(cluster) as operator:
-        taken_over(operator, upstream.name)
+        wait_adopted(operator, upstream.name)
 
     with ours(cluster, events=MemoryLog()) as again:
-        kept = taken_over(again, upstream.name)
+        kept = wait_adopted(again, upstream.name)
 
-        assert cluster.taken(upstream) == before
+        assert cluster.snapshot(upstream) == before
         assert kept.database is not None
         assert kept.database.name == upstream.database
 
@@ -106,8 +98,8 @@ def test_the_operators_own_permissions_are_enough(cluster: Cluster, tmp_path: Pa
     kubeconfig = account(cluster.api.kubeconfig, cluster.http, cluster.namespace, allowed, tmp_path)
 
     with ours(cluster, kubeconfig) as operator:
-        taken_over(operator, upstream.name)
-        assert cluster.taken(upstream) == before
+        wait_adopted(operator, upstream.name)
+        assert cluster.snapshot(upstream) == before
 
         cluster.merge(upstream.lgp(), {"spec": {"serverSpec": {"image": NEXT}}}, LISTENER_MANAGER)
         until(lambda: operator.available(upstream.name, 2), "the next revision is rolled out")
@@ -117,24 +109,24 @@ def test_the_operators_own_permissions_are_enough(cluster: Cluster, tmp_path: Pa
 def test_going_back_restarts_nothing_either(cluster: Cluster) -> None:
     upstream, before = upstream_in(cluster)
     with ours(cluster) as operator:
-        taken_over(operator, upstream.name)
+        wait_adopted(operator, upstream.name)
         owner = operator.lgp(upstream.name)["metadata"]["uid"]
 
     for theirs in (upstream.server(owner), upstream.queue(owner), upstream.redis(owner)):
         replace(cluster.http, theirs, OPERATOR_MANAGER)
 
-    until(cluster.rolled_out, "upstream's operator has its Deployments back")
-    assert cluster.taken(upstream) == before
+    until(cluster.rolled_out, "upstream's Deployments are rolled out again")
+    assert cluster.snapshot(upstream) == before
 
 
-def test_what_was_taken_over_goes_with_its_lgp_claims_included(cluster: Cluster) -> None:
+def test_adopted_objects_are_deleted_with_their_lgp_claims_included(cluster: Cluster) -> None:
     upstream, _ = upstream_in(cluster)
     with ours(cluster) as operator:
-        taken_over(operator, upstream.name)
+        wait_adopted(operator, upstream.name)
 
         cluster.http.delete(f"{path_of(upstream.lgp())}/{upstream.name}").raise_for_status()
 
-        until(lambda: operator.state(upstream.name).life is Life.PRUNED, "nothing of it is left")
+        until(lambda: operator.state(upstream.name).life is Life.PRUNED, "no object of the LGP is left")
         apps = "/apis/apps/v1"
         until(lambda: not cluster.items(apps, "deployments") + cluster.items(apps, "statefulsets"), "workloads go")
         until(lambda: all("deletionTimestamp" in one["metadata"] for one in cluster.claims()), "claims go")
@@ -147,7 +139,7 @@ ACCOUNT: dict[str, Any] = {"serviceAccount": {"annotations": {"client": "c-1"}}}
 
 
 def with_an_account(cluster: Cluster) -> tuple[Upstream, dict[str, Manifest]]:
-    """Let an operator that manages accounts and budgets make an Agent Server; return it, and the two objects."""
+    """Create an Agent Server with a ServiceAccount and a budget, as upstream does; return it, and both by kind."""
     name = Upstream(namespace=cluster.namespace).name
     upstream = Upstream(namespace=cluster.namespace, account=f"{name}-sa")
     lgp = cluster.upstream(upstream, managedResources=ACCOUNT)
@@ -160,15 +152,15 @@ def with_an_account(cluster: Cluster) -> tuple[Upstream, dict[str, Manifest]]:
     return upstream, {one["kind"]: create(cluster.http, one, OPERATOR_MANAGER) for one in (made, budget)}
 
 
-def test_an_account_and_a_budget_are_taken_over_and_nothing_restarts(cluster: Cluster) -> None:
+def test_an_account_and_a_budget_are_adopted_and_nothing_restarts(cluster: Cluster) -> None:
     upstream, made = with_an_account(cluster)
-    before = cluster.taken(upstream)
+    before = cluster.snapshot(upstream)
 
     with ours(cluster, config=MANAGED) as operator:
-        kept = taken_over(operator, upstream.name)
+        kept = wait_adopted(operator, upstream.name)
 
         assert {key: one.differences for key, one in kept.objects.items() if one.differences} == {}
-        assert cluster.taken(upstream) == before
+        assert cluster.snapshot(upstream) == before
         account, budget = (cluster.get(made[kind]) for kind in ("ServiceAccount", "PodDisruptionBudget"))
         assert account["metadata"]["uid"] == made["ServiceAccount"]["metadata"]["uid"]
         assert account["metadata"]["annotations"] == {"client": "c-1"}
@@ -178,14 +170,14 @@ def test_an_account_and_a_budget_are_taken_over_and_nothing_restarts(cluster: Cl
         assert operator.condition(upstream.name, "Degraded")["status"] == "False"
 
 
-def test_an_account_that_may_not_be_made_here_stops_everything_until_it_may(cluster: Cluster) -> None:
+def test_an_account_that_the_operator_may_not_create_stops_everything(cluster: Cluster) -> None:
     upstream, made = with_an_account(cluster)
-    before = cluster.taken(upstream)
+    before = cluster.snapshot(upstream)
 
     with ours(cluster) as operator:
         until(
             lambda: operator.condition(upstream.name, "Degraded").get("reason") == "ManagedResourcesOff",
-            "it is refused",
+            "the LGP is refused",
         )
         assert (
             "operator.managedResources.serviceAccounts=true"
@@ -193,17 +185,17 @@ def test_an_account_that_may_not_be_made_here_stops_everything_until_it_may(clus
         )
         operator.quiet(upstream.name)
 
-    assert cluster.taken(upstream) == before
+    assert cluster.snapshot(upstream) == before
     assert cluster.get(made["ServiceAccount"]) == made["ServiceAccount"]
 
 
 # --- what changes, and when
 
 
-def test_the_next_revision_replaces_the_pods_and_what_nobody_asks_for(cluster: Cluster) -> None:
+def test_the_next_revision_replaces_the_pods_and_removes_unplanned_fields(cluster: Cluster) -> None:
     upstream, before = upstream_in(cluster)
     with ours(cluster) as operator:
-        taken_over(operator, upstream.name)
+        wait_adopted(operator, upstream.name)
 
         env = [*upstream.environment()[:-1], {"name": "LANGSMITH_HOST_REVISION_ID", "value": "next"}]
         env = [entry for entry in env if entry != upstream.environment()[1]]
@@ -211,7 +203,7 @@ def test_the_next_revision_replaces_the_pods_and_what_nobody_asks_for(cluster: C
         until(lambda: operator.available(upstream.name, 2), "the next revision is rolled out")
         operator.quiet(upstream.name)
 
-        after = cluster.taken(upstream)
+        after = cluster.snapshot(upstream)
         server = cluster.get(upstream.server())
         assert after.uids == before.uids
         assert (after.password, after.claims, after.paths) == (before.password, before.claims, before.paths)
@@ -239,12 +231,12 @@ def test_pods_behind_their_lgp_are_replaced_and_the_log_says_why(cluster: Cluste
     cluster.merge(upstream.lgp(), {"spec": {"serverSpec": {"image": NEXT}}}, LISTENER_MANAGER)
 
     with ours(cluster) as operator:
-        kept = taken_over(operator, upstream.name)
+        kept = wait_adopted(operator, upstream.name)
 
         why = {key.rpartition("/")[2]: one.differences for key, one in kept.objects.items() if one.differences}
         image = "containers[api-server].image"
         assert why == {upstream.name: (image,), f"{upstream.name}-queue": (image,)}
-        after = cluster.taken(upstream)
+        after = cluster.snapshot(upstream)
         assert after.uids == before.uids
         assert after.claims == before.claims
         assert after.templates[upstream.database] == before.templates[upstream.database]
@@ -260,30 +252,30 @@ def test_a_generation_that_upstream_never_rolled_out_is_rolled_out(cluster: Clus
     cluster.merge(upstream.lgp(), {"spec": {"serverSpec": {"env": without}}}, LISTENER_MANAGER)
 
     with ours(cluster) as operator:
-        taken_over(operator, upstream.name)
+        wait_adopted(operator, upstream.name)
 
         assert "OPENAI_API_KEY" not in environment(cluster.get(upstream.server()))
-        assert cluster.taken(upstream).uids == before.uids
+        assert cluster.snapshot(upstream).uids == before.uids
 
 
 def test_other_templates_replace_the_pods_and_another_api_key_does_not(cluster: Cluster) -> None:
     upstream, before = upstream_in(cluster)
     log = MemoryLog()
     with ours(cluster, events=log) as operator:
-        taken_over(operator, upstream.name)
+        wait_adopted(operator, upstream.name)
 
-    with ours(cluster, events=log, api_key="another") as rotated:  # every digest of a literal value is another one
+    with ours(cluster, events=log, api_key="another") as rotated:  # every keyed digest of a literal value changes
         until(lambda: rotated.types(upstream.name).count("LgpObserved") == 2, "the digests are new")
-        taken_over(rotated, upstream.name)
-        assert cluster.taken(upstream) == before
+        wait_adopted(rotated, upstream.name)
+        assert cluster.snapshot(upstream) == before
 
     redis = CONFIG.templates.redis.replace("redis:6", "redis:7")
     changed = CONFIG.model_copy(update={"templates": Templates(redis=redis)})
     with ours(cluster, events=log, config=changed, api_key="another") as operator:
         log.mark_dirty(operator.stream(upstream.name))
-        until(lambda: _image(cluster, upstream.redis()) == "redis:7", "Redis is replaced")
-        taken_over(operator, upstream.name)
-        after = cluster.taken(upstream)
+        until(lambda: _image(cluster, upstream.redis()) == "redis:7", "the pods of Redis are replaced")
+        wait_adopted(operator, upstream.name)
+        after = cluster.snapshot(upstream)
         assert after.templates[upstream.name] == before.templates[upstream.name]
         assert after.uids == before.uids
 
@@ -292,10 +284,10 @@ def _image(cluster: Cluster, workload: Manifest) -> str:
     return str(cluster.get(workload)["spec"]["template"]["spec"]["containers"][0]["image"])
 
 
-def test_what_was_taken_over_and_is_deleted_is_made_again_whole(cluster: Cluster) -> None:
+def test_an_adopted_object_that_is_deleted_is_created_again_whole(cluster: Cluster) -> None:
     upstream, before = upstream_in(cluster)
     with ours(cluster) as operator:
-        taken_over(operator, upstream.name)
+        wait_adopted(operator, upstream.name)
 
         for manifest in (upstream.server(), upstream.postgres()):
             gone = cluster.get(manifest)["metadata"]["uid"]
@@ -305,25 +297,25 @@ def test_what_was_taken_over_and_is_deleted_is_made_again_whole(cluster: Cluster
         until(cluster.rolled_out, "everything runs again")
         operator.quiet(upstream.name)
 
-        after = cluster.taken(upstream)
-        assert after.claims == before.claims, "Postgres has its volume again"
+        after = cluster.snapshot(upstream)
+        assert after.claims == before.claims, "Postgres has the same volume"
         assert after.password == before.password
         assert environment(cluster.get(upstream.postgres()))["POSTGRES_USER"] == "langgraph"
         assert operator.condition(upstream.name, "Available")["status"] == "True"
 
 
-def test_the_replicas_of_an_autoscaler_stay_its_own(cluster: Cluster) -> None:
+def test_the_replicas_that_an_autoscaler_set_stay(cluster: Cluster) -> None:
     upstream = Upstream(namespace=cluster.namespace)
     bounds = {"enabled": True, "minReplicas": 1, "maxReplicas": 9, "queueMinReplicas": 1, "queueMaxReplicas": 9}
     cluster.upstream(upstream, autoscaling=bounds)
     cluster.merge(upstream.server(), {"spec": {"replicas": 4}}, "kube-controller-manager")
     cluster.merge(upstream.queue(), {"spec": {"replicas": 3}}, OPERATOR_MANAGER)
     until(cluster.rolled_out, "it is scaled")
-    before = cluster.taken(upstream)
+    before = cluster.snapshot(upstream)
 
     with ours(cluster) as operator:
-        taken_over(operator, upstream.name)
-        assert cluster.taken(upstream) == before
+        wait_adopted(operator, upstream.name)
+        assert cluster.snapshot(upstream) == before
         cluster.merge(upstream.lgp(), {"spec": {"serverSpec": {"image": NEXT}}}, LISTENER_MANAGER)
         until(lambda: operator.available(upstream.name, 2), "the next revision is rolled out")
 
@@ -334,18 +326,18 @@ def test_the_replicas_of_an_autoscaler_stay_its_own(cluster: Cluster) -> None:
 # --- other shapes
 
 
-def test_a_name_that_is_longer_than_ours_may_be(cluster: Cluster) -> None:
+def test_a_name_that_is_longer_than_our_limit_stays(cluster: Cluster) -> None:
     upstream, before = upstream_in(cluster, deployment="customer-support-agent")
     assert len(upstream.name) > 49
 
     with ours(cluster) as operator:
-        kept = taken_over(operator, upstream.name)
+        kept = wait_adopted(operator, upstream.name)
 
         assert kept.name_prefix == upstream.name
-        assert cluster.taken(upstream) == before
+        assert cluster.snapshot(upstream) == before
 
 
-def test_selectors_of_others_stay_and_our_pods_carry_what_they_ask_for(cluster: Cluster) -> None:
+def test_selectors_of_upstream_stay_and_our_pods_carry_their_labels(cluster: Cluster) -> None:
     upstream = Upstream(namespace=cluster.namespace)
     lgp = cluster.http.post(
         path_of(upstream.lgp()), params={"fieldManager": LISTENER_MANAGER}, json=upstream.lgp()
@@ -362,7 +354,7 @@ def test_selectors_of_others_stay_and_our_pods_carry_what_they_ask_for(cluster: 
     until(cluster.rolled_out, "upstream's Agent Server runs")
 
     with ours(cluster) as operator:
-        taken_over(operator, upstream.name)
+        wait_adopted(operator, upstream.name)
         cluster.merge(upstream.lgp(), {"spec": {"serverSpec": {"image": NEXT}}}, LISTENER_MANAGER)
         until(lambda: operator.available(upstream.name, 2), "the next revision is rolled out")
 
@@ -372,7 +364,7 @@ def test_selectors_of_others_stay_and_our_pods_carry_what_they_ask_for(cluster: 
         assert cluster.get(service)["spec"]["selector"] == {"route": upstream.id}
 
 
-def test_a_database_that_cannot_be_told_stops_everything_until_a_person_says_which(cluster: Cluster) -> None:
+def test_an_ambiguous_database_stops_everything_until_a_person_labels_one(cluster: Cluster) -> None:
     upstream = Upstream(namespace=cluster.namespace)
     install(cluster.http, upstream)
     other = upstream.postgres()
@@ -380,31 +372,31 @@ def test_a_database_that_cannot_be_told_stops_everything_until_a_person_says_whi
     cluster.http.delete(f"{path_of(other)}/{upstream.database}").raise_for_status()
     create(cluster.http, other, OPERATOR_MANAGER)
     until(cluster.rolled_out, "upstream's Agent Server runs")
-    before = cluster.taken(upstream)
+    before = cluster.snapshot(upstream)
 
     with ours(cluster) as operator:
-        until(lambda: "ActRefused" in operator.types(upstream.name), "it refuses")
+        until(lambda: "ActRefused" in operator.types(upstream.name), "the operator refuses")
         operator.quiet(upstream.name)
         reason = operator.condition(upstream.name, "Degraded")["message"]
         assert f"connect to {upstream.database}, which is no StatefulSet of the namespace" in reason
         assert f"kubectl -n {cluster.namespace} label statefulset NAME {LGP_LABEL}={upstream.name}" in reason
-        assert cluster.taken(upstream) == before
+        assert cluster.snapshot(upstream) == before
 
         cluster.merge(other, {"metadata": {"labels": {LGP_LABEL: upstream.name}}})
         cluster.merge(upstream.lgp(), {"spec": {"annotations": {"looked": "again"}}})
-        kept = taken_over(operator, upstream.name)
+        kept = wait_adopted(operator, upstream.name)
 
         assert kept.database is not None
         assert kept.database.name == "pg-of-support"
-        assert cluster.taken(upstream).uids == before.uids
+        assert cluster.snapshot(upstream).uids == before.uids
 
 
-def test_a_database_whose_password_is_nowhere_is_left_alone(cluster: Cluster) -> None:
+def test_a_database_without_its_password_is_left_alone(cluster: Cluster) -> None:
     upstream, _ = upstream_in(cluster)
     cluster.http.delete(f"{path_of(upstream.password())}/{upstream.secret}").raise_for_status()
 
     with ours(cluster) as operator:
-        until(lambda: "ActRefused" in operator.types(upstream.name), "it refuses")
+        until(lambda: "ActRefused" in operator.types(upstream.name), "the operator refuses")
         operator.quiet(upstream.name)
 
         message = operator.condition(upstream.name, "Degraded")["message"]
@@ -416,7 +408,7 @@ def test_a_database_whose_password_is_nowhere_is_left_alone(cluster: Cluster) ->
 
 
 class StillRunning:
-    """Upstream's operator, which nobody stopped: it puts its Deployment back whenever it is not as it made it."""
+    """Upstream's operator, still running: it writes its Deployment again and again."""
 
     def __init__(self, cluster: Cluster, manifest: Manifest) -> None:
         self._cluster, self._manifest = cluster, manifest
@@ -436,25 +428,28 @@ class StillRunning:
             replace(self._cluster.http, self._manifest, OPERATOR_MANAGER)
 
 
-def test_an_operator_that_was_not_stopped_is_named_and_fought_ever_more_rarely(cluster: Cluster) -> None:
+def test_an_operator_that_still_runs_is_named_and_its_changes_are_repaired_ever_more_rarely(cluster: Cluster) -> None:
     upstream, before = upstream_in(cluster)
     with ours(cluster) as operator:
-        taken_over(operator, upstream.name)
+        wait_adopted(operator, upstream.name)
         theirs = upstream.server(operator.lgp(upstream.name)["metadata"]["uid"])
         theirs["spec"]["replicas"] = 1
 
         with StillRunning(cluster, theirs):
             until(
                 lambda: operator.condition(upstream.name, "Degraded").get("reason") == "FoughtOver",
-                "the status says that somebody changes it again and again",
+                "the status reports the other writer",
             )
             message = operator.condition(upstream.name, "Degraded")["message"]
-            assert f"Deployment {cluster.namespace}/{upstream.name} was put back" in message
+            assert f"Deployment {cluster.namespace}/{upstream.name} was repaired" in message
             assert f"last by {OPERATOR_MANAGER}" in message
         drifts = len(operator.drifts(upstream.name))
 
-        until(lambda: cluster.get(upstream.server())["spec"]["replicas"] == 2, "it is put back once there is peace")
+        until(
+            lambda: cluster.get(upstream.server())["spec"]["replicas"] == 2,
+            "the number of replicas is repaired when the other operator stops",
+        )
         operator.quiet(upstream.name)
         assert len(operator.drifts(upstream.name)) <= drifts + 1
         until(lambda: operator.condition(upstream.name, "Degraded")["status"] == "False", "nothing is wrong")
-        assert cluster.taken(upstream).templates == before.templates
+        assert cluster.snapshot(upstream).templates == before.templates
