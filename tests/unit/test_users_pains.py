@@ -60,7 +60,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/unit/operator/test_manifests.py::test_server_fields_reach_both_deployments",
         "tests/unit/operator/test_operator_status.py::test_a_passed_progress_deadline_and_pods_that_cannot_be_made_are_told",
         "tests/unit/operator/test_managed.py::test_all_pods_use_the_account_that_was_made_before_them",
-        "tests/unit/operator/test_managed.py::test_what_is_switched_off_is_refused_with_the_value_to_set",
+        "tests/unit/operator/test_managed.py::test_a_disabled_kind_is_refused_with_the_value_to_set",
     ),
     "1027: PodDisruptionBudgets of Agent Servers": (
         "tests/unit/operator/test_disruption_budgets.py::test_a_workload_of_two_replicas_has_a_budget_and_one_of_one_has_none",

@@ -136,7 +136,7 @@ def test_odd_shapes_are_hidden_too(odd: Any) -> None:
         ),
     ],
 )
-def test_what_is_switched_off_is_refused_with_the_value_to_set(field: str, values: tuple[str, str]) -> None:
+def test_a_disabled_kind_is_refused_with_the_value_to_set(field: str, values: tuple[str, str]) -> None:
     both = {"serviceAccount": "managed_service_accounts", "secretProviderClass": "managed_secret_provider_classes"}
     world = asked(config=ALLOWED.model_copy(update={both[field]: False}))
 
@@ -147,7 +147,7 @@ def test_what_is_switched_off_is_refused_with_the_value_to_set(field: str, value
     assert not [key for key in world.cluster.objects if key.kind in ("Deployment", "ServiceAccount")]
 
 
-def test_what_runs_goes_on_while_it_is_refused() -> None:
+def test_running_pods_stay_while_the_lgp_is_refused() -> None:
     world = asked(managed=None, config=ALLOWED.model_copy(update={"managed_service_accounts": False}))
     before = dict(world.cluster.objects)
     world.cluster.put(lgp_manifest("r2", managedResources=ASKED))
@@ -162,7 +162,7 @@ def test_what_runs_goes_on_while_it_is_refused() -> None:
 # --- in the cluster
 
 
-def test_objects_come_go_with_the_field_and_everything_is_well() -> None:
+def test_objects_come_and_go_with_their_field() -> None:
     world = asked()
 
     assert {ACCOUNT, CLASS} <= world.cluster.objects.keys()
@@ -177,7 +177,7 @@ def test_objects_come_go_with_the_field_and_everything_is_well() -> None:
     assert world.condition("Degraded")["status"] == "False"
 
 
-def test_a_namesake_that_came_meanwhile_is_not_pruned() -> None:
+def test_a_namesake_created_in_the_meantime_is_not_pruned() -> None:
     world = asked()
     del world.cluster.objects[ACCOUNT]
     world.cluster.put(
@@ -209,7 +209,7 @@ def test_drift_is_repaired(key: ObjectKey, change: str) -> None:
 
 
 @pytest.mark.parametrize("key", [ACCOUNT, CLASS], ids=lambda key: key.kind)
-def test_a_namesake_is_left_as_it_is_and_named(key: ObjectKey) -> None:
+def test_a_namesake_stays_and_is_reported(key: ObjectKey) -> None:
     world = World(config=ALLOWED)
     metadata = {"name": key.name, "namespace": NAMESPACE, "annotations": {"mine": "yes"}}
     theirs = world.cluster.put({"apiVersion": key.api_version, "kind": key.kind, "metadata": metadata})
@@ -225,7 +225,7 @@ def test_a_namesake_is_left_as_it_is_and_named(key: ObjectKey) -> None:
     assert world.condition("Degraded")["status"] == "False"
 
 
-def test_what_another_operator_made_for_this_lgp_is_adopted() -> None:
+def test_an_object_that_another_operator_made_for_this_lgp_is_adopted() -> None:
     world = World(config=ALLOWED)
     world.cluster.put(shared_ingress())
     live = world.cluster.put(lgp_manifest(managedResources=ASKED))
@@ -238,7 +238,7 @@ def test_what_another_operator_made_for_this_lgp_is_adopted() -> None:
     assert world.cluster.objects[ACCOUNT]["metadata"]["uid"] == uid
 
 
-def test_an_lgp_that_is_made_again_keeps_what_the_first_one_left() -> None:
+def test_an_lgp_that_is_created_again_owns_the_objects_of_the_first() -> None:
     world = asked()
     del world.cluster.objects[lgp_key(NAMESPACE, NAME)]
     world.watch()
@@ -283,7 +283,7 @@ def test_a_field_that_is_overridden_is_named() -> None:
     )
 
 
-def test_objects_of_a_kind_that_was_switched_off_are_left_where_they_may_not_be_deleted() -> None:
+def test_objects_of_a_disabled_kind_are_left_in_place_without_permission_to_delete() -> None:
     world = asked()
     off = World(config=OperatorConfig(ingress=ALLOWED.ingress), cluster=world.cluster, clock=world.clock)
     off.events = world.events

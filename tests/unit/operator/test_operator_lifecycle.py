@@ -21,7 +21,7 @@ def writes(cluster: FakeCluster) -> list[tuple[str, str]]:
     return [call for call in cluster.calls if call[0] not in ("get", "list")]
 
 
-def test_a_first_rollout_makes_every_object_and_says_so_in_the_status() -> None:
+def test_a_first_rollout_creates_every_object_and_reports_it_in_the_status() -> None:
     world = started()
 
     assert {(key.kind, key.name.removeprefix(NAME)) for key in world.cluster.objects if key.kind != "LGP"} == {
@@ -58,12 +58,12 @@ def test_a_first_rollout_reads_and_writes_each_object_once() -> None:
     touched = [name for verb, name in world.cluster.calls if verb in ("apply", "create", "patch")]
     assert len(touched) == len(set(touched)) == 9
     reads = [call for call in world.cluster.calls if call[0] in ("get", "list")]
-    # The apply reads its object itself. Beside it are read: the LGP, the password's Secret, the shared Ingress, and, in
-    # case somebody else made them, the API server's Deployment (for its apply too) and Postgres under upstream's name.
+    # Each apply reads its own object. The other reads: the LGP, the Secret with the password, the shared Ingress, and,
+    # for adoption, the Agent Server's Deployment (which spares its apply a read) and Postgres under upstream's name.
     assert len(reads) == 5
 
 
-def test_a_resync_of_what_did_not_change_writes_nothing_and_says_nothing() -> None:
+def test_a_resync_without_a_change_writes_nothing_and_appends_nothing() -> None:
     world = started()
     before, version = len(world.cluster.calls), world.events.version(STREAM)
 
@@ -100,7 +100,7 @@ def test_the_log_holds_no_literal_secret_of_the_lgp_and_the_cluster_does() -> No
     assert env["TOKEN"] == "hunter2-hunter2"
 
 
-def test_the_password_of_the_database_is_made_once() -> None:
+def test_the_password_of_the_database_is_generated_once() -> None:
     world = started()
     secret = world.cluster.find("Secret", "-db")
     password = world.cluster.objects[secret]["stringData"]
@@ -130,7 +130,7 @@ def test_an_existing_password_is_adopted() -> None:
     assert ("create", str(key)) not in world.cluster.calls
 
 
-def test_what_is_no_longer_asked_for_goes_but_never_a_database() -> None:
+def test_objects_that_are_no_longer_asked_for_are_deleted_but_never_a_database() -> None:
     world = started()
 
     off: Manifest = {"redis": {"enabled": False}, "database": {"enabled": False}, "ingress": {"enabled": False}}
@@ -162,7 +162,7 @@ def test_a_deleted_lgp_leaves_nothing() -> None:
     assert world.types()[-2:] == ["LgpRemoved", "ObjectsPruned"]
 
 
-def test_an_lgp_that_went_while_nobody_watched_is_noticed() -> None:
+def test_the_removal_of_an_lgp_is_noticed_although_no_watch_saw_it() -> None:
     world = started()
     later = World(clock=world.clock, cluster=world.cluster)
     later.events = later.loop._events = world.events
@@ -190,7 +190,7 @@ def test_nothing_is_applied_while_the_lgp_is_being_deleted() -> None:
     assert [call for call in world.cluster.calls[before:] if call[0] in ("apply", "create", "patch")] == []
 
 
-def test_an_lgp_made_again_under_its_name_takes_its_objects_over() -> None:
+def test_an_lgp_created_again_under_its_name_owns_the_objects_of_the_first() -> None:
     world = started()
     world.cluster.delete(LGP)
     world.cluster.put(lgp_manifest("r9"))
@@ -202,7 +202,7 @@ def test_an_lgp_made_again_under_its_name_takes_its_objects_over() -> None:
     assert world.condition("Available")["status"] == "True"
 
 
-def test_an_lgp_that_cannot_be_understood_says_so_and_keeps_what_runs() -> None:
+def test_an_invalid_lgp_is_reported_and_its_objects_stay() -> None:
     world = started()
     world.cluster.put(lgp_manifest("r2", redis={"enabled": "perhaps"}))
     world.run()
@@ -227,7 +227,7 @@ def refuse(kind: str, status: int, message: str = "it does not fit", reason: str
     return rejects
 
 
-def test_a_rejected_object_is_a_condition_and_the_others_go_out() -> None:
+def test_a_rejected_object_is_a_condition_and_the_others_are_applied() -> None:
     world = World()
     world.cluster.rejects = refuse("StatefulSet", 422, "StatefulSet: storage must not shrink")
     world.cluster.put(shared_ingress())
@@ -255,7 +255,7 @@ def test_a_rejected_object_is_tried_again_when_the_lgp_changes_it() -> None:
     assert world.condition("Degraded")["status"] == "False"
 
 
-def test_a_quota_is_tried_again_by_itself_ever_more_slowly() -> None:
+def test_an_object_over_its_quota_is_tried_again_ever_more_rarely() -> None:
     world = World()
     world.cluster.rejects = refuse("Deployment", 403, "exceeded quota", "Forbidden")
     world.cluster.put(shared_ingress())
@@ -283,7 +283,7 @@ def test_a_message_that_quotes_a_literal_secret_is_scrubbed() -> None:
     assert 'Invalid value: "***"' in world.condition("Degraded")["message"]
 
 
-def test_a_missing_shared_ingress_is_named_and_found_once_it_is_there() -> None:
+def test_a_missing_shared_ingress_is_reported_and_used_once_it_exists() -> None:
     world = World()
     world.cluster.put(lgp_manifest())
     world.run()
@@ -298,7 +298,7 @@ def test_a_missing_shared_ingress_is_named_and_found_once_it_is_there() -> None:
     assert [path["path"] for path in rules[0]["http"]["paths"]] == [f"/lgp/{NAME}"]
 
 
-def test_an_api_server_that_is_away_is_waited_for() -> None:
+def test_an_act_is_deferred_while_the_api_server_does_not_answer() -> None:
     world = World()
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest())
@@ -316,7 +316,7 @@ def test_an_api_server_that_is_away_is_waited_for() -> None:
     assert world.condition("Available")["status"] == "True"
 
 
-def test_a_missing_permission_is_told_and_tried_again() -> None:
+def test_a_missing_permission_is_reported_and_tried_again() -> None:
     world = started()
     refusal = ObjectRefused("delete Service: forbidden", reason="Forbidden", status=403)
     allowed = world.cluster.delete
@@ -342,7 +342,7 @@ def test_a_missing_permission_is_told_and_tried_again() -> None:
 @pytest.mark.parametrize(
     ("kind", "suffix"), [("Deployment", ""), ("StatefulSet", "-db"), ("Service", ""), ("Secret", "-db")]
 )
-def test_a_deleted_object_comes_back(kind: str, suffix: str) -> None:
+def test_a_deleted_object_is_created_again(kind: str, suffix: str) -> None:
     world = started()
     key = world.cluster.find(kind, suffix)
     uid = world.cluster.objects[key]["metadata"]["uid"]
@@ -355,7 +355,7 @@ def test_a_deleted_object_comes_back(kind: str, suffix: str) -> None:
     assert [(d["key"]["kind"], d["change"]) for d in drift] == [(kind, "deleted")]
 
 
-def test_an_edited_object_is_put_right() -> None:
+def test_an_edited_object_is_repaired() -> None:
     world = started()
     key = world.cluster.find("Service")
 
@@ -366,13 +366,13 @@ def test_an_edited_object_is_put_right() -> None:
     assert world.types().count("DriftDetected") == 1
 
 
-def test_our_own_writes_are_no_drift_even_when_the_log_hears_of_them_late() -> None:
+def test_our_own_writes_are_no_drift_even_when_their_events_come_late() -> None:
     world = started()
     manifest = lgp_manifest("r2")
     world.cluster.put(manifest)
     world.watch()
     with world.events.lock(STREAM, 60):
-        # A worker has applied and has not appended yet; the watch is faster than it.
+        # A worker has applied an object, and has not appended the event yet; the watch is faster.
         world.cluster.edit(world.cluster.find("Deployment"))
         for _ in range(10):
             world.watch()
@@ -383,7 +383,7 @@ def test_our_own_writes_are_no_drift_even_when_the_log_hears_of_them_late() -> N
     assert world.condition("Available")["status"] == "True"
 
 
-def test_a_status_or_a_field_of_others_is_no_drift() -> None:
+def test_a_status_or_a_field_of_another_manager_is_no_drift() -> None:
     world = started()
     deployment = world.cluster.objects[world.cluster.find("Deployment")]
     deployment["spec"]["template"]["metadata"]["annotations"] = {"kubectl.kubernetes.io/restartedAt": "now"}
@@ -393,7 +393,7 @@ def test_a_status_or_a_field_of_others_is_no_drift() -> None:
     assert "DriftDetected" not in world.types()
 
 
-def test_an_object_that_somebody_keeps_changing_is_fought_over_ever_more_slowly() -> None:
+def test_an_object_that_another_writer_keeps_changing_is_repaired_ever_more_rarely() -> None:
     world = started()
     key = world.cluster.find("Service")
     for _ in range(120):
@@ -403,7 +403,7 @@ def test_an_object_that_somebody_keeps_changing_is_fought_over_ever_more_slowly(
     assert 5 <= world.types().count("DriftDetected") <= 12
 
 
-def test_a_path_that_somebody_took_from_the_shared_ingress_comes_back() -> None:
+def test_a_path_that_a_person_removed_from_the_shared_ingress_is_added_again() -> None:
     world = started()
     key = world.cluster.find("Ingress", name="shared")
     world.cluster.put(shared_ingress())

@@ -1,4 +1,4 @@
-"""Whatever happens, in whatever order: decisions end, replays agree, and the cluster becomes what the LGP asks for."""
+"""Properties for any order of events: decisions end, replays agree, and the cluster becomes what the LGP asks for."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def happen(world: World, change: tuple[Any, ...]) -> None:
             world.watch()
 
 
-def check_what_is_there(world: World) -> None:
-    """The cluster is what the LGP asks for: everything wanted in its wanted form, nothing else of ours."""
+def check_cluster(world: World) -> None:
+    """Assert that the cluster is what the LGP asks for: each planned object as planned, and no other object of ours."""
     state = world.state()
     plan = world.machine.plan(state)
     ours = {str(key) for key in world.cluster.objects if key.kind not in ("LGP", "Ingress")}
@@ -119,13 +119,13 @@ def test_the_cluster_converges_whatever_happened(happenings: list[tuple[Any, ...
 
     world.cluster.down = False
     world.cluster.rejects = lambda key: None
-    if LGP in world.cluster.objects:  # what the API server condemned is sent again when it changes
+    if LGP in world.cluster.objects:  # a manifest that the API server rejected for good is sent again when it changes
         world.cluster.put(lgp_manifest("fixed", labels={"fixed": "yes"}))
     world.run(60)
-    world.clock.move(3600)  # what was rejected for a reason outside itself has been tried again by now
+    world.clock.move(3600)  # every other rejected manifest has been tried again by now
     world.run(60)
 
-    check_what_is_there(world)
+    check_cluster(world)
     before = world.events.version(STREAM)
     world.run(20)
     assert world.events.version(STREAM) == before
@@ -174,4 +174,4 @@ def test_two_lgps_share_one_ingress() -> None:
     world.cluster.delete(ObjectKey(api_version=LGP.api_version, kind=LGP.kind, namespace=NAMESPACE, name=other))
     world.run()
 
-    check_what_is_there(world)
+    check_cluster(world)

@@ -1,5 +1,6 @@
-"""Who decides on the number of replicas, and how the decision changes hands; what is told of an autoscaler that is
-missing. The same on API servers: tests/integration/test_autoscaling.py.
+"""Which writer sets the number of replicas, how the number changes hands, and what a missing autoscaler reports.
+
+tests/integration/test_autoscaling.py does the same with real API servers.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def autoscaled(config: OperatorConfig = CONFIG, world: World | None = None, **bo
 
 
 def unserved(world: World, kind: str) -> World:
-    """Let the API server know nothing of a kind."""
+    """Make the API server not serve a kind."""
 
     def rejects(key: ObjectKey) -> ObjectRefused | None:
         return ObjectRefused("the server could not find the resource", status=404) if key.kind == kind else None
@@ -46,7 +47,7 @@ def unserved(world: World, kind: str) -> World:
     return world
 
 
-def test_our_claim_on_the_replicas_is_given_up_and_nothing_else() -> None:
+def test_we_give_up_the_ownership_of_the_replicas_and_nothing_else() -> None:
     ours, theirs = owned_by("us", replicas=3, template={}), owned_by("them", "Update", replicas=3)
 
     assert scaling.without_replicas(live(ours, theirs), "us") == [owned_by("us", template={}), theirs]
@@ -57,12 +58,12 @@ def test_our_claim_on_the_replicas_is_given_up_and_nothing_else() -> None:
     [(), (owned_by("us", template={}),), (owned_by("us", "Update", replicas=3),), (owned_by("them", replicas=3),)],
     ids=["nobody", "ours without it", "ours, not applied", "theirs"],
 )
-def test_where_we_claim_nothing_there_is_nothing_to_give_up(entries: tuple[dict[str, Any], ...]) -> None:
+def test_without_ownership_of_the_replicas_there_is_nothing_to_give_up(entries: tuple[dict[str, Any], ...]) -> None:
     assert scaling.without_replicas(live(*entries), "us") is None
 
 
 @pytest.mark.parametrize(("config", "queue"), [(CONFIG, 1), (KEDA, 1)], ids=["HPA", "KEDA"])
-def test_a_deployment_starts_with_the_fewest_replicas_and_at_least_one(config: OperatorConfig, queue: int) -> None:
+def test_a_deployment_starts_with_the_autoscalers_minimum_and_at_least_one(config: OperatorConfig, queue: int) -> None:
     world = autoscaled(config, queueMinReplicas=0)
 
     created = {
@@ -75,7 +76,7 @@ def test_a_deployment_starts_with_the_fewest_replicas_and_at_least_one(config: O
     assert scaling.first_replicas("another", scalers) == 1
 
 
-def test_what_an_autoscaler_scales_is_no_drift_and_what_somebody_else_does_is() -> None:
+def test_a_change_of_replicas_is_no_drift_with_an_autoscaler_and_is_drift_without() -> None:
     world = autoscaled()
     scale(world, 5)
     world.run()
@@ -105,7 +106,7 @@ def scale(world: World, replicas: int) -> None:
 
 
 class Contended:
-    """A Deployment of which we are known to have set the replicas, and whose status somebody else keeps writing."""
+    """A Deployment whose replicas we set, and whose status another writer keeps changing."""
 
     def __init__(self, conflicts: int) -> None:
         self.world = World()
@@ -131,7 +132,7 @@ class Contended:
         return self.world.cluster.objects[self.key]
 
 
-def test_a_handover_that_meets_other_writers_is_made_anew() -> None:
+def test_a_handover_that_meets_other_writers_is_repeated() -> None:
     contended = Contended(conflicts=3)
 
     assert len(contended.patches) == 4
@@ -140,7 +141,7 @@ def test_a_handover_that_meets_other_writers_is_made_anew() -> None:
     assert contended.world.condition("Autoscaling")["status"] == "True"
 
 
-def test_a_handover_that_never_comes_through_is_tried_later_and_nothing_is_written_before_it() -> None:
+def test_a_handover_that_always_conflicts_is_deferred_and_nothing_is_written_before() -> None:
     contended = Contended(conflicts=10_000)
 
     assert contended.world.cluster.objects[contended.key]["spec"]["replicas"] == 1
@@ -148,8 +149,8 @@ def test_a_handover_that_never_comes_through_is_tried_later_and_nothing_is_writt
     assert "was changed by others in each of 12 tries" in reason
 
 
-def test_what_we_had_scaled_to_nothing_is_handed_over_with_the_fewest_replicas() -> None:
-    """A HorizontalPodAutoscaler leaves a Deployment without replicas alone: it would never come up."""
+def test_a_deployment_scaled_to_zero_is_handed_over_with_the_minimum_of_its_autoscaler() -> None:
+    """A HorizontalPodAutoscaler does not scale a Deployment without replicas: no pod would ever start."""
     world = World()
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest(serverSpec={"queueEnabled": False, "replicas": 0}))
@@ -171,7 +172,7 @@ def test_what_we_had_scaled_to_nothing_is_handed_over_with_the_fewest_replicas()
     assert asked == [2, None]
 
 
-def test_autoscalers_that_are_no_longer_asked_for_go_before_anything_else_is_written() -> None:
+def test_unplanned_autoscalers_are_deleted_before_any_other_write() -> None:
     world = autoscaled()
     before = len(world.cluster.calls)
     world.cluster.put(lgp_manifest(autoscaling={"enabled": False}))
@@ -187,7 +188,7 @@ def test_autoscalers_that_are_no_longer_asked_for_go_before_anything_else_is_wri
     assert "Autoscaling" not in {condition["type"] for condition in status}
 
 
-def test_where_keda_is_missing_the_mend_is_told_and_nothing_is_held_up() -> None:
+def test_without_keda_the_fix_is_reported_and_nothing_else_waits() -> None:
     world = autoscaled(world=unserved(World(config=KEDA), "ScaledObject"))
 
     told = world.condition("Autoscaling")
@@ -206,7 +207,7 @@ def test_where_keda_is_missing_the_mend_is_told_and_nothing_is_held_up() -> None
     assert world.state().last_reason == ""
 
 
-def test_an_autoscaler_that_is_rejected_for_another_reason_is_told_apart() -> None:
+def test_another_rejection_of_an_autoscaler_has_another_reason() -> None:
     world = World()
     refusal = ObjectRefused("exceeded quota", reason="Forbidden", status=403)
     world.cluster.rejects = lambda key: refusal if scaling.is_autoscaler(key) else None

@@ -1,4 +1,4 @@
-"""An LGP that the listener stopped: no pods, its database, and why, in its conditions."""
+"""An LGP that the listener stopped: it has no pods but its database, and its conditions say why."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ CRASH = "it ended with exit code 3\nlast log lines:\nModuleNotFoundError: No mod
 
 
 def stopped_lgp() -> Manifest:
-    """The LGP of a revision that crashed, as the listener writes it then."""
+    """Return the LGP that the listener writes after its revision crashed."""
     manifest = lgp_manifest(serverSpec={"replicas": 0})
     annotations = {names.STOPPED_ANNOTATION: "CrashLoopBackOff", names.STOPPED_MESSAGE_ANNOTATION: CRASH}
     manifest["metadata"]["annotations"] = annotations
     return manifest
 
 
-def test_an_lgp_that_was_stopped_has_no_pods_but_its_database_and_says_why() -> None:
+def test_a_stopped_lgp_has_no_pods_but_its_database_and_says_why() -> None:
     world = started(autoscaling={"enabled": True, "minReplicas": 2, "maxReplicas": 8})
     world.cluster.put(stopped_lgp())
     world.run()
@@ -44,7 +44,7 @@ def test_an_lgp_that_was_stopped_has_no_pods_but_its_database_and_says_why() -> 
     assert "No module named 'agent'" in told["Degraded"]["message"], "the crash's output is still there"
 
 
-def test_an_lgp_that_is_started_again_is_as_any_other() -> None:
+def test_an_lgp_that_is_started_again_is_like_any_other() -> None:
     world = started()
     world.cluster.put(stopped_lgp())
     world.run()
@@ -76,7 +76,7 @@ def test_another_listener_that_leaves_the_annotations_starts_it_again(spec: dict
     assert world.condition("Degraded")["status"] == "False"
 
 
-def test_a_reason_that_no_condition_may_have_is_not_told() -> None:
+def test_a_reason_that_a_condition_cannot_have_is_replaced() -> None:
     world = started()
     manifest = stopped_lgp()
     manifest["metadata"]["annotations"][names.STOPPED_ANNOTATION] = "A" * 1025

@@ -1,4 +1,4 @@
-"""A shared Ingress in another namespace than the LGPs: a Service beside it stands for the Agent Server's."""
+"""A shared Ingress in another namespace than the LGPs: a Service beside the Ingress leads to the Agent Server."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_path_leads_to_a_service_beside_the_ingress() -> None:
     assert drifts(world) == []
 
 
-def test_a_resync_of_what_did_not_change_writes_nothing() -> None:
+def test_a_resync_without_a_change_writes_nothing() -> None:
     world = started()
     made = len(world.cluster.calls)
     world.observer._external_services_complete = False
@@ -79,7 +79,7 @@ def test_a_resync_of_what_did_not_change_writes_nothing() -> None:
     assert drifts(world) == []
 
 
-def test_what_somebody_does_to_service_or_path_is_put_right() -> None:
+def test_an_edited_service_or_path_is_repaired() -> None:
     world = started()
     key = external(world)
     world.cluster.delete(key)
@@ -132,7 +132,7 @@ def test_an_lgp_does_not_take_the_path_of_its_namesake_in_another_namespace() ->
     assert backends(world) == {PATH: "theirs"}, "and going, it takes nothing along"
 
 
-def test_the_path_of_a_namesake_that_went_is_taken() -> None:
+def test_the_path_of_a_removed_namesake_is_free() -> None:
     world = started(*namesake())
     world.cluster.put(shared_ingress(EDGE))
     world.run()
@@ -152,7 +152,7 @@ OTHER_WAYS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("allowed", [True, False], ids=["still allowed there", "not allowed there any more"])
 @pytest.mark.parametrize("way", OTHER_WAYS)
-def test_another_exposure_cleans_up_where_it_still_may(way: str, allowed: bool) -> None:
+def test_objects_of_a_former_exposure_are_deleted_as_far_as_our_role_allows(way: str, allowed: bool) -> None:
     world = started()
     world.cluster.put(shared_ingress())
     if not allowed:
@@ -169,7 +169,7 @@ def test_another_exposure_cleans_up_where_it_still_may(way: str, allowed: bool) 
     assert len(pruned["left_in_place"]) == (0 if allowed else 2)
 
 
-def test_a_missing_permission_beside_the_ingress_in_use_is_told() -> None:
+def test_a_missing_permission_beside_the_ingress_in_use_is_reported() -> None:
     world = started()
     refused = ObjectRefused("services is forbidden: cannot delete", reason="Forbidden", status=403)
     world.cluster.forbids = lambda key: refused if (key.kind, key.namespace) == ("Service", EDGE) else None
@@ -181,7 +181,7 @@ def test_a_missing_permission_beside_the_ingress_in_use_is_told() -> None:
 
 
 def configured(world: World, config: OperatorConfig) -> None:
-    """Let the processes start anew with another configuration; the log stays."""
+    """Start the processes again with another configuration; the log stays."""
     again = World(config=config, clock=world.clock, cluster=world.cluster)
     again.loop._events = again.events = world.events
     world.machine, world.observer, world.loop = OperatorMachine(config), again.observer, again.loop
