@@ -46,7 +46,7 @@ def prune_objects(keys: tuple[str, ...], context: Context) -> list[Event]:
         try:
             _delete(applied, context)
         except ObjectRefused as error:
-            if not _is_disowned(applied.key, error, context):
+            if not _stays_in_place(applied.key, error, context):
                 raise
             left_in_place.append(key)
     return [ObjectsPruned(objects=keys, left_in_place=tuple(left_in_place))]
@@ -60,15 +60,15 @@ def _delete(applied: AppliedObject, context: Context) -> None:
         context.cluster.delete(applied.key, uid=applied.fingerprint.uid or None)
 
 
-def _is_disowned(key: ObjectKey, error: ObjectRefused, context: Context) -> bool:
+def _stays_in_place(key: ObjectKey, error: ObjectRefused, context: Context) -> bool:
     """Return whether `error` says that our role no longer covers an object of a disabled exposure or kind."""
     disabled = manifests.is_of_disabled_exposure(
         key, context.lgp.namespace, context.config
     ) or manifests.is_switched_off(key, context.config)
-    disowned = error.status == 403 and disabled
-    if disowned:
+    stays = error.status == 403 and disabled
+    if stays:
         log.warning("left in place", object=str(key), reason=str(error))
-    return disowned
+    return stays
 
 
 def prune_everything(context: Context) -> list[Event]:
@@ -97,7 +97,7 @@ def _delete_labelled_objects(context: Context, refusals: list[ObjectRefused]) ->
         try:
             count = context.cluster.delete_all(kind.api_version, kind.kind, kind.namespace, labels=selector)
         except ObjectRefused as error:
-            if not _is_disowned(kind, error, context):
+            if not _stays_in_place(kind, error, context):
                 refusals.append(error)
             continue
         if count:
@@ -152,7 +152,7 @@ def _remove_paths(context: Context, refusals: list[ObjectRefused]) -> Iterator[s
         try:
             remove_path(key.namespace, route, context)
         except ObjectRefused as error:
-            if not _is_disowned(key, error, context):
+            if not _stays_in_place(key, error, context):
                 refusals.append(error)
         else:
             yield f"route {route.path}"
