@@ -36,7 +36,7 @@ def recorded() -> MemoryLog:
     return log
 
 
-def told(log: Any) -> str:
+def logged(log: Any) -> str:
     return "".join(str(record.data) for record in log.read_all(limit=100_000))
 
 
@@ -74,8 +74,8 @@ def test_both_components_adopt_and_nothing_restarts(
         for events in (log, listener.events):
             result = replay(events.read_all(limit=100_000))
             assert result.divergences == []
-            assert TOKEN not in told(events)
-            assert PASSWORD not in told(events)
+            assert TOKEN not in logged(events)
+            assert PASSWORD not in logged(events)
 
 
 def test_the_next_revision_is_ours_and_keeps_the_database(listener: Listener, cluster: Cluster) -> None:

@@ -51,12 +51,12 @@ def test_an_adoption_without_a_restart_is_forecast_and_comes_true(listener: List
     upstream = upstream_of(listener, cluster)
     before, written = cluster.snapshot(upstream), versions(cluster)
 
-    told = adoption(listener)
+    output = adoption(listener)
     (forecast,) = [json.loads(line) for line in adoption(listener, "--json").splitlines()]
 
     assert versions(cluster) == written, "nothing is written"
-    assert f"{cluster.namespace}/{upstream.name}" in told
-    assert "stays as it is: it already has revision" in told
+    assert f"{cluster.namespace}/{upstream.name}" in output
+    assert "stays as it is: it already has revision" in output
     assert forecast["replaced"] == {}
     assert {key.split()[0] for key in forecast["stays"]} == {"Deployment", "StatefulSet"}
     assert len(forecast["stays"]) == len(before.uids)
@@ -92,10 +92,10 @@ def test_a_refusal_is_forecast(listener: Listener, cluster: Cluster) -> None:
     upstream = upstream_of(listener, cluster)
     cluster.http.delete(f"{path_of(upstream.password())}/{upstream.secret}").raise_for_status()
 
-    told = adoption(listener, code=1)
+    output = adoption(listener, code=1)
 
-    assert "refused" in told
-    assert f"Secret {upstream.secret} has no key POSTGRES_PASSWORD; put the password of the database there" in told
+    assert "refused" in output
+    assert f"Secret {upstream.secret} has no key POSTGRES_PASSWORD; put the password of the database there" in output
 
 
 def test_a_managed_account_that_is_not_allowed_is_forecast_with_the_value_to_set(
@@ -103,10 +103,10 @@ def test_a_managed_account_that_is_not_allowed_is_forecast_with_the_value_to_set
 ) -> None:
     upstream_of(listener, cluster, managedResources={"serviceAccount": {}})
 
-    told = adoption(listener, code=1)
+    output = adoption(listener, code=1)
 
-    assert "refused" in told
-    assert "set operator.managedResources.serviceAccounts=true" in " ".join(told.split())
+    assert "refused" in output
+    assert "set operator.managedResources.serviceAccounts=true" in " ".join(output.split())
 
 
 def test_an_lgp_of_another_listener_is_left_alone(listener: Listener, cluster: Cluster) -> None:

@@ -54,9 +54,9 @@ def test_nothing_restarts_and_nothing_is_created_twice(cluster: Cluster, applied
         assert kept.database is not None
         assert (kept.database.name, kept.database.secret) == (upstream.database, upstream.secret)
         assert kept.managers == (OPERATOR_MANAGER,)
-        told = "".join(str(record.data) for record in operator.events.read(operator.stream(upstream.name)))
-        assert PASSWORD not in told
-        assert TOKEN not in told
+        logged = "".join(str(record.data) for record in operator.events.read(operator.stream(upstream.name)))
+        assert PASSWORD not in logged
+        assert TOKEN not in logged
 
 
 def test_adopted_pods_are_watched_although_they_carry_no_label_of_ours(cluster: Cluster) -> None:

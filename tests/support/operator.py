@@ -66,16 +66,16 @@ class FakeCluster:
     def __init__(self) -> None:
         self.objects: dict[ObjectKey, Manifest] = {}
         self.rejects: Callable[[ObjectKey], ObjectRefused | None] = lambda key: None
-        """Of what is applied or created."""
+        """Returns the refusal of an apply or a creation, None for none."""
         self.forbids: Callable[[ObjectKey], ObjectRefused | None] = lambda key: None
-        """Of everything else."""
+        """Returns the refusal of any other call, None for none."""
         self.down = False
         self.autoscales = True
-        """Whether anybody looks at autoscalers."""
+        """Whether `roll_out` makes autoscalers work."""
         self.calls: list[tuple[str, str]] = []
         self._numbers = itertools.count(1)
 
-    # what the port promises
+    # the methods of the port
 
     def get(self, key: ObjectKey) -> Manifest | None:
         self._called("get", key)
@@ -147,10 +147,10 @@ class FakeCluster:
     def delete_all(self, api_version: str, kind: str, namespace: str, *, labels: str) -> int:
         return sum(self.delete(ObjectKey.of(found)) for found in self.list(api_version, kind, namespace, labels=labels))
 
-    # what tests do
+    # the methods for tests
 
     def put(self, manifest: Manifest, managed: Sequence[Manifest] | None = None) -> Manifest:
-        """Store an object as a server would."""
+        """Store an object as an API server does."""
         key = ObjectKey.of(manifest)
         before = self.objects.get(key)
         metadata = {**manifest["metadata"], "resourceVersion": str(next(self._numbers))}
@@ -164,12 +164,12 @@ class FakeCluster:
         return copy.deepcopy(self.objects[key])
 
     def edit(self, key: ObjectKey) -> None:
-        """Somebody changes a field of ours by hand, and so takes it over."""
+        """Change a field of ours as a person does with kubectl: the person then owns the field."""
         self.objects[key]["spec"] = {**self.objects[key].get("spec", {}), "edited": next(self._numbers)}
         self.objects[key]["metadata"]["managedFields"] = [{"manager": "kubectl-edit", "operation": "Update"}]
 
     def roll_out(self) -> None:
-        """Be the controllers: every workload is as it should be, and every autoscaler works."""
+        """Do the work of the controllers: every workload becomes ready, and every autoscaler works."""
         for key, manifest in self.objects.items():
             if is_autoscaler(key) and self.autoscales:
                 kinds = ("AbleToScale", "ScalingActive", "Ready")
@@ -201,7 +201,7 @@ def _matches(manifest: Manifest, selector: str) -> bool:
 
 @dataclass
 class TestClock:
-    """A clock that stands until it is moved."""
+    """A clock that stands still until `move`."""
 
     __test__ = False
     at: datetime = datetime(2026, 1, 1, tzinfo=UTC)

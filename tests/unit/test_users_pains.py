@@ -58,7 +58,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "927: ServiceAccounts and SecretProviderClasses of Agent Servers": (
         "tests/unit/operator/test_manifests.py::test_server_fields_reach_both_deployments",
-        "tests/unit/operator/test_operator_status.py::test_a_passed_progress_deadline_and_pods_that_cannot_be_made_are_told",
+        "tests/unit/operator/test_operator_status.py::test_a_passed_progress_deadline_and_pods_that_cannot_be_created_are_reported",
         "tests/unit/operator/test_managed.py::test_all_pods_use_the_account_that_was_made_before_them",
         "tests/unit/operator/test_managed.py::test_a_disabled_kind_is_refused_with_the_value_to_set",
     ),

@@ -164,7 +164,7 @@ def test_objects_of_a_former_exposure_are_deleted_as_far_as_our_role_allows(way:
 
     beside = {key.kind for key in world.cluster.objects if key.namespace == EDGE}
     assert beside == ({"Ingress"} if allowed else {"Ingress", "Service"})
-    assert world.condition("Degraded")["status"] == "False", "what was given up is nobody's fault"
+    assert world.condition("Degraded")["status"] == "False", "objects of a former exposure are no problem"
     (pruned,) = [r.data for r in world.events.read(names.lgp_stream(NAMESPACE, NAME)) if r.type == "ObjectsPruned"]
     assert len(pruned["left_in_place"]) == (0 if allowed else 2)
 

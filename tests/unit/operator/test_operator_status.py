@@ -16,7 +16,7 @@ CRASH = "Traceback (most recent call last):\n  File agent.py\nRuntimeError: cann
 
 
 def replica_set(world: World, hash_: str = "abc") -> Manifest:
-    """The ReplicaSet that a controller would make for the API server's Deployment as it is now."""
+    """Return the ReplicaSet that a controller would create for the Agent Server's Deployment as it is now."""
     deployment = world.cluster.objects[world.cluster.find("Deployment")]
     template = deployment["spec"]["template"]
     labels = {**template["metadata"]["labels"], "pod-template-hash": hash_}
@@ -77,7 +77,7 @@ def status_of(world: World, key: ObjectKey, **counts: int) -> None:
 
 
 def rolling(world: World) -> Manifest:
-    """A second revision whose one new pod does not come up while the old one serves; returns its ReplicaSet."""
+    """Ask for a second revision whose new pod does not become ready while the old pod serves; return its ReplicaSet."""
     world.cluster.put(lgp_manifest("r2"))
     world.run(2, roll_out=False)
     for suffix in ("-queue", "-redis"):
@@ -105,7 +105,7 @@ def test_an_image_that_cannot_be_pulled_degrades_and_the_earlier_revision_serves
     assert status["lastCreatedReplicaSet"]["name"] == f"{NAME}-r2hash"
 
 
-def test_a_kubelet_going_back_and_forth_between_two_words_is_one_failure() -> None:
+def test_a_kubelet_that_alternates_between_two_reasons_reports_one_failure() -> None:
     world = started()
     new = rolling(world)
     pod(world, new, container(waiting("ErrImagePull", "not found")))
@@ -121,7 +121,7 @@ def test_a_kubelet_going_back_and_forth_between_two_words_is_one_failure() -> No
     assert "not found" in world.condition("Degraded")["message"]
 
 
-def test_a_crash_tells_its_last_lines_without_the_values_of_the_pods_secrets() -> None:
+def test_a_crash_reports_its_last_lines_without_the_values_of_the_pods_secrets() -> None:
     world = started()
     world.cluster.put(
         {
@@ -187,7 +187,7 @@ def test_the_same_failure_of_another_revision_begins_anew() -> None:
     assert "no r3" in degraded["message"]
 
 
-def test_a_pod_of_an_older_revision_may_fail_as_it_likes() -> None:
+def test_a_failing_pod_of_an_older_revision_is_no_problem() -> None:
     world = started()
     old = replica_set(world, "r1hash")
     new = rolling(world)
@@ -218,11 +218,11 @@ def test_a_server_that_crashes_before_its_database_is_ready_is_waiting_not_faili
 
     degraded = world.condition("Degraded")
     assert (degraded["status"], degraded["reason"]) == ("True", "CrashLoopBackOff")
-    # Its time to come up begins when the database is there.
+    # The time that the server has to become ready begins when the database is ready.
     assert degraded["lastTransitionTime"] >= ready_at
 
 
-def test_a_database_that_fits_no_node_says_so_while_the_server_waits_for_it() -> None:
+def test_a_database_that_fits_no_node_is_reported_while_the_server_waits() -> None:
     world = World()
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest())
@@ -238,7 +238,7 @@ def test_a_database_that_fits_no_node_says_so_while_the_server_waits_for_it() ->
     assert message in world.condition("Progressing")["message"]
 
 
-def test_once_rolled_out_a_lost_pod_does_not_make_it_unavailable_unless_it_was_the_last() -> None:
+def test_after_the_rollout_only_the_loss_of_the_last_pod_makes_the_lgp_unavailable() -> None:
     world = started(serverSpec={"replicas": 2})
     deployment = world.cluster.find("Deployment")
     status_of(world, deployment, replicas=2, updatedReplicas=2, readyReplicas=1, availableReplicas=1)
@@ -250,7 +250,7 @@ def test_once_rolled_out_a_lost_pod_does_not_make_it_unavailable_unless_it_was_t
     assert (world.condition("Available")["status"], world.condition("Available")["reason"]) == ("False", "NoReplicas")
 
 
-def test_it_is_not_available_while_an_old_replica_is_left() -> None:
+def test_the_lgp_is_not_available_while_an_old_replica_is_left() -> None:
     world = started()
     world.cluster.put(lgp_manifest("r2"))
     world.run(2, roll_out=False)
@@ -264,7 +264,7 @@ def test_it_is_not_available_while_an_old_replica_is_left() -> None:
     assert world.condition("Progressing")["status"] == "True"
 
 
-def test_a_passed_progress_deadline_and_pods_that_cannot_be_made_are_told() -> None:
+def test_a_passed_progress_deadline_and_pods_that_cannot_be_created_are_reported() -> None:
     world = started()
     rolling(world)
     key = world.cluster.find("Deployment")
@@ -281,13 +281,13 @@ def test_a_passed_progress_deadline_and_pods_that_cannot_be_made_are_told() -> N
     assert world.condition("Progressing")["status"] == "False"
 
 
-def test_times_are_whole_seconds_of_the_events() -> None:
+def test_times_are_those_of_events_in_whole_seconds() -> None:
     world = started()
 
     assert world.condition("Available")["lastTransitionTime"] == timestamp(world.clock.at - timedelta(seconds=10))
 
 
-# --- sightings
+# --- observed objects
 
 
 def test_a_pod_that_fits_no_node_is_waiting_for_one() -> None:
@@ -296,7 +296,7 @@ def test_a_pod_that_fits_no_node_is_waiting_for_one() -> None:
     assert (sight.unschedulable, sight.failure) == ("0/3 nodes", None)
 
 
-def test_a_pod_that_is_being_deleted_has_nothing_wrong_with_it() -> None:
+def test_a_pod_that_is_being_deleted_has_no_failure() -> None:
     metadata = {"uid": "u", "name": "p", "deletionTimestamp": "2026-01-01T00:00:00Z"}
     assert observe_pod({"metadata": metadata, "status": container(ended("killed", 137))}).failure is None
 
@@ -308,12 +308,12 @@ def test_an_init_container_that_fails_is_named() -> None:
     assert (sight.failure.container, sight.failure.log) == ("migrate", "no table")
 
 
-def test_a_container_that_is_ready_again_has_recovered() -> None:
+def test_a_container_that_is_ready_again_has_no_failure() -> None:
     recovered = container({"running": {}}, ended("once"), ready=True)
     assert observe_pod({"metadata": {"uid": "u", "name": "p"}, "status": recovered}).failure is None
 
 
-def test_a_template_is_known_again_in_its_replica_set() -> None:
+def test_a_replica_set_has_the_template_of_its_deployment() -> None:
     template = {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": []}}
     hashed = {"metadata": {"labels": {"app": "x", "pod-template-hash": "1"}}, "spec": {"containers": []}}
     assert template_digest(template) == template_digest(hashed)

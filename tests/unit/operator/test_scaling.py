@@ -56,7 +56,7 @@ def test_we_give_up_the_ownership_of_the_replicas_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     "entries",
     [(), (owned_by("us", template={}),), (owned_by("us", "Update", replicas=3),), (owned_by("them", replicas=3),)],
-    ids=["nobody", "ours without it", "ours, not applied", "theirs"],
+    ids=["no manager", "ours without it", "ours, not applied", "theirs"],
 )
 def test_without_ownership_of_the_replicas_there_is_nothing_to_give_up(entries: tuple[dict[str, Any], ...]) -> None:
     assert scaling.without_replicas(live(*entries), "us") is None
@@ -191,9 +191,9 @@ def test_unplanned_autoscalers_are_deleted_before_any_other_write() -> None:
 def test_without_keda_the_fix_is_reported_and_nothing_else_waits() -> None:
     world = autoscaled(world=unserved(World(config=KEDA), "ScaledObject"))
 
-    told = world.condition("Autoscaling")
-    assert (told["status"], told["reason"]) == ("False", "KindNotServed")
-    assert "install KEDA" in told["message"]
+    condition = world.condition("Autoscaling")
+    assert (condition["status"], condition["reason"]) == ("False", "KindNotServed")
+    assert "install KEDA" in condition["message"]
     assert world.condition("Available")["status"] == "True"
     assert world.condition("Degraded")["status"] == "False"
     assert world.state().last_reason.startswith("KindNotServed: ")
@@ -213,7 +213,7 @@ def test_another_rejection_of_an_autoscaler_has_another_reason() -> None:
     world.cluster.rejects = lambda key: refusal if scaling.is_autoscaler(key) else None
     autoscaled(world=world)
 
-    told = world.condition("Autoscaling")
-    assert (told["status"], told["reason"]) == ("False", "ObjectRejected")
-    assert "exceeded quota" in told["message"]
+    condition = world.condition("Autoscaling")
+    assert (condition["status"], condition["reason"]) == ("False", "ObjectRejected")
+    assert "exceeded quota" in condition["message"]
     assert world.condition("Degraded")["status"] == "False"

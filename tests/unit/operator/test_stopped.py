@@ -32,16 +32,18 @@ def test_a_stopped_lgp_has_no_pods_but_its_database_and_says_why() -> None:
         if k.kind in ("Deployment", "StatefulSet")
     }
     assert replicas == {"": 0, "-queue": 0, "-redis": 1, "-db": 1}
-    assert not [key for key in world.cluster.objects if key.kind == "HorizontalPodAutoscaler"], "nobody scales it up"
-    told = {kind: world.condition(kind) for kind in ("Available", "Progressing", "Degraded", "DatabaseReady")}
-    assert {kind: (c["status"], c["reason"]) for kind, c in told.items()} == {
+    assert not [key for key in world.cluster.objects if key.kind == "HorizontalPodAutoscaler"], (
+        "no autoscaler scales it up"
+    )
+    conditions = {kind: world.condition(kind) for kind in ("Available", "Progressing", "Degraded", "DatabaseReady")}
+    assert {kind: (c["status"], c["reason"]) for kind, c in conditions.items()} == {
         "Available": ("False", "CrashLoopBackOff"),
         "Progressing": ("False", "Stopped"),
         "Degraded": ("True", "CrashLoopBackOff"),
         "DatabaseReady": ("True", "Ready"),
     }
-    assert "scaled to zero" in told["Degraded"]["message"]
-    assert "No module named 'agent'" in told["Degraded"]["message"], "the crash's output is still there"
+    assert "scaled to zero" in conditions["Degraded"]["message"]
+    assert "No module named 'agent'" in conditions["Degraded"]["message"], "the output of the crash stays"
 
 
 def test_an_lgp_that_is_started_again_is_like_any_other() -> None:
