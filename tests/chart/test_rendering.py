@@ -71,7 +71,7 @@ VARIANTS: dict[str, Values] = {
         "ingress": {"enabled": False},
         "istioGateway": {"enabled": True, "name": "front", "hostname": "agents.example.com", "basePath": "/agents"},
     },
-    "no way in": {"ingress": {"enabled": False}, "config": {"enableLGPDeploymentHealthCheck": False}},
+    "no exposure": {"ingress": {"enabled": False}, "config": {"enableLGPDeploymentHealthCheck": False}},
     "templates": {"operator": {"templates": {"service": "apiVersion: v1\nkind: Service\n"}}},
     "an external Redis": {
         "redis": {"external": {"enabled": True, "connectionUrl": "rediss://u:p@redis.example:6380/2"}}
