@@ -34,6 +34,8 @@ class TcpProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._ends: list[socket.socket] = []
+        self._pumps: list[threading.Thread] = []
         self._flowing = threading.Event()
         self._flowing.set()
         self.connections = 0
@@ -52,8 +54,10 @@ class TcpProxy:
                 continue
             self.connections += 1
             self._pairs.append((client, server))
+            self._ends += [client, server]
             for one, other in ((client, server), (server, client)):
-                threading.Thread(target=self._pump, args=(one, other), daemon=True).start()
+                self._pumps.append(threading.Thread(target=self._pump, args=(one, other), daemon=True))
+                self._pumps[-1].start()
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -80,6 +84,10 @@ class TcpProxy:
     def close(self) -> None:
         self._listener.close()
         self.cut()
+        for pump in self._pumps:
+            pump.join(5)
+        for end in self._ends:
+            end.close()
 
 
 class Watcher:

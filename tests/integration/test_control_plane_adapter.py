@@ -35,8 +35,20 @@ REVISION_ROUTE = "PATCH /v2/deployments/{deployment_id}/revisions/{revision_id}/
 DEPLOYMENT_ROUTE = "PATCH /v2/deployments/{deployment_id}/status"
 
 
+OPENED: list[HttpControlPlane] = []
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """Closes what the test opened by `reaching`."""
+    yield
+    while OPENED:
+        OPENED.pop().close()
+
+
 def reaching(url: str, **options: Any) -> HttpControlPlane:
-    return HttpControlPlane(
+    """Return an adapter of a server; it is closed after the test."""
+    adapter = HttpControlPlane(
         url,
         **{
             "api_key": KEY,
@@ -48,6 +60,8 @@ def reaching(url: str, **options: Any) -> HttpControlPlane:
             **options,
         },
     )
+    OPENED.append(adapter)
+    return adapter
 
 
 def listing(count: int, *, echo: str = "next") -> Any:

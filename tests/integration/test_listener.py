@@ -18,6 +18,7 @@ from engine.errors import ControlPlaneThrottled, ControlPlaneUnavailable, Report
 from engine.kubernetes.cluster import KubernetesCluster
 from engine.listener.state import Phase
 from engine.names import deployment_stream
+from engine.ports import ControlPlane as ControlPlaneAdapter
 from engine.ports import ObjectKey
 from engine.replay import replay
 from engine.runtime.advance import advance
@@ -157,23 +158,26 @@ def test_a_wrong_key_is_one_event_that_names_the_setting(
     assert "lsv2_pt_wrong" not in failed.reason
 
 
-class Throttling(HttpControlPlane):
-    """A control plane that has enough, for a while."""
+class Throttling:
+    """The adapter of a control plane that refuses to list deployments, for a while."""
 
-    until = 0.0
-    asked = 0
+    def __init__(self, adapter: ControlPlaneAdapter, seconds: float) -> None:
+        self._adapter = adapter
+        self._until = time.monotonic() + seconds
+        self.asked = 0
 
     def deployments(self) -> Iterator[Any]:
-        if time.monotonic() < self.until:
+        if time.monotonic() < self._until:
             self.asked += 1
             raise ControlPlaneThrottled("GET /v2/deployments: 429 Too Many Requests", 2.0)
-        return super().deployments()
+        return self._adapter.deployments()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._adapter, name)
 
 
 def test_a_throttling_control_plane_is_left_alone_as_long_as_it_asks(listener: Listener) -> None:
-    throttling = Throttling.from_settings(listener.settings)
-    assert isinstance(throttling, Throttling)
-    throttling.until = time.monotonic() + 1.5
+    throttling: Any = Throttling(listener.engine.poller.control_plane, 1.5)
     listener.engine.poller.control_plane = throttling
     deployment_id = listener.deploy()
 
