@@ -9,7 +9,7 @@ import httpx
 from engine.ports import Manifest
 from tests.adoption.objects import Upstream, install, path_of
 from tests.support.api_servers import ApiServer
-from tests.support.operator_stack import until
+from tests.support.eventually import eventually
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,5 +91,5 @@ class Cluster:
     def upstream(self, upstream: Upstream, **options: object) -> Manifest:
         """Create an Agent Server as upstream does, and wait until its pods are ready; return the LGP."""
         lgp = install(self.http, upstream, **options)  # type: ignore[arg-type]
-        until(self.rolled_out, "upstream's Agent Server runs")
+        eventually(self.rolled_out, "upstream's Agent Server runs")
         return lgp

@@ -12,8 +12,9 @@ from engine.operator.events import Adopted
 from engine.ports import Manifest
 from tests.adoption.cluster import Cluster, Snapshot
 from tests.adoption.objects import IMAGE, TOKEN, Upstream
+from tests.support.eventually import eventually
 from tests.support.listener_stack import WORKSPACE, Listener
-from tests.support.operator_stack import Operator, until
+from tests.support.operator_stack import Operator
 
 
 @contextlib.contextmanager
@@ -25,7 +26,7 @@ def ours(cluster: Cluster, kubeconfig: Path | None = None, **options: Any) -> It
 
 def wait_adopted(operator: Operator, name: str) -> Adopted:
     """Wait until our operator has nothing left to do for an LGP; return what the operator keeps."""
-    until(lambda: operator.available(name, operator.lgp(name)["metadata"]["generation"]), f"{name} is available")
+    eventually(lambda: operator.available(name, operator.lgp(name)["metadata"]["generation"]), f"{name} is available")
     operator.quiet(name, seconds=1.5)  # longer than a drift stays unconfirmed
     found = operator.state(name).adopted
     assert found is not None, operator.types(name)
@@ -66,5 +67,5 @@ def upstream_of(listener: Listener, cluster: Cluster, name: str = "support", cal
 
 def wait_deployed(listener: Listener, upstream: Upstream) -> None:
     """Wait until our listener reports the revision as deployed, and has nothing left to do."""
-    until(lambda: listener.phase(upstream.deployment_id) is Phase.DEPLOYED, "the revision is deployed")
-    until(lambda: "SecretsPruned" in listener.types(upstream.deployment_id), "nothing is left to do")
+    eventually(lambda: listener.phase(upstream.deployment_id) is Phase.DEPLOYED, "the revision is deployed")
+    eventually(lambda: "SecretsPruned" in listener.types(upstream.deployment_id), "nothing is left to do")

@@ -21,8 +21,9 @@ from engine.replay import replay
 from tests.adoption.cluster import Cluster
 from tests.adoption.components import environment, ours, upstream_of, wait_adopted, wait_deployed
 from tests.adoption.objects import IMAGE, LISTENER_MANAGER, NEXT, PASSWORD, TOKEN, Upstream, path_of, replace
+from tests.support.eventually import eventually
 from tests.support.listener_stack import Listener
-from tests.support.operator_stack import CONFIG, until
+from tests.support.operator_stack import CONFIG
 
 
 def recorded() -> MemoryLog:
@@ -92,8 +93,8 @@ def test_the_next_revision_is_ours_and_keeps_the_database(listener: Listener, cl
 
         body = {"source_revision_config": {"image_uri": NEXT}}
         listener.http.patch(f"/v2/deployments/{upstream.deployment_id}", json=body).raise_for_status()
-        until(lambda: _image(cluster, upstream) == NEXT, "the LGP asks for the next revision")
-        until(lambda: listener.phase(upstream.deployment_id) is Phase.DEPLOYED, "the revision is deployed")
+        eventually(lambda: _image(cluster, upstream) == NEXT, "the LGP asks for the next revision")
+        eventually(lambda: listener.phase(upstream.deployment_id) is Phase.DEPLOYED, "the revision is deployed")
         operator.quiet(upstream.name)
 
         after, lgp = cluster.snapshot(upstream), cluster.get(upstream.lgp())
@@ -125,7 +126,7 @@ def test_a_revision_that_upstream_never_deployed_is_rolled_out_with_the_reason(
     listener.http.patch(f"/v2/deployments/{upstream.deployment_id}", json=body).raise_for_status()
 
     with ours(cluster) as operator, listener:
-        until(lambda: listener.phase(upstream.deployment_id) is Phase.DEPLOYED, "the newer revision is deployed")
+        eventually(lambda: listener.phase(upstream.deployment_id) is Phase.DEPLOYED, "the newer revision is deployed")
         operator.quiet(upstream.name)
 
         (adopted,) = [
@@ -149,8 +150,8 @@ def test_an_adopted_lgp_that_a_person_changes_becomes_ours(listener: Listener, c
         wait_deployed(listener, upstream)
 
         cluster.merge(upstream.lgp(), {"spec": {"serverSpec": {"image": "registry.example/other:1"}}})
-        until(lambda: "DriftDetected" in listener.types(upstream.deployment_id), "the change is noticed")
-        until(lambda: _image(cluster, upstream) == IMAGE, "the LGP is restored")
+        eventually(lambda: "DriftDetected" in listener.types(upstream.deployment_id), "the change is noticed")
+        eventually(lambda: _image(cluster, upstream) == IMAGE, "the LGP is restored")
         operator.quiet(upstream.name)
 
         state = listener.state(upstream.deployment_id)
@@ -181,7 +182,7 @@ def test_an_upstream_listener_that_still_runs_is_noticed(listener: Listener, clu
         wait_deployed(listener, upstream)
         for version in range(FREE_REPAIRS + 1):
             _upstream_writes(cluster, upstream, f"registry.example/theirs:{version}")
-            until(lambda: _image(cluster, upstream) == IMAGE, "our image is restored")
+            eventually(lambda: _image(cluster, upstream) == IMAGE, "our image is restored")
 
         drifts = listener.types(upstream.deployment_id).count("DriftDetected")
         assert drifts == listener.state(upstream.deployment_id).repairs == FREE_REPAIRS + 1, (

@@ -30,7 +30,8 @@ from tests.adoption.objects import (
     path_of,
     replace,
 )
-from tests.support.operator_stack import CONFIG, until
+from tests.support.eventually import eventually
+from tests.support.operator_stack import CONFIG
 from tests.support.service_accounts import account, rules
 
 # --- what stays
@@ -70,7 +71,7 @@ def test_adopted_pods_are_watched_although_they_carry_no_label_of_ours(cluster: 
             n for n, one in sets.items() if one["metadata"]["ownerReferences"][0]["uid"] == server["metadata"]["uid"]
         ]
 
-        until(
+        eventually(
             lambda: operator.lgp(upstream.name)["status"].get("lastSuccessfulReplicaSet", {}).get("name") == mine[0],
             "the status names the ReplicaSet that upstream made",
         )
@@ -102,7 +103,7 @@ def test_the_operators_own_permissions_are_enough(cluster: Cluster, tmp_path: Pa
         assert cluster.snapshot(upstream) == before
 
         cluster.merge(upstream.lgp(), {"spec": {"serverSpec": {"image": NEXT}}}, LISTENER_MANAGER)
-        until(lambda: operator.available(upstream.name, 2), "the next revision is rolled out")
+        eventually(lambda: operator.available(upstream.name, 2), "the next revision is rolled out")
         assert not [kind for kind in operator.types(upstream.name) if kind in ("ActRefused", "ObjectRejected")]
 
 
@@ -115,7 +116,7 @@ def test_going_back_restarts_nothing_either(cluster: Cluster) -> None:
     for theirs in (upstream.server(owner), upstream.queue(owner), upstream.redis(owner)):
         replace(cluster.http, theirs, OPERATOR_MANAGER)
 
-    until(cluster.rolled_out, "upstream's Deployments are rolled out again")
+    eventually(cluster.rolled_out, "upstream's Deployments are rolled out again")
     assert cluster.snapshot(upstream) == before
 
 
@@ -126,10 +127,10 @@ def test_adopted_objects_are_deleted_with_their_lgp_claims_included(cluster: Clu
 
         cluster.http.delete(f"{path_of(upstream.lgp())}/{upstream.name}").raise_for_status()
 
-        until(lambda: operator.state(upstream.name).life is Life.PRUNED, "no object of the LGP is left")
+        eventually(lambda: operator.state(upstream.name).life is Life.PRUNED, "no object of the LGP is left")
         apps = "/apis/apps/v1"
-        until(lambda: not cluster.items(apps, "deployments") + cluster.items(apps, "statefulsets"), "workloads go")
-        until(lambda: all("deletionTimestamp" in one["metadata"] for one in cluster.claims()), "claims go")
+        eventually(lambda: not cluster.items(apps, "deployments") + cluster.items(apps, "statefulsets"), "workloads go")
+        eventually(lambda: all("deletionTimestamp" in one["metadata"] for one in cluster.claims()), "claims go")
         (ingress,) = cluster.items("/apis/networking.k8s.io/v1", "ingresses")
         assert [path["path"] for path in ingress["spec"]["rules"][0]["http"]["paths"]] == ["/metrics"]
 
@@ -175,7 +176,7 @@ def test_an_account_that_the_operator_may_not_create_stops_everything(cluster: C
     before = cluster.snapshot(upstream)
 
     with ours(cluster) as operator:
-        until(
+        eventually(
             lambda: operator.condition(upstream.name, "Degraded").get("reason") == "ManagedResourcesOff",
             "the LGP is refused",
         )
@@ -200,7 +201,7 @@ def test_the_next_revision_replaces_the_pods_and_removes_unplanned_fields(cluste
         env = [*upstream.environment()[:-1], {"name": "LANGSMITH_HOST_REVISION_ID", "value": "next"}]
         env = [entry for entry in env if entry != upstream.environment()[1]]
         cluster.merge(upstream.lgp(), {"spec": {"serverSpec": {"image": NEXT, "env": env}}}, LISTENER_MANAGER)
-        until(lambda: operator.available(upstream.name, 2), "the next revision is rolled out")
+        eventually(lambda: operator.available(upstream.name, 2), "the next revision is rolled out")
         operator.quiet(upstream.name)
 
         after = cluster.snapshot(upstream)
@@ -265,7 +266,7 @@ def test_other_templates_replace_the_pods_and_another_api_key_does_not(cluster: 
         wait_adopted(operator, upstream.name)
 
     with ours(cluster, events=log, api_key="another") as rotated:  # every keyed digest of a literal value changes
-        until(lambda: rotated.types(upstream.name).count("LgpObserved") == 2, "the digests are new")
+        eventually(lambda: rotated.types(upstream.name).count("LgpObserved") == 2, "the digests are new")
         wait_adopted(rotated, upstream.name)
         assert cluster.snapshot(upstream) == before
 
@@ -273,7 +274,7 @@ def test_other_templates_replace_the_pods_and_another_api_key_does_not(cluster: 
     changed = CONFIG.model_copy(update={"templates": Templates(redis=redis)})
     with ours(cluster, events=log, config=changed, api_key="another") as operator:
         log.mark_dirty(operator.stream(upstream.name))
-        until(lambda: _image(cluster, upstream.redis()) == "redis:7", "the pods of Redis are replaced")
+        eventually(lambda: _image(cluster, upstream.redis()) == "redis:7", "the pods of Redis are replaced")
         wait_adopted(operator, upstream.name)
         after = cluster.snapshot(upstream)
         assert after.templates[upstream.name] == before.templates[upstream.name]
@@ -293,8 +294,8 @@ def test_an_adopted_object_that_is_deleted_is_created_again_whole(cluster: Clust
             gone = cluster.get(manifest)["metadata"]["uid"]
             cluster.http.delete(f"{path_of(manifest)}/{manifest['metadata']['name']}").raise_for_status()
             key = operator.key(manifest["kind"], manifest["metadata"]["name"])
-            until(lambda key=key, gone=gone: operator.uid(key) not in (None, gone), f"{key} is there again")  # type: ignore[misc]
-        until(cluster.rolled_out, "everything runs again")
+            eventually(lambda key=key, gone=gone: operator.uid(key) not in (None, gone), f"{key} is there again")  # type: ignore[misc]
+        eventually(cluster.rolled_out, "everything runs again")
         operator.quiet(upstream.name)
 
         after = cluster.snapshot(upstream)
@@ -310,14 +311,14 @@ def test_the_replicas_that_an_autoscaler_set_stay(cluster: Cluster) -> None:
     cluster.upstream(upstream, autoscaling=bounds)
     cluster.merge(upstream.server(), {"spec": {"replicas": 4}}, "kube-controller-manager")
     cluster.merge(upstream.queue(), {"spec": {"replicas": 3}}, OPERATOR_MANAGER)
-    until(cluster.rolled_out, "it is scaled")
+    eventually(cluster.rolled_out, "it is scaled")
     before = cluster.snapshot(upstream)
 
     with ours(cluster) as operator:
         wait_adopted(operator, upstream.name)
         assert cluster.snapshot(upstream) == before
         cluster.merge(upstream.lgp(), {"spec": {"serverSpec": {"image": NEXT}}}, LISTENER_MANAGER)
-        until(lambda: operator.available(upstream.name, 2), "the next revision is rolled out")
+        eventually(lambda: operator.available(upstream.name, 2), "the next revision is rolled out")
 
         scaled = [cluster.get(one)["spec"]["replicas"] for one in (upstream.server(), upstream.queue())]
         assert scaled == [4, 3]
@@ -351,12 +352,12 @@ def test_selectors_of_upstream_stay_and_our_pods_carry_their_labels(cluster: Clu
     service["spec"]["selector"] = {"route": upstream.id}
     for manifest in (upstream.postgres(), server, service):
         create(cluster.http, manifest, OPERATOR_MANAGER)
-    until(cluster.rolled_out, "upstream's Agent Server runs")
+    eventually(cluster.rolled_out, "upstream's Agent Server runs")
 
     with ours(cluster) as operator:
         wait_adopted(operator, upstream.name)
         cluster.merge(upstream.lgp(), {"spec": {"serverSpec": {"image": NEXT}}}, LISTENER_MANAGER)
-        until(lambda: operator.available(upstream.name, 2), "the next revision is rolled out")
+        eventually(lambda: operator.available(upstream.name, 2), "the next revision is rolled out")
 
         after = cluster.get(server)
         assert after["spec"]["selector"] == {"matchLabels": labels}
@@ -371,11 +372,11 @@ def test_an_ambiguous_database_stops_everything_until_a_person_labels_one(cluste
     other["metadata"]["name"] = other["spec"]["serviceName"] = "pg-of-support"
     cluster.http.delete(f"{path_of(other)}/{upstream.database}").raise_for_status()
     create(cluster.http, other, OPERATOR_MANAGER)
-    until(cluster.rolled_out, "upstream's Agent Server runs")
+    eventually(cluster.rolled_out, "upstream's Agent Server runs")
     before = cluster.snapshot(upstream)
 
     with ours(cluster) as operator:
-        until(lambda: "ActRefused" in operator.types(upstream.name), "the operator refuses")
+        eventually(lambda: "ActRefused" in operator.types(upstream.name), "the operator refuses")
         operator.quiet(upstream.name)
         reason = operator.condition(upstream.name, "Degraded")["message"]
         assert f"connect to {upstream.database}, which is no StatefulSet of the namespace" in reason
@@ -396,7 +397,7 @@ def test_a_database_without_its_password_is_left_alone(cluster: Cluster) -> None
     cluster.http.delete(f"{path_of(upstream.password())}/{upstream.secret}").raise_for_status()
 
     with ours(cluster) as operator:
-        until(lambda: "ActRefused" in operator.types(upstream.name), "the operator refuses")
+        eventually(lambda: "ActRefused" in operator.types(upstream.name), "the operator refuses")
         operator.quiet(upstream.name)
 
         message = operator.condition(upstream.name, "Degraded")["message"]
@@ -436,7 +437,7 @@ def test_an_operator_that_still_runs_is_named_and_its_changes_are_repaired_ever_
         theirs["spec"]["replicas"] = 1
 
         with StillRunning(cluster, theirs):
-            until(
+            eventually(
                 lambda: operator.condition(upstream.name, "Degraded").get("reason") == "FoughtOver",
                 "the status reports the other writer",
             )
@@ -445,11 +446,11 @@ def test_an_operator_that_still_runs_is_named_and_its_changes_are_repaired_ever_
             assert f"last by {OPERATOR_MANAGER}" in message
         drifts = len(operator.drifts(upstream.name))
 
-        until(
+        eventually(
             lambda: cluster.get(upstream.server())["spec"]["replicas"] == 2,
             "the number of replicas is repaired when the other operator stops",
         )
         operator.quiet(upstream.name)
         assert len(operator.drifts(upstream.name)) <= drifts + 1
-        until(lambda: operator.condition(upstream.name, "Degraded")["status"] == "False", "nothing is wrong")
+        eventually(lambda: operator.condition(upstream.name, "Degraded")["status"] == "False", "nothing is wrong")
         assert cluster.snapshot(upstream).templates == before.templates

@@ -22,9 +22,10 @@ from engine.settings import PREFIX
 from sandbox.control_plane.server import ControlPlane, seed
 from tests.chart.rendering import RELEASE, Values, at, chart, environment, helm, layered, own_secrets, pods
 from tests.support.api_servers import ApiServer
+from tests.support.eventually import eventually
 from tests.support.granted import gateway_definition
 from tests.support.namespaces import make_namespace
-from tests.support.operator_stack import install_crd, until
+from tests.support.operator_stack import install_crd
 from tests.support.service_accounts import with_token
 
 KEY = "lsv2_pods_key"
@@ -109,7 +110,9 @@ def _serve_routes(server: ApiServer) -> None:
         for definition in (routes, gateways):
             path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
             assert http.post(path, json=definition).status_code in (201, 409)
-        until(lambda: http.get("/apis/gateway.networking.k8s.io/v1/gateways").status_code == 200, "routes are served")
+        eventually(
+            lambda: http.get("/apis/gateway.networking.k8s.io/v1/gateways").status_code == 200, "routes are served"
+        )
 
 
 def _examine(server: ApiServer, home: str, manifests: list[Manifest], process: str, folder: Path) -> list[Finding]:

@@ -14,9 +14,10 @@ from engine.names import lgp_name
 from engine.ports import Manifest
 from tests.chart.rendering import NEEDED, RELEASE, Refused, Values, at, chart, helm, layered, objects, settings_of
 from tests.support.api_servers import ApiServer
+from tests.support.eventually import eventually
 from tests.support.granted import DEPLOYMENT, Account, ControlPlane, DataPlane
 from tests.support.namespaces import make_namespace
-from tests.support.operator_stack import Kubelet, install_crd, shared_ingress, until
+from tests.support.operator_stack import Kubelet, install_crd, shared_ingress
 
 HOME = "platform"
 ELSEWHERE: Values = layered(
@@ -164,19 +165,19 @@ def come_and_go(http: httpx.Client, plane: DataPlane, control_plane: ControlPlan
 
     control_plane.ask(REVISION, "1", "sk-first")
     plane.poll()
-    until(lambda: (REVISION, "DEPLOYED") in control_plane.reports, "it is deployed")
+    eventually(lambda: (REVISION, "DEPLOYED") in control_plane.reports, "it is deployed")
     before = services()
     (service,) = http.get(f"/api/v1/namespaces/{edge}/services").json()["items"]
     http.delete(f"/api/v1/namespaces/{edge}/services/{service['metadata']['name']}").raise_for_status()
-    until(lambda: services() not in ([], before), "its Service is back")
+    eventually(lambda: services() not in ([], before), "its Service is back")
 
     assert control_plane.resource is not None
     control_plane.resource["status"] = "AWAITING_DELETE"
     plane.poll()
     lgp = f"/apis/apps.langchain.ai/v1alpha1/namespaces/{control_plane.namespace}/lgps/{name}"
-    until(lambda: "deletionTimestamp" in http.get(lgp).json()["metadata"], "the LGP is to go")
+    eventually(lambda: "deletionTimestamp" in http.get(lgp).json()["metadata"], "the LGP is to go")
     # The garbage collector learns of a new kind every 30 s only; what it would collect is left to the operator.
     http.patch(lgp, json={"metadata": {"finalizers": None}}, headers=MERGE).raise_for_status()
-    until(lambda: services() == [], "nothing is left beside the Ingress")
+    eventually(lambda: services() == [], "nothing is left beside the Ingress")
     stream = f"lgp/{control_plane.namespace}/{name}"
-    until(lambda: "ObjectsPruned" in [r.type for r in plane.events.read(stream)], "what was left is pruned")
+    eventually(lambda: "ObjectsPruned" in [r.type for r in plane.events.read(stream)], "what was left is pruned")

@@ -15,9 +15,10 @@ from engine.ports import Manifest
 from sandbox import envtest
 from tests.chart.rendering import NEEDED, RELEASE, ROOT, UPSTREAM, Values, at, chart, helm, layered, settings_of
 from tests.support.api_servers import ApiServer
+from tests.support.eventually import eventually
 from tests.support.faulty_server import of_version
 from tests.support.namespaces import make_namespace
-from tests.support.operator_stack import install_crd, until
+from tests.support.operator_stack import install_crd
 from tests.support.service_accounts import elsewhere
 from workers.app import CONTROL_PLANE, OPERATOR, RECONCILE, in_flight_key, list_key
 
@@ -191,11 +192,11 @@ def test_removal_leaves_agents_their_definition_and_the_event_log(
     namespace = namespaces()
     with server.http() as http:
         http.delete(CRD)
-        until(lambda: http.get(CRD).status_code == 404, "the definition is gone")
+        eventually(lambda: http.get(CRD).status_code == 404, "the definition is gone")
         config = releases(namespace)
 
         release = config.install(chart(), RELEASE, NEEDED)
-        until(lambda: http.get("/apis/apps.langchain.ai/v1alpha1/lgps").status_code == 200, "LGPs are served")
+        eventually(lambda: http.get("/apis/apps.langchain.ai/v1alpha1/lgps").status_code == 200, "LGPs are served")
         lgps = f"/apis/apps.langchain.ai/v1alpha1/namespaces/{namespace}/lgps"
         http.post(lgps, json=lgp(namespace)).raise_for_status()
         config.uninstall(RELEASE)
@@ -221,7 +222,7 @@ def test_a_second_installation_is_told_that_the_definition_is_there(
     first, second = namespaces(), namespaces()
     with server.http() as http:
         http.delete(CRD)
-        until(lambda: http.get(CRD).status_code == 404, "the definition is gone")
+        eventually(lambda: http.get(CRD).status_code == 404, "the definition is gone")
     releases(first).install(chart(), RELEASE, NEEDED)
 
     with pytest.raises(helm.HelmError) as refusal:
@@ -259,8 +260,12 @@ def test_workers_are_scaled_by_keda_where_it_is_and_by_a_number_where_not(
     with server.http() as http:
         for definition in definitions:
             assert http.post(CRDS, json=definition).status_code in (201, 409)
-        until(lambda: http.get("/apis/keda.sh/v1alpha1/scaledobjects").status_code == 200, "ScaledObjects are served")
-        until(lambda: http.get("/apis/keda.sh/v1alpha1/triggerauthentications").status_code == 200, "and the other")
+        eventually(
+            lambda: http.get("/apis/keda.sh/v1alpha1/scaledobjects").status_code == 200, "ScaledObjects are served"
+        )
+        eventually(
+            lambda: http.get("/apis/keda.sh/v1alpha1/triggerauthentications").status_code == 200, "and the other"
+        )
         namespace = namespaces()
         release = releases(namespace).install(chart(), RELEASE, values)
         live, operator = (

@@ -28,6 +28,7 @@ from tests.chart.rendering import (
     settings_of,
 )
 from tests.support.api_servers import ApiServer, running_real
+from tests.support.eventually import eventually
 from tests.support.granted import (
     COMPONENTS,
     DEPLOYMENT,
@@ -39,7 +40,7 @@ from tests.support.granted import (
     granted,
 )
 from tests.support.namespaces import jobs_done, make_namespace
-from tests.support.operator_stack import Kubelet, install_crd, lgp_manifest, until
+from tests.support.operator_stack import Kubelet, install_crd, lgp_manifest
 
 NOT_IN_THIS_LIFE: dict[str, set[Right]] = {
     # Of a deployment whose name does not fit, which another listener may have called otherwise.
@@ -70,32 +71,32 @@ def live(server: ApiServer, plane: DataPlane, control_plane: ControlPlane) -> No
         http.post(f"/api/v1/namespaces/{namespace}/secrets", json=password).raise_for_status()
     control_plane.ask(revisions[0], "1", "sk-first")
     plane.poll()
-    until(told(revisions[0], "DEPLOYED"), f"the first is deployed: {plane.accounts['operator'].refused}")
+    eventually(told(revisions[0], "DEPLOYED"), f"the first is deployed: {plane.accounts['operator'].refused}")
     control_plane.ask(revisions[1], "2", "sk-second")
     plane.poll()
-    until(told(revisions[1], "DEPLOYED"), "the second is deployed")
+    eventually(told(revisions[1], "DEPLOYED"), "the second is deployed")
     control_plane.ask(revisions[2], "missing", "sk-second")
     plane.poll()
-    until(told(revisions[2], "DEPLOY_FAILED"), "the third fails")
+    eventually(told(revisions[2], "DEPLOY_FAILED"), "the third fails")
     with server.http() as http:
         server_path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
-        until(lambda: '"registry.example/hello:2"' in http.get(server_path).text, "the second is back")
+        eventually(lambda: '"registry.example/hello:2"' in http.get(server_path).text, "the second is back")
         drift(http, plane, namespace, name)
         lgps = f"/apis/apps.langchain.ai/v1alpha1/namespaces/{namespace}/lgps"
         http.post(lgps, json=lgp_manifest(namespace, "by-hand")).raise_for_status()
         secret = f"/api/v1/namespaces/{namespace}/secrets/by-hand-db"
-        until(lambda: http.get(secret).status_code == 200, "an LGP that somebody else wrote gets a password")
+        eventually(lambda: http.get(secret).status_code == 200, "an LGP that somebody else wrote gets a password")
         lgp = f"{lgps}/{name}"
         assert control_plane.resource is not None
         control_plane.resource["status"] = "AWAITING_DELETE"
         plane.poll()
-        until(lambda: "deletionTimestamp" in http.get(lgp).json()["metadata"], "the LGP is to go")
+        eventually(lambda: "deletionTimestamp" in http.get(lgp).json()["metadata"], "the LGP is to go")
         # No garbage collector ends a deletion in the foreground here; what it would collect is left to the operator.
         merge = {"Content-Type": "application/merge-patch+json"}
         http.patch(lgp, json={"metadata": {"finalizers": None}}, headers=merge).raise_for_status()
         stream = f"lgp/{namespace}/{name}"
-        until(lambda: "ObjectsPruned" in [r.type for r in plane.events.read(stream)], "what was left is pruned")
-        until(lambda: told(DEPLOYMENT, "DELETED")() or _deleted(plane), "the deletion is done")
+        eventually(lambda: "ObjectsPruned" in [r.type for r in plane.events.read(stream)], "what was left is pruned")
+        eventually(lambda: told(DEPLOYMENT, "DELETED")() or _deleted(plane), "the deletion is done")
 
 
 def drift(http: httpx.Client, plane: DataPlane, namespace: str, name: str) -> None:
@@ -111,11 +112,11 @@ def drift(http: httpx.Client, plane: DataPlane, namespace: str, name: str) -> No
     uids = {path: http.get(path).raise_for_status().json()["metadata"]["uid"] for path in objects}
     for path, uid in uids.items():  # one by one: what comes back with another is never looked at by itself
         http.delete(path).raise_for_status()
-        until(partial(made_again, http, path, uid), f"{path} is back")
+        eventually(partial(made_again, http, path, uid), f"{path} is back")
     lgp = f"/apis/apps.langchain.ai/v1alpha1/namespaces/{namespace}/lgps/{name}"
     merge = {"Content-Type": "application/merge-patch+json"}
     http.patch(lgp, json={"spec": {"serverSpec": {"image": "by-hand"}}}, headers=merge).raise_for_status()
-    until(lambda: http.get(lgp).json()["spec"]["serverSpec"]["image"] != "by-hand", "the LGP is mended")
+    eventually(lambda: http.get(lgp).json()["spec"]["serverSpec"]["image"] != "by-hand", "the LGP is mended")
 
 
 def made_again(http: httpx.Client, path: str, uid: str) -> bool:
@@ -152,7 +153,7 @@ def test_the_life_of_a_deployment_needs_what_is_granted_and_no_more(uncollected:
         with server.http() as http:
             path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
             assert http.post(path, json=gateway_definition()).status_code in (201, 409)
-            until(lambda: http.get("/apis/gateway.networking.k8s.io/v1/httproutes").status_code == 200, "served")
+            eventually(lambda: http.get("/apis/gateway.networking.k8s.io/v1/httproutes").status_code == 200, "served")
     values = layered(
         NEEDED,
         at("operator.createCRDs", False),
@@ -171,7 +172,7 @@ def test_the_life_of_a_deployment_needs_what_is_granted_and_no_more(uncollected:
                 Kubelet(server, control_plane.namespace),
             ):
                 live(server, plane, control_plane)
-                until(lambda: plane.used() >= CLAIMING, "a lease is renewed")
+                eventually(lambda: plane.used() >= CLAIMING, "a lease is renewed")
         finally:
             config.uninstall(RELEASE)
 

@@ -23,8 +23,9 @@ from engine.ports import Manifest
 from sandbox.ports import free_port
 from tests.chart.rendering import NEEDED, ROOT, Values, container, environment, layered, own_secrets, pods, rendered
 from tests.support.api_servers import ApiServer
+from tests.support.eventually import eventually
 from tests.support.namespaces import make_namespace
-from tests.support.operator_stack import install_crd, until
+from tests.support.operator_stack import install_crd
 from tests.support.production import LOCK, ONLY_PRODUCTION, blocked
 
 FLOWER_AUTH = "me:hunter2"
@@ -116,7 +117,7 @@ def containers(own_embedded: ApiServer, redis_url: str, tmp_path: Path) -> Itera
 def test_every_container_works_answers_its_probes_and_ends_in_time(containers: dict[str, Container]) -> None:
     assert set(containers) == set(PROCESSES)
     for name, one in containers.items():
-        until(one.up_or_ended, f"{name} is up: {one.said()}")
+        eventually(one.up_or_ended, f"{name} is up: {one.said()}")
         assert one.running(), f"{name} ended: {one.said()}"
         assert one.spec["livenessProbe"]["exec"] == one.spec["startupProbe"]["exec"]
 

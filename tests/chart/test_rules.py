@@ -64,9 +64,10 @@ from engine.runtime.observation_loop import Appended, Changed
 from tests.chart.rendering import NEEDED, RELEASE, Values, at, chart, helm, layered, objects, settings_of
 from tests.support import service_accounts
 from tests.support.api_servers import ApiServer, running_real
+from tests.support.eventually import eventually
 from tests.support.granted import Account, ControlPlane, Healthy, granted
 from tests.support.namespaces import make_namespace
-from tests.support.operator_stack import Kubelet, install_crd, lgp_manifest, shared_ingress, until
+from tests.support.operator_stack import Kubelet, install_crd, lgp_manifest, shared_ingress
 from workers.watcher import watch
 
 PATIENCE = 60.0
@@ -163,7 +164,7 @@ def define(http: httpx.Client, api_version: str, kind: str) -> None:
         },
     }
     http.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", json=definition).raise_for_status()
-    until(lambda: http.get(f"/apis/{api_version}/{plural}").status_code == 200, f"{kind} is served")
+    eventually(lambda: http.get(f"/apis/{api_version}/{plural}").status_code == 200, f"{kind} is served")
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +299,7 @@ class Stage:
 
         def write(rules: Sequence[Manifest], allowed: bool) -> None:
             self.http.put(path, json={**role, "rules": rules}).raise_for_status()
-            soon(lambda: self.may(right) is allowed, f"{right}: {allowed}")
+            eventually(lambda: self.may(right) is allowed, f"{right}: {allowed}")
 
         write(list(less(role["rules"], right)), False)
         self.accounts[right.component].refused.clear()
@@ -344,14 +345,6 @@ def less(rules: Sequence[Manifest], right: Right) -> Iterator[Manifest]:
             verbs = [verb for verb in rule["verbs"] if (verb, resource) != (right.verb, right.resource)]
             if verbs:
                 yield {**rule, "resources": [resource], "verbs": verbs}
-
-
-def soon(holds: Callable[[], bool], what: str) -> None:
-    """Wait for what takes milliseconds."""
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}"
-        time.sleep(0.005)
 
 
 # --- the pieces of the engine
@@ -777,8 +770,10 @@ def rollout(stage: Stage, verb: str, watched: Watch, done: Callable[[WorkloadSta
 
     def happens(lookout: Lookout) -> None:
         work.advance()
-        soon(lambda: bool(stage.of(name, "pods")), "controllers make a pod")
-        soon(lambda: all("observedGeneration" in one["status"] for one in stage.of(name, "deployments")), "and say so")
+        eventually(lambda: bool(stage.of(name, "pods")), "controllers make a pod")
+        eventually(
+            lambda: all("observedGeneration" in one["status"] for one in stage.of(name, "deployments")), "and say so"
+        )
         for pod in stage.of(name, "pods"):
             stage.kubelet._report(pod)
         if lookout.later:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ import pytest
 from engine.names import LGP_LABEL
 from sandbox.stack import kubernetes_client
 from tests.cluster import place
+from tests.support.eventually import eventually
 
 Manifest = dict[str, Any]
 T = TypeVar("T")
@@ -41,19 +42,6 @@ OWNED = (
     CLAIMS,
 )
 """Every kind of which a deployment may have objects, routes and autoscalers aside."""
-
-
-def eventually(what: str, check: Callable[[], T | None], seconds: float = PATIENCE) -> T:
-    """Return the first true thing that `check` returns; fail with `what` and the last other one after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = None
-        with suppress(httpx.TransportError):  # an API server or a proxy that restarts
-            found = check()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what} (last: {found!r})"
-        time.sleep(0.2)
 
 
 @dataclass
@@ -130,7 +118,7 @@ class Cluster:
             self.http.delete(f"/api/v1/namespaces/{namespace}")
         for namespace in namespaces:
             path = f"/api/v1/namespaces/{namespace}"
-            eventually(f"namespace {namespace} is gone", partial(self.has_no, path), seconds)
+            eventually(partial(self.has_no, path), f"namespace {namespace} is gone", seconds)
         return time.monotonic() - started
 
     def objects_of(self, namespace: str, lgp: str) -> list[str]:

@@ -22,7 +22,8 @@ from sandbox.control_plane.server import ControlPlane
 from sandbox.stack import run, tool
 from tests.chart.rendering import CHART, RELEASE, UPSTREAM, Values, helm, layered
 from tests.cluster import place
-from tests.cluster.cluster import LGPS, PATIENCE, PODS, Cluster, Manifest, eventually
+from tests.cluster.cluster import LGPS, PATIENCE, PODS, Cluster, Manifest
+from tests.support.eventually import eventually
 
 HELM_SECONDS = 180
 COMPONENTS = ("beat", "listener", "operator", "watcher")
@@ -197,7 +198,7 @@ class Workspace:
 
     def url_of(self, name: str) -> str:
         """Return where a deployment is reached, once the data plane has said so."""
-        url: str = eventually(f"{name} has a URL", lambda: self.deployment(name)["source_config"].get("custom_url"))
+        url: str = eventually(lambda: self.deployment(name)["source_config"].get("custom_url"), f"{name} has a URL")
         return url
 
     def revision(self, name: str) -> str:
@@ -217,7 +218,7 @@ class Workspace:
 
     def wait_until_deployed(self, seconds: float = PATIENCE) -> None:
         """Wait until the latest revision of every deployment is the active one."""
-        eventually(f"deployed: {self.unfinished()}", lambda: not self.unfinished(), seconds)
+        eventually(lambda: not self.unfinished(), f"deployed: {self.unfinished()}", seconds)
 
 
 @dataclass

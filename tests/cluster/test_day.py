@@ -17,8 +17,9 @@ import pytest
 
 from engine.names import lgp_name
 from tests.cluster import place
-from tests.cluster.cluster import LGPS, PODS, Cluster, eventually, fetch
+from tests.cluster.cluster import LGPS, PODS, Cluster, fetch
 from tests.cluster.data_plane import ELSEWHERE, DataPlane, doubled
+from tests.support.eventually import eventually
 
 SECONDS = float(os.environ.get("TESTS_CLUSTER_DAY_SECONDS", "90"))
 SEED = int(os.environ.get("TESTS_CLUSTER_DAY_SEED", secrets.randbelow(1 << 30)))
@@ -138,8 +139,8 @@ def test_after_a_day_of_life_everything_is_as_asked_for(cluster: Cluster, plane:
     day.live()
 
     assert {"create", "update", "delete", "drain"} <= set(day.done), f"seed {SEED}: {day.done}"
-    eventually(f"seed {SEED}: every revision came to its end", lambda: not unsettled(day), SETTLING)
-    eventually(f"seed {SEED}: no stream is left to look at", lambda: acknowledged(plane), SETTLING)
+    eventually(lambda: not unsettled(day), f"seed {SEED}: every revision came to its end", SETTLING)
+    eventually(lambda: acknowledged(plane), f"seed {SEED}: no stream is left to look at", SETTLING)
     assert set(day.asked) == {one["name"] for one in plane.workspace.deployments()}, f"seed {SEED}"
     assert wrong(day) == [], f"seed {SEED}"
     assert [name for name in day.deleted if cluster.objects_of(plane.agents, name)] == [], f"seed {SEED}"
@@ -152,7 +153,7 @@ def test_after_a_day_of_life_everything_is_as_asked_for(cluster: Cluster, plane:
     plane.agentplane("replay", "--live")  # today's code and the log agree, else it ends with 1
 
     plane.workspace.delete(*day.asked.values())
-    eventually("every deployment is gone", lambda: not plane.workspace.deployments(), SETTLING)
+    eventually(lambda: not plane.workspace.deployments(), "every deployment is gone", SETTLING)
 
 
 def unsettled(day: Day) -> list[str]:

@@ -8,8 +8,9 @@ import pytest
 
 from sandbox.demo.prober import Prober
 from tests.cluster import place
-from tests.cluster.cluster import Cluster, eventually, fetch, outside, silent
+from tests.cluster.cluster import Cluster, fetch, outside, silent
 from tests.cluster.data_plane import ELSEWHERE, WAYS_IN, DataPlane
+from tests.support.eventually import eventually
 
 NOWHERE = f"registry.invalid/none@sha256:{'0' * 64}"
 OUR_TEMPLATE = {"operator": {"templates": {"deployment": "", "service": ""}}}
@@ -25,7 +26,7 @@ def reached(request: pytest.FixtureRequest, cluster: Cluster, plane: DataPlane) 
     plane.upgrade(WAYS_IN[request.param](), OUR_TEMPLATE)
     yield plane
     plane.workspace.delete(*(one["id"] for one in plane.workspace.deployments()))
-    eventually("every deployment is gone", lambda: not plane.workspace.deployments())
+    eventually(lambda: not plane.workspace.deployments(), "every deployment is gone")
     plane.upgrade(WAYS_IN["ingress"]())
 
 
@@ -63,8 +64,8 @@ def test_langgraph_deploy_delete_leaves_nothing(cluster: Cluster, reached: DataP
     done = reached.workspace.langgraph("delete", reached.workspace.deployment("hello")["id"], "--force")
 
     assert done.returncode == 0, done.stdout + done.stderr
-    eventually("nothing is left", lambda: not cluster.objects_of(reached.agents, lgp))
-    eventually("nothing answers at the URL", lambda: silent(url))
+    eventually(lambda: not cluster.objects_of(reached.agents, lgp), "nothing is left")
+    eventually(lambda: silent(url), "nothing answers at the URL")
 
 
 def test_no_request_fails_during_an_update(reached: DataPlane, steady: str) -> None:
@@ -73,7 +74,7 @@ def test_no_request_fails_during_an_update(reached: DataPlane, steady: str) -> N
     with Prober(address, headers) as prober:
         done = reached.workspace.deploy(steady, place.images("STUB")[1], **ELSEWHERE, CHANGED="yes")
         assert done.returncode == 0, done.stdout + done.stderr
-        eventually("the pods of before are gone", lambda: one_revision(reached, steady))
+        eventually(lambda: one_revision(reached, steady), "the pods of before are gone")
 
     assert serves(reached, steady)
     assert prober.requests > 20

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import place
-from tests.cluster.cluster import CORE, LGPS, PODS, Cluster, eventually, fetch, ready
+from tests.cluster.cluster import CORE, LGPS, PODS, Cluster, fetch, ready
 from tests.cluster.data_plane import ELSEWHERE, DataPlane, doubled
+from tests.support.eventually import eventually
 
 QUOTAS = CORE + "/namespaces/{ns}/resourcequotas"
 CLASSES = "/apis/storage.k8s.io/v1/storageclasses"
@@ -26,7 +27,7 @@ DEFAULT = "storageclass.kubernetes.io/is-default-class"
 def _clean(plane: DataPlane) -> Iterator[None]:
     yield
     plane.workspace.delete(*(one["id"] for one in plane.workspace.deployments()))
-    eventually("every deployment is gone", lambda: not plane.workspace.deployments())
+    eventually(lambda: not plane.workspace.deployments(), "every deployment is gone")
 
 
 def tells(plane: DataPlane, name: str, words: str) -> None:
@@ -36,7 +37,7 @@ def tells(plane: DataPlane, name: str, words: str) -> None:
         conditions = ((plane.lgp(name) or {}).get("status") or {}).get("conditions") or ()
         return [one.get("message", "") for one in conditions]
 
-    eventually(f"a condition of {name} says {words}", lambda: any(words in message for message in messages()))
+    eventually(lambda: any(words in message for message in messages()), f"a condition of {name} says {words}")
 
 
 def test_a_pod_without_room_says_which_resource_is_missing(plane: DataPlane) -> None:
@@ -103,7 +104,7 @@ class Node:
         for name in names:
             os.kill(self.process(name), signal.SIGKILL)
         for name in names:
-            eventually(f"{name} has ended", partial(ended, self.process(name)))
+            eventually(partial(ended, self.process(name)), f"{name} has ended")
         between()
         for name in reversed(names):
             log = (self.folder / "log" / f"{name}.log").open("ab")
@@ -138,7 +139,7 @@ def test_a_node_that_is_away_for_a_minute_fails_nothing(cluster: Cluster, plane:
 
     node.pause("kubelet")
     try:
-        eventually("the node is not ready", lambda: not node_ready(cluster), 90)
+        eventually(lambda: not node_ready(cluster), "the node is not ready", 90)
         plane.workspace.update(plane.workspace.deployment("on-node")["id"], image=place.images("STUB")[1])
         assert fetch(plane.workspace.url_of("on-node"), "/ok").status_code in (200, 503)
         time.sleep(10)
@@ -146,7 +147,7 @@ def test_a_node_that_is_away_for_a_minute_fails_nothing(cluster: Cluster, plane:
     finally:
         node.resume("kubelet")
 
-    eventually("the node is ready again", lambda: node_ready(cluster))
+    eventually(lambda: node_ready(cluster), "the node is ready again")
     plane.workspace.wait_until_deployed(150)
     assert plane.lgp_name("on-node") == before
     assert fetch(plane.workspace.url_of("on-node"), "/ok").is_success
@@ -170,9 +171,9 @@ def test_an_api_server_that_restarts_in_the_middle_of_work_loses_nothing(
 
     node.restart("apiserver")
 
-    eventually("the API server answers", lambda: cluster.http.get("/readyz").is_success)
+    eventually(lambda: cluster.http.get("/readyz").is_success, "the API server answers")
     plane.workspace.wait_until_deployed(180)
-    eventually("every pod of the data plane is ready", lambda: all(map(ready, plane.pods())))
+    eventually(lambda: all(map(ready, plane.pods())), "every pod of the data plane is ready")
     assert all(fetch(plane.workspace.url_of(name), "/ok").is_success for name in names)
     assert doubled(plane.log()) == []
 
@@ -185,7 +186,7 @@ def older(cluster: Cluster, plane: DataPlane, node: Node, tmp_path: Path) -> str
     plane.workspace.wait_until_deployed()
     copy = tmp_path / "etcd"
     node.restart("apiserver", "etcd", between=lambda: shutil.copytree(node.folder / "etcd", copy))
-    eventually("the API server answers", lambda: cluster.http.get("/readyz").is_success)
+    eventually(lambda: cluster.http.get("/readyz").is_success, "the API server answers")
     plane.workspace.update(plane.workspace.deployment("before")["id"], image=other, env={**ELSEWHERE, "NEW": "yes"})
     plane.workspace.create("after", stub)
     plane.workspace.wait_until_deployed(150)
@@ -195,7 +196,7 @@ def older(cluster: Cluster, plane: DataPlane, node: Node, tmp_path: Path) -> str
         shutil.copytree(copy, node.folder / "etcd")
 
     node.restart("apiserver", "etcd", between=put_back)
-    eventually("the API server answers", lambda: cluster.http.get("/readyz").is_success)
+    eventually(lambda: cluster.http.get("/readyz").is_success, "the API server answers")
     # Kubernetes demands this of whoever restores etcd: they hold newer versions of objects than there are now.
     node.restart("controllers", "scheduler", "kubelet")
     return "after"
@@ -204,14 +205,14 @@ def older(cluster: Cluster, plane: DataPlane, node: Node, tmp_path: Path) -> str
 @place.slow
 def test_an_etcd_that_was_put_back_is_brought_up_to_date(cluster: Cluster, plane: DataPlane, older: str) -> None:
     """Watches go on from versions that the older copy does not know; every program of the cluster starts again."""
-    eventually("the LGP is back", lambda: older in str(cluster.listed(LGPS, plane.agents)), 120)
+    eventually(lambda: older in str(cluster.listed(LGPS, plane.agents)), "the LGP is back", 120)
     eventually(
-        "every Agent Server runs its latest revision",
         lambda: all(
             fetch(one["source_config"]["custom_url"], "/info").json()["host"]["revision_id"]
             == one["latest_revision_id"]
             for one in plane.workspace.deployments()
         ),
+        "every Agent Server runs its latest revision",
         150,
     )
     assert all(map(ready, cluster.listed(PODS, plane.namespace)))

@@ -9,8 +9,9 @@ import pytest
 from engine.ports import Manifest
 from tests.chart.rendering import RELEASE
 from tests.cluster import place
-from tests.cluster.cluster import Cluster, eventually, ready
+from tests.cluster.cluster import Cluster, ready
 from tests.cluster.data_plane import COMPONENTS, DataPlane
+from tests.support.eventually import eventually
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def serving(plane: DataPlane) -> Iterator[DataPlane]:
     plane.workspace.wait_until_deployed()
     yield plane
     plane.workspace.delete(plane.workspace.deployment("first")["id"])
-    eventually("the deployment is gone", lambda: not plane.workspace.deployments())
+    eventually(lambda: not plane.workspace.deployments(), "the deployment is gone")
 
 
 def test_every_workload_is_ready(plane: DataPlane) -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from tests.chart.rendering import RELEASE
 from tests.cluster import place
-from tests.cluster.cluster import Cluster, eventually, fetch
+from tests.cluster.cluster import Cluster, fetch
 from tests.cluster.data_plane import DataPlane
+from tests.support.eventually import eventually
 
 CONNECT = """
 import socket, sys
@@ -91,8 +92,8 @@ def test_a_deployment_is_deployed_behind_the_policies(closed: DataPlane) -> None
     """The health check goes through the hostname, which is answered at another port than the one asked for."""
     closed.workspace.create("enclosed", place.images("STUB")[0])
 
-    eventually("it is deployed", lambda: closed.workspace.revision("enclosed") == "DEPLOYED")
+    eventually(lambda: closed.workspace.revision("enclosed") == "DEPLOYED", "it is deployed")
 
     assert fetch(closed.workspace.url_of("enclosed"), "/ok").is_success
     closed.workspace.delete(closed.workspace.deployment("enclosed")["id"])
-    eventually("it is gone", lambda: not closed.workspace.deployments())
+    eventually(lambda: not closed.workspace.deployments(), "it is gone")

@@ -8,8 +8,9 @@ import pytest
 
 from tests.chart.rendering import RELEASE, helm
 from tests.cluster import place
-from tests.cluster.cluster import LGPS, Cluster, eventually, fetch
+from tests.cluster.cluster import LGPS, Cluster, fetch
 from tests.cluster.data_plane import DataPlane, Install, gateway
+from tests.support.eventually import eventually
 
 DEFINITION = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/lgps.apps.langchain.ai"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/{ns}/leases"
@@ -61,8 +62,8 @@ def test_the_namespaces_first(cluster: Cluster, serving: DataPlane) -> None:
 def test_the_namespace_of_the_agents_first_then_helm(cluster: Cluster, serving: DataPlane) -> None:
     assert cluster.gone(serving.agents) < SOON
     problems = eventually(
-        "the doctor misses the namespace",
         lambda: [f["detail"] for f in serving.findings("operator") if f["level"] == "fail"],
+        "the doctor misses the namespace",
     )
 
     assert any(serving.agents in problem for problem in problems), problems
@@ -79,9 +80,9 @@ def test_the_definition_of_lgps_first(cluster: Cluster, serving: DataPlane) -> N
     lgp = serving.lgp_name("agent")
 
     cluster.http.delete(DEFINITION).raise_for_status()
-    eventually("the definition is gone", lambda: cluster.get(DEFINITION) is None, SOON)
+    eventually(lambda: cluster.get(DEFINITION) is None, "the definition is gone", SOON)
 
-    eventually("the Agent Server went with its LGP", lambda: not servers(cluster, serving, lgp), SOON)
+    eventually(lambda: not servers(cluster, serving, lgp), "the Agent Server went with its LGP", SOON)
     failures = [f for f in serving.findings("operator") if f["level"] == "fail"]
     assert any("does not serve LGP" in failure["detail"] for failure in failures), failures
     started = time.monotonic()

@@ -14,8 +14,9 @@ import pytest
 
 from tests.chart.rendering import RELEASE, Values
 from tests.cluster import place
-from tests.cluster.cluster import DEPLOYMENTS, PODS, Cluster, Manifest, eventually, outside
+from tests.cluster.cluster import DEPLOYMENTS, PODS, Cluster, Manifest, outside
 from tests.cluster.data_plane import ELSEWHERE, DataPlane, doubled
+from tests.support.eventually import eventually
 
 BURST = 30
 UNABLE = "unable"
@@ -38,7 +39,7 @@ def _keda(cluster: Cluster) -> None:
 def _clean(plane: DataPlane) -> Iterator[None]:
     yield
     plane.workspace.delete(*(one["id"] for one in others(plane)))
-    eventually("every deployment of the case is gone", lambda: not others(plane))
+    eventually(lambda: not others(plane), "every deployment of the case is gone")
 
 
 def others(plane: DataPlane) -> list[Manifest]:
@@ -58,7 +59,7 @@ def unable(cluster: Cluster, plane: DataPlane) -> Iterator[str]:
     plane.workspace.wait_until_deployed(120)
     yield UNABLE
     plane.workspace.delete(made)
-    eventually("every deployment is gone", lambda: not plane.workspace.deployments())
+    eventually(lambda: not plane.workspace.deployments(), "every deployment is gone")
 
 
 @contextmanager
@@ -99,7 +100,7 @@ def fixed() -> Values:
 def test_keda_scales_the_workers_by_their_queues_and_nothing_is_lost(cluster: Cluster, plane: DataPlane) -> None:
     plane.upgrade(by_queues())
     names = [f"{RELEASE}-listener", f"{RELEASE}-operator"]
-    eventually("each starts with one worker", lambda: all(replicas(cluster, plane, name) == 1 for name in names))
+    eventually(lambda: all(replicas(cluster, plane, name) == 1 for name in names), "each starts with one worker")
     stub, _ = place.images("STUB")
 
     watched = [most_replicas(cluster, plane.namespace, name) for name in names]
@@ -107,8 +108,8 @@ def test_keda_scales_the_workers_by_their_queues_and_nothing_is_lost(cluster: Cl
         created = [plane.workspace.create(f"burst-{number}", stub) for number in range(BURST)]
         plane.workspace.wait_until_deployed(seconds=180)
         plane.workspace.delete(*created)
-        eventually("every deployment is gone", lambda: not others(plane), 180)
-        eventually("each has one worker again", lambda: all(replicas(cluster, plane, name) == 1 for name in names), 150)
+        eventually(lambda: not others(plane), "every deployment is gone", 180)
+        eventually(lambda: all(replicas(cluster, plane, name) == 1 for name in names), "each has one worker again", 150)
 
     assert max(listeners) > 1 or max(operators) > 1, (listeners, operators)
     log = plane.log()
@@ -135,7 +136,7 @@ def test_queue_workers_follow_the_runs_that_wait(cluster: Cluster, plane: DataPl
     sql(plane, lgp, "create table run(run_id int, status text)")
     sql(plane, lgp, "insert into run select number, 'pending' from generate_series(1, 25) number")
 
-    eventually("three queue workers", lambda: pods_of(cluster, plane, f"{lgp}-queue") == 3, 150)
+    eventually(lambda: pods_of(cluster, plane, f"{lgp}-queue") == 3, "three queue workers", 150)
     assert pods_of(cluster, plane, lgp) == 1
 
 
@@ -144,7 +145,6 @@ def sql(plane: DataPlane, lgp: str, statement: str) -> None:
     pod = f"{lgp}-db-0"
     command = f'PGPASSWORD=$POSTGRES_PASSWORD psql -h 127.0.0.1 -U "$POSTGRES_USER" -d "$POSTGRES_DB" -c "{statement}"'
     eventually(
-        f"Postgres takes: {statement}",
         lambda: (
             "ERROR"
             not in (
@@ -153,6 +153,7 @@ def sql(plane: DataPlane, lgp: str, statement: str) -> None:
             and "refused" not in said
             and "starting up" not in said
         ),
+        f"Postgres takes: {statement}",
     )
 
 
@@ -176,7 +177,7 @@ def test_scaling_down_in_the_middle_of_work_loses_nothing(cluster: Cluster, plan
 
     scale(3)
     found = partial(cluster.deployment, plane.namespace)
-    eventually("three of each", lambda: all(found(name)["status"].get("readyReplicas") == 3 for name in names))
+    eventually(lambda: all(found(name)["status"].get("readyReplicas") == 3 for name in names), "three of each")
     started = datetime.now(UTC)
     stub, _ = place.images("STUB")
     for number in range(12):
@@ -201,17 +202,17 @@ def test_an_autoscaler_that_cannot_work_is_told_until_it_can(plane: DataPlane, u
         found = condition(plane.lgp(unable), "Autoscaling")
         return found if found.get("status") == status else None
 
-    told = eventually("the condition Autoscaling is False", lambda: autoscaling("False"), 270)
+    told = eventually(lambda: autoscaling("False"), "the condition Autoscaling is False", 270)
 
     assert f"{plane.lgp_name(unable)}-queue" in told["message"]
     assert "KEDA cannot read what it scales by" in told["message"]
     assert plane.workspace.revision(unable) == "DEPLOYED"
-    eventually("the status says it", lambda: told["reason"] in plane.reason(unable))
+    eventually(lambda: told["reason"] in plane.reason(unable), "the status says it")
 
     sql(plane, plane.lgp_name(unable), "create table run(run_id int, status text)")
 
-    eventually("the condition heals", lambda: autoscaling("True"), 150)
-    eventually("the status heals", lambda: plane.reason(unable) == "")
+    eventually(lambda: autoscaling("True"), "the condition heals", 150)
+    eventually(lambda: plane.reason(unable) == "", "the status heals")
 
 
 @contextmanager
@@ -249,13 +250,10 @@ def test_api_servers_follow_their_cpu_until_autoscaling_is_taken_away(
     assert lgp in {found["metadata"]["name"] for found in cluster.listed(collection, plane.agents)}
 
     with load(plane.workspace.url_of("busy")):
-        eventually("two API servers", lambda: pods_of(cluster, plane, lgp) == 2, 150)
+        eventually(lambda: pods_of(cluster, plane, lgp) == 2, "two API servers", 150)
 
     plane.workspace.update(plane.workspace.deployment("busy")["id"], spec={**SMALL, "min_scale": 1, "max_scale": 1})
     plane.workspace.wait_until_deployed()
-    eventually(
-        "no autoscaler is left",
-        lambda: not autoscalers_of(cluster, plane, lgp),
-    )
-    eventually("one API server again", lambda: pods_of(cluster, plane, lgp) == 1)
+    eventually(lambda: not autoscalers_of(cluster, plane, lgp), "no autoscaler is left")
+    eventually(lambda: pods_of(cluster, plane, lgp) == 1, "one API server again")
     plane.upgrade({"operator": {"kedaEnabled": True}})

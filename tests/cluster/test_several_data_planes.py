@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tests.cluster import place
-from tests.cluster.cluster import LGPS, Cluster, eventually, fetch
+from tests.cluster.cluster import LGPS, Cluster, fetch
 from tests.cluster.data_plane import DataPlane, Install, gateway
+from tests.support.eventually import eventually
 
 
 def test_a_second_data_plane_works_beside_the_first_and_is_refused_its_namespace(
@@ -21,12 +22,12 @@ def test_a_second_data_plane_works_beside_the_first_and_is_refused_its_namespace
     second.upgrade()
 
     second.workspace.create("beside", stub, own)
-    eventually("the second one's is deployed", lambda: second.workspace.revision("beside") == "DEPLOYED")
+    eventually(lambda: second.workspace.revision("beside") == "DEPLOYED", "the second one's is deployed")
     second.workspace.create("intruder", stub, plane.agents)
 
     assert fetch(second.workspace.url_of("beside"), "/ok").is_success
     assert fetch(plane.workspace.url_of("first"), "/ok").is_success
-    told = eventually("the second one is refused", lambda: refusals(second))
+    told = eventually(lambda: refusals(second), "the second one is refused")
     assert plane.agents in told[0]
     assert plane.workspace.listener in told[0] or plane.namespace in told[0]
     owners = {lgp["metadata"]["labels"]["agentplane.dev/listener-id"] for lgp in cluster.listed(LGPS, plane.agents)}
@@ -37,7 +38,7 @@ def test_a_second_data_plane_works_beside_the_first_and_is_refused_its_namespace
     cluster.gone(own)
     assert fetch(plane.workspace.url_of("first"), "/ok").is_success
     plane.workspace.delete(plane.workspace.deployment("first")["id"])
-    eventually("the first one's is gone", lambda: not plane.workspace.deployments())
+    eventually(lambda: not plane.workspace.deployments(), "the first one's is gone")
 
 
 def refusals(plane: DataPlane) -> list[str]:

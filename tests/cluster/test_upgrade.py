@@ -12,8 +12,9 @@ from engine.names import LGP_LABEL
 from engine.operator import templates
 from tests.chart.rendering import CHART, Values, layered
 from tests.cluster import place
-from tests.cluster.cluster import DEPLOYMENTS, PODS, Cluster, Manifest, eventually, fetch
+from tests.cluster.cluster import DEPLOYMENTS, PODS, Cluster, Manifest, fetch
 from tests.cluster.data_plane import COMPONENTS, DataPlane, Install, Workspace, doubled, gateway, image
+from tests.support.eventually import eventually
 
 UNDER_LOAD = 12
 
@@ -56,17 +57,14 @@ def test_an_upgrade_under_load_loses_nothing(cluster: Cluster, prepare: Install)
         upgraded.set()
         load.result()
         plane.workspace.wait_until_deployed(180)
-        eventually("every Agent Server has the new template", lambda: old_templates(cluster, plane) == [], 150)
-        eventually("nothing is on its way in or out", lambda: rolled_out(cluster, plane), 150)
+        eventually(lambda: old_templates(cluster, plane) == [], "every Agent Server has the new template", 150)
+        eventually(lambda: rolled_out(cluster, plane), "nothing is on its way in or out", 150)
 
     assert doubled(plane.log()) == []
     for deployment in plane.workspace.deployments():
         answer = fetch(deployment["source_config"]["custom_url"], "/info").json()
         assert answer["host"]["revision_id"] == deployment["latest_revision_id"], deployment["name"]
-    eventually(
-        "the pods of before have ended",
-        lambda: not before & {pod["metadata"]["name"] for pod in plane.pods()},
-    )
+    eventually(lambda: not before & {pod["metadata"]["name"] for pod in plane.pods()}, "the pods of before have ended")
     plane.uninstall()
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import httpx
 import orjson
+
+from tests.support.eventually import eventually
 
 Object = dict[str, Any]
 Names = list[str]
@@ -157,15 +158,6 @@ def refused(response: httpx.Response, code: int, reason: str) -> Object:
 def causes(status: Object) -> set[tuple[str, str]]:
     """Return (field, reason) of every cause of a 422."""
     return {(cause["field"], cause["reason"]) for cause in status["details"]["causes"]}
-
-
-def eventually(probe: Callable[[], T | None], what: str, seconds: float = 30) -> T:
-    """Call `probe` until it returns a true value, and return that value. Raises AssertionError after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not (value := probe()):
-        assert time.monotonic() < deadline, f"after {seconds:g} s still not: {what}"
-        time.sleep(0.03)
-    return value
 
 
 def version(obj: Object) -> str:

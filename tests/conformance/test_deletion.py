@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conformance.client import Api, eventually, refused, succeeded, version
+from tests.conformance.client import Api, refused, succeeded, version
 from tests.conformance.objects import Object, config_map, owned_by, pod, secret, widget
+from tests.support.eventually import eventually
 
 NOBODY = "11111111-2222-3333-4444-555555555555"
 

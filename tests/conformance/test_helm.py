@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.client import Api, eventually
+from tests.conformance.client import Api
 from tests.conformance.workloads import live_pods, pods_become_ready, rolled_out
 from tests.support.api_servers import ApiServer
+from tests.support.eventually import eventually
 
 helm = pytest.importorskip("helm_python", reason="helm-python-sdk is not installed")
 

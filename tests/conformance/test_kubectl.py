@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from sandbox import envtest
-from tests.conformance.client import Api, eventually, succeeded, version
+from tests.conformance.client import Api, succeeded, version
 from tests.conformance.objects import (
     Object,
     claim,
@@ -28,6 +28,7 @@ from tests.conformance.objects import (
 )
 from tests.conformance.workloads import condition, live_pods, pods_become_ready, rolled_out
 from tests.support.api_servers import ApiServer
+from tests.support.eventually import eventually
 
 Finished = subprocess.CompletedProcess[str]
 Kubectl = Callable[..., Finished]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conformance.client import Api, eventually, refused
+from tests.conformance.client import Api, refused
 from tests.conformance.objects import config_map, deployment, secret
+from tests.support.eventually import eventually
 
 
 @pytest.fixture

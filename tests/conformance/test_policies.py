@@ -8,8 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conformance.client import PATCHES, Api, causes, eventually, refused, succeeded
+from tests.conformance.client import PATCHES, Api, causes, refused, succeeded
 from tests.conformance.objects import Object, config_map, deployment
+from tests.support.eventually import eventually
 
 GROUP = "/apis/admissionregistration.k8s.io/v1"
 POLICIES, BINDINGS = f"{GROUP}/validatingadmissionpolicies", f"{GROUP}/validatingadmissionpolicybindings"

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import httpx
 
-from tests.conformance.client import Api, eventually, version
+from tests.conformance.client import Api, version
 from tests.conformance.objects import Object, config_map, deployment
 from tests.conformance.workloads import live_pods, rolled_out, settle
 from tests.support.api_servers import ApiServer
+from tests.support.eventually import eventually
 
 
 def breaks(events: Iterator[Object]) -> bool:

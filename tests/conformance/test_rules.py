@@ -7,8 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conformance.client import PATCHES, Api, causes, eventually, install_definition, refused, succeeded
+from tests.conformance.client import PATCHES, Api, causes, install_definition, refused, succeeded
 from tests.conformance.objects import Object, definition
+from tests.support.eventually import eventually
 
 
 def ruled(kind: str, rule: str, **rest: Any) -> Object:

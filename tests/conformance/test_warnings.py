@@ -7,8 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conformance.client import PATCHES, Api, causes, eventually, install_definition, refused, succeeded
+from tests.conformance.client import PATCHES, Api, causes, install_definition, refused, succeeded
 from tests.conformance.objects import Object, config_map, container, definition, deployment, ingress, widget
+from tests.support.eventually import eventually
 
 ENDPOINTS = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
 REPEATED = b'{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},"data":{"a":"1","a":"2"},"data":{"b":"1"}}'

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.client import Api, eventually, generation
+from tests.conformance.client import Api, generation
 from tests.conformance.objects import (
     Object,
     claim_template,
@@ -29,6 +29,7 @@ from tests.conformance.workloads import (
     set_rolled_out,
     settle,
 )
+from tests.support.eventually import eventually
 
 REVISION = "deployment.kubernetes.io/revision"
 

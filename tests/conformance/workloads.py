@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from tests.conformance.client import Api, eventually
+from tests.conformance.client import Api
 from tests.conformance.objects import Object
+from tests.support.eventually import eventually
 
 
 def is_ready(pod: Object) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from engine.log.memory import MemoryLog
 from engine.log.redis import RedisLog
 from engine.runtime import lock_renewal
 from engine.runtime.lock_renewal import LockRenewal, hold_lock
+from tests.support.eventually import eventually
 
 TTL = 0.6
 LONGER_TTL = 2.0
@@ -29,13 +30,6 @@ def events(request: pytest.FixtureRequest) -> Iterator[EventLog]:
     log = RedisLog.from_url(request.getfixturevalue("redis_url"), request.getfixturevalue("prefix"))
     yield log
     log.close()
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not hold in time"
-        time.sleep(0.01)
 
 
 def test_a_lock_outlasts_its_ttl_while_it_is_held(events: EventLog) -> None:
@@ -98,5 +92,5 @@ def test_the_lock_of_a_killed_process_runs_out_after_one_ttl(redis_url: str, pre
 
     child.kill()
     child.join(10)
-    eventually(lambda: not events.locked("work/a"), LONGER_TTL + 5)
+    eventually(lambda: not events.locked("work/a"), "the lock runs out", LONGER_TTL + 5)
     events.close()

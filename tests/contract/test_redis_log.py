@@ -20,6 +20,7 @@ from engine.runtime.advance import advance
 from engine.runtime.fold import Fold
 from engine.runtime.retry import Backoff
 from sandbox.redis import RedisServer
+from tests.support.eventually import eventually
 from tests.support.logs import LastSecond
 from tests.support.notes import Asked, MovableClock, Step, Stepped, Worker, notes, ports
 
@@ -44,13 +45,6 @@ def events(server: RedisServer) -> Iterator[RedisLog]:
     events = RedisLog.from_url(server.url, "mine", timeout=2)
     yield events
     events.close()
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 # --- neighbours and keys
@@ -198,10 +192,10 @@ def test_writers_live_through_restarts_and_lose_nothing(server: RedisServer, eve
         thread.start()
     for _ in range(2):
         before = events.head()
-        until(lambda before=before: events.head() > before + 50)  # type: ignore[misc]
+        eventually(lambda before=before: events.head() > before + 50)  # type: ignore[misc]
         server.restart()
     before = events.head()
-    until(lambda: events.head() > before + 50)
+    eventually(lambda: events.head() > before + 50)
     stop.set()
     for thread in threads:
         thread.join()
@@ -225,13 +219,13 @@ def test_a_tail_lives_through_a_restart(server: RedisServer, events: RedisLog) -
     thread = threading.Thread(target=follow)
     thread.start()
     events.append("work/a", 0, notes("before"), actor="poll")
-    until(lambda: seen == ["before"])
+    eventually(lambda: seen == ["before"])
     server.stop()
     time.sleep(0.3)
     server.start()
     events.append("work/a", 1, notes("after"), actor="poll")
 
-    until(lambda: seen == ["before", "after"])
+    eventually(lambda: seen == ["before", "after"])
     stop.set()
     thread.join(10)
     assert not thread.is_alive()

@@ -53,8 +53,8 @@ from sandbox.processes import ServerProcess
 from sandbox.stack import run, tool
 from tests.chart.rendering import RELEASE, ROOT, Values, chart, environment, helm, layered, own_secrets
 from tests.support.api_servers import ApiServer
+from tests.support.eventually import eventually
 from tests.support.namespaces import make_namespace
-from tests.support.operator_stack import until
 from tests.support.production import ONLY_PRODUCTION, blocked
 
 APPS = ROOT / "sandbox" / "apps"
@@ -422,7 +422,7 @@ class Installation:
         """`helm uninstall --wait --ignore-not-found`."""
         with self._helm() as config:
             config.uninstall(self.name, wait="watcher", timeout=HELM_SECONDS, ignore_not_found=True)
-        until(lambda: not self.pods(), "the pods of the release are gone", PATIENCE)
+        eventually(lambda: not self.pods(), "the pods of the release are gone", PATIENCE)
 
     def manifests(self) -> list[Manifest]:
         with self._helm() as config:
@@ -572,5 +572,5 @@ def directly(pod: Manifest, path: str) -> httpx.Response:
 def waiting(condition: Callable[[], Any], what: str) -> float:
     """Wait until `condition` holds; return the seconds it took."""
     started = time.monotonic()
-    until(condition, what, PATIENCE)
+    eventually(condition, what, PATIENCE)
     return time.monotonic() - started

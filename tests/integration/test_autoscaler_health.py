@@ -20,9 +20,10 @@ from sandbox import envtest
 from sandbox.control_plane.server import ControlPlane
 from tests.support.api_servers import ApiServer, running_real
 from tests.support.autoscaling import KEDA, NAME, QUIET, keda_installed
+from tests.support.eventually import eventually
 from tests.support.listener_stack import KEY, WORKSPACE
 from tests.support.listener_stack import at_work as listener_at_work
-from tests.support.operator_stack import Kubelet, Operator, at_work, lgp_manifest, shared_ingress, until
+from tests.support.operator_stack import Kubelet, Operator, at_work, lgp_manifest, shared_ingress
 
 BOUNDS = {"enabled": True, "minReplicas": 1, "maxReplicas": 8}
 
@@ -76,7 +77,7 @@ def test_a_cluster_without_metrics_is_told_in_the_conditions_and_in_status(
             "resource_spec": {"cpu": 0.5, "memory_mb": 512, "min_scale": 1, "max_scale": 3},
         }
         deployment_id = both.deploy(source_config=source)
-        until(lambda: both.phase(deployment_id) is Phase.DEPLOYED, "it is deployed")
+        eventually(lambda: both.phase(deployment_id) is Phase.DEPLOYED, "it is deployed")
         name = both.key(deployment_id).name
         for target in (name, f"{name}-queue"):
             failed = ("ScalingActive", "False", "FailedGetResourceMetric")
@@ -85,10 +86,12 @@ def test_a_cluster_without_metrics_is_told_in_the_conditions_and_in_status(
         def condition() -> dict[str, Any]:
             return next(c for c in both.lgp(deployment_id)["status"]["conditions"] if c["type"] == "Autoscaling")
 
-        until(lambda: condition()["reason"] == "FailedGetResourceMetric", "the LGP tells")
+        eventually(lambda: condition()["reason"] == "FailedGetResourceMetric", "the LGP tells")
         assert condition()["status"] == "False"
         assert "metrics-server" in condition()["message"]
-        until(lambda: find(both.events, deployment_id).reason.startswith("FailedGetResourceMetric"), "so does status")
+        eventually(
+            lambda: find(both.events, deployment_id).reason.startswith("FailedGetResourceMetric"), "so does status"
+        )
         view = find(both.events, deployment_id)
         assert (view.phase, view.failed) == ("DEPLOYED", False)
 
@@ -99,20 +102,22 @@ def test_a_trigger_error_of_keda_is_told_and_so_is_its_end(
     with keda_installed(http), at_work(own_api_server, namespace, config=KEDA) as operator:
         server = {"queueEnabled": False}
         operator.put(lgp_manifest(namespace, NAME, serverSpec=server, autoscaling=BOUNDS, **QUIET))
-        until(lambda: operator.available(NAME), "it is available")
+        eventually(lambda: operator.available(NAME), "it is available")
         write_status(http, namespace, "scaledobjects", NAME, ("Ready", "False", "TriggerError"))
         made_by_keda(operator, http)
 
-        until(lambda: told(operator)[1] == "TriggerError", "the condition tells")
+        eventually(lambda: told(operator)[1] == "TriggerError", "the condition tells")
         assert told(operator)[0] == "False"
         message = operator.condition(NAME, "Autoscaling")["message"]
         assert "log of keda-operator" in message
-        until(lambda: f"keda-hpa-{NAME}" in operator.condition(NAME, "Autoscaling")["message"], "and what its HPA says")
+        eventually(
+            lambda: f"keda-hpa-{NAME}" in operator.condition(NAME, "Autoscaling")["message"], "and what its HPA says"
+        )
         assert operator.available(NAME), "it serves"
 
         write_status(http, namespace, "scaledobjects", NAME, ("Ready", "True", "ScaledObjectReady"))
         operator.watching.delete(horizontal(operator))
-        until(lambda: told(operator) == ("True", "Applied"), "its end is told")
+        eventually(lambda: told(operator) == ("True", "Applied"), "its end is told")
         assert operator.types(NAME).count("AutoscalerUnhealthy") == 1
 
 
@@ -169,8 +174,8 @@ def test_what_the_real_controller_says_without_metrics_is_told_once(autoscaling_
         http.post("/api/v1/namespaces", json=body).raise_for_status()
     with at_work(autoscaling_server, namespace) as operator:
         operator.put(lgp_manifest(namespace, NAME, serverSpec={"queueEnabled": False}, autoscaling=BOUNDS, **QUIET))
-        until(lambda: operator.available(NAME), "it is available")
-        until(lambda: told(operator) == ("False", "FailedGetResourceMetric"), "the condition tells", 90)
+        eventually(lambda: operator.available(NAME), "it is available")
+        eventually(lambda: told(operator) == ("False", "FailedGetResourceMetric"), "the condition tells", 90)
         message = operator.condition(NAME, "Autoscaling")["message"]
         assert "could not find the requested resource (get pods.metrics.k8s.io)" in message
         assert operator.available(NAME), "it serves"

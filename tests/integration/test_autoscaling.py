@@ -19,9 +19,10 @@ from engine.runtime.retry import refused_delay
 from sandbox.control_plane.server import ControlPlane
 from tests.support.api_servers import ApiServer
 from tests.support.autoscaling import KEDA, NAME, QUIET, keda_installed
+from tests.support.eventually import eventually
 from tests.support.listener_stack import KEY, WORKSPACE
 from tests.support.listener_stack import at_work as listener_at_work
-from tests.support.operator_stack import Kubelet, Operator, at_work, lgp_manifest, shared_ingress, until
+from tests.support.operator_stack import Kubelet, Operator, at_work, lgp_manifest, shared_ingress
 
 HPA = ("HorizontalPodAutoscaler", "autoscaling/v2")
 SCALED_OBJECT = ("ScaledObject", "keda.sh/v1alpha1")
@@ -60,7 +61,7 @@ class Replicas:
     def __enter__(self) -> Replicas:
         self._ended = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
-        until(lambda: self.seen, f"the replicas of {self.name} are watched")
+        eventually(lambda: self.seen, f"the replicas of {self.name} are watched")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -85,7 +86,7 @@ def scale(http: httpx.Client, operator: Operator, name: str, replicas: int) -> N
         found["spec"]["replicas"] = replicas
         return http.put(path, json=found, params={"fieldManager": "kube-controller-manager"}).status_code == 200
 
-    until(written, f"{name} is scaled to {replicas}")
+    eventually(written, f"{name} is scaled to {replicas}")
 
 
 def replicas_of(operator: Operator, name: str = NAME) -> int | None:
@@ -109,12 +110,12 @@ def bounds(operator: Operator, suffix: str = "") -> tuple[int, int] | None:
 
 def test_scaling_by_hand_is_undone_where_no_autoscaler_is_asked_for(operator: Operator, http: httpx.Client) -> None:
     operator.put(lgp_manifest(operator.namespace, NAME, serverSpec={"replicas": 2}, **QUIET))
-    until(lambda: operator.available(NAME), "it is available")
+    eventually(lambda: operator.available(NAME), "it is available")
     operator.quiet(NAME, 1.0)
 
     scale(http, operator, NAME, 4)
 
-    until(lambda: replicas_of(operator) == 2, "there are two again")
+    eventually(lambda: replicas_of(operator) == 2, "there are two again")
     operator.quiet(NAME, 1.0)
     assert operator.drifts(NAME) == [("Deployment", "edited")]
 
@@ -124,46 +125,46 @@ def test_the_replicas_are_the_autoscalers_from_first_to_last(
 ) -> None:
     namespace = operator.namespace
     operator.put(lgp_manifest(namespace, NAME, serverSpec={"replicas": 3}, **QUIET))
-    until(lambda: operator.available(NAME), "it is available")
+    eventually(lambda: operator.available(NAME), "it is available")
     operator.quiet(NAME, 1.0)
 
     with Replicas(operator, NAME) as replicas:
         # autoscaling is switched on: three replicas were ours, and stay
         operator.put(lgp_manifest(namespace, NAME, serverSpec={"replicas": 3}, autoscaling=BOUNDS, **QUIET))
-        until(lambda: operator.condition(NAME, "Autoscaling").get("status") in MADE, "it is autoscaled")
+        eventually(lambda: operator.condition(NAME, "Autoscaling").get("status") in MADE, "it is autoscaled")
         operator.quiet(NAME, 1.0)
         assert (bounds(operator), bounds(operator, "-queue")) == ((2, 8), (1, 20))
         scale(http, operator, NAME, 5)
-        until(lambda: replicas.seen == [3, 5], "the autoscaler's number holds")
+        eventually(lambda: replicas.seen == [3, 5], "the autoscaler's number holds")
 
         # an edit by hand of another field of the same Deployment is undone
         edit = {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 7, "containers": [edited(operator)]}}}}
         operator.watching.patch(operator.key("Deployment", NAME), edit)
-        until(lambda: operator.drifts(NAME) == [("Deployment", "edited")], "the edit is drift")
-        until(lambda: image_of(operator).endswith("hello:r1"), "the image is as it was")
+        eventually(lambda: operator.drifts(NAME) == [("Deployment", "edited")], "the edit is drift")
+        eventually(lambda: image_of(operator).endswith("hello:r1"), "the image is as it was")
 
         # a new revision, a resync, another operator process
         operator.put(lgp_manifest(namespace, NAME, "r2", serverSpec={"replicas": 1}, autoscaling=BOUNDS, **QUIET))
-        until(lambda: operator.available(NAME, 3), "r2 is available")
+        eventually(lambda: operator.available(NAME, 3), "r2 is available")
         with Operator(own_api_server.kubeconfig, namespace, events=operator.events, config=KEDA) as another:
             operator.events.mark_dirty(operator.stream(NAME))
             operator.quiet(NAME, 1.0)
             another.put(lgp_manifest(namespace, NAME, "r3", autoscaling=BOUNDS, **QUIET))
-            until(lambda: operator.available(NAME, 4), "r3 is available")
+            eventually(lambda: operator.available(NAME, 4), "r3 is available")
         assert image_of(operator).endswith("hello:r3")
 
         # a Deployment that somebody deletes comes back as it was
         uid = operator.uid(operator.key("Deployment", NAME))
         operator.watching.delete(operator.key("Deployment", NAME))
-        until(lambda: operator.uid(operator.key("Deployment", NAME)) not in (None, uid), "it is back")
+        eventually(lambda: operator.uid(operator.key("Deployment", NAME)) not in (None, uid), "it is back")
         operator.quiet(NAME, 1.0)
         assert replicas.seen == [3, 5]
 
         # autoscaling is switched off: the autoscalers go, and the LGP's number counts again
         operator.put(lgp_manifest(namespace, NAME, "r3", serverSpec={"replicas": 4}, **QUIET))
-        until(lambda: replicas.seen == [3, 5, 4], "four, as asked")
-        until(lambda: bounds(operator) is None and bounds(operator, "-queue") is None, "no autoscaler is left")
-        until(lambda: operator.condition(NAME, "Autoscaling") == {}, "and nothing is said of them")
+        eventually(lambda: replicas.seen == [3, 5, 4], "four, as asked")
+        eventually(lambda: bounds(operator) is None and bounds(operator, "-queue") is None, "no autoscaler is left")
+        eventually(lambda: operator.condition(NAME, "Autoscaling") == {}, "and nothing is said of them")
 
 
 def edited(operator: Operator) -> Manifest:
@@ -177,7 +178,7 @@ def test_a_cluster_without_keda_is_told_and_mends_when_keda_comes_goes_and_comes
 ) -> None:
     """It rolls out all the same, at the fewest replicas that are asked for."""
     operator.put(lgp_manifest(operator.namespace, NAME, autoscaling=BOUNDS, **QUIET))
-    until(lambda: operator.available(NAME), "it is available")
+    eventually(lambda: operator.available(NAME), "it is available")
     operator.quiet(NAME, 1.0)
 
     condition = operator.condition(NAME, "Autoscaling")
@@ -193,23 +194,25 @@ def test_a_cluster_without_keda_is_told_and_mends_when_keda_comes_goes_and_comes
 
     for _ in range(2):
         with keda_installed(http):
-            until(lambda: bounds(operator) == (2, 8), "the autoscaler is made")
-            until(lambda: operator.condition(NAME, "Autoscaling").get("status") in MADE, "which is told")
+            eventually(lambda: bounds(operator) == (2, 8), "the autoscaler is made")
+            eventually(lambda: operator.condition(NAME, "Autoscaling").get("status") in MADE, "which is told")
             operator.quiet(NAME, 1.0)
-        until(lambda: operator.condition(NAME, "Autoscaling")["reason"] == "KindNotServed", "its loss is told", 150)
+        eventually(
+            lambda: operator.condition(NAME, "Autoscaling")["reason"] == "KindNotServed", "its loss is told", 150
+        )
         assert operator.available(NAME)
 
     operator.watching.delete(operator.key("LGP", NAME, "apps.langchain.ai/v1alpha1"))
-    until(lambda: operator.state(NAME).life is Life.PRUNED, "it is pruned without KEDA as well")
+    eventually(lambda: operator.state(NAME).life is Life.PRUNED, "it is pruned without KEDA as well")
 
 
 def test_autoscalers_go_with_their_lgp(operator: Operator, keda: None) -> None:
     operator.put(lgp_manifest(operator.namespace, NAME, autoscaling=BOUNDS, **QUIET))
-    until(lambda: bounds(operator) == (2, 8), "the autoscaler is there")
+    eventually(lambda: bounds(operator) == (2, 8), "the autoscaler is there")
 
     operator.watching.delete(operator.key("LGP", NAME, "apps.langchain.ai/v1alpha1"))
 
-    until(lambda: operator.state(NAME).life is Life.PRUNED, "it is pruned")
+    eventually(lambda: operator.state(NAME).life is Life.PRUNED, "it is pruned")
     assert (bounds(operator), bounds(operator, "-queue")) == (None, None)
 
 
@@ -239,7 +242,7 @@ def test_a_deployment_that_may_grow_is_autoscaled(
             "resource_spec": spec,
         }
         deployment_id = both.deploy(source_config=source)
-        until(lambda: both.phase(deployment_id) is Phase.DEPLOYED, "it is deployed")
+        eventually(lambda: both.phase(deployment_id) is Phase.DEPLOYED, "it is deployed")
 
         name = both.key(deployment_id).name
         told = [r for r in both.events.read(lgp_stream(namespace, name)) if r.type == "ObjectRejected"]

@@ -18,12 +18,13 @@ from bench import poll, rollout
 from bench.__main__ import BENCHES, main
 from bench.plane import READ, STATUS, WRITE, Plane, at_work, lgp_path
 from bench.report import Report
-from bench.world import Options, create, eventually
+from bench.world import Options, create
 from engine.listener.poll import PollMemory
 from engine.settings import Settings
 from sandbox.control_plane.server import ControlPlane, seed
 from sandbox.redis import RedisServer
 from tests.support.api_servers import ApiServer
+from tests.support.eventually import eventually
 from tests.support.operator_stack import Kubelet, install_crd, shared_ingress
 
 KEY, WORKSPACE = "lsv2_sandbox_0123456789abcdef", "6e1a7a6e-0000-4000-8000-00000000b0d6"
@@ -52,7 +53,7 @@ def plane(api_server: ApiServer, redis_server: RedisServer) -> Iterator[Plane]:
         people = stack.enter_context(httpx.Client(base_url=control_plane.url, headers=headers, timeout=30))
         deployment = create(people, "hello")
         resource = f"/v2/deployments/{deployment}"
-        eventually("it is deployed", 90, lambda: people.get(resource).json()["active_revision_id"])
+        eventually(lambda: people.get(resource).json()["active_revision_id"], "it is deployed", 90)
         plane.rest()
         yield plane
         assert plane.failures == []

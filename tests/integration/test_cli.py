@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -41,6 +40,7 @@ from engine.runtime.retry import ActDeferred, ActRefused
 from sandbox.ports import free_port
 from sandbox.redis import RedisServer
 from tests.support.command_line import HELLO, IMAGE, PATIENCE, Agentplane, lines
+from tests.support.eventually import eventually
 
 OTHER = "00000000-8b48-4b1c-8bc8-eb08c3462c01"
 ENGINE = data_plane_stream("11111111-1111-4111-8111-111111111111")
@@ -51,13 +51,6 @@ def agentplane(redis_url: str, prefix: str) -> Iterator[Agentplane]:
     installation = Agentplane(redis_url, prefix)
     yield installation
     installation.events.close()
-
-
-def eventually(holds: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}"
-        time.sleep(0.05)
 
 
 # --- help

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,6 +13,7 @@ from engine.kubernetes.cluster import APPLY_TRIES, KubernetesCluster
 from engine.kubernetes.http import load_configuration
 from engine.ports import Manifest, ObjectKey
 from tests.support.api_servers import ApiServer
+from tests.support.eventually import eventually
 
 MANAGER = "test-manager"
 
@@ -289,7 +289,7 @@ def test_an_unknown_kind_is_discovered(cluster: KubernetesCluster, namespace: st
     }
     cluster.apply(definition, manager=MANAGER)
     goose = {"apiVersion": "farm.example/v1", "kind": "Goose", "metadata": {"name": "nils", "namespace": namespace}}
-    wait_until(lambda: cluster.served("farm.example/v1", "Goose"))
+    eventually(lambda: cluster.served("farm.example/v1", "Goose"))
 
     assert applied_when_served(cluster, goose)["metadata"]["name"] == "nils"
     assert [item["metadata"]["name"] for item in cluster.list("farm.example/v1", "Goose", namespace)] == ["nils"]
@@ -351,13 +351,6 @@ def with_token(api_server: ApiServer, token: str) -> KubernetesCluster:
     return KubernetesCluster(configuration)
 
 
-def wait_until(condition: Any, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not so within {seconds} s"
-        time.sleep(0.05)
-
-
 def applied_when_served(cluster: KubernetesCluster, manifest: Manifest) -> Manifest:
     """A definition is discoverable a moment before its objects can be written."""
     applied: list[Manifest] = []
@@ -369,5 +362,5 @@ def applied_when_served(cluster: KubernetesCluster, manifest: Manifest) -> Manif
             return False
         return True
 
-    wait_until(attempt)
+    eventually(attempt)
     return applied[0]

@@ -18,7 +18,8 @@ import yaml
 from engine.kubernetes.cluster import KubernetesCluster
 from engine.names import LISTENER_MANAGER
 from tests.support.api_servers import ApiServer
-from tests.support.operator_stack import install_crd, until
+from tests.support.eventually import eventually
+from tests.support.operator_stack import install_crd
 
 OURS = Path(__file__).resolve().parents[2] / "k8s" / "crds" / "lgps.apps.langchain.ai.yaml"
 UPSTREAM = Path(__file__).resolve().parents[3] / "shared" / "reference" / "crds" / "lgps.apps.langchain.ai.yaml"
@@ -314,7 +315,7 @@ def test_spec_and_status_are_written_apart(kubectl: Kubectl, http: httpx.Client,
 @pytest.mark.parametrize("api_server", ["real"], indirect=True, scope="session")
 def test_kubectl_explains_it(kubectl: Kubectl) -> None:
     """The embedded API server serves no OpenAPI of its kinds, which is where explanations come from."""
-    until(lambda: "queueEnabled" in kubectl("explain", "lgp.spec.serverSpec"), "definitions are published")
+    eventually(lambda: "queueEnabled" in kubectl("explain", "lgp.spec.serverSpec"), "definitions are published")
 
     told = kubectl("explain", "lgp.spec")
     deeper = kubectl("explain", "lgp.spec.serverSpec.queueEnabled")

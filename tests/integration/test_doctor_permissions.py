@@ -16,8 +16,9 @@ from engine.kubernetes.permissions import needed, together
 from engine.settings import Settings
 from sandbox import envtest
 from sandbox.demo.scenario import gone
-from sandbox.demo.world import World, eventually, image
+from sandbox.demo.world import World, image
 from sandbox.stack import Cluster, Ports, Stack, kubernetes_client
+from tests.support.eventually import eventually
 from tests.support.service_accounts import account, rules
 
 HELLO = "hello"
@@ -70,12 +71,12 @@ def test_the_whole_life_of_a_deployment_takes_no_more(world: World) -> None:
         path = f"/apis/apps/v1/namespaces/{world.stack.namespace}/{kind}/{name}"
         before = world.kubernetes.get(path).raise_for_status().json()["metadata"]["uid"]
         world.kubernetes.delete(path).raise_for_status()
-        eventually(f"{kind} {name} is back", 30, partial(came_back, world, path, before))
+        eventually(partial(came_back, world, path, before), f"{kind} {name} is back", 30)
 
     deleted = world.langgraph("delete", deployment, "--force", folder=world.project(HELLO, {}))
     assert deleted.returncode == 0, deleted.stdout + deleted.stderr
-    eventually("the control plane forgets it", 60, lambda: gone(world, deployment))
-    eventually("nothing of it is left in the cluster", 60, lambda: not world.objects_of(lgp))
+    eventually(lambda: gone(world, deployment), "the control plane forgets it", 60)
+    eventually(lambda: not world.objects_of(lgp), "nothing of it is left in the cluster", 60)
 
     refusals = [
         (record.type, record.data.get("reason") or record.data.get("message"))

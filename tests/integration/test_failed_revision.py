@@ -13,8 +13,9 @@ from engine.queries import find
 from engine.replay import replay
 from sandbox.control_plane.server import ControlPlane
 from tests.support.api_servers import ApiServer
+from tests.support.eventually import eventually
 from tests.support.listener_stack import IMAGE, KEY, WORKSPACE, Listener, at_work
-from tests.support.operator_stack import Kubelet, shared_ingress, until
+from tests.support.operator_stack import Kubelet, shared_ingress
 
 FAILING = "missing"
 """A version of the image that no kubelet of these tests can pull."""
@@ -53,34 +54,36 @@ def image_of(spec: Manifest) -> str:
 
 def test_what_failed_goes_and_what_served_stays_and_comes_back(both: Listener) -> None:
     deployment_id = both.deploy()
-    until(lambda: both.phase(deployment_id) is Phase.DEPLOYED, "v1 is deployed")
+    eventually(lambda: both.phase(deployment_id) is Phase.DEPLOYED, "v1 is deployed")
     name, cluster = both.key(deployment_id).name, both.engine.ports.cluster
     server = ObjectKey(api_version="apps/v1", kind="Deployment", namespace=both.namespace, name=name)
     serving = pods(both, name)
     assert list(serving.values()) == [f"{IMAGE}:v1"]
 
     failed = both.update(deployment_id, FAILING)
-    until(lambda: f"{IMAGE}:{FAILING}" in pods(both, name).values(), "a pod of the new image is tried")
+    eventually(lambda: f"{IMAGE}:{FAILING}" in pods(both, name).values(), "a pod of the new image is tried")
     assert serving.items() <= pods(both, name).items()
-    until(lambda: both.revision_status(deployment_id, failed) == "DEPLOY_FAILED", "it is given up")
+    eventually(lambda: both.revision_status(deployment_id, failed) == "DEPLOY_FAILED", "it is given up")
 
-    until(lambda: both.image(deployment_id) == f"{IMAGE}:v1", "the LGP is put back")
-    until(lambda: pods(both, name) == serving, "of the pods, the very one that served is left")
+    eventually(lambda: both.image(deployment_id) == f"{IMAGE}:v1", "the LGP is put back")
+    eventually(lambda: pods(both, name) == serving, "of the pods, the very one that served is left")
     shown = both.shown(deployment_id)
     assert shown["active_revision_id"] != failed
     assert both.revision_status(deployment_id, failed) == "DEPLOY_FAILED"
-    until(lambda: available(both.lgp(deployment_id)), "the LGP says that it is available")
+    eventually(lambda: available(both.lgp(deployment_id)), "the LGP says that it is available")
     view = find(both.events, deployment_id)
     assert (view.phase, view.failed, view.serving) == ("DEPLOY_FAILED", True, shown["active_revision_id"])
     assert view.reason.startswith("ImagePullBackOff")
 
     cluster.delete(server)
-    until(lambda: pods(both, name).keys().isdisjoint(serving) and pods(both, name), "somebody deletes the Deployment")
+    eventually(
+        lambda: pods(both, name).keys().isdisjoint(serving) and pods(both, name), "somebody deletes the Deployment"
+    )
     assert list(pods(both, name).values()) == [f"{IMAGE}:v1"]
 
     second = both.update(deployment_id, "v2")
-    until(lambda: both.revision_status(deployment_id, second) == "DEPLOYED", "the next revision is deployed")
-    until(lambda: list(pods(both, name).values()) == [f"{IMAGE}:v2"], "and alone")
+    eventually(lambda: both.revision_status(deployment_id, second) == "DEPLOYED", "the next revision is deployed")
+    eventually(lambda: list(pods(both, name).values()) == [f"{IMAGE}:v2"], "and alone")
     assert replay(both.events.read_all(limit=10_000)).divergences == []
 
 
@@ -91,13 +94,17 @@ def test_a_first_revision_that_fails_is_scaled_to_nothing_until_the_next(both: L
         "resource_spec": {"cpu": 0.5, "memory_mb": 512, "min_scale": 2, "max_scale": 4},
     }
     deployment_id = both.deploy(version=FAILING, source_config=source)
-    until(lambda: both.phase(deployment_id) is Phase.DEPLOY_FAILED, "it is given up")
+    eventually(lambda: both.phase(deployment_id) is Phase.DEPLOY_FAILED, "it is given up")
     name, cluster = both.key(deployment_id).name, both.engine.ports.cluster
 
-    until(lambda: not servers(both, name), "no pod of the agent is left")
-    until(lambda: replicas(both, name) == {"": 0, "-queue": 0, "-redis": 1, "-db": 1}, "the database and Redis stay")
-    until(lambda: not cluster.list("autoscaling/v2", "HorizontalPodAutoscaler", both.namespace), "nobody scales it up")
-    until(lambda: condition(both, deployment_id, "Progressing") == ("False", "Stopped"), "the LGP says so")
+    eventually(lambda: not servers(both, name), "no pod of the agent is left")
+    eventually(
+        lambda: replicas(both, name) == {"": 0, "-queue": 0, "-redis": 1, "-db": 1}, "the database and Redis stay"
+    )
+    eventually(
+        lambda: not cluster.list("autoscaling/v2", "HorizontalPodAutoscaler", both.namespace), "nobody scales it up"
+    )
+    eventually(lambda: condition(both, deployment_id, "Progressing") == ("False", "Stopped"), "the LGP says so")
     assert condition(both, deployment_id, "Degraded") == ("True", "ImagePullBackOff")
     assert condition(both, deployment_id, "Available") == ("False", "ImagePullBackOff")
     view = find(both.events, deployment_id)
@@ -106,8 +113,8 @@ def test_a_first_revision_that_fails_is_scaled_to_nothing_until_the_next(both: L
     assert "image not found" in view.reason
 
     second = both.update(deployment_id, "v2")
-    until(lambda: both.revision_status(deployment_id, second) == "DEPLOYED", "the next revision is deployed")
-    until(lambda: set(servers(both, name).values()) == {f"{IMAGE}:v2"}, "with pods of its own")
+    eventually(lambda: both.revision_status(deployment_id, second) == "DEPLOYED", "the next revision is deployed")
+    eventually(lambda: set(servers(both, name).values()) == {f"{IMAGE}:v2"}, "with pods of its own")
     assert "annotations" not in both.lgp(deployment_id)["metadata"]
     assert len(cluster.list("autoscaling/v2", "HorizontalPodAutoscaler", both.namespace)) == 2
     assert replay(both.events.read_all(limit=10_000)).divergences == []

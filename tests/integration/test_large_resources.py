@@ -14,8 +14,9 @@ from engine.names import LGP_LABEL
 from engine.ports import Manifest
 from sandbox.control_plane.server import ControlPlane
 from tests.support.api_servers import ApiServer
+from tests.support.eventually import eventually
 from tests.support.listener_stack import KEY, WORKSPACE, at_work
-from tests.support.operator_stack import Kubelet, shared_ingress, until
+from tests.support.operator_stack import Kubelet, shared_ingress
 
 SPEC = {
     "cpu": 96,
@@ -53,7 +54,7 @@ def test_large_requests_reach_the_pods_unchanged(plane: ControlPlane, api_server
             "resource_spec": SPEC,
         }
         deployment_id = both.deploy(source_config=source)
-        until(lambda: both.phase(deployment_id) is Phase.DEPLOYED, "it is deployed")
+        eventually(lambda: both.phase(deployment_id) is Phase.DEPLOYED, "it is deployed")
 
         name = both.key(deployment_id).name
         made = {

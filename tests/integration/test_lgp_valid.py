@@ -26,8 +26,8 @@ from engine.listener.machine import ListenerMachine
 from engine.names import LISTENER_MANAGER
 from engine.ports import Manifest
 from sandbox import envtest
+from tests.support.eventually import eventually
 from tests.support.listener import LISTENER, WORKSPACE, keyed, resource
-from tests.support.operator_stack import until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 REFERENCE = REPOSITORY.parent / "shared" / "reference"
@@ -194,7 +194,7 @@ def cluster(request: pytest.FixtureRequest, server: envtest.RealControlPlane) ->
     cluster = KubernetesCluster.load(server.kubeconfig)
     with client(server) as http:
         cluster.apply(definition, manager="test")
-        until(lambda: prunes_sidecars(http) is (request.param == "upstream"), f"the definition {file} is in force")
+        eventually(lambda: prunes_sidecars(http) is (request.param == "upstream"), f"the definition {file} is in force")
     yield cluster
     cluster.close()
 

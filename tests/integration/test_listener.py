@@ -25,9 +25,10 @@ from engine.runtime.advance import advance
 from engine.runtime.retry import Backoff
 from sandbox.control_plane.server import ControlPlane, seed
 from tests.support.api_servers import ApiServer
+from tests.support.eventually import eventually
 from tests.support.faulty_server import FaultyServer, Reply, Request, json_reply
 from tests.support.listener_stack import IMAGE, KEY, SECRET, WORKSPACE, Listener, at_work
-from tests.support.operator_stack import install_crd, until
+from tests.support.operator_stack import install_crd
 
 COUNTS = {"deploymentStatus": {"replicas": 1, "readyReplicas": 1, "updatedReplicas": 1, "availableReplicas": 1}}
 
@@ -55,7 +56,7 @@ def listener(plane: ControlPlane, api_server: ApiServer, namespace: str) -> Iter
 
 def test_a_deployment_becomes_an_lgp_and_a_secret(listener: Listener) -> None:
     deployment_id = listener.deploy()
-    until(lambda: listener.lgp(deployment_id), "the LGP is there")
+    eventually(lambda: listener.lgp(deployment_id), "the LGP is there")
 
     lgp, (secret,) = listener.lgp(deployment_id), listener.secrets()
     server = lgp["spec"]["serverSpec"]
@@ -65,7 +66,7 @@ def test_a_deployment_becomes_an_lgp_and_a_secret(listener: Listener) -> None:
     assert references["OPENAI_API_KEY"] == {"name": secret["metadata"]["name"], "key": "OPENAI_API_KEY"}
     assert secret["immutable"] is True
     assert SECRET not in str(lgp)
-    until(lambda: "LgpApplied" in listener.types(deployment_id), "it is in the log")
+    eventually(lambda: "LgpApplied" in listener.types(deployment_id), "it is in the log")
     logged = "".join(str(record.data) for record in listener.events.read_all(limit=10_000))
     assert SECRET not in logged
     assert KEY not in logged
@@ -75,16 +76,16 @@ def test_a_deployment_becomes_an_lgp_and_a_secret(listener: Listener) -> None:
 def test_the_status_of_another_operator_leads_to_deployed(listener: Listener, speaks: str) -> None:
     deployment_id = listener.deploy()
     first = listener.shown(deployment_id)["latest_revision_id"]
-    until(lambda: listener.lgp(deployment_id), "the LGP is there")
+    eventually(lambda: listener.lgp(deployment_id), "the LGP is there")
 
     if speaks == "conditions":
         listener.operator_says(deployment_id, conditions(1, available=False))
-        until(lambda: "RolloutObserved" in listener.types(deployment_id), "it is seen")
+        eventually(lambda: "RolloutObserved" in listener.types(deployment_id), "it is seen")
         assert listener.phase(deployment_id) is not Phase.DEPLOYED
     listener.operator_says(deployment_id, COUNTS if speaks == "counts" else conditions(1, available=True))
-    until(lambda: listener.revision_status(deployment_id, first) == "DEPLOYED", "the control plane says DEPLOYED")
+    eventually(lambda: listener.revision_status(deployment_id, first) == "DEPLOYED", "the control plane says DEPLOYED")
 
-    until(lambda: listener.shown(deployment_id)["status"] == "READY", "READY")
+    eventually(lambda: listener.shown(deployment_id)["status"] == "READY", "READY")
     shown = listener.shown(deployment_id)
     assert shown["active_revision_id"] == first
     url = f"https://agents.example.com/lgp/{listener.key(deployment_id).name}"
@@ -93,14 +94,14 @@ def test_the_status_of_another_operator_leads_to_deployed(listener: Listener, sp
 
     time.sleep(1.1)  # managedFields count whole seconds
     second = listener.update(deployment_id, "v2")
-    until(lambda: listener.image(deployment_id) == f"{IMAGE}:v2", "the new image is asked for")
-    until(lambda: listener.phase(deployment_id) is Phase.DEPLOYING, "it rolls out")
+    eventually(lambda: listener.image(deployment_id) == f"{IMAGE}:v2", "the new image is asked for")
+    eventually(lambda: listener.phase(deployment_id) is Phase.DEPLOYING, "it rolls out")
     progressing = {"deploymentStatus": {**COUNTS["deploymentStatus"], "replicas": 2}}
     listener.operator_says(deployment_id, progressing if speaks == "counts" else conditions(2, available=False))
-    until(lambda: listener.types(deployment_id).count("RolloutObserved") >= 2, "it is seen")
+    eventually(lambda: listener.types(deployment_id).count("RolloutObserved") >= 2, "it is seen")
     assert listener.phase(deployment_id) is Phase.DEPLOYING
     listener.operator_says(deployment_id, COUNTS if speaks == "counts" else conditions(2, available=True))
-    until(lambda: listener.revision_status(deployment_id, second) == "DEPLOYED", "v2 is deployed")
+    eventually(lambda: listener.revision_status(deployment_id, second) == "DEPLOYED", "v2 is deployed")
     assert replay(listener.events.read_all(limit=10_000)).divergences == []
 
 
@@ -108,39 +109,39 @@ def test_an_own_custom_url_is_left_alone(listener: Listener) -> None:
     deployment_id = listener.deploy()
     own = {"source_config": {"custom_url": "https://my.example"}}
     assert listener.http.patch(f"/v2/deployments/{deployment_id}", json=own).status_code == 200
-    until(lambda: listener.lgp(deployment_id), "the LGP is there")
+    eventually(lambda: listener.lgp(deployment_id), "the LGP is there")
     listener.operator_says(deployment_id, conditions(1, available=True))
 
-    until(lambda: "EndpointNotPublished" in listener.types(deployment_id), "it is said")
-    until(lambda: listener.phase(deployment_id) is Phase.DEPLOYED, "and goes on")
+    eventually(lambda: "EndpointNotPublished" in listener.types(deployment_id), "it is said")
+    eventually(lambda: listener.phase(deployment_id) is Phase.DEPLOYED, "and goes on")
     assert listener.shown(deployment_id)["source_config"]["custom_url"] == "https://my.example"
 
 
 def test_what_people_change_or_delete_comes_back(listener: Listener) -> None:
     deployment_id = listener.deploy()
-    until(lambda: listener.lgp(deployment_id), "the LGP is there")
+    eventually(lambda: listener.lgp(deployment_id), "the LGP is there")
     listener.operator_says(deployment_id, conditions(1, available=True))
-    until(lambda: listener.phase(deployment_id) is Phase.DEPLOYED, "it is deployed")
+    eventually(lambda: listener.phase(deployment_id) is Phase.DEPLOYED, "it is deployed")
     cluster, key, (secret,) = listener.engine.ports.cluster, listener.key(deployment_id), listener.secrets()
 
     cluster.patch(key, {"spec": {"serverSpec": {"image": "somebody/else"}}})
-    until(lambda: listener.image(deployment_id) == f"{IMAGE}:v1", "the image is back")
+    eventually(lambda: listener.image(deployment_id) == f"{IMAGE}:v1", "the image is back")
     name = secret["metadata"]["name"]
     cluster.delete(ObjectKey(api_version="v1", kind="Secret", namespace=listener.namespace, name=name))
-    until(lambda: [s["metadata"]["name"] for s in listener.secrets()] == [name], "the Secret is back")
+    eventually(lambda: [s["metadata"]["name"] for s in listener.secrets()] == [name], "the Secret is back")
     uid = listener.lgp(deployment_id)["metadata"]["uid"]
     cluster.delete(key)
-    until(lambda: listener.lgp(deployment_id).get("metadata", {}).get("uid") not in (None, uid), "the LGP is back")
+    eventually(lambda: listener.lgp(deployment_id).get("metadata", {}).get("uid") not in (None, uid), "the LGP is back")
     assert listener.phase(deployment_id) is Phase.DEPLOYED
 
 
 def test_deletion_leaves_nothing_and_the_row_goes(listener: Listener) -> None:
     deployment_id = listener.deploy()
-    until(lambda: listener.lgp(deployment_id), "the LGP is there")
+    eventually(lambda: listener.lgp(deployment_id), "the LGP is there")
 
     assert listener.http.delete(f"/v2/deployments/{deployment_id}").status_code == 204
 
-    until(lambda: listener.http.get(f"/v2/deployments/{deployment_id}").status_code == 404, "the row is gone")
+    eventually(lambda: listener.http.get(f"/v2/deployments/{deployment_id}").status_code == 404, "the row is gone")
     assert listener.lgp(deployment_id) == {}
     assert listener.secrets() == []
 
@@ -150,7 +151,7 @@ def test_a_wrong_key_is_one_event_that_names_the_setting(
 ) -> None:
     plane.admit("lsv2_another", "99999999-2222-4333-8444-555555555555")
     with at_work(plane, api_server, namespace, langsmith_api_key="lsv2_pt_wrong_0123456789") as listener:
-        until(lambda: any(event.type == "PollFailed" for event in listener.engine_events()), "it is said")
+        eventually(lambda: any(event.type == "PollFailed" for event in listener.engine_events()), "it is said")
         (failed,) = [event for event in listener.engine_events() if event.type == "PollFailed"]
 
     assert "401" in failed.reason
@@ -181,7 +182,7 @@ def test_a_throttling_control_plane_is_left_alone_as_long_as_it_asks(listener: L
     listener.engine.poller.control_plane = throttling
     deployment_id = listener.deploy()
 
-    until(lambda: listener.lgp(deployment_id), "it is deployed all the same")
+    eventually(lambda: listener.lgp(deployment_id), "it is deployed all the same")
 
     edges = [event.type for event in listener.engine_events() if event.type.startswith("Poll")]
     assert edges[:2] == ["PollFailed", "PollRecovered"]
@@ -203,15 +204,15 @@ def test_a_control_plane_that_restarts_is_waited_for(api_server: ApiServer, name
             listener = stack.enter_context(Listener(first, listener_id, api_server, namespace))
             deployment_id = listener.deploy()
             revision_id = listener.shown(deployment_id)["latest_revision_id"]
-            until(lambda: "LgpApplied" in listener.types(deployment_id), "the LGP is there")
+            eventually(lambda: "LgpApplied" in listener.types(deployment_id), "the LGP is there")
             front.target = ""
         listener.operator_says(deployment_id, conditions(1, available=True))
-        until(lambda: listener.phase(deployment_id) is Phase.DEPLOYED, "it is deployed without its control plane")
-        until(lambda: any(e.type == "PollFailed" for e in listener.engine_events()), "the outage is noticed")
+        eventually(lambda: listener.phase(deployment_id) is Phase.DEPLOYED, "it is deployed without its control plane")
+        eventually(lambda: any(e.type == "PollFailed" for e in listener.engine_events()), "the outage is noticed")
         with ControlPlane({KEY: WORKSPACE}, db=database) as second:
             front.target = second.url
-            until(lambda: listener.revision_status(deployment_id, revision_id) == "DEPLOYED", "it is told", 90)
-            until(lambda: any(e.type == "PollRecovered" for e in listener.engine_events()), "and polled again", 90)
+            eventually(lambda: listener.revision_status(deployment_id, revision_id) == "DEPLOYED", "it is told", 90)
+            eventually(lambda: any(e.type == "PollRecovered" for e in listener.engine_events()), "and polled again", 90)
 
 
 class Front:
@@ -250,7 +251,7 @@ def test_a_worker_that_slept_through_its_lock_leaves_no_older_lgp(
     """Between its read and its write, everything else happens: the lock runs out, and another worker applies v2."""
     with at_work(plane, api_server, namespace) as listener:
         deployment_id = listener.deploy()
-        until(lambda: "LgpApplied" in listener.types(deployment_id), "v1 is there")
+        eventually(lambda: "LgpApplied" in listener.types(deployment_id), "v1 is there")
     # From here on, this test is the only one that works.
     listener = Listener(plane, listener.settings.stream_name, api_server, namespace)
     _ = listener.engine.poll()

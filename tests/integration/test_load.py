@@ -20,7 +20,8 @@ import redis
 
 from engine.settings import Settings
 from sandbox.kubernetes.server import write_kubeconfig
-from tests.support.fleet import Fleet, eventually, restore
+from tests.support.eventually import eventually
+from tests.support.fleet import Fleet, restore
 from workers.__main__ import GRACE, HAND_BACK_SECONDS
 from workers.app import OPERATOR, RECONCILE, build, in_flight_key, list_key
 

@@ -17,7 +17,8 @@ from engine.operator.state import Life
 from engine.ports import Manifest, ObjectKey
 from tests.support.api_servers import ApiServer
 from tests.support.definitions import SECRET_PROVIDER_CLASSES
-from tests.support.operator_stack import Kubelet, Operator, at_work, install_crd, lgp_manifest, until
+from tests.support.eventually import eventually
+from tests.support.operator_stack import Kubelet, Operator, at_work, install_crd, lgp_manifest
 
 NAME = "hello-0123456789abcdef0123456789abcdef"
 CONFIG = OperatorConfig(
@@ -69,14 +70,16 @@ def test_objects_come_with_the_driver_are_repaired_and_go_with_the_field(
 ) -> None:
     with at_work(own_api_server, namespace, config=CONFIG) as operator:
         operator.put(written(operator, managedResources=MANAGED))
-        until(lambda: operator.condition(NAME, "Degraded").get("reason") == "KindNotServed", "it says what to install")
+        eventually(
+            lambda: operator.condition(NAME, "Degraded").get("reason") == "KindNotServed", "it says what to install"
+        )
         assert "install the Secrets Store CSI driver" in operator.condition(NAME, "Degraded")["message"]
-        until(lambda: there(operator) == {"account", "budget", "budget of the queue"}, "the others are made")
+        eventually(lambda: there(operator) == {"account", "budget", "budget of the queue"}, "the others are made")
 
         http.post(DEFINITIONS, json=SECRET_PROVIDER_CLASSES).raise_for_status()
-        until(lambda: "class" in there(operator), "it is made as soon as the kind is served", patience=120)
-        until(lambda: operator.condition(NAME, "Degraded")["status"] == "False", "nothing is wrong any more")
-        until(lambda: operator.available(NAME), "it is rolled out")
+        eventually(lambda: "class" in there(operator), "it is made as soon as the kind is served", seconds=120)
+        eventually(lambda: operator.condition(NAME, "Degraded")["status"] == "False", "nothing is wrong any more")
+        eventually(lambda: operator.available(NAME), "it is rolled out")
         lgp = operator.lgp(NAME)["metadata"]["uid"]
         for what in keys(operator):
             assert [one["uid"] for one in live(operator, what)["metadata"]["ownerReferences"]] == [lgp]
@@ -89,7 +92,7 @@ def test_objects_come_with_the_driver_are_repaired_and_go_with_the_field(
         for what, key in keys(operator).items():
             before = operator.uid(key)
             operator.cluster.delete(key)
-            until(partial(other_uid, operator, key, before), f"the {what} is back")
+            eventually(partial(other_uid, operator, key, before), f"the {what} is back")
         changes: dict[str, Manifest] = {
             "account": {"automountServiceAccountToken": True},
             "class": {"spec": {"provider": "other", "parameters": {"keyvaultName": "theirs"}}},
@@ -98,10 +101,10 @@ def test_objects_come_with_the_driver_are_repaired_and_go_with_the_field(
         asked = {what: live(operator, what) for what in changes}
         for what, change in changes.items():
             operator.watching.patch(keys(operator)[what], change)
-            until(partial(as_asked, operator, what, asked[what]), f"the {what} is as it was")
+            eventually(partial(as_asked, operator, what, asked[what]), f"the {what} is as it was")
 
         operator.put(written(operator, serverSpec={"replicas": 1}))
-        until(lambda: there(operator) == set(), "everything goes with the fields and the replicas")
+        eventually(lambda: there(operator) == set(), "everything goes with the fields and the replicas")
         operator.quiet(NAME)
         assert operator.condition(NAME, "Degraded")["status"] == "False"
 
@@ -126,13 +129,13 @@ def test_objects_of_others_stay_when_the_lgp_goes(
         operator.put({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
         mine = operator.uid(keys(operator)["account"])
         operator.put(written(operator, managedResources={"serviceAccount": {"annotations": {"client": "c-1"}}}))
-        until(lambda: "does not belong" in operator.condition(NAME, "Degraded").get("message", ""), "it is told")
-        until(lambda: there(operator) >= {"account", "budget"}, "the budget is made")
+        eventually(lambda: "does not belong" in operator.condition(NAME, "Degraded").get("message", ""), "it is told")
+        eventually(lambda: there(operator) >= {"account", "budget"}, "the budget is made")
         assert live(operator, "account")["metadata"]["annotations"] == {"whose": "mine"}
 
         http.delete(f"/apis/{LGP_API_VERSION}/namespaces/{namespace}/lgps/{NAME}").raise_for_status()
-        until(lambda: operator.state(NAME).life is Life.PRUNED, "the LGP is gone")
-        until(lambda: there(operator) == {"account"}, "its budget goes")
+        eventually(lambda: operator.state(NAME).life is Life.PRUNED, "the LGP is gone")
+        eventually(lambda: there(operator) == {"account"}, "its budget goes")
         assert operator.uid(keys(operator)["account"]) == mine
 
 
@@ -140,7 +143,7 @@ def test_what_another_operator_made_for_the_lgp_becomes_ours(own_api_server: Api
     """One budget says `minAvailable`, and no budget may say both: what nobody asks for goes."""
     with at_work(own_api_server, namespace, config=CONFIG) as operator:
         operator.put(written(operator, serverSpec={"replicas": 1}))
-        until(lambda: operator.available(NAME), "it runs")
+        eventually(lambda: operator.available(NAME), "it runs")
         owner = {
             "apiVersion": LGP_API_VERSION,
             "kind": "LGP",
@@ -153,7 +156,7 @@ def test_what_another_operator_made_for_the_lgp_becomes_ours(own_api_server: Api
         theirs = operator.uid(keys(operator)["budget"])
 
         operator.put(written(operator))
-        until(lambda: "maxUnavailable" in live(operator, "budget")["spec"], "it says what ours says")
+        eventually(lambda: "maxUnavailable" in live(operator, "budget")["spec"], "it says what ours says")
 
         assert operator.uid(keys(operator)["budget"]) == theirs
         assert "minAvailable" not in live(operator, "budget")["spec"]
@@ -166,19 +169,21 @@ def test_a_budget_of_somebody_elses_over_the_same_pods_takes_the_place_of_ours(
 ) -> None:
     with at_work(own_api_server, namespace, config=CONFIG) as operator:
         operator.put(written(operator, serverSpec={"replicas": 2, "queueEnabled": False}))
-        until(lambda: there(operator) == {"budget"}, "it has a budget")
+        eventually(lambda: there(operator) == {"budget"}, "it has a budget")
         operator.quiet(NAME)
 
         metadata = {"name": "by-hand", "namespace": namespace}
         spec = {"minAvailable": 1, "selector": {"matchLabels": {"app": NAME}}}
         operator.put({"apiVersion": BUDGET[0], "kind": BUDGET[1], "metadata": metadata, "spec": spec})
-        until(lambda: there(operator) == set(), "ours goes")
-        until(lambda: "by-hand" in operator.condition(NAME, "DisruptionBudgets").get("message", ""), "and it says why")
+        eventually(lambda: there(operator) == set(), "ours goes")
+        eventually(
+            lambda: "by-hand" in operator.condition(NAME, "DisruptionBudgets").get("message", ""), "and it says why"
+        )
         operator.quiet(NAME)
 
         operator.cluster.delete(operator.key(BUDGET[1], "by-hand", BUDGET[0]))
-        until(lambda: there(operator) == {"budget"}, "ours is back")
-        until(lambda: operator.condition(NAME, "DisruptionBudgets") == {}, "and nothing is said any more")
+        eventually(lambda: there(operator) == {"budget"}, "ours is back")
+        eventually(lambda: operator.condition(NAME, "DisruptionBudgets") == {}, "and nothing is said any more")
 
 
 @pytest.mark.parametrize("own_api_server", ["real"], indirect=True, scope="module")
@@ -191,28 +196,28 @@ def test_a_node_can_be_drained_while_the_agent_server_serves(
     with Operator(own_api_server.kubeconfig, namespace, config=CONFIG) as operator:
 
         def start() -> None:
-            until(lambda: len(pods(http, namespace)) == 2, "two pods are made")
+            eventually(lambda: len(pods(http, namespace)) == 2, "two pods are made")
             for pod in pods(http, namespace).values():
                 if "conditions" not in pod["status"]:
                     kubelet._report(pod)
 
         operator.put(written(operator, serverSpec={"replicas": 2, "queueEnabled": False}, ingress={"enabled": False}))
         start()
-        until(lambda: live(operator, "budget").get("status", {}).get("disruptionsAllowed") == 1, "one may go")
+        eventually(lambda: live(operator, "budget").get("status", {}).get("disruptionsAllowed") == 1, "one may go")
         first, second = pods(http, namespace)
 
         assert evict(http, namespace, first) == 201
         assert evict(http, namespace, second) == 429, "nobody else serves yet"
         start()
-        until(lambda: evict(http, namespace, second) in (201, 404), "it may go once the first is replaced")
+        eventually(lambda: evict(http, namespace, second) in (201, 404), "it may go once the first is replaced")
         start()
-        until(lambda: live(operator, "budget")["status"]["currentHealthy"] == 2, "both are replaced")
+        eventually(lambda: live(operator, "budget")["status"]["currentHealthy"] == 2, "both are replaced")
         assert {first, second}.isdisjoint(pods(http, namespace))
 
         not_ready = [{"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T00:00:00Z"}]
         for pod in pods(http, namespace):
             patch(http, f"/api/v1/namespaces/{namespace}/pods/{pod}/status", {"status": {"conditions": not_ready}})
-        until(lambda: live(operator, "budget")["status"]["currentHealthy"] == 0, "nobody is ready")
+        eventually(lambda: live(operator, "budget")["status"]["currentHealthy"] == 0, "nobody is ready")
         assert [evict(http, namespace, pod) for pod in pods(http, namespace)] == [201, 201]
     kubelet._http.close()
 

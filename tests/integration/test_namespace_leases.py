@@ -20,7 +20,8 @@ from engine.names import LGP_API_VERSION, LISTENER_LABEL, lgp_stream
 from engine.ports import Manifest, ObjectKey
 from engine.settings import Settings
 from tests.support.api_servers import ApiServer
-from tests.support.operator_stack import install_crd, lgp_manifest, until
+from tests.support.eventually import eventually
+from tests.support.operator_stack import install_crd, lgp_manifest
 from workers.tasks import sweep
 from workers.watcher import watch
 
@@ -128,13 +129,13 @@ def test_a_second_data_plane_keeps_off_a_claimed_namespace_and_works_on_its_own(
 ) -> None:
     install_crd(api_server)
     with DataPlane(api_server, "first", namespace) as first:
-        until(lambda: first.holder(namespace) == first.name, "the first has leased its namespace")
+        eventually(lambda: first.holder(namespace) == first.name, "the first has leased its namespace")
         with DataPlane(api_server, "second", namespace, other_namespace) as second:
             put(first, namespace, "contested")
             put(second, other_namespace, "own")
-            until(lambda: first.made(namespace, "contested"), "the first works where it was first")
-            until(lambda: second.made(other_namespace, "own"), "the second works on its own namespace")
-            until(lambda: len(second.told()) == 2, "the second says what is whose")
+            eventually(lambda: first.made(namespace, "contested"), "the first works where it was first")
+            eventually(lambda: second.made(other_namespace, "own"), "the second works on its own namespace")
+            eventually(lambda: len(second.told()) == 2, "the second says what is whose")
 
             assert second.told() == [
                 NamespaceRefused(namespace=namespace, holder=first.name),
@@ -149,41 +150,41 @@ def test_the_namespace_of_a_dead_data_plane_is_taken_by_command_and_not_silently
 ) -> None:
     install_crd(api_server)
     with DataPlane(api_server, "dead", namespace) as dead:
-        until(lambda: dead.holder(namespace) == dead.name, "it has leased its namespace")
+        eventually(lambda: dead.holder(namespace) == dead.name, "it has leased its namespace")
     with DataPlane(api_server, "heir", namespace) as heir:
         put(heir, namespace, "orphan")
-        until(lambda: bool(heir.told()), "the heir says who holds the namespace")
+        eventually(lambda: bool(heir.told()), "the heir says who holds the namespace")
         with pytest.raises(LeaseRefused, match="is alive"):
             heir.engine.leases.take(namespace)
         now = SystemClock().now
-        until(lambda: heir.engine.leases.read(namespace).expired(now()), "its TTL has passed")
+        eventually(lambda: heir.engine.leases.read(namespace).expired(now()), "its TTL has passed")
         assert heir.deployment(namespace, "orphan") is None
         assert heir.holder(namespace) == dead.name
 
         assert heir.engine.leases.take(namespace).holder == dead.name
-        until(lambda: heir.made(namespace, "orphan"), "the heir goes to work without a restart")
+        eventually(lambda: heir.made(namespace, "orphan"), "the heir goes to work without a restart")
 
         with DataPlane(api_server, "dead", namespace, listener_id=dead.listener_id) as risen:
-            until(lambda: bool(risen.told()), "the one that was dead finds its namespace gone")
+            eventually(lambda: bool(risen.told()), "the one that was dead finds its namespace gone")
             assert risen.told() == [NamespaceRefused(namespace=namespace, holder=heir.name)]
 
 
 def test_claims_survive_a_restart_and_are_released_by_command(api_server: ApiServer, namespace: str) -> None:
     install_crd(api_server)
     with DataPlane(api_server, "one", namespace) as one:
-        until(lambda: one.holder(namespace) == one.name, "it has leased its namespace")
+        eventually(lambda: one.holder(namespace) == one.name, "it has leased its namespace")
         lease = one.engine.ports.cluster.get(lease_key(namespace))
         assert lease is not None
     with DataPlane(api_server, "one", namespace, listener_id=one.listener_id) as again:
         put(again, namespace, "app")
-        until(lambda: again.made(namespace, "app"), "it goes on after a restart")
+        eventually(lambda: again.made(namespace, "app"), "it goes on after a restart")
         kept = again.engine.ports.cluster.get(lease_key(namespace))
         assert kept is not None
         assert kept["metadata"]["uid"] == lease["metadata"]["uid"]
         assert kept["spec"]["acquireTime"] == lease["spec"]["acquireTime"]
     assert DataPlane(api_server, "one", namespace, listener_id=one.listener_id).engine.leases.release(namespace)
     with DataPlane(api_server, "two", namespace) as two:
-        until(lambda: two.holder(namespace) == two.name, "the next one has it")
+        eventually(lambda: two.holder(namespace) == two.name, "the next one has it")
 
 
 def test_two_workspaces_share_a_namespace_each_touching_its_own(api_server: ApiServer, namespace: str) -> None:
@@ -193,21 +194,21 @@ def test_two_workspaces_share_a_namespace_each_touching_its_own(api_server: ApiS
         DataPlane(api_server, "a", namespace, **sharing) as a,
         DataPlane(api_server, "b", namespace, **sharing) as b,
     ):
-        until(lambda: a.holder(namespace) == SHARED, "those that share hold it")
+        eventually(lambda: a.holder(namespace) == SHARED, "those that share hold it")
         put(a, namespace, "of-a", a.listener_id)
         put(b, namespace, "of-b", b.listener_id)
         put(b, namespace, "of-nobody")
-        until(lambda: a.made(namespace, "of-a"), "each makes its own")
-        until(lambda: b.made(namespace, "of-b"), "each makes its own")
+        eventually(lambda: a.made(namespace, "of-a"), "each makes its own")
+        eventually(lambda: b.made(namespace, "of-b"), "each makes its own")
 
         key = ObjectKey(api_version=LGP_API_VERSION, kind="LGP", namespace=namespace, name="of-a")
         b.engine.ports.cluster.delete(key)
-        until(lambda: a.deployment(namespace, "of-a") is None, "what a made goes with its LGP")
+        eventually(lambda: a.deployment(namespace, "of-a") is None, "what a made goes with its LGP")
 
         assert a.events.streams("lgp/") == [lgp_stream(namespace, "of-a")]
         assert b.events.streams("lgp/") == [lgp_stream(namespace, "of-b")]
         assert b.deployment(namespace, "of-b") is not None
         assert b.deployment(namespace, "of-nobody") is None
         with DataPlane(api_server, "alone", namespace) as alone:
-            until(lambda: bool(alone.told()), "one that does not share is kept away")
+            eventually(lambda: bool(alone.told()), "one that does not share is kept away")
             assert alone.told() == [NamespaceRefused(namespace=namespace, holder=SHARED)]

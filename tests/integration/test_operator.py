@@ -12,7 +12,8 @@ from engine.log.memory import MemoryLog
 from engine.operator.state import Life
 from engine.ports import Manifest
 from tests.support.api_servers import ApiServer
-from tests.support.operator_stack import Operator, at_work, lgp_manifest, shared_ingress, until
+from tests.support.eventually import eventually
+from tests.support.operator_stack import Operator, at_work, lgp_manifest, shared_ingress
 
 NAME = "hello-0123456789abcdef0123456789abcdef"
 
@@ -25,7 +26,7 @@ def operator(api_server: ApiServer, namespace: str) -> Iterator[Operator]:
 
 def deployed(operator: Operator, name: str = NAME) -> None:
     operator.put(lgp_manifest(operator.namespace, name))
-    until(lambda: operator.available(name), f"{name} is available")
+    eventually(lambda: operator.available(name), f"{name} is available")
     operator.quiet(name)
 
 
@@ -55,7 +56,7 @@ def test_a_resync_of_what_did_not_change_writes_nothing(operator: Operator, api_
     version, made = operator.events.version(operator.stream(NAME)), len(operator.requests.made)
 
     with Operator(api_server.kubeconfig, operator.namespace, events=operator.events) as resynced:
-        until(lambda: len(resynced.watcher._threads) >= 8, "the second watcher watches")
+        eventually(lambda: len(resynced.watcher._threads) >= 8, "the second watcher watches")
         for _ in range(3):
             operator.events.mark_dirty(operator.stream(NAME))
             operator.quiet(NAME)
@@ -69,11 +70,11 @@ def test_a_new_revision_rolls_out_and_a_failing_one_says_why(operator: Operator)
     deployed(operator)
 
     operator.put(lgp_manifest(operator.namespace, NAME, "r2"))
-    until(lambda: operator.available(NAME, 2), "r2 is available")
+    eventually(lambda: operator.available(NAME, 2), "r2 is available")
     assert operator.lgp(NAME)["status"]["deploymentStatus"]["updateRevision"] == "r2"
 
     operator.put(lgp_manifest(operator.namespace, NAME, "missing"))
-    until(lambda: operator.condition(NAME, "Degraded").get("status") == "True", "the failure is told")
+    eventually(lambda: operator.condition(NAME, "Degraded").get("status") == "True", "the failure is told")
 
     degraded, available = operator.condition(NAME, "Degraded"), operator.condition(NAME, "Available")
     assert degraded["reason"] == "ImagePullBackOff"
@@ -84,7 +85,7 @@ def test_a_new_revision_rolls_out_and_a_failing_one_says_why(operator: Operator)
     assert operator.lgp(NAME)["status"]["deploymentStatus"]["availableReplicas"] == 1
 
     operator.put(lgp_manifest(operator.namespace, NAME, "r4"))
-    until(lambda: operator.available(NAME, 4), "r4 is available")
+    eventually(lambda: operator.available(NAME, 4), "r4 is available")
     assert operator.condition(NAME, "Degraded")["status"] == "False"
 
 
@@ -96,9 +97,9 @@ def test_a_deployment_deleted_and_a_service_edited_by_hand_come_back(operator: O
     operator.watching.delete(deployment)
     operator.watching.patch(service, {"spec": {"selector": {"app": "something-else"}}})
 
-    until(lambda: operator.uid(deployment) not in (None, uid), "another Deployment")
-    until(lambda: (operator.cluster.get(service) or {})["spec"]["selector"]["app"] == NAME, "its selector")
-    until(lambda: operator.condition(NAME, "Available")["status"] == "True", "it is available again")
+    eventually(lambda: operator.uid(deployment) not in (None, uid), "another Deployment")
+    eventually(lambda: (operator.cluster.get(service) or {})["spec"]["selector"]["app"] == NAME, "its selector")
+    eventually(lambda: operator.condition(NAME, "Available")["status"] == "True", "it is available again")
     operator.quiet(NAME)
     assert sorted(operator.drifts(NAME)) == [("Deployment", "deleted"), ("Service", "edited")]
     assert operator.available(NAME)
@@ -109,7 +110,7 @@ def test_status_updates_of_controllers_are_no_drift(operator: Operator) -> None:
     scale = {"spec": {"replicas": 3}}
     operator.watching.patch(operator.key("Deployment", f"{NAME}-redis"), {"metadata": {"annotations": {"theirs": "x"}}})
     operator.put(lgp_manifest(operator.namespace, NAME, serverSpec={"replicas": scale["spec"]["replicas"]}))
-    until(lambda: operator.available(NAME, 2), "three replicas")
+    eventually(lambda: operator.available(NAME, 2), "three replicas")
     operator.quiet(NAME)
 
     assert operator.drifts(NAME) == []
@@ -120,12 +121,12 @@ def test_a_deleted_lgp_leaves_nothing_behind(operator: Operator) -> None:
     deployed(operator)
 
     operator.watching.delete(operator.key("LGP", NAME, "apps.langchain.ai/v1alpha1"))
-    until(lambda: operator.state(NAME).life is Life.PRUNED, "it is pruned")
+    eventually(lambda: operator.state(NAME).life is Life.PRUNED, "it is pruned")
 
     kinds = [("apps/v1", "Deployment"), ("apps/v1", "StatefulSet"), ("v1", "Service"), ("v1", "Secret")]
     kinds += [("v1", "PersistentVolumeClaim"), ("v1", "Pod"), ("apps/v1", "ReplicaSet")]
     for api_version, kind in kinds:
-        until(partial(none_left, operator, api_version, kind), f"no {kind} is left")
+        eventually(partial(none_left, operator, api_version, kind), f"no {kind} is left")
     ingress = operator.cluster.get(operator.key("Ingress", "shared", "networking.k8s.io/v1")) or {}
     assert ingress["spec"]["rules"] == [{"host": "agents.example.com"}]
     assert operator.drifts(NAME) == []
@@ -143,7 +144,7 @@ def none_left(operator: Operator, api_version: str, kind: str) -> bool:
 def test_an_object_that_the_api_server_rejects_is_told_and_the_others_go_out(operator: Operator) -> None:
     broken: Manifest = {"serverSpec": {"resources": {"requests": {"cpu": "4"}, "limits": {"cpu": "1"}}}}
     operator.put(lgp_manifest(operator.namespace, NAME, **broken))
-    until(lambda: operator.condition(NAME, "Degraded").get("reason") == "ObjectRejected", "the rejection is told")
+    eventually(lambda: operator.condition(NAME, "Degraded").get("reason") == "ObjectRejected", "the rejection is told")
 
     assert "must be less than or equal to cpu limit" in operator.condition(NAME, "Degraded")["message"]
     assert operator.cluster.get(operator.key("StatefulSet", f"{NAME}-db")) is not None
@@ -151,7 +152,7 @@ def test_an_object_that_the_api_server_rejects_is_told_and_the_others_go_out(ope
 
     mended: Manifest = {"serverSpec": {"resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "1"}}}}
     operator.put(lgp_manifest(operator.namespace, NAME, **mended))
-    until(lambda: operator.available(NAME, 2), "the mended one is available")
+    eventually(lambda: operator.available(NAME, 2), "the mended one is available")
 
 
 def test_many_lgps_lose_nothing_on_one_ingress(api_server: ApiServer, namespace: str) -> None:
@@ -167,19 +168,19 @@ def test_many_lgps_lose_nothing_on_one_ingress(api_server: ApiServer, namespace:
             rules = ingress["spec"]["rules"]
             return sorted(path["path"] for rule in rules for path in (rule.get("http") or {}).get("paths", []))
 
-        until(lambda: paths() == [f"/lgp/{name}" for name in many], "every path is there")
+        eventually(lambda: paths() == [f"/lgp/{name}" for name in many], "every path is there")
         for name in many[:3]:
             operator.watching.delete(operator.key("LGP", name, "apps.langchain.ai/v1alpha1"))
-        until(lambda: paths() == [f"/lgp/{name}" for name in many[3:]], "the paths of three are gone")
+        eventually(lambda: paths() == [f"/lgp/{name}" for name in many[3:]], "the paths of three are gone")
 
 
 def test_two_workers_at_once_make_every_object_once(operator: Operator) -> None:
     operator.put(lgp_manifest(operator.namespace, NAME))
-    until(lambda: operator.types(NAME), "it is observed")
+    eventually(lambda: operator.types(NAME), "it is observed")
     threads = [threading.Thread(target=operator.dispatch, args=(operator.stream(NAME),)) for _ in range(8)]
     for thread in threads:
         thread.start()
-    until(lambda: operator.available(NAME), "it is available")
+    eventually(lambda: operator.available(NAME), "it is available")
 
     names = [d["metadata"]["name"] for d in operator.cluster.list("apps/v1", "Deployment", operator.namespace)]
     assert sorted(names) == [NAME, f"{NAME}-queue", f"{NAME}-redis"]
@@ -189,11 +190,11 @@ def test_an_ingress_that_comes_later_is_found(api_server: ApiServer, namespace: 
     with at_work(api_server, namespace) as operator:
         operator.watching.delete(operator.key("Ingress", "shared", "networking.k8s.io/v1"))
         operator.put(lgp_manifest(namespace, NAME))
-        until(lambda: operator.condition(NAME, "Degraded").get("reason") == "ObjectRejected", "it is missed")
+        eventually(lambda: operator.condition(NAME, "Degraded").get("reason") == "ObjectRejected", "it is missed")
         assert "create one" in operator.condition(NAME, "Degraded")["message"]
 
         operator.put(shared_ingress(namespace))
-        until(lambda: operator.condition(NAME, "Degraded").get("status") == "False", "it is found", 30)
+        eventually(lambda: operator.condition(NAME, "Degraded").get("status") == "False", "it is found", 30)
 
 
 def test_a_recorded_log_replays_to_the_same_state(operator: Operator) -> None:

@@ -22,7 +22,8 @@ from engine.operator.context import Context
 from engine.operator.state import Life
 from engine.ports import Manifest, ObjectKey
 from tests.support.api_servers import ApiServer
-from tests.support.operator_stack import Operator, at_work, lgp_manifest, shared_ingress, until
+from tests.support.eventually import eventually
+from tests.support.operator_stack import Operator, at_work, lgp_manifest, shared_ingress
 
 NAME = "hello-0123456789abcdef0123456789abcdef"
 LEAST: dict[str, Any] = {
@@ -90,11 +91,11 @@ def test_two_processes_and_a_person_lose_nothing_on_one_ingress(
         for name in (one, other):
             operator.put(lgp_manifest(namespace, name, **LEAST))
         everything = {"/": "theirs", f"/lgp/{one}": one, f"/lgp/{other}": other}
-        until(lambda: backends(operator, namespace) == everything, "everybody's path is there")
+        eventually(lambda: backends(operator, namespace) == everything, "everybody's path is there")
         assert conflicts.count >= 1, "the second writer had read what the first one changed"
 
         operator.watching.delete(operator.key(LGP[0], one, LGP[1]))
-        until(lambda: operator.state(one).life is Life.PRUNED, "one is gone")
+        eventually(lambda: operator.state(one).life is Life.PRUNED, "one is gone")
         assert backends(operator, namespace) == {"/": "theirs", f"/lgp/{other}": other}
 
 
@@ -126,7 +127,7 @@ def test_an_ingress_elsewhere_leads_to_the_agent_server_until_it_goes(
 ) -> None:
     with at_work(api_server, namespace, config=elsewhere(edge)) as operator:
         operator.put(lgp_manifest(namespace, NAME, **LEAST))
-        until(lambda: operator.available(NAME), "it is available")
+        eventually(lambda: operator.available(NAME), "it is available")
         operator.quiet(NAME, 1.0)
         (name,) = services(http, edge)
         assert services(http, edge) == {name: f"{NAME}.{namespace}.svc.cluster.local"}
@@ -136,21 +137,21 @@ def test_an_ingress_elsewhere_leads_to_the_agent_server_until_it_goes(
 
         path = f"/api/v1/namespaces/{edge}/services/{name}"
         http.delete(path).raise_for_status()
-        until(lambda: name in services(http, edge), "the Service is back")
+        eventually(lambda: name in services(http, edge), "the Service is back")
         operator.quiet(NAME, 1.0)
         away = {"spec": {"externalName": "away.example.com"}}
         http.patch(path, json=away, headers=MERGE).raise_for_status()
-        until(lambda: "away" not in services(http, edge)[name], "it leads there again")
+        eventually(lambda: "away" not in services(http, edge)[name], "it leads there again")
         operator.quiet(NAME, 1.0)
         without = {"spec": {"rules": [{"host": "agents.example.com"}]}}
         ingress = f"/apis/networking.k8s.io/v1/namespaces/{edge}/ingresses/shared"
         http.patch(ingress, json=without, headers=MERGE).raise_for_status()
-        until(lambda: backends(operator, edge) == {f"/lgp/{NAME}": name}, "the path is back")
+        eventually(lambda: backends(operator, edge) == {f"/lgp/{NAME}": name}, "the path is back")
         operator.quiet(NAME, 1.0)
         assert operator.drifts(NAME) == [("Service", "deleted"), ("Service", "edited"), ("IngressPath", "deleted")]
 
         operator.watching.delete(operator.key(LGP[0], NAME, LGP[1]))
-        until(lambda: operator.state(NAME).life is Life.PRUNED, "it is pruned")
+        eventually(lambda: operator.state(NAME).life is Life.PRUNED, "it is pruned")
         assert services(http, edge) == {}
         assert backends(operator, edge) == {}
 
@@ -160,11 +161,11 @@ def test_an_lgp_that_went_while_nobody_watched_leaves_nothing_beside_the_ingress
 ) -> None:
     with at_work(api_server, namespace, config=elsewhere(edge)) as first:
         first.put(lgp_manifest(namespace, NAME, **LEAST))
-        until(lambda: first.available(NAME), "it is available")
+        eventually(lambda: first.available(NAME), "it is available")
     http.delete(f"/apis/apps.langchain.ai/v1alpha1/namespaces/{namespace}/lgps/{NAME}").raise_for_status()
 
     with at_work(api_server, namespace, config=elsewhere(edge), events=first.events) as second:
-        until(lambda: second.state(NAME).life is Life.PRUNED, "its absence is seen")
+        eventually(lambda: second.state(NAME).life is Life.PRUNED, "its absence is seen")
         assert services(http, edge) == {}
         assert backends(second, edge) == {}
 
@@ -179,10 +180,10 @@ def test_two_data_planes_with_an_lgp_of_the_same_name_keep_apart_on_one_ingress(
         at_work(api_server, other, config=elsewhere(edge)) as second,
     ):
         first.put(lgp_manifest(namespace, NAME, **LEAST))
-        until(lambda: first.available(NAME), "the first is available")
+        eventually(lambda: first.available(NAME), "the first is available")
         before = backends(first, edge)
         second.put(lgp_manifest(other, NAME, **LEAST))
-        until(lambda: second.condition(NAME, "Degraded").get("status") == "True", "the second is refused the path")
+        eventually(lambda: second.condition(NAME, "Degraded").get("status") == "True", "the second is refused the path")
         assert (
             f"leads to the LGP of the same name in namespace {namespace}"
             in (second.condition(NAME, "Degraded")["message"])
@@ -193,7 +194,7 @@ def test_two_data_planes_with_an_lgp_of_the_same_name_keep_apart_on_one_ingress(
         )
 
         first.watching.delete(first.key(LGP[0], NAME, LGP[1]))
-        until(lambda: second.condition(NAME, "Degraded")["status"] == "False", "the second has the path")
+        eventually(lambda: second.condition(NAME, "Degraded")["status"] == "False", "the second has the path")
         ((name, leads),) = services(http, edge).items()
         assert leads == f"{NAME}.{other}.svc.cluster.local"
         assert backends(second, edge) == {f"/lgp/{NAME}": name}
@@ -244,7 +245,7 @@ def missing(request: pytest.FixtureRequest, http: httpx.Client) -> Iterator[Kind
 
     def remove() -> None:
         http.delete(f"{CRDS}/{kind.name}")
-        until(lambda: http.get(kind.served).status_code == 404, f"{kind.kind} is not served")
+        eventually(lambda: http.get(kind.served).status_code == 404, f"{kind.kind} is not served")
 
     remove()
     yield kind
@@ -256,13 +257,13 @@ def test_a_missing_kind_of_route_is_told_and_used_once_it_is_served(
 ) -> None:
     with at_work(api_server, namespace, config=missing.config) as operator:
         operator.put(lgp_manifest(namespace, NAME, **LEAST))
-        until(lambda: operator.condition(NAME, "Degraded").get("reason") == "KindNotServed", "it is told")
+        eventually(lambda: operator.condition(NAME, "Degraded").get("reason") == "KindNotServed", "it is told")
         assert missing.mend in operator.condition(NAME, "Degraded")["message"]
-        until(lambda: operator.available(NAME), "the rest goes on")
+        eventually(lambda: operator.available(NAME), "the rest goes on")
         operator.quiet(NAME, 1.0)
         assert operator.types(NAME).count("ObjectRejected") == 1
         assert operator.state(NAME).last_reason.startswith("KindNotServed: ")
 
         http.post(CRDS, json=missing.definition).raise_for_status()
-        until(lambda: operator.condition(NAME, "Degraded").get("status") == "False", "the route is made")
+        eventually(lambda: operator.condition(NAME, "Degraded").get("status") == "False", "the route is made")
         assert http.get(f"{missing.served}").json()["items"][0]["metadata"]["name"] == NAME

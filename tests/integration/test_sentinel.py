@@ -27,7 +27,8 @@ from engine.settings import Settings
 from sandbox.ports import free_port
 from sandbox.redis import RedisGroup, RedisServer
 from tests.support.certificates import self_signed
-from tests.support.fleet import Fleet, eventually
+from tests.support.eventually import eventually
+from tests.support.fleet import Fleet
 from tests.support.notes import NOON, notes
 from workers.app import build
 from workers.dispatch import CeleryDispatcher

@@ -15,8 +15,9 @@ from engine.names import DEPLOYMENT_LABEL, lgp_stream
 from engine.settings import variable
 from sandbox.control_plane.server import ControlPlane
 from tests.support.api_servers import ApiServer
+from tests.support.eventually import eventually
 from tests.support.listener_stack import KEY, WORKSPACE, Listener, at_work
-from tests.support.operator_stack import lgp_manifest, until
+from tests.support.operator_stack import lgp_manifest
 
 pytestmark = pytest.mark.parametrize("api_server", ["embedded"], indirect=True)
 """A real garbage collector takes half a minute to learn of a new kind; tests/installation waits for one."""
@@ -55,7 +56,7 @@ def test_agent_servers_go_before_the_data_plane_and_come_back_when_that_is_cance
     cluster.apply(by_hand, manager="somebody")
     for key in keys.values():
         stream = lgp_stream(key.namespace, key.name)
-        until(lambda: data_plane.events.version(stream) > 1, "its objects are there")  # noqa: B023
+        eventually(lambda: data_plane.events.version(stream) > 1, "its objects are there")  # noqa: B023
 
     code, output = run("uninstall", "--delete-agents")
     assert code == 1
@@ -76,13 +77,13 @@ def test_agent_servers_go_before_the_data_plane_and_come_back_when_that_is_cance
         "the removal is cancelled; the next poll deploys what the control plane lists\n",
     )
     for key in keys.values():
-        until(lambda: cluster.get(key), "what the control plane lists is deployed anew")  # noqa: B023
+        eventually(lambda: cluster.get(key), "what the control plane lists is deployed anew")  # noqa: B023
 
 
 def test_a_removal_that_cannot_end_says_what_is_still_there(data_plane: Listener) -> None:
     deployment_id = data_plane.deploy()
     cluster, key = data_plane.engine.ports.cluster, data_plane.key(deployment_id)
-    until(lambda: cluster.get(key), "the LGP is there")
+    eventually(lambda: cluster.get(key), "the LGP is there")
     cluster.patch(key, {"metadata": {"finalizers": ["example.com/wait"]}})
 
     code, output = run("uninstall", "--delete-agents", "--yes", "--wait", "3")
@@ -118,7 +119,9 @@ def test_leases_are_shown_taken_and_released(
     assert run("leases", "release") == (0, f"namespace {namespace} is not ours\n")
     assert run("leases", "take", "elsewhere")[0] == 2
 
-    until(lambda: f"the lease has expired: `agentplane leases take {namespace}`" in run("leases")[1], "it has passed")
+    eventually(
+        lambda: f"the lease has expired: `agentplane leases take {namespace}`" in run("leases")[1], "it has passed"
+    )
     code, output = run("leases", "take", namespace)
     assert code == 0
     assert output == f"this data plane now holds namespace {namespace}; the holder before was 'ours/operator'\n"

@@ -19,6 +19,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.eventually import eventually
+
 ROOT = Path(__file__).resolve().parents[2]
 PROMPTLY = 10.0
 """Seconds within which Ctrl-C ends everything; a loaded machine gets twice as long."""
@@ -100,11 +102,12 @@ class Terminal:
 
 
 def until(holds: Callable[[], Any], what: str, terminal: Terminal | None = None, seconds: float = PATIENCE) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        said = f"; it said:\n{terminal.said[-3000:]}" if terminal is not None else ""
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}{said}"
-        time.sleep(0.1)
+    """As `eventually`; the failure shows what the terminal said last."""
+
+    def told() -> str:
+        return what if terminal is None else f"{what}; it said:\n{terminal.said[-3000:]}"
+
+    eventually(holds, told, seconds)
 
 
 def processes_of(home: Path) -> list[str]:

@@ -24,8 +24,9 @@ from engine.runtime.observation import Affected, Observation, Watch
 from engine.runtime.observation_loop import Appended
 from sandbox.redis import RedisServer
 from tests.support.api_servers import ApiServer
+from tests.support.eventually import eventually
 from tests.support.logs import LastSecond
-from tests.support.operator_stack import Operator, at_work, install_crd, lgp_manifest, until
+from tests.support.operator_stack import Operator, at_work, install_crd, lgp_manifest
 from workers.watcher import STALE, Watcher, check
 
 NAME = "hello-0123456789abcdef0123456789abcdef"
@@ -40,7 +41,7 @@ def operator(api_server: ApiServer, namespace: str) -> Iterator[Operator]:
 
 def deployed(operator: Operator) -> None:
     operator.put(lgp_manifest(operator.namespace, NAME))
-    until(lambda: operator.available(NAME), f"{NAME} is available")
+    eventually(lambda: operator.available(NAME), f"{NAME} is available")
     operator.quiet(NAME)
 
 
@@ -54,8 +55,8 @@ def test_an_api_server_that_restarts_in_the_middle_of_everything_is_survived(
     api_server.restart()
     operator.put(lgp_manifest(operator.namespace, NAME, "r2"))
 
-    until(lambda: operator.available(NAME, 2), "r2 is available after the restart")
-    until(lambda: (operator.cluster.get(service) or {})["spec"]["selector"]["app"] == NAME, "its selector is back")
+    eventually(lambda: operator.available(NAME, 2), "r2 is available after the restart")
+    eventually(lambda: (operator.cluster.get(service) or {})["spec"]["selector"]["app"] == NAME, "its selector is back")
     assert operator.drifts(NAME) == [("Service", "edited")]
 
 
@@ -64,7 +65,7 @@ def test_what_changed_while_no_watcher_ran_is_seen_by_the_next(api_server: ApiSe
     with at_work(api_server, namespace) as first:
         deployed(first)
         first.put(lgp_manifest(namespace, other))
-        until(lambda: first.available(other), "the other is available")
+        eventually(lambda: first.available(other), "the other is available")
 
     with at_work(api_server, namespace, events=first.events) as second:
         version = second.events.version(second.stream(other))
@@ -75,8 +76,8 @@ def test_what_changed_while_no_watcher_ran_is_seen_by_the_next(api_server: ApiSe
     first.cluster.delete(first.key("Deployment", other))
 
     with at_work(api_server, namespace, events=first.events) as third:
-        until(lambda: third.state(NAME).life is Life.PRUNED, "the absence of one is seen")
-        until(lambda: third.uid(third.key("Deployment", other)), "the Deployment of the other is back")
+        eventually(lambda: third.state(NAME).life is Life.PRUNED, "the absence of one is seen")
+        eventually(lambda: third.uid(third.key("Deployment", other)), "the Deployment of the other is back")
         assert third.drifts(other) == [("Deployment", "deleted")]
 
 
@@ -95,7 +96,7 @@ def test_a_crash_log_reaches_the_condition_without_the_secrets_of_its_pod(
     env = [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "own", "key": "k"}}}]
     env += [{"name": "TOKEN", "value": "hunter2-hunter2"}]
     operator.put(lgp_manifest(namespace, NAME, serverSpec={"env": env}))
-    until(lambda: operator.available(NAME), "it is available")
+    eventually(lambda: operator.available(NAME), "it is available")
     (pod,) = [p for p in operator.cluster.list("v1", "Pod", namespace) if is_server(p)]
     crash = {
         "exitCode": 3,
@@ -110,7 +111,7 @@ def test_a_crash_log_reaches_the_condition_without_the_secrets_of_its_pod(
         body = {"status": {"containerStatuses": [container]}}
         http.patch(path, json=body, headers=merge).raise_for_status()
 
-    until(lambda: operator.condition(NAME, "Degraded").get("reason") == "CrashLoopBackOff", "the crash is told")
+    eventually(lambda: operator.condition(NAME, "Degraded").get("reason") == "CrashLoopBackOff", "the crash is told")
 
     assert "RuntimeError: *** and *** are wrong" in operator.condition(NAME, "Degraded")["message"]
     logged = "".join(str(record.data) for record in operator.events.read_all())
@@ -131,7 +132,7 @@ def test_the_heartbeat_file_is_written_and_grows_old(api_server: ApiServer, name
     assert check(path, time.time()) == f"{path} does not exist: the watcher has not started"
     with at_work(api_server, namespace) as operator:
         operator.watcher._heartbeat = path
-        until(path.exists, "a sign of life")
+        eventually(path.exists, "a sign of life")
 
     assert check(path, time.time()) is None
     assert f"(at most {STALE:.0f})" in (check(path, time.time() + 2 * STALE) or "")
@@ -164,9 +165,11 @@ def test_a_redis_that_crashes_and_comes_back_is_survived(api_server: ApiServer, 
         time.sleep(1)  # the watcher meets the missing Redis
         redis.start()
 
-        until(lambda: (operator.cluster.get(service) or {})["spec"]["selector"]["app"] == NAME, "its selector is back")
+        eventually(
+            lambda: (operator.cluster.get(service) or {})["spec"]["selector"]["app"] == NAME, "its selector is back"
+        )
         operator.put(lgp_manifest(namespace, NAME, "r2"))
-        until(lambda: operator.available(NAME, 2), "r2 is available")
+        eventually(lambda: operator.available(NAME, 2), "r2 is available")
 
 
 class Forgotten:
@@ -217,12 +220,12 @@ def test_what_a_redis_forgot_is_appended_again_though_nothing_happens() -> None:
         events.append("deployment/a", 0, [Resumed(by="somebody")], actor="test")
         watcher._queue.put(Appended("deployment/a"))
         at_work.start()
-        until(lambda: events.version("deployment/a") == 2, "it is appended")
+        eventually(lambda: events.version("deployment/a") == 2, "it is appended")
         time.sleep(1.5)  # the watcher has compared the stream after its own event
 
         crash.lose_what_came_since()
 
-        until(lambda: events.version("deployment/a") == 2, "it is told again")
+        eventually(lambda: events.version("deployment/a") == 2, "it is told again")
         watcher.stop()
         at_work.join(10)
         events.close()
@@ -252,8 +255,10 @@ def test_the_process_watches_and_ends_when_told(
     ):
         try:
             cluster.apply(lgp_manifest(namespace, NAME), manager="somebody")
-            until(lambda: events.version(f"lgp/{namespace}/{NAME}") == 1, "the LGP is in the log")
-            until(lambda: subprocess.run([*command, "--check"], env=environment, cwd=root).returncode == 0, "alive")
+            eventually(lambda: events.version(f"lgp/{namespace}/{NAME}") == 1, "the LGP is in the log")
+            eventually(
+                lambda: subprocess.run([*command, "--check"], env=environment, cwd=root).returncode == 0, "alive"
+            )
         finally:
             process.terminate()
         assert process.wait(30) == 0, (tmp_path / "log").read_text()[-3000:]

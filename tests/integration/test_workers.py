@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from sandbox.redis import RedisServer
-from tests.support.fleet import Fleet, eventually, restore
+from tests.support.eventually import eventually
+from tests.support.fleet import Fleet, restore
 from workers.app import CONTROL_PLANE, build, list_key
 from workers.dispatch import LISTENER_ADVANCE
 from workers.heartbeat import check, heartbeat_file

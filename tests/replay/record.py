@@ -13,8 +13,9 @@ from pathlib import Path
 
 from engine.log.export import export_log
 from sandbox.demo import scenario
-from sandbox.demo.world import World, eventually, image
+from sandbox.demo.world import World, image
 from sandbox.stack import Cluster, running
+from tests.support.eventually import eventually
 
 LOGS = Path(__file__).with_name("logs")
 
@@ -38,9 +39,9 @@ def superseded_revision(world: World) -> None:
     world.deploy(scenario.HELLO, image("slow", 1), scenario.FIRST_SECRET, wait=False)
     deployment_id = world.deployment(scenario.HELLO)["id"]
     applied = scenario.types(world, deployment_id).count("LgpApplied")
-    eventually("it rolls out", 20, lambda: scenario.types(world, deployment_id).count("LgpApplied") > applied)
+    eventually(lambda: scenario.types(world, deployment_id).count("LgpApplied") > applied, "it rolls out", 20)
     world.deploy(scenario.HELLO, image("hello2", 1), scenario.FIRST_SECRET)
-    eventually("it is superseded", 20, lambda: "RevisionSuperseded" in scenario.types(world, deployment_id))
+    eventually(lambda: "RevisionSuperseded" in scenario.types(world, deployment_id), "it is superseded", 20)
 
 
 def crash_in_mid_rollout(world: World) -> None:
@@ -76,7 +77,7 @@ def record(name: str) -> None:
     with tempfile.TemporaryDirectory() as directory, running(Cluster.EMBEDDED, Path(directory)) as stack:
         world = World(stack)
         RECORDINGS[name](world)
-        eventually("everything has settled", 30, lambda: not world.events.dirty())
+        eventually(lambda: not world.events.dirty(), "everything has settled", 30)
         (LOGS / f"{name}.jsonl").write_bytes(b"".join(export_log(world.events)))
         world.close()
 

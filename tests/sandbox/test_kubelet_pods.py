@@ -26,21 +26,13 @@ from sandbox.envtest import load_crds
 from sandbox.ports import free_port, release
 from sandbox.processes import ServerProcess
 from tests.support.api_servers import ApiServer
+from tests.support.eventually import eventually
 
 T = TypeVar("T")
 
 APPS = Path(__file__).parents[2] / "sandbox" / "apps"
 DEADLINE = 60.0
 GRACE = 10
-
-
-def eventually(look: Callable[[], T | None], what: str, seconds: float = DEADLINE) -> T:
-    """Call `look` until it returns a true value, and return that value."""
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.05)
-    return found
 
 
 @dataclass

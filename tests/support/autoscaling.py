@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from engine.operator.config import OperatorConfig, SharedIngress
-from tests.support.operator_stack import until
+from tests.support.eventually import eventually
 
 NAME = "hello-0123456789abcdef0123456789abcdef"
 
@@ -55,12 +55,12 @@ shows (test_manifests_valid)."""
 def keda_installed(http: httpx.Client) -> Iterator[None]:
     """Make the API server serve ScaledObjects for a while."""
     http.post(DEFINITIONS, json=KEDA_DEFINITION).raise_for_status()
-    until(lambda: serves(http, "keda.sh/v1alpha1"), "ScaledObjects are served")
+    eventually(lambda: serves(http, "keda.sh/v1alpha1"), "ScaledObjects are served")
     try:
         yield
     finally:
         http.delete(f"{DEFINITIONS}/scaledobjects.keda.sh").raise_for_status()
-        until(lambda: not serves(http, "keda.sh/v1alpha1"), "ScaledObjects are served no longer")
+        eventually(lambda: not serves(http, "keda.sh/v1alpha1"), "ScaledObjects are served no longer")
 
 
 def serves(http: httpx.Client, api_version: str) -> bool:

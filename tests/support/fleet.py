@@ -66,14 +66,6 @@ def variables(given: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def eventually(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
-    """Wait until `condition` holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.02)
-
-
 def consumes(log: str) -> bool:
     """Whether a worker with this log takes messages."""
     return '"event":"ready"' in log

@@ -7,13 +7,13 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from engine.clock import SystemClock
 from engine.digests import keyed_digest
-from engine.errors import ClusterError, LockLost, LogUnavailable
+from engine.errors import LockLost, LogUnavailable
 from engine.kubernetes.cluster import KubernetesCluster
 from engine.log.contract import EventLog
 from engine.log.memory import MemoryLog
@@ -28,6 +28,7 @@ from engine.runtime.fold import Fold
 from engine.runtime.retry import Backoff
 from sandbox import envtest
 from tests.support.api_servers import ApiServer
+from tests.support.eventually import eventually
 from workers.watcher import Watcher
 
 CRD = Path(__file__).resolve().parents[2] / "k8s" / "crds" / "lgps.apps.langchain.ai.yaml"
@@ -47,18 +48,7 @@ def install_crd(api_server: ApiServer) -> None:
             version = http.get(at).raise_for_status().json()["metadata"]["resourceVersion"]
             answer = http.put(at, json={**crd, "metadata": {**crd["metadata"], "resourceVersion": version}})
         assert answer.is_success, answer.text
-        until(lambda: http.get(f"/apis/{LGP_API_VERSION}/lgps").status_code == 200, "LGPs are served")
-
-
-def until(holds: Callable[[], Any], what: str, patience: float = PATIENCE) -> None:
-    """Wait until `holds`; fail with `what` when it takes too long."""
-    deadline = time.monotonic() + patience
-    while True:
-        with contextlib.suppress(ClusterError):
-            if holds():
-                return
-        assert time.monotonic() < deadline, f"not within {patience:g} s: {what}"
-        time.sleep(0.05)
+        eventually(lambda: http.get(f"/apis/{LGP_API_VERSION}/lgps").status_code == 200, "LGPs are served")
 
 
 class Requests:
@@ -295,4 +285,4 @@ def at_work(api_server: ApiServer, namespace: str, **options: Any) -> Iterator[O
         yield operator
 
 
-__all__ = ["Kubelet", "Operator", "at_work", "install_crd", "lgp_manifest", "shared_ingress", "until"]
+__all__ = ["Kubelet", "Operator", "at_work", "install_crd", "lgp_manifest", "shared_ingress"]
