@@ -64,6 +64,7 @@ from engine.runtime.observation_loop import Appended, Changed
 from tests.chart.rendering import NEEDED, RELEASE, Values, at, chart, helm, layered, objects, settings_of
 from tests.support import service_accounts
 from tests.support.api_servers import ApiServer, running_real
+from tests.support.clock import LeapingClock
 from tests.support.eventually import eventually
 from tests.support.granted import Account, ControlPlane, Healthy, granted
 from tests.support.namespaces import make_namespace
@@ -177,18 +178,6 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
             for api_version, kind in (HTTP_ROUTE, VIRTUAL_SERVICE, SCALED_OBJECT, SECRET_PROVIDER_CLASS):
                 define(http, api_version, kind)
         yield server
-
-
-class LeapingClock:
-    """The machine's clock, which a test may put forward."""
-
-    ahead = timedelta()
-
-    def now(self) -> datetime:
-        return datetime.now(UTC) + self.ahead
-
-    def leap(self, to: datetime) -> None:
-        self.ahead = max(self.ahead, to - datetime.now(UTC))
 
 
 REFUSAL = re.compile(r'cannot (\w+) resource "([^"]+)" in API group "([^"]*)" in the namespace "([^"]+)"')

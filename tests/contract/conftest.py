@@ -10,11 +10,12 @@ import pytest
 from engine.log.contract import EventLog
 from engine.log.memory import MemoryLog
 from engine.log.redis import RedisLog
+from tests.support.clock import FakeClock
 from tests.support.logs import World
-from tests.support.notes import MovableClock
+from tests.support.notes import NOON
 
 
-def _sleep_too(clock: MovableClock) -> Callable[[float], None]:
+def _sleep_too(clock: FakeClock) -> Callable[[float], None]:
     def pass_time(seconds: float) -> None:
         clock.move(seconds)
         time.sleep(seconds)  # locks run out by the clock of Redis
@@ -24,7 +25,7 @@ def _sleep_too(clock: MovableClock) -> Callable[[float], None]:
 
 @pytest.fixture(params=["memory", "redis"])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    clock = MovableClock()
+    clock = FakeClock(NOON)
     if request.param == "memory":
         memory = MemoryLog(clock)
         yield World(memory, clock, clock.move, lambda stream: memory._locks.clear())

@@ -18,8 +18,9 @@ from engine.log.contract import EventLog, Lock
 from engine.log.memory import MemoryLog
 from engine.runtime.advance import Advanced, advance
 from engine.runtime.retry import Backoff
+from tests.support.clock import FakeClock
 from tests.support.logs import World
-from tests.support.notes import Asked, MovableClock, Step, Worker, ports
+from tests.support.notes import NOON, Asked, Step, Worker, ports
 
 STREAM = "work/a"
 STEPS = 3
@@ -100,7 +101,7 @@ def converged(world: World, effects: list[int]) -> None:
 
 def points_of_a_whole_run() -> list[str]:
 
-    clock = MovableClock()
+    clock = FakeClock(NOON)
     world = World(MemoryLog(clock), clock, clock.move, lambda stream: None)
     world.events.append(STREAM, 0, [Asked(steps=STEPS)], actor="poll")
     alive = DyingLog(world.events, None)

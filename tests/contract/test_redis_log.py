@@ -20,9 +20,10 @@ from engine.runtime.advance import advance
 from engine.runtime.fold import Fold
 from engine.runtime.retry import Backoff
 from sandbox.redis import RedisServer
+from tests.support.clock import FakeClock
 from tests.support.eventually import eventually
 from tests.support.logs import LastSecond
-from tests.support.notes import Asked, MovableClock, Step, Stepped, Worker, notes, ports
+from tests.support.notes import NOON, Asked, Step, Stepped, Worker, notes, ports
 
 
 @pytest.fixture
@@ -238,7 +239,7 @@ def test_a_worker_that_remembers_lost_events_appends_what_happened_and_goes_on(
     server: RedisServer, events: RedisLog
 ) -> None:
     """The worker is in the middle of its third step when the second one is lost."""
-    clock, crash = MovableClock(), LastSecond(server)
+    clock, crash = FakeClock(NOON), LastSecond(server)
     events.append("work/a", 0, [Asked(steps=5)], actor="poll")
 
     def in_the_middle(step: Step, _: Any) -> None:
@@ -260,13 +261,13 @@ def test_a_stream_acknowledged_in_the_lost_second_is_dirty_again(server: RedisSe
     crash, machine = LastSecond(server), Worker()
     events.append("work/a", 0, [Asked(steps=2)], actor="poll")
     crash.remember()
-    advance("work/a", machine, events, ports(MovableClock()), lock_ttl=60, backoff=Backoff())
+    advance("work/a", machine, events, ports(FakeClock(NOON)), lock_ttl=60, backoff=Backoff())
     assert events.dirty() == []
     crash.lose_what_came_since()
 
     assert events.dirty() == ["work/a"]
     assert events.head() == 1
-    again = advance("work/a", machine, events, ports(MovableClock()), lock_ttl=60, backoff=Backoff())
+    again = advance("work/a", machine, events, ports(FakeClock(NOON)), lock_ttl=60, backoff=Backoff())
 
     assert again.outcome == "acknowledged"
     assert [record.version for record in events.read("work/a")] == [1, 2, 3]
@@ -291,7 +292,7 @@ def test_an_event_that_took_the_place_of_the_one_that_was_decided_on_is_looked_a
     events.append("work/a", 0, [Asked(steps=1)], actor="poll")
     machine = Worker(lambda step, _: crash.remember() if len(machine.steps) == 1 else None)
 
-    advance("work/a", machine, events, ports(MovableClock()), lock_ttl=60, backoff=Backoff())
+    advance("work/a", machine, events, ports(FakeClock(NOON)), lock_ttl=60, backoff=Backoff())
 
     assert [(record.type, record.data.get("number")) for record in events.read("work/a")] == [
         ("Asked", None),
@@ -350,7 +351,7 @@ def test_a_restart_in_the_middle_of_an_act_is_survived(server: RedisServer, even
             server.restart()
 
     machine = Worker(restart)
-    result = advance("work/a", machine, events, ports(MovableClock()), lock_ttl=60, backoff=Backoff())
+    result = advance("work/a", machine, events, ports(FakeClock(NOON)), lock_ttl=60, backoff=Backoff())
 
     assert (result.outcome, machine.steps) == ("acknowledged", [1, 2, 3])
     assert [record.version for record in events.read("work/a")] == [1, 2, 3, 4]

@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from engine.dataplane.events import ConfigurationRecorded
@@ -28,6 +27,7 @@ from engine.names import LGP_API_VERSION, data_plane_stream, deployment_stream, 
 from engine.ports import Applied, Health, Manifest, ObjectKey, Ports
 from engine.runtime.advance import Advanced, advance
 from engine.runtime.retry import Backoff
+from tests.support.clock import FakeClock
 
 LISTENER = "11111111-1111-4111-8111-111111111111"
 
@@ -63,20 +63,6 @@ def resource(revision: str = "r1", **changes: Any) -> dict[str, Any]:
         "secret_references": None,
     }
     return {**base, **changes}
-
-
-@dataclass
-class FakeClock:
-    time: datetime = datetime(2026, 1, 1, tzinfo=UTC)
-    tick: timedelta = timedelta()
-    """How much later it is at every look, so that no two things happen at once."""
-
-    def now(self) -> datetime:
-        self.time += self.tick
-        return self.time
-
-    def pass_seconds(self, seconds: float) -> None:
-        self.time += timedelta(seconds=seconds)
 
 
 class Crash(BaseException):

@@ -10,7 +10,7 @@ import redis
 
 from engine.log.contract import EventLog
 from sandbox.redis import RedisServer
-from tests.support.notes import MovableClock
+from tests.support.clock import FakeClock
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class World:
     """A log, and the way to let time pass for it."""
 
     events: EventLog
-    clock: MovableClock
+    clock: FakeClock
     pass_time: Callable[[float], None]
     """Seconds: for the log's clock and for its locks."""
     run_out: Callable[[str], None]

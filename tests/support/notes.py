@@ -18,19 +18,6 @@ from engine.runtime.retry import ActDeferred, ActRefused
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-class MovableClock:
-    """Stands still until it is moved."""
-
-    def __init__(self, now: datetime = NOON) -> None:
-        self._now = now
-
-    def now(self) -> datetime:
-        return self._now
-
-    def move(self, seconds: float) -> None:
-        self._now += timedelta(seconds=seconds)
-
-
 class Noted(Event):
     """Somebody wrote something down."""
 

@@ -6,7 +6,6 @@ import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from engine import names
@@ -23,6 +22,7 @@ from engine.runtime.advance import Advanced, advance
 from engine.runtime.fold import Fold
 from engine.runtime.observation_loop import Appended, Changed, ObservationLoop
 from engine.runtime.retry import Backoff
+from tests.support.clock import FakeClock
 
 NAMESPACE = "team"
 NAME = "hello-0123456789abcdef0123456789abcdef"
@@ -199,20 +199,6 @@ def _matches(manifest: Manifest, selector: str) -> bool:
     return all(labels.get(key) == value if equals else key in labels for key, equals, value in pairs)
 
 
-@dataclass
-class TestClock:
-    """A clock that stands still until `move`."""
-
-    __test__ = False
-    at: datetime = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        return self.at
-
-    def move(self, seconds: float) -> None:
-        self.at += timedelta(seconds=seconds)
-
-
 class NoDispatcher:
     def dispatch(self, stream: str) -> None:
         pass
@@ -223,7 +209,7 @@ class World:
     """A cluster, an event log, an operator and an observation loop, all on one clock that only `run` moves."""
 
     config: OperatorConfig = CONFIG
-    clock: TestClock = field(default_factory=TestClock)
+    clock: FakeClock = field(default_factory=FakeClock)
     cluster: FakeCluster = field(default_factory=FakeCluster)
 
     def __post_init__(self) -> None:

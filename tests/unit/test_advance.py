@@ -16,7 +16,8 @@ from engine.log.memory import MemoryLog
 from engine.runtime.advance import MOST_ACTS, Advanced, Outcome, advance
 from engine.runtime.machine import Decision, Done, Wait
 from engine.runtime.retry import ActDeferred, ActRefused, Backoff
-from tests.support.notes import NOON, Asked, MovableClock, Noted, Step, Stepped, Work, Worker, notes, ports
+from tests.support.clock import FakeClock
+from tests.support.notes import NOON, Asked, Noted, Step, Stepped, Work, Worker, notes, ports
 
 BACKOFF = Backoff(base=2.0, cap=60.0, floor=0.1)
 STREAM = "work/a"
@@ -26,7 +27,7 @@ class Bench:
     """A log with one stream, a clock and a machine."""
 
     def __init__(self, step: Any = None) -> None:
-        self.clock = MovableClock()
+        self.clock = FakeClock(NOON)
         self.events = MemoryLog(self.clock)
         self.machine = Worker(step)
 

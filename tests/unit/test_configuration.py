@@ -25,7 +25,8 @@ from engine.runtime.advance import Advanced, advance
 from engine.runtime.fold import Fold
 from engine.runtime.machine import Act, Decision, Done, State
 from engine.runtime.retry import ActDeferred, ActRefused, Backoff
-from tests.support.notes import MovableClock, ports
+from tests.support.clock import FakeClock
+from tests.support.notes import NOON, ports
 
 OWN = "dataplane/one"
 APP, OTHER = "lgp/agents/app", "lgp/agents/other"
@@ -121,7 +122,7 @@ class Site:
     """A log with walls to paint, and a clock."""
 
     def __init__(self, *streams: str) -> None:
-        self.clock = MovableClock()
+        self.clock = FakeClock(NOON)
         self.now = 0.0
         self.events = MemoryLog(self.clock)
         for stream in streams:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from engine.kubernetes.namespace_lease import (
     parse,
 )
 from engine.ports import Manifest, ObjectKey
+from tests.support.clock import FakeClock
 
 OURS, THEIRS = "a/1", "b/2"
 TERM = timedelta(seconds=60)
@@ -64,31 +65,21 @@ class Leases:
             raise self.down
 
 
-class Clock:
-    at = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        return self.at
-
-    def pass_seconds(self, seconds: float) -> None:
-        self.at += timedelta(seconds=seconds)
-
-
 @pytest.fixture
 def cluster() -> Leases:
     return Leases()
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
-def leases(cluster: Leases, clock: Clock, holder: str = OURS) -> NamespaceLeases:
+def leases(cluster: Leases, clock: FakeClock, holder: str = OURS) -> NamespaceLeases:
     return NamespaceLeases(cluster, clock, holder, ["agents"], TERM)  # type: ignore[arg-type]
 
 
-def test_the_first_data_plane_that_writes_claims_the_namespace(cluster: Leases, clock: Clock) -> None:
+def test_the_first_data_plane_that_writes_claims_the_namespace(cluster: Leases, clock: FakeClock) -> None:
     assert leases(cluster, clock).other_holder("agents") is None
     assert leases(cluster, clock, THEIRS).other_holder("agents") == OURS
 
@@ -98,62 +89,62 @@ def test_the_first_data_plane_that_writes_claims_the_namespace(cluster: Leases, 
     assert spec["acquireTime"] == spec["renewTime"] == "2026-01-01T00:00:00.000000Z"
 
 
-def test_a_claim_survives_a_restart_however_long_it_took(cluster: Leases, clock: Clock) -> None:
+def test_a_claim_survives_a_restart_however_long_it_took(cluster: Leases, clock: FakeClock) -> None:
     leases(cluster, clock).other_holder("agents")
-    clock.pass_seconds(86_400)
+    clock.move(86_400)
 
     assert leases(cluster, clock).other_holder("agents") is None
     assert cluster.stored["agents"]["spec"]["leaseTransitions"] == 0
 
 
-def test_a_claim_is_renewed_when_a_third_of_its_term_has_gone_and_not_before(cluster: Leases, clock: Clock) -> None:
+def test_a_claim_is_renewed_when_a_third_of_its_term_has_gone_and_not_before(cluster: Leases, clock: FakeClock) -> None:
     ours = leases(cluster, clock)
     for _ in range(60):
         assert ours.other_holder("agents") is None
-        clock.pass_seconds(1)
+        clock.move(1)
 
     assert cluster.writes == 3
     assert cluster.reads == 3
 
 
-def test_two_processes_renew_one_claim_between_them(cluster: Leases, clock: Clock) -> None:
+def test_two_processes_renew_one_claim_between_them(cluster: Leases, clock: FakeClock) -> None:
     one, two = leases(cluster, clock), leases(cluster, clock)
     for _ in range(60):
         assert one.other_holder("agents") is two.other_holder("agents") is None
-        clock.pass_seconds(1)
+        clock.move(1)
 
     assert cluster.writes == 3
 
 
-def test_who_only_looks_claims_nothing_and_asks_rarely(cluster: Leases, clock: Clock) -> None:
+def test_who_only_looks_claims_nothing_and_asks_rarely(cluster: Leases, clock: FakeClock) -> None:
     looks = leases(cluster, clock)
     for _ in range(20):
         assert looks.seen_holder("agents") is None
-        clock.pass_seconds(1)
+        clock.move(1)
     assert (cluster.writes, cluster.reads) == (0, 1)
 
     leases(cluster, clock, THEIRS).other_holder("agents")
     assert looks.seen_holder("agents") == THEIRS
     cluster.stored.clear()
-    clock.pass_seconds(2)
+    clock.move(2)
     assert looks.seen_holder("agents") is None
 
 
-def test_the_claim_of_a_dead_data_plane_is_not_taken_silently(cluster: Leases, clock: Clock) -> None:
+def test_the_claim_of_a_dead_data_plane_is_not_taken_silently(cluster: Leases, clock: FakeClock) -> None:
     leases(cluster, clock, THEIRS).other_holder("agents")
-    clock.pass_seconds(86_400)
+    clock.move(86_400)
 
     assert leases(cluster, clock).other_holder("agents") == THEIRS
 
 
-def test_it_is_taken_by_command_once_its_term_has_passed(cluster: Leases, clock: Clock) -> None:
+def test_it_is_taken_by_command_once_its_term_has_passed(cluster: Leases, clock: FakeClock) -> None:
     theirs, ours = leases(cluster, clock, THEIRS), leases(cluster, clock)
     theirs.other_holder("agents")
-    clock.pass_seconds(59)
+    clock.move(59)
 
     with pytest.raises(LeaseRefused, match=r"held by 'b/2', which is alive.*Stop it, and try again then"):
         ours.take("agents")
-    clock.pass_seconds(1)
+    clock.move(1)
 
     assert ours.take("agents").holder == THEIRS
     assert ours.other_holder("agents") is None
@@ -162,27 +153,27 @@ def test_it_is_taken_by_command_once_its_term_has_passed(cluster: Leases, clock:
 
 
 def test_a_holder_that_cannot_reach_the_cluster_trusts_its_claim_for_two_thirds_of_the_term(
-    cluster: Leases, clock: Clock
+    cluster: Leases, clock: FakeClock
 ) -> None:
     ours = leases(cluster, clock)
     ours.other_holder("agents")
     cluster.down = ClusterUnavailable("away")
 
-    clock.pass_seconds(39)
+    clock.move(39)
     assert ours.other_holder("agents") is None
-    clock.pass_seconds(1)
+    clock.move(1)
     with pytest.raises(ClusterUnavailable):
         ours.other_holder("agents")
 
 
-def test_without_the_permission_to_claim_nobody_may_write(cluster: Leases, clock: Clock) -> None:
+def test_without_the_permission_to_claim_nobody_may_write(cluster: Leases, clock: FakeClock) -> None:
     cluster.down = ObjectRefused("leases is forbidden", status=403)
 
     with pytest.raises(ObjectRefused, match="forbidden"):
         leases(cluster, clock).other_holder("agents")
 
 
-def test_of_two_that_claim_at_once_one_has_it(cluster: Leases, clock: Clock) -> None:
+def test_of_two_that_claim_at_once_one_has_it(cluster: Leases, clock: FakeClock) -> None:
     ours, theirs = leases(cluster, clock), leases(cluster, clock, THEIRS)
     create = cluster.create
 
@@ -196,7 +187,7 @@ def test_of_two_that_claim_at_once_one_has_it(cluster: Leases, clock: Clock) -> 
     assert ours.other_holder("agents") == THEIRS
 
 
-def test_a_released_namespace_is_free_for_the_next(cluster: Leases, clock: Clock) -> None:
+def test_a_released_namespace_is_free_for_the_next(cluster: Leases, clock: FakeClock) -> None:
     ours, theirs = leases(cluster, clock), leases(cluster, clock, THEIRS)
     ours.other_holder("agents")
 
@@ -206,7 +197,7 @@ def test_a_released_namespace_is_free_for_the_next(cluster: Leases, clock: Clock
 
 
 def test_those_that_share_keep_others_away_and_give_nothing_back_that_others_may_use(
-    cluster: Leases, clock: Clock
+    cluster: Leases, clock: FakeClock
 ) -> None:
     one, two = leases(cluster, clock, SHARED), leases(cluster, clock, SHARED)
 
@@ -215,7 +206,7 @@ def test_those_that_share_keep_others_away_and_give_nothing_back_that_others_may
     assert one.release("agents") is False
 
 
-def test_a_namespace_that_is_not_watched_needs_no_claim(cluster: Leases, clock: Clock) -> None:
+def test_a_namespace_that_is_not_watched_needs_no_claim(cluster: Leases, clock: FakeClock) -> None:
     assert leases(cluster, clock).other_holder("gateways") is None
     assert cluster.reads == 0
 
@@ -225,11 +216,11 @@ def test_a_lease_that_says_nothing_is_nobodys(spec: Any) -> None:
     lease = parse("agents", {"metadata": {"resourceVersion": "7"}, "spec": spec})
 
     assert lease == NamespaceLease(namespace="agents", resource_version="7")
-    assert lease.expired(Clock.at)
+    assert lease.expired(FakeClock().at)
 
 
 def test_what_is_written_is_what_is_read() -> None:
-    lease = parse("agents", lease_manifest(NamespaceLease(namespace="agents"), OURS, TERM, Clock.at))
+    lease = parse("agents", lease_manifest(NamespaceLease(namespace="agents"), OURS, TERM, FakeClock.at))
 
-    assert (lease.holder, lease.renewed, lease.ttl) == (OURS, Clock.at, TERM)
+    assert (lease.holder, lease.renewed, lease.ttl) == (OURS, FakeClock.at, TERM)
     assert lease_key("agents").name == "agentplane"

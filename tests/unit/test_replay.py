@@ -18,7 +18,8 @@ from engine.listener.machine import ListenerMachine
 from engine.names import deployment_stream
 from engine.operator.events import LGP_EVENTS
 from engine.replay import CHANGEOVER, MATCHES, SKEW, Replay, ReplayError, replay
-from tests.support.listener import DEPLOYMENT, FakeClock, World, deploy, operator_says, resource, see
+from tests.support.clock import FakeClock
+from tests.support.listener import DEPLOYMENT, World, deploy, operator_says, resource, see
 
 STREAM = deployment_stream(DEPLOYMENT)
 
@@ -59,7 +60,7 @@ def test_a_whole_life_agrees_and_is_compared_act_by_act(world: World) -> None:
     deploy(world, "r2")
     see(world, resource("r2", status="AWAITING_DELETE"))
     world.advance()
-    world.clock.pass_seconds(11)
+    world.clock.move(11)
     world.advance()
 
     result = replayed(world)
@@ -88,16 +89,16 @@ def test_timed_decisions_are_made_at_their_time(world: World) -> None:
     operator_says(world, available=True)
     for _ in range(10):
         world.advance()
-        world.clock.pass_seconds(3)
+        world.clock.move(3)
     see(world, resource("r2"))
     world.advance()
     operator_says(world, available=False, reason="CrashLoopBackOff")
     world.advance()
-    world.clock.pass_seconds(15)
+    world.clock.move(15)
     world.advance()
     see(world, resource("r3"))
     world.advance()
-    world.clock.pass_seconds(1000)
+    world.clock.move(1000)
     world.advance()
 
     types = world.types()
@@ -109,7 +110,7 @@ def test_timed_decisions_are_made_at_their_time(world: World) -> None:
 def test_what_time_asked_for_is_not_asked_for_before(world: World) -> None:
     see(world, resource("r1"))
     world.advance()
-    world.clock.pass_seconds(301)
+    world.clock.move(301)
     world.advance()
     failed = next(record for record in records(world) if record.type == "RevisionFailed")
 
@@ -121,7 +122,7 @@ def test_what_time_asked_for_is_not_asked_for_before(world: World) -> None:
 def test_clocks_that_differ_are_no_divergence_up_to_a_limit(world: World) -> None:
     see(world, resource("r1"))
     world.advance()
-    world.clock.pass_seconds(301)
+    world.clock.move(301)
     world.advance()
     deadline = next(r.at for r in records(world) if r.type == "LgpApplied") + timedelta(seconds=300)
 
@@ -161,7 +162,7 @@ def test_failures_and_refusals_agree(world: World) -> None:
     see(world, resource("r1"))
     for error in (ClusterUnavailable("away"), ObjectRefused("forbidden", status=403), None):
         world.cluster.refuse = error
-        world.clock.pass_seconds(40)
+        world.clock.move(40)
         world.advance()
 
     assert {"ActDeferred", "LgpRejected", "LgpApplied"} <= set(world.types())
@@ -189,7 +190,7 @@ def test_a_process_that_is_being_replaced_may_go_on_for_a_while(world: World) ->
     deploy(world, "r2")
     assert replayed(world).divergences == []
 
-    world.clock.pass_seconds(CHANGEOVER.total_seconds() + 60)
+    world.clock.move(CHANGEOVER.total_seconds() + 60)
     deploy(world, "r3")
     assert any("manifest" in divergence.problem for divergence in replayed(world).divergences)
 

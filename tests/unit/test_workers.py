@@ -17,8 +17,9 @@ from engine.errors import LogUnavailable
 from engine.event import Event
 from engine.log.memory import MemoryLog
 from engine.settings import Settings
+from tests.support.clock import FakeClock
 from tests.support.fleet import environment, variables
-from tests.support.notes import NOON, Asked, MovableClock, Worker, no_leases, notes, ports
+from tests.support.notes import NOON, Asked, Worker, no_leases, notes, ports
 from workers import tasks
 from workers.__main__ import main, work
 from workers.app import build, configuration, in_flight_key, list_key, queue_name, served_queues
@@ -51,7 +52,7 @@ class Sent:
 
 @pytest.fixture
 def engine() -> Engine:
-    clock = MovableClock()
+    clock = FakeClock(NOON)
     return Engine(
         settings=settings(SWEEP_SECONDS="2"),
         events=MemoryLog(clock),
@@ -62,8 +63,8 @@ def engine() -> Engine:
     )
 
 
-def clock_of(engine: Engine) -> MovableClock:
-    assert isinstance(engine.ports.clock, MovableClock)
+def clock_of(engine: Engine) -> FakeClock:
+    assert isinstance(engine.ports.clock, FakeClock)
     return engine.ports.clock
 
 

@@ -12,7 +12,8 @@ import pytest
 from engine.listener.poll import Poller
 from engine.names import REVISION_LABEL, deployment_stream
 from engine.replay import replay
-from tests.support.listener import DEPLOYMENT, LGP, LOCK_TTL, Crash, FakeClock, World, resource, status
+from tests.support.clock import FakeClock
+from tests.support.listener import DEPLOYMENT, LGP, LOCK_TTL, Crash, World, resource, status
 
 STREAM = deployment_stream(DEPLOYMENT)
 MOST_ROUNDS = 30
@@ -37,14 +38,14 @@ class Life:
         self._operator(available=True)
         self._asked("r3", "sk-second")
         self._operator(available=False, reason="ImagePullBackOff")
-        self.world.clock.pass_seconds(2 * LOCK_TTL)
+        self.world.clock.move(2 * LOCK_TTL)
         self._settle()
         self.after_failure = self.world.cluster.objects[LGP]["metadata"]["labels"][REVISION_LABEL]
         self._asked("r4", "sk-fourth")
         self._asked("r5", "sk-fifth")
         self._operator(available=True)
         self._asked("r5", "sk-fifth", status="AWAITING_DELETE")
-        self.world.clock.pass_seconds(60)
+        self.world.clock.move(60)
         self._settle()
 
     def _asked(self, revision: str, secret: str, **changes: Any) -> None:
@@ -76,7 +77,7 @@ class Life:
             work()
         except Crash:
             self.crashes += 1
-            self.world.clock.pass_seconds(40)  # until the locks of the dead run out
+            self.world.clock.move(40)  # until the locks of the dead run out
             self.poller = self.world.poller()
 
     # --- what counts in the end

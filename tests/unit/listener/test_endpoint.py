@@ -105,7 +105,7 @@ def test_an_outage_holds_nothing_up_and_the_url_is_told_later(world: World) -> N
     assert shown(world) is None
 
     world.control_plane.endpoint_error = None
-    world.clock.pass_seconds(60)
+    world.clock.move(60)
     world.advance()
     assert shown(world) == URL
 

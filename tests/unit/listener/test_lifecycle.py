@@ -67,7 +67,7 @@ def test_a_failing_pod_is_given_its_grace_and_then_the_revision_fails_with_the_r
     assert waiting.outcome == "waiting"
     assert world.state().revision.phase is Phase.DEPLOYING
 
-    world.clock.pass_seconds(11)
+    world.clock.move(11)
     world.advance()
 
     state = world.state()
@@ -82,7 +82,7 @@ def test_a_pod_that_recovers_within_its_grace_is_deployed(world: World) -> None:
     world.advance()
     operator_says(world, available=False, reason="CrashLoopBackOff")
     world.advance()
-    world.clock.pass_seconds(5)
+    world.clock.move(5)
     operator_says(world, available=True)
     world.advance()
 
@@ -92,7 +92,7 @@ def test_a_pod_that_recovers_within_its_grace_is_deployed(world: World) -> None:
 def test_a_rollout_that_says_nothing_fails_at_its_deadline(world: World) -> None:
     see(world, resource())
     world.advance()
-    world.clock.pass_seconds(301)
+    world.clock.move(301)
     world.advance()
 
     assert world.state().revision.reason == "RolloutDeadlineExceeded"
@@ -139,7 +139,7 @@ def test_health_is_tried_again_and_given_up_at_its_deadline(world: World) -> Non
     operator_says(world, available=True)
     for _ in range(70):
         world.advance()
-        world.clock.pass_seconds(1)
+        world.clock.move(1)
 
     state = world.state()
     assert state.revision.reason == "HealthCheckFailed"
@@ -154,7 +154,7 @@ def test_a_health_check_that_fails_for_want_of_a_route_says_what_the_operator_sa
     operator_says(world, available=True, reason="ObjectRejected")
     for _ in range(70):
         world.advance()
-        world.clock.pass_seconds(1)
+        world.clock.move(1)
 
     assert "The LGP says: pod p: why. The pods are ready" in world.state().revision.message
 
@@ -166,7 +166,7 @@ def test_a_hostname_that_is_not_reached_from_inside_names_both_mends(world: Worl
     operator_says(world, available=True)
     for _ in range(70):
         world.advance()
-        world.clock.pass_seconds(1)
+        world.clock.move(1)
 
     message = world.state().revision.message
     assert f"GET {world.config.endpoint(world.state().lgp)}/ok" in message
@@ -244,7 +244,7 @@ def test_deletion_does_not_need_the_watcher(world: World) -> None:
     deploy(world)
     see(world, resource("r1", status="AWAITING_DELETE"))
     world.advance()
-    world.clock.pass_seconds(11)
+    world.clock.move(11)
     world.advance()
 
     assert world.state().deleted
@@ -306,7 +306,7 @@ def test_a_report_that_fails_for_now_is_made_later_and_holds_nothing_up(world: W
     assert world.control_plane.reports == []
 
     world.control_plane.report_error = None
-    world.clock.pass_seconds(3600)
+    world.clock.move(3600)
     world.advance()
 
     assert ("r1", "DEPLOYED") in world.control_plane.reports

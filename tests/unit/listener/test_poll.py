@@ -105,7 +105,7 @@ def test_a_failing_control_plane_leaves_two_edges(world: World, poller: Poller) 
     world.control_plane.error = ControlPlaneUnavailable("GET /v2/deployments: 503")
     for _ in range(5):
         poller.poll()
-        world.clock.pass_seconds(400)
+        world.clock.move(400)
     world.control_plane.error = None
     poller.poll()
     poller.poll()
@@ -118,9 +118,9 @@ def test_retry_after_is_honoured(world: World, poller: Poller) -> None:
     assert poller.poll().outcome == "failed"
     world.control_plane.error = None
 
-    world.clock.pass_seconds(119)
+    world.clock.move(119)
     assert poller.poll().outcome == "resting"
-    world.clock.pass_seconds(2)
+    world.clock.move(2)
     assert poller.poll().outcome == "polled"
 
 
@@ -312,7 +312,7 @@ def test_a_page_that_fails_after_others_loses_nothing_and_deletes_nothing(world:
     world.control_plane.late_error = ControlPlaneUnavailable("page 2: 503")
     for _ in range(3):
         assert poller.poll().outcome == "failed"
-        world.clock.pass_seconds(400)
+        world.clock.move(400)
     assert not world.state().deletion_reason
 
     world.control_plane.late_error = None

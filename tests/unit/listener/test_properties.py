@@ -36,7 +36,8 @@ from engine.listener.state import Phase
 from engine.names import DEPLOYMENT_LABEL, LGP_API_VERSION, data_plane_stream, deployment_stream, lgp_name
 from engine.ports import Manifest, ObjectKey
 from engine.replay import replay
-from tests.support.listener import LISTENER, LOCK_TTL, Crash, FakeClock, World, keyed, resource
+from tests.support.clock import FakeClock
+from tests.support.listener import LISTENER, LOCK_TTL, Crash, World, keyed, resource
 
 ONE, OTHER = (f"{number}0000000-0000-4000-8000-000000000000" for number in (1, 2))
 DEPLOYMENTS = (ONE, OTHER)
@@ -174,7 +175,7 @@ class Simulation:
             return
         available, failing = said in ("available", "stale"), said == "failing"
         degraded = {"type": "Degraded", "status": str(failing), "reason": "CrashLoopBackOff", "message": "why"}
-        since = self.world.clock.time.isoformat()
+        since = self.world.clock.at.isoformat()
         lgp["status"] = {
             "observedGeneration": generation,
             "conditions": [
@@ -226,7 +227,7 @@ class Simulation:
     # --- time and work
 
     def pass_seconds(self, seconds: float) -> None:
-        self.world.clock.pass_seconds(seconds)
+        self.world.clock.move(seconds)
 
     def poll(self, worker: int, crash_after: int = 0) -> None:
         def work() -> None:
@@ -589,7 +590,7 @@ def check_log(simulation: Simulation) -> None:
     assert b"sk-secret" not in text
     assert b"lsv2-key" not in text
     assert replay(records).divergences == []
-    now = simulation.world.clock.time
+    now = simulation.world.clock.at
     for which in DEPLOYMENTS:
         check_order(simulation, which)
         one, other = simulation.world.state(which), simulation.world.state(which)

@@ -145,7 +145,7 @@ def test_a_secret_that_a_dead_worker_made_goes_with_the_next_deployed_revision()
     world.moments.crash_at = 0
     assert len(secret_names(world)) == 2
     assert world.types()[-1] == "RevisionRequested"
-    world.clock.pass_seconds(2 * LOCK_TTL)
+    world.clock.move(2 * LOCK_TTL)
 
     see(world, resource("r3"))
     world.advance()
@@ -225,11 +225,11 @@ def test_health_is_asked_anew_after_the_rollout_came_undone(world: World) -> Non
     world.advance()
     operator_says(world, available=False)
     world.advance()
-    world.clock.pass_seconds(100)  # beyond the deadline of the first series
+    world.clock.move(100)  # beyond the deadline of the first series
     operator_says(world, available=True)
     for _ in range(5):
         world.advance()
-        world.clock.pass_seconds(3)
+        world.clock.move(3)
 
     assert world.state().revision.phase is Phase.DEPLOYED
 
@@ -241,7 +241,7 @@ def test_an_lgp_that_does_not_go_is_looked_at_ever_more_rarely(world: World) -> 
     world.advance()
     world.cluster.objects |= stuck  # a finalizer holds it
     for _ in range(24 * 60):
-        world.clock.pass_seconds(60)
+        world.clock.move(60)
         world.advance()
 
     assert 100 < world.types().count("DeletionPending") < 170

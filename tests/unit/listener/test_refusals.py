@@ -25,7 +25,7 @@ def test_a_missing_permission_is_mended_without_new_input(world: World) -> None:
 
     world.cluster.refuse = None
     assert world.advance().acts == 0  # not in a hurry
-    world.clock.pass_seconds(31)
+    world.clock.move(31)
     world.advance()
 
     assert world.state().revision.phase is Phase.DEPLOYING
@@ -37,7 +37,7 @@ def test_a_missing_permission_fails_the_revision_at_its_deadline_with_the_messag
     see(world, resource())
     for _ in range(40):
         world.advance()
-        world.clock.pass_seconds(10)
+        world.clock.move(10)
 
     revision = world.state().revision
     assert (revision.phase, revision.reason) == (Phase.DEPLOY_FAILED, "ObjectRejected")
@@ -51,12 +51,12 @@ def test_a_denied_key_is_waited_for_and_fails_no_revision(world: World) -> None:
     world.control_plane.error = ControlPlaneDenied("401: check the key")
     for _ in range(30):
         world.advance()
-        world.clock.pass_seconds(60)
+        world.clock.move(60)
     assert world.state().revision.phase is Phase.QUEUED
     assert "check the key" in world.state().last_reason
 
     world.control_plane.error = None
-    world.clock.pass_seconds(REFUSED_CAP)
+    world.clock.move(REFUSED_CAP)
     world.advance()
     assert world.state().revision.phase is Phase.DEPLOYING
 
@@ -66,7 +66,7 @@ def test_refusals_come_ever_rarer_up_to_an_hour(world: World) -> None:
     world.control_plane.error = ControlPlaneDenied("401")
     for _ in range(24 * 60):
         world.advance()
-        world.clock.pass_seconds(60)
+        world.clock.move(60)
 
     assert 24 <= world.types().count("ActRefused") <= 35
     assert refused_delay(1) == timedelta(seconds=30)
@@ -100,7 +100,7 @@ def test_a_repair_that_is_rejected_does_not_spin_and_leaves_the_revision_deploye
     assert (state.revision.phase, state.revision.reason) == (Phase.DEPLOYED, "")
 
     world.cluster.refuse = None
-    world.clock.pass_seconds(31)
+    world.clock.move(31)
     world.advance()
     assert {"name": "LANGSMITH_TRACING_V2", "value": "false"} in world.cluster.objects[LGP]["spec"]["serverSpec"]["env"]
 
@@ -112,7 +112,7 @@ def test_a_refused_report_holds_nothing_up_and_is_made_once_the_key_may(world: W
     assert world.control_plane.reports == []
 
     world.control_plane.report_error = None
-    world.clock.pass_seconds(31)
+    world.clock.move(31)
     world.advance()
     assert world.control_plane.reports == [("r1", "DEPLOYED"), (DEPLOYMENT, "READY")]
 
@@ -125,7 +125,7 @@ def test_a_refused_deletion_is_tried_again(world: World) -> None:
 
     world.cluster.refuse = None
     for _ in range(3):
-        world.clock.pass_seconds(31)
+        world.clock.move(31)
         world.advance()
     assert world.state().deleted
 
@@ -160,7 +160,7 @@ def test_the_lgp_that_serves_is_repaired_while_its_successor_waits_for_the_contr
     assert world.cluster.objects[LGP]["spec"] == serving["spec"]
 
     world.control_plane.error = None
-    world.clock.pass_seconds(61)
+    world.clock.move(61)
     world.advance()
     operator_says(world, available=True)
     world.advance()
@@ -171,7 +171,7 @@ def test_the_secret_of_a_failed_rollout_is_kept_there(world: World) -> None:
     see(world, resource())
     world.advance()
     operator_says(world, available=False, reason="CrashLoopBackOff")
-    world.clock.pass_seconds(11)
+    world.clock.move(11)
     world.advance()
     name = world.state().revision.secret
     key = ObjectKey(api_version="v1", kind="Secret", namespace="agents", name=name)
@@ -204,11 +204,11 @@ def test_an_lgp_that_somebody_keeps_changing_is_repaired_ever_more_rarely(world:
             live["metadata"]["rv"] = -1
         world.watch()
         world.advance()
-        world.clock.pass_seconds(1)
+        world.clock.move(1)
 
     assert 8 < world.types().count("DriftDetected") < 20
     for _ in range(400):
-        world.clock.pass_seconds(1)
+        world.clock.move(1)
         world.watch()
         world.advance()
     assert world.cluster.objects[LGP]["spec"]["serverSpec"]["image"] == "registry.example/hello:r1"

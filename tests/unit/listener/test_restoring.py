@@ -19,7 +19,7 @@ def fail(world: World, revision: str = "r2", **changes: object) -> None:
     see(world, resource(revision, **changes))
     world.advance()
     operator_says(world, available=False, reason="ImagePullBackOff")
-    world.clock.pass_seconds(11)
+    world.clock.move(11)
     world.advance()
     assert world.state().revision.phase is Phase.DEPLOY_FAILED
 
@@ -57,7 +57,7 @@ def test_the_rollout_of_what_was_put_back_says_nothing_of_the_failed_revision(wo
 
     operator_says(world, available=True)
     world.advance()
-    world.clock.pass_seconds(1000)
+    world.clock.move(1000)
 
     assert world.advance().acts == 0
     assert world.state().revision.phase is Phase.DEPLOY_FAILED
@@ -151,7 +151,7 @@ def test_nothing_is_put_back_in_a_namespace_that_is_no_longer_ours(world: World)
     world.advance()
     asked = spec(world)
     world.config = world.config.model_copy(update={"namespaces": ("others",)})
-    world.clock.pass_seconds(1000)
+    world.clock.move(1000)
     world.advance()
 
     assert world.state().revision.phase is Phase.DEPLOY_FAILED
@@ -164,14 +164,14 @@ def test_a_refusal_to_put_it_back_is_told_and_tried_again_ever_more_rarely(world
     see(world, resource("r2"))
     world.advance()
     operator_says(world, available=False, reason="ImagePullBackOff")
-    world.clock.pass_seconds(11)
+    world.clock.move(11)
     world.cluster.refuse = ObjectRefused("lgps is forbidden", reason="Forbidden", status=403)
     world.advance()
     assert "forbidden" in world.state().last_reason
     assert world.advance().acts == 0
 
     world.cluster.refuse = None
-    world.clock.pass_seconds(31)
+    world.clock.move(31)
     world.advance()
 
     assert spec(world) == served
@@ -185,7 +185,7 @@ def test_a_paused_deployment_is_put_back_once_it_is_resumed(world: World) -> Non
     world.advance()
     append(world, Paused(by="ada"))
     operator_says(world, available=False, reason="ImagePullBackOff")
-    world.clock.pass_seconds(1000)
+    world.clock.move(1000)
     world.advance()
     assert spec(world) != served
 

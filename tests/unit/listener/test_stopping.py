@@ -35,7 +35,7 @@ def fail(world: World, reason: str = "CrashLoopBackOff", revision: str = "r1") -
     see(world, asked(revision))
     world.advance()
     operator_says(world, available=False, reason=reason)
-    world.clock.pass_seconds(11)
+    world.clock.move(11)
     world.advance()
     assert world.state().revision.phase is Phase.DEPLOY_FAILED
 
@@ -79,7 +79,7 @@ def test_what_merely_waits_is_left_for_the_cluster_to_heal(world: World, reason:
 def test_a_rollout_that_waits_for_a_node_until_its_deadline_is_left(world: World) -> None:
     see(world, asked())
     world.advance()
-    world.clock.pass_seconds(301)
+    world.clock.move(301)
     world.advance()
 
     assert world.state().revision.reason == "RolloutDeadlineExceeded"
@@ -93,7 +93,7 @@ def test_pods_that_serve_but_are_not_reached_are_left(world: World) -> None:
     operator_says(world, available=True)
     for _ in range(20):
         world.advance()
-        world.clock.pass_seconds(15)
+        world.clock.move(15)
 
     assert world.state().revision.reason == "HealthCheckFailed"
     assert not is_stopped(world)
@@ -190,7 +190,7 @@ def test_a_paused_deployment_is_stopped_once_it_is_resumed(world: World) -> None
     world.advance()
     append(world, Paused(by="ada"))
     operator_says(world, available=False, reason="CrashLoopBackOff")
-    world.clock.pass_seconds(1000)
+    world.clock.move(1000)
     world.advance()
     assert not is_stopped(world)
 

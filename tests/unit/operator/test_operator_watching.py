@@ -19,16 +19,8 @@ from engine.operator.observation.watches import watch_of_lgp_objects
 from engine.ports import Manifest, WatchEvent, lgp_key
 from engine.runtime.observation import LGPS, SECRETS
 from engine.runtime.observation_loop import Appended, Changed, ObservationLoop
-from tests.support.operator import (
-    NAME,
-    NAMESPACE,
-    STREAM,
-    FakeCluster,
-    NoDispatcher,
-    TestClock,
-    lgp_manifest,
-    started,
-)
+from tests.support.clock import FakeClock
+from tests.support.operator import NAME, NAMESPACE, STREAM, FakeCluster, NoDispatcher, lgp_manifest, started
 
 DEPLOYMENT = "33333333-3333-4333-8333-333333333333"
 MINE = names.deployment_stream(DEPLOYMENT)
@@ -40,7 +32,7 @@ class Listening:
     """A deployment with an applied LGP, observed by the listener's observer."""
 
     def __init__(self) -> None:
-        self.clock = TestClock(datetime(2026, 1, 1, tzinfo=UTC))
+        self.clock = FakeClock(datetime(2026, 1, 1, tzinfo=UTC))
         self.cluster = FakeCluster()
         self.events = MemoryLog(self.clock)
         observer = ListenerObserver(ListenerMachine(CONFIG), self.cluster)  # type: ignore[arg-type]
