@@ -220,7 +220,7 @@ def test_a_lease_that_says_nothing_is_nobodys(spec: Any) -> None:
 
 
 def test_what_is_written_is_what_is_read() -> None:
-    lease = parse("agents", lease_manifest(NamespaceLease(namespace="agents"), OURS, TERM, FakeClock.at))
+    lease = parse("agents", lease_manifest(NamespaceLease(namespace="agents"), OURS, TERM, FakeClock().at))
 
-    assert (lease.holder, lease.renewed, lease.ttl) == (OURS, FakeClock.at, TERM)
+    assert (lease.holder, lease.renewed, lease.ttl) == (OURS, FakeClock().at, TERM)
     assert lease_key("agents").name == "agentplane"
