@@ -220,7 +220,7 @@ def history(state: DeploymentState) -> list[Event]:
     """Return the events of a newly registered deployment until it serves."""
     revision = state.revision
     assert revision is not None
-    secret, url = f"{state.lgp}-env-0123456789ab", f"https://agents.example.com/lgp/{state.lgp}/ok"
+    secret, url = f"{state.lgp.name}-env-0123456789ab", f"https://agents.example.com/lgp/{state.lgp.name}/ok"
 
     def reported(status: str) -> Event:
         return StatusReported(subject="revision", id=revision.id, status=status)

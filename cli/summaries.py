@@ -207,7 +207,7 @@ def _report(event: listener.StatusReported | listener.StatusReportRejected) -> s
 
 
 def _lgp_drift(event: listener.DriftDetected, context: Context) -> str:
-    return f"{event.object} {event.change}"
+    return f"{event.key} {event.change}"
 
 
 def _deferred(event: ActDeferred, context: Context) -> str:
@@ -396,7 +396,7 @@ FORMATTERS = table(
     of(listener.SecretsApplied, lambda event, _: f"Secret {event.secret} for revision {event.revision_id}"),
     of(listener.LgpAdopted, _lgp_adopted),
     of(listener.LgpApplied, _lgp_applied),
-    of(listener.LgpRejected, lambda event, _: f"{event.object}: {event.message}"),
+    of(listener.LgpRejected, lambda event, _: f"{event.key}: {event.message}"),
     of(listener.RolloutObserved, _rollout),
     of(listener.HealthChecked, _health),
     of(listener.RevisionDeployed, lambda event, _: f"revision {event.revision_id} serves"),

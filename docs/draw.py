@@ -7,8 +7,7 @@ A test calls `drawn()` and compares, so that the pictures cannot say anything el
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from enum import StrEnum
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,7 @@ from engine.settings import Settings, variable
 DOCS = Path(__file__).parent
 PAGES = ("architecture.md", "settings.md")
 
-Table = Transitions[Any] | Mapping[tuple[StrEnum, str], StrEnum]
-
-TABLES: Mapping[str, Table] = {
+TABLES: Mapping[str, Transitions[Any]] = {
     "revision": listener.TRANSITIONS,
     "deployment": listener.DEPLOYMENT_TRANSITIONS,
     "lgp": operator.TRANSITIONS,
@@ -30,9 +27,9 @@ TABLES: Mapping[str, Table] = {
 """Name of the block in the page → transition table."""
 
 
-def diagram(table: Table) -> str:
+def diagram(table: Transitions[Any]) -> str:
     """Return a Mermaid state diagram of a transition table."""
-    rows = list(_rows(table))
+    rows = list(table)
     first = rows[0][0]
     sources = {source for source, _, _ in rows}
     last = {target for _, _, target in rows if target not in sources}
@@ -40,14 +37,6 @@ def diagram(table: Table) -> str:
     lines += [f"    {source.value} --> {target.value}: {event}" for source, event, target in rows]
     lines += [f"    {state.value} --> [*]" for state in sorted(last)]
     return "\n".join(lines)
-
-
-def _rows(table: Table) -> Iterator[tuple[StrEnum, str, StrEnum]]:
-    """Yield the rows of a table: the phase before, what moves it, the phase after."""
-    if isinstance(table, Transitions):
-        yield from table
-    else:
-        yield from ((source, event, target) for (source, event), target in table.items())
 
 
 def settings() -> str:

@@ -18,9 +18,9 @@ from engine.dataplane.state import DataPlaneState
 from engine.dataplane.state import evolve as evolve_data_plane
 from engine.errors import AgentplaneError, FutureEvent
 from engine.event import JsonObject, Record
-from engine.listener.events import DEPLOYMENT_EVENTS, DeletionPending, DeploymentRegistered, LgpAdopted
+from engine.listener.events import DEPLOYMENT_EVENTS, DeploymentRegistered, LgpAdopted
 from engine.listener.machine import ListenerMachine
-from engine.listener.state import OPEN, DeploymentState
+from engine.listener.state import OPEN, Deletion, DeploymentState
 from engine.listener.state import evolve as evolve_deployment
 from engine.log.contract import EventLog
 from engine.names import deployment_stream, lgp_stream
@@ -31,7 +31,6 @@ from engine.operator.state import evolve as evolve_lgp
 from engine.replay import DATA_PLANE_PREFIX
 from engine.runtime.fold import StreamKind, fold_records
 from engine.runtime.machine import State
-from engine.runtime.retry import ActDeferred
 from engine.runtime.values import Value
 
 S = TypeVar("S", bound=State | Value)
@@ -136,36 +135,37 @@ def _summarize_deployment(folded: _Folded[DeploymentState]) -> DeploymentSummary
     state = folded.state
     revision = state.revision
     phase = revision.phase.value if revision else ""
+    refused = any(state.deferrals.refused()) and not state.deleted
     identity = folded.stream.removeprefix(DEPLOYMENTS.prefix)
     return DeploymentSummary(
         id=identity,
-        name=state.name or identity,
+        name=state.registration.name or identity,
         namespace=state.namespace,
-        lgp=state.lgp,
+        lgp=state.lgp.name,
         status=state.status.value,
         revision=revision.id if revision else "",
         phase=phase,
-        serving=state.serving or "",
+        serving=state.revisions.serving or "",
         image=revision.image if revision else "",
-        since=revision.since if revision else state.registered_at,
-        reason=folded.problem or reason(state, folded.records),
+        since=revision.since if revision else state.registration.at,
+        reason=folded.problem or reason(state),
         paused=state.paused,
-        stopped=state.applied is not None and state.applied.stopped and phase == "DEPLOY_FAILED",
+        stopped=state.lgp.applied is not None and state.lgp.applied.stopped and phase == "DEPLOY_FAILED",
         deleted=state.deleted,
-        failed=bool(folded.problem or (state.refused and not state.deleted)) or phase == "DEPLOY_FAILED",
+        failed=bool(folded.problem) or refused or phase == "DEPLOY_FAILED",
     )
 
 
-def reason(state: DeploymentState, records: Iterable[Record]) -> str:
+def reason(state: DeploymentState) -> str:
     """Return why a deployment is in its state: the first of refused, deferred, failed, waiting, warning."""
     if state.deleted:
-        return state.deletion_reason
-    if state.refused:
-        act, why = next(iter(state.refused.items()))
-        return f"{act} is refused: {why}"
-    deferred = _deferred(state, records)
-    if deferred or state.deletion_reason:
-        return deferred or _deletion(state, records)
+        return state.deletion.reason if state.deletion is not None else ""
+    for act, deferral in state.deferrals.refused():
+        return f"{act} is refused: {deferral.reason}"
+    for act, deferral in state.deferrals:
+        return f"{act} fails (attempt {deferral.attempts}): {deferral.reason}"
+    if state.deletion is not None:
+        return _deletion(state.deletion)
     revision = state.revision
     if revision is None:
         return ""
@@ -178,17 +178,9 @@ def reason(state: DeploymentState, records: Iterable[Record]) -> str:
     return state.rollout.warning if state.rollout is not None else ""
 
 
-def _deferred(state: DeploymentState, records: Iterable[Record]) -> str:
-    """Return why an act is deferred, from the act's last failure; empty when no act is deferred."""
-    failures = _data_of(ActDeferred.__name__, records)
-    last = {data.get("act"): data for data in failures if data.get("act") in state.deferred}
-    return next((f"{act} fails (attempt {data['attempt']}): {data['reason']}" for act, data in last.items()), "")
-
-
-def _deletion(state: DeploymentState, records: Iterable[Record]) -> str:
-    pending = _data_of(DeletionPending.__name__, records)
-    finalizers = ", ".join(pending[-1].get("finalizers", ())) if pending and not state.lgp_gone else ""
-    return f"{state.deletion_reason}; its LGP waits for {finalizers}" if finalizers else state.deletion_reason
+def _deletion(deletion: Deletion) -> str:
+    finalizers = ", ".join(deletion.finalizers) if not deletion.lgp_gone else ""
+    return f"{deletion.reason}; its LGP waits for {finalizers}" if finalizers else deletion.reason
 
 
 def _data_of(type_: str, records: Iterable[Record]) -> list[JsonObject]:

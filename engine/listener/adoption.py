@@ -16,8 +16,8 @@ from engine import names
 from engine.digests import canonical
 from engine.kubernetes import managed_fields
 from engine.listener.events import LgpAdopted
-from engine.listener.state import DeploymentState, Revision
-from engine.ports import Manifest, ObjectKey, Ports
+from engine.listener.state import AdoptedLgp, DeploymentState, Revision
+from engine.ports import Manifest, Ports
 
 REVISION_VARIABLE = "LANGSMITH_HOST_REVISION_ID"
 KEPT = ("secretName", "legacyName")
@@ -89,13 +89,13 @@ def adopt(live: Manifest, revision: Revision, ports: Ports) -> LgpAdopted:
 
 def disowned(state: DeploymentState, live: Manifest | None) -> LgpAdopted:
     """Return that an LGP that was taken over as it was is written anew, for somebody changed it, or it is gone."""
-    kept = state.adopted.database if state.adopted is not None else {}
+    adopted = state.lgp.adopted or AdoptedLgp()
     return LgpAdopted(
-        revision_id=state.adopted.held if state.adopted is not None else "",
-        lgp=state.lgp,
+        revision_id=adopted.untouched_for,
+        lgp=state.lgp.name,
         uid=live["metadata"]["uid"] if live is not None else "",
         differences=("spec",),
-        database=kept,
+        database=adopted.database,
         managers=tuple(managed_fields.other_managers(live, names.LISTENER_MANAGER)) if live is not None else (),
     )
 
@@ -122,20 +122,13 @@ def of_deployment(state: DeploymentState, lgps: Iterable[Manifest]) -> Manifest 
 
 def full_name(state: DeploymentState) -> str:
     """Return what the LGP is called where nothing is cut from the deployment's name."""
-    return f"{state.name}-{_hex(state)}"
+    return f"{state.registration.name}-{_hex(state)}"
 
 
 def is_called_otherwise(state: DeploymentState) -> bool:
     """Whether another listener may have given the LGP another name: ours leaves out what does not fit."""
-    return state.lgp != full_name(state)
+    return state.lgp.name != full_name(state)
 
 
 def _hex(state: DeploymentState) -> str:
     return state.id.replace("-", "").lower()
-
-
-def key_of(state: DeploymentState, name: str = "") -> ObjectKey:
-    """Return which object the LGP is."""
-    return ObjectKey(
-        api_version=names.LGP_API_VERSION, kind=names.LGP_KIND, namespace=state.namespace, name=name or state.lgp
-    )

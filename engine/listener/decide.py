@@ -1,15 +1,16 @@
 """What to do next for a deployment. Pure: a state, a time and the configuration in, one act or a wait out.
 
-Order of business: reports to the control plane (they are quick, and a deferred one steps aside), then deletion, then
-the current revision. An act that was deferred waits for its time, and what follows it with it; one that was refused
-waits longer, and holds nothing else up.
+Order of business: reports to the control plane (they are quick, and a deferred report holds nothing up), then a
+deletion, then the current revision. A deferred act waits for its time, and the acts that follow it wait too. A refused
+act waits longer, and holds nothing else up.
 
 A deployment of another listener or workspace (the settings changed, the log stayed) is left alone altogether.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from engine.digests import digest
@@ -29,15 +30,16 @@ from engine.listener.acts import (
 from engine.listener.config import ListenerConfig
 from engine.listener.desired import desired_manifest, is_stopped, placed_manifest, predecessor_manifest
 from engine.listener.environment import malformed_names, reserved_names
-from engine.listener.state import Closed, DeploymentState, Phase, Revision, Status
+from engine.listener.state import DEPLOYMENT, Closed, Deletion, DeploymentState, Phase, Revision, Status
 from engine.runtime.machine import Act, Decision, Done, Wait
 
 DELETION_CHECK = timedelta(seconds=10)
-"""How long to wait for the watcher to see the LGP go before looking ourselves; doubles with every look."""
+"""How long to wait for the watcher to see the LGP go before the listener checks; doubles with every check."""
 LONGEST_DELETION_CHECK = timedelta(minutes=10)
 
 HEALTH_INTERVAL_GROWTH = 1.5
 LONGEST_HEALTH_INTERVAL = 15.0
+"""Seconds."""
 
 RANK = {
     "CREATING": 0,
@@ -52,21 +54,34 @@ RANK = {
 """Order of the reported statuses of one revision; a report never goes down."""
 
 
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All that a decision depends on."""
+
+    state: DeploymentState
+    now: datetime
+    config: ListenerConfig
+
+
+Candidates = Iterator[Act | Wait]
+"""Acts and waits, most urgent first."""
+
+
 def decide(state: DeploymentState, now: datetime, config: ListenerConfig) -> Decision:
-    """Return the next act, a time to look again, or that nothing is left to do before an event comes."""
+    """Return the next act, a time to decide again, or that nothing is left to do before an event comes."""
     if (owner := other_owner(state, config)) is not None:
         return Done(owner)
     waits: list[Wait] = []
-    for candidate in _candidates(state, now, config):
+    for candidate in _candidates(Situation(state, now, config)):
         if isinstance(candidate, Wait):
             waits.append(candidate)
             continue
-        retry_at = state.deferred.get(candidate.name)
-        if retry_at is None or retry_at <= now:
+        deferral = state.deferrals.holding(candidate, now)
+        if deferral is None:
             return candidate
-        refused = state.refused.get(candidate.name)
-        waits.append(Wait(retry_at, f"{candidate.name} is tried again{f': {refused}' if refused else ''}"))
-        if refused is None and not isinstance(candidate, ASIDE):
+        why = f": {deferral.reason}" if deferral.refused else ""
+        waits.append(Wait(deferral.until, f"{candidate.name} is tried again{why}"))
+        if not deferral.refused and not isinstance(candidate, ASIDE):
             break  # the steps of a deployment come one after the other
     if waits:
         return min(waits, key=lambda wait: wait.until)
@@ -74,55 +89,57 @@ def decide(state: DeploymentState, now: datetime, config: ListenerConfig) -> Dec
 
 
 ASIDE = (ReportStatus, PublishEndpoint)
-"""Acts that hold nothing up."""
+"""Acts that hold nothing up while they are deferred."""
 
 
 def other_owner(state: DeploymentState, config: ListenerConfig) -> str | None:
-    """Return whose the deployment is if it is not ours."""
-    listener_id = state.listener_id or config.listener_id
-    if not state.id or (listener_id, state.workspace_id) == (config.listener_id, config.workspace_id):
+    """Return which listener and workspace the deployment belongs to, for a person; None when it is ours."""
+    registration = state.registration
+    listener_id = registration.listener_id or config.listener_id
+    if not state.id or (listener_id, registration.workspace_id) == (config.listener_id, config.workspace_id):
         return None
-    return f"belongs to listener {listener_id} of workspace {state.workspace_id}: left alone"
+    return f"belongs to listener {listener_id} of workspace {registration.workspace_id}: left alone"
 
 
-def _candidates(state: DeploymentState, now: datetime, config: ListenerConfig) -> Iterator[Act | Wait]:
-    """Yield what the state asks for, most urgent first."""
+def _candidates(situation: Situation) -> Candidates:
+    """Yield what the state asks for."""
+    state = situation.state
     if not state.id:
         return
-    yield from _reports(state, config)
+    yield from _reports(situation)
     if state.paused:
         return
     if state.deleted:
         yield from _remains(state)
-    elif state.deletion_reason:
-        yield from _deletion(state, now)
+    elif state.deletion is not None:
+        yield from _deletion(state.deletion, situation.now)
     elif state.revision is not None:
-        yield from REVISION_STEPS[state.revision.phase](state, state.revision, now, config)
+        yield from REVISION_STEPS[state.revision.phase](situation, state.revision)
 
 
 # --- reports ---------------------------------------------------------------------------------------------------------
 
 
-def _reports(state: DeploymentState, config: ListenerConfig) -> Iterator[Act]:
-    """Yield what the control plane is not yet told. The URL comes first: who waits for DEPLOYED asks for it then."""
-    url = config.endpoint(state.lgp)
-    deployed = state.revision is not None and state.revision.phase is Phase.DEPLOYED and not state.deletion_reason
-    if deployed and url and state.endpoint_tried != url:
-        yield PublishEndpoint(url=url, replaces=state.endpoint)
+def _reports(situation: Situation) -> Iterator[Act]:
+    """Yield reports that are not sent yet. The URL goes first: clients read it as soon as they see DEPLOYED."""
+    state, url = situation.state, situation.config.endpoint(situation.state.lgp.name)
+    deployed = state.revision is not None and state.revision.phase is Phase.DEPLOYED and state.deletion is None
+    if deployed and url and state.endpoint.tried != url:
+        yield PublishEndpoint(url=url, replaces=state.endpoint.published)
     report = next_report(state)
     if report is not None:
         yield report
 
 
 def next_report(state: DeploymentState) -> ReportStatus | None:
-    """Return the next thing the control plane is not yet told, if any."""
-    if state.reports_unsupported:
+    """Return the next status report that is not sent yet, None when all are."""
+    if state.reports.unsupported:
         return None
-    for closed in state.closed:
+    for closed in state.revisions.closed:
         return _report_closed(closed)
     revision = state.revision
-    if revision is not None and not state.deletion_reason:
-        reported = state.reported.get(revision.id, "QUEUED")
+    if revision is not None and state.deletion is None:
+        reported = state.reports.statuses.get(revision.id, "QUEUED")
         if RANK[revision.phase] > RANK.get(reported, 0):
             return ReportStatus(
                 subject="revision",
@@ -131,8 +148,8 @@ def next_report(state: DeploymentState) -> ReportStatus | None:
                 reason=revision.reason or None,
                 message=revision.message or None,
             )
-    told = state.reported.get("deployment", Status.AWAITING_DATABASE)
-    if state.status != told and state.status is not Status.AWAITING_DELETE:
+    reported = state.reports.statuses.get(DEPLOYMENT, Status.AWAITING_DATABASE)
+    if state.status != reported and state.status is not Status.AWAITING_DELETE:
         return ReportStatus(subject="deployment", id=state.id, status=state.status, reason=None, message=None)
     return None
 
@@ -146,68 +163,71 @@ def _report_closed(closed: Closed) -> ReportStatus:
 # --- deletion --------------------------------------------------------------------------------------------------------
 
 
-def _deletion(state: DeploymentState, now: datetime) -> Iterator[Act | Wait]:
-    if state.deletion_started is None:
+def _deletion(deletion: Deletion, now: datetime) -> Candidates:
+    if deletion.started is None:
         yield DeleteLgp()
-    elif not state.lgp_gone:
-        checked = state.deletion_checked or state.deletion_started
-        due = checked + min(DELETION_CHECK * 2 ** min(state.deletion_checks, 20), LONGEST_DELETION_CHECK)
-        yield ConfirmDeletion() if due <= now else Wait(due, "the LGP and its objects are going")
+    elif not deletion.lgp_gone:
+        checked = deletion.checked or deletion.started
+        due = checked + min(DELETION_CHECK * 2 ** min(deletion.checks, 20), LONGEST_DELETION_CHECK)
+        yield ConfirmDeletion() if due <= now else Wait(due, "the LGP and its objects are being deleted")
     else:
         yield DeleteSecrets()
 
 
-def _remains(state: DeploymentState) -> Iterator[Act | Wait]:
-    """Yield what removes things that are there although the deployment was deleted."""
-    if state.drifted:
+def _remains(state: DeploymentState) -> Candidates:
+    """Yield the acts that delete objects which exist although the deployment was deleted."""
+    if state.lgp.drifted:
         yield DeleteLgp()
-    if state.secret_drifted:
+    if state.secrets.drifted:
         yield DeleteSecrets()
 
 
 # --- the current revision --------------------------------------------------------------------------------------------
 
 
-def _queued(state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig) -> Iterator[Act | Wait]:
-    failure = refusal(state, revision, config)
+def _queued(situation: Situation, revision: Revision) -> Candidates:
+    failure = refusal(situation, revision)
     if failure is not None:
         yield failure
         return
-    yield from _repair_placed(state, now, config)
-    yield from _until_deadline(ApplySecrets(revision_id=revision.id), state, revision, now, config)
+    yield from _repair_placed(situation)
+    yield from _until_deadline(ApplySecrets(revision_id=revision.id), situation, revision)
 
 
-def _until_deadline(
-    act: Act, state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig
-) -> Iterator[Act | Wait]:
+def _until_deadline(act: Act, situation: Situation, revision: Revision) -> Candidates:
     """Yield `act`; while the API server rejects what it applies, only until the rollout's deadline."""
-    if state.rejection:
-        deadline = revision.since + timedelta(seconds=config.rollout_deadline)
-        if deadline <= now:
-            yield FailRevision(revision_id=revision.id, reason="ObjectRejected", message=state.rejection)
+    rejection = situation.state.rejection
+    if rejection:
+        deadline = revision.since + timedelta(seconds=situation.config.rollout_deadline)
+        if deadline <= situation.now:
+            yield FailRevision(revision_id=revision.id, reason="ObjectRejected", message=rejection)
         yield act
-        yield Wait(deadline, state.rejection)
+        yield Wait(deadline, rejection)
     else:
         yield act
 
 
-def _repair_placed(state: DeploymentState, now: datetime, config: ListenerConfig) -> Iterator[Act | Wait]:
-    """Yield what brings back the LGP of the revision before, which serves while the current one has none."""
-    manifest = placed_manifest(state, config) if state.drifted and config.watches(state.namespace) else None
-    if manifest is not None and state.applied is not None:
-        repair = ApplyLgp(revision_id=state.applied.revision_id, manifest_digest=digest(manifest))
-        yield _unless_fought_over(repair, state, now)
+def _repair_placed(situation: Situation) -> Candidates:
+    """Yield the repair of the LGP that was applied last, which serves while the current revision has none."""
+    state, config = situation.state, situation.config
+    applied = state.lgp.applied
+    manifest = placed_manifest(state, config) if state.lgp.drifted and config.watches(state.namespace) else None
+    if manifest is not None and applied is not None:
+        repair = ApplyLgp(revision_id=applied.revision_id, manifest_digest=digest(manifest))
+        yield _unless_fought_over(repair, situation)
 
 
-def _unless_fought_over(repair: Act, state: DeploymentState, now: datetime) -> Act | Wait:
-    """Return `repair`, or a wait while somebody keeps undoing it."""
-    if state.repair_at is None or state.repair_at <= now:
+def _unless_fought_over(repair: Act, situation: Situation) -> Act | Wait:
+    """Return `repair`, or a wait while another writer keeps undoing the repair."""
+    repair_at = situation.state.lgp.repair_at
+    if repair_at is None or repair_at <= situation.now:
         return repair
-    return Wait(state.repair_at, "somebody keeps changing the LGP")
+    return Wait(repair_at, "another writer keeps changing the LGP")
 
 
-def refusal(state: DeploymentState, revision: Revision, config: ListenerConfig) -> FailRevision | None:
-    """Return why this revision cannot be deployed whatever we do, if so."""
+def refusal(situation: Situation, revision: Revision) -> FailRevision | None:
+    """Return why this revision can never be deployed as it is; None when it can."""
+    state, config = situation.state, situation.config
     if not config.watches(state.namespace):
         return FailRevision(
             revision_id=revision.id,
@@ -232,50 +252,48 @@ def refusal(state: DeploymentState, revision: Revision, config: ListenerConfig) 
     return None
 
 
-def _awaiting_deploy(
-    state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig
-) -> Iterator[Act | Wait]:
-    failure = refusal(state, revision, config)
+def _awaiting_deploy(situation: Situation, revision: Revision) -> Candidates:
+    failure = refusal(situation, revision)
     if failure is not None:
         yield failure
         return
-    yield from _until_deadline(apply_lgp(state, revision, config), state, revision, now, config)
+    yield from _until_deadline(_apply_lgp(situation, revision), situation, revision)
 
 
-def apply_lgp(state: DeploymentState, revision: Revision, config: ListenerConfig) -> ApplyLgp:
-    return ApplyLgp(revision_id=revision.id, manifest_digest=digest(desired_manifest(state, config)))
+def _apply_lgp(situation: Situation, revision: Revision, *, stops: bool = False) -> ApplyLgp:
+    manifest = desired_manifest(situation.state, situation.config)
+    return ApplyLgp(revision_id=revision.id, manifest_digest=digest(manifest), stops=stops)
 
 
-def _deploying(
-    state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig
-) -> Iterator[Act | Wait]:
-    if state.secret_drifted:
+def _deploying(situation: Situation, revision: Revision) -> Candidates:
+    state, now, config = situation.state, situation.now, situation.config
+    if state.secrets.drifted:
         yield ApplySecrets(revision_id=revision.id)
-    elif _must_apply_again(state, config):
-        yield refusal(state, revision, config) or _apply_again(state, revision, now, config)
+    elif _must_apply_again(situation):
+        yield refusal(situation, revision) or _apply_again(situation, revision)
         return
     rollout = state.rollout if state.rollout and state.rollout.generation >= revision.lgp_generation else None
     if rollout is not None and rollout.available:
-        yield from _health(state, revision, now, config)
+        yield from _health(situation, revision)
         return
     if rollout is not None and rollout.failing_since is not None:
-        disowned = max(rollout.failing_since, revision.since) + timedelta(seconds=config.failure_grace)
+        fails_at = max(rollout.failing_since, revision.since) + timedelta(seconds=config.failure_grace)
         failure = FailRevision(revision_id=revision.id, reason=rollout.reason, message=rollout.message)
-        yield failure if disowned <= now else Wait(disowned, f"{rollout.reason}: the pod may still come up")
+        yield failure if fails_at <= now else Wait(fails_at, f"{rollout.reason}: the pod may still come up")
     deadline = revision.since + timedelta(seconds=config.rollout_deadline)
     if deadline <= now:
-        told = f"; last seen: {rollout.reason}: {rollout.message}" if rollout and rollout.reason else ""
+        last = f"; last seen: {rollout.reason}: {rollout.message}" if rollout and rollout.reason else ""
         yield FailRevision(
             revision_id=revision.id,
             reason="RolloutDeadlineExceeded",
-            message=f"the rollout did not become available within {config.rollout_deadline:g} s{told}",
+            message=f"the rollout did not become available within {config.rollout_deadline:g} s{last}",
         )
     yield Wait(deadline, "the rollout is under way")
 
 
-def _health(state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig) -> Iterator[Act | Wait]:
-    url = config.endpoint(state.lgp)
-    health = state.health
+def _health(situation: Situation, revision: Revision) -> Candidates:
+    state, now, config = situation.state, situation.now, situation.config
+    url, health = config.endpoint(state.lgp.name), state.health
     if not config.health_check or not url or (health is not None and health.ok):
         yield CompleteRevision(revision_id=revision.id)
         return
@@ -292,9 +310,9 @@ def _health(state: DeploymentState, revision: Revision, now: datetime, config: L
             message=f"GET {url}/ok did not answer 200 within {config.health_deadline:g} s ({health.attempts} tries); "
             f"last: {health.detail}. "
             + (f"The LGP says: {wrong}. " if wrong else "")
-            + "The pods are ready, so look at the route: hostname, path, TLS, and whether the "
-            "listener can reach the hostname from inside the cluster: health_check_address says where else to connect, "
-            "and health_check_enabled=false (config.enableLGPDeploymentHealthCheck) goes without the check",
+            + "The pods are ready, so check the route: hostname, path, TLS, and whether the listener can reach the "
+            "hostname from inside the cluster. health_check_address sets another address to connect to; "
+            "health_check_enabled=false (config.enableLGPDeploymentHealthCheck) turns the check off",
         )
         return
     interval = config.health_interval * HEALTH_INTERVAL_GROWTH ** min(health.attempts - 1, 20)
@@ -302,72 +320,76 @@ def _health(state: DeploymentState, revision: Revision, now: datetime, config: L
     yield check if again <= now else Wait(again, "the health check is tried again")
 
 
-def _deployed(
-    state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig
-) -> Iterator[Act | Wait]:
-    if not config.watches(state.namespace):
-        return  # no longer ours: left as it is
-    if state.secret_drifted:
+def _deployed(situation: Situation, revision: Revision) -> Candidates:
+    state = situation.state
+    if not situation.config.watches(state.namespace):
+        return  # the namespace is no longer ours: the deployment is left as it is
+    if state.secrets.drifted:
         yield ApplySecrets(revision_id=revision.id)
-    if _must_apply_again(state, config):
-        yield _apply_again(state, revision, now, config)
-    elif state.pruned_for != revision.secret:
+    if _must_apply_again(situation):
+        yield _apply_again(situation, revision)
+    elif state.secrets.pruned_for != revision.secret:
         yield PruneSecrets(keep=revision.secret)
 
 
-def _failed(state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig) -> Iterator[Act | Wait]:
-    """A failed revision is not tried again: the LGP is put back to the one that was deployed before it. After a first
-    revision that failed there is none: where its pods would fail for ever, the LGP asks for none any more; otherwise
-    what is in the cluster of it is kept there, for people to look at, and for the cluster to heal.
+def _failed(situation: Situation, revision: Revision) -> Candidates:
+    """Yield what a failed revision leaves to do. It is not tried again.
+
+    The LGP is put back to the predecessor. A failed first revision has none: if its pods would fail for ever, the LGP
+    is changed to ask for no pods. Otherwise its objects are kept in the cluster, so that people can inspect them, and
+    they come up when the cluster recovers.
     """
+    state, config = situation.state, situation.config
     if not config.watches(state.namespace):
         return
-    if state.secret_drifted and revision.lgp_generation:
+    if state.secrets.drifted and revision.lgp_generation:
         yield ApplySecrets(revision_id=revision.id)
-    restored = predecessor_manifest(state, config)
-    if restored is not None and state.predecessor is not None:
-        restore = ApplyLgp(revision_id=state.predecessor.id, manifest_digest=digest(restored), restores=True)
-        if state.applied is None or state.applied.manifest_digest != restore.manifest_digest:
+    restored, predecessor = predecessor_manifest(state, config), state.revisions.predecessor
+    if restored is not None and predecessor is not None:
+        restore = ApplyLgp(revision_id=predecessor.id, manifest_digest=digest(restored), restores=True)
+        applied = state.lgp.applied
+        if applied is None or applied.manifest_digest != restore.manifest_digest:
             yield restore
-        elif state.drifted:
-            yield _unless_fought_over(restore, state, now)
+        elif state.lgp.drifted:
+            yield _unless_fought_over(restore, situation)
     elif not revision.lgp_generation:
-        yield from _repair_placed(state, now, config)
+        yield from _repair_placed(situation)
     else:
-        yield from _stop(state, revision, now, config)
+        yield from _stop(situation, revision)
 
 
-def _stop(state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig) -> Iterator[Act | Wait]:
-    """Yield what takes the pods of a failed revision away, or brings them back where that is no longer configured."""
-    stops = is_stopped(state, revision, config)
-    apply = apply_lgp(state, revision, config).model_copy(update={"stops": stops})
-    stopped = state.applied is not None and state.applied.stopped
-    if (stops or stopped) and _asks_for_another(state, config):
+def _stop(situation: Situation, revision: Revision) -> Candidates:
+    """Yield the act that removes the pods of a failed revision, or brings them back if that is no longer configured."""
+    state = situation.state
+    stops = is_stopped(state, revision, situation.config)
+    apply = _apply_lgp(situation, revision, stops=stops)
+    stopped = state.lgp.applied is not None and state.lgp.applied.stopped
+    if (stops or stopped) and _asks_for_another(situation):
         yield apply
-    elif state.drifted:
-        yield _unless_fought_over(apply, state, now)
+    elif state.lgp.drifted:
+        yield _unless_fought_over(apply, situation)
 
 
-def _nothing(state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig) -> Iterator[Act | Wait]:
+def _nothing(situation: Situation, revision: Revision) -> Candidates:
     yield from ()
 
 
-def _must_apply_again(state: DeploymentState, config: ListenerConfig) -> bool:
-    """Whether the LGP drifted, or our configuration asks for another one now."""
-    return state.drifted or _asks_for_another(state, config)
+def _must_apply_again(situation: Situation) -> bool:
+    """Whether the LGP drifted, or the configuration now asks for another LGP."""
+    return situation.state.lgp.drifted or _asks_for_another(situation)
 
 
-def _asks_for_another(state: DeploymentState, config: ListenerConfig) -> bool:
-    applied = state.applied
-    return applied is None or applied.manifest_digest != digest(desired_manifest(state, config))
+def _asks_for_another(situation: Situation) -> bool:
+    applied = situation.state.lgp.applied
+    return applied is None or applied.manifest_digest != digest(desired_manifest(situation.state, situation.config))
 
 
-def _apply_again(state: DeploymentState, revision: Revision, now: datetime, config: ListenerConfig) -> Act | Wait:
-    repair = apply_lgp(state, revision, config)
-    return repair if _asks_for_another(state, config) else _unless_fought_over(repair, state, now)
+def _apply_again(situation: Situation, revision: Revision) -> Act | Wait:
+    repair = _apply_lgp(situation, revision)
+    return repair if _asks_for_another(situation) else _unless_fought_over(repair, situation)
 
 
-REVISION_STEPS = {
+REVISION_STEPS: Mapping[Phase, Callable[[Situation, Revision], Candidates]] = {
     Phase.QUEUED: _queued,
     Phase.AWAITING_DEPLOY: _awaiting_deploy,
     Phase.DEPLOYING: _deploying,

@@ -24,7 +24,7 @@ from engine.names import (
     STOPPED_ANNOTATION,
     STOPPED_MESSAGE_ANNOTATION,
 )
-from engine.ports import Manifest
+from engine.ports import Manifest, ObjectKey
 
 FAILS_FOR_EVER = frozenset(
     {
@@ -65,6 +65,11 @@ def deployment_selector(deployment_id: str) -> str:
     return f"{DEPLOYMENT_LABEL}={deployment_id},{MANAGED_BY_LABEL}={MANAGED_BY}"
 
 
+def secret_key(state: DeploymentState, name: str) -> ObjectKey:
+    """Return the key of a Secret of the deployment."""
+    return ObjectKey(api_version="v1", kind="Secret", namespace=state.namespace, name=name)
+
+
 def secret_manifest(state: DeploymentState, config: ListenerConfig, name: str, values: dict[str, str]) -> Manifest:
     """Return the Secret of the current revision. `values` are secret: the result goes to the API server only."""
     return {
@@ -86,13 +91,14 @@ def desired_manifest(state: DeploymentState, config: ListenerConfig) -> Manifest
 
 def placed_manifest(state: DeploymentState, config: ListenerConfig) -> Manifest | None:
     """Return the LGP of the revision whose LGP was applied last, None when there was none."""
-    placed = state.applied.revision if state.applied is not None else None
+    placed = state.lgp.applied.revision if state.lgp.applied is not None else None
     return None if placed is None else lgp_manifest(state, placed, config)
 
 
 def predecessor_manifest(state: DeploymentState, config: ListenerConfig) -> Manifest | None:
     """Return the LGP of the revision deployed before the current one, None when there was none."""
-    return None if state.predecessor is None else lgp_manifest(state, state.predecessor, config)
+    predecessor = state.revisions.predecessor
+    return None if predecessor is None else lgp_manifest(state, predecessor, config)
 
 
 def is_stopped(state: DeploymentState, revision: Revision, config: ListenerConfig) -> bool:
@@ -101,7 +107,7 @@ def is_stopped(state: DeploymentState, revision: Revision, config: ListenerConfi
     An LGP that is older than this log may have pods of an earlier revision behind it, which serve: it is left alone.
     """
     failed = revision.phase is Phase.DEPLOY_FAILED and revision.reason in FAILS_FOR_EVER
-    return config.stop_failed and failed and state.made and state.predecessor is None
+    return config.stop_failed and failed and state.lgp.made and state.revisions.predecessor is None
 
 
 def lgp_manifest(state: DeploymentState, revision: Revision, config: ListenerConfig) -> Manifest:
@@ -111,7 +117,7 @@ def lgp_manifest(state: DeploymentState, revision: Revision, config: ListenerCon
     """
     if not revision.secret:
         raise ValueError(f"revision {revision.id} of {state.id} has no Secret; an LGP cannot be made for it")
-    spec, stopped = revision.resource_spec, is_stopped(state, revision, config)
+    spec, stopped, adopted = revision.resource_spec, is_stopped(state, revision, config), state.lgp.adopted
     variables = {*revision.secret_names, *(reference.name for reference in revision.secret_references)}
     server = _drop_empty(
         {
@@ -134,23 +140,23 @@ def lgp_manifest(state: DeploymentState, revision: Revision, config: ListenerCon
     if database["enabled"]:
         database |= _drop_empty(
             {
-                "secretName": f"{state.lgp}-db",
+                "secretName": f"{state.lgp.name}-db",
                 "resources": _requirements(spec, "db_cpu", "db_memory_mb"),
                 "storageSizeGi": spec.get("db_storage_gi"),
                 "maxConnections": spec.get("db_max_connections"),
             }
         )
-        database |= state.adopted.database if state.adopted is not None else {}
+        database |= adopted.database if adopted is not None else {}
     redis = {"enabled": CUSTOM_REDIS not in variables}
     if redis["enabled"]:
         redis |= _drop_empty({"resources": _requirements(spec, "redis_cpu", "redis_memory_mb", memory_limit_factor=1)})
     metadata = {
-        "name": state.lgp,
+        "name": state.lgp.name,
         "namespace": state.namespace,
         "labels": {**labels(state, config), REVISION_LABEL: revision.id},
         **({"annotations": _stopped_annotations(revision)} if stopped else {}),
     }
-    if state.adopted is not None and state.adopted.held == revision.id:
+    if adopted is not None and adopted.untouched_for == revision.id:
         return {"apiVersion": LGP_API_VERSION, "kind": LGP_KIND, "metadata": metadata}
     return {
         "apiVersion": LGP_API_VERSION,
@@ -182,7 +188,7 @@ def _environment(state: DeploymentState, revision: Revision, config: ListenerCon
     platform = platform_environment(
         config,
         deployment_id=state.id,
-        deployment_name=state.name,
+        deployment_name=state.registration.name,
         revision_id=revision.id,
         secret=revision.secret,
     )

@@ -1,4 +1,4 @@
-"""What happens to a deployment: the events of the streams `deployment/<id>`."""
+"""Events of a deployment: what the streams `deployment/<id>` hold."""
 
 from __future__ import annotations
 
@@ -9,18 +9,28 @@ from pydantic import BaseModel, ConfigDict
 
 from engine.event import Event, Registry
 from engine.kubernetes.fingerprint import Fingerprint
+from engine.ports import ObjectKey
 from engine.runtime.retry import ActDeferred, ActRefused
 
 
 class SecretReference(BaseModel):
-    """A key of a Kubernetes Secret that the deployment's owner made."""
+    """A key of a Kubernetes Secret that the owner of the deployment made."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     name: str
-    """The environment variable it fills."""
+    """Environment variable that the key fills."""
     secret_name: str
     secret_key: str
+
+
+class RevisionEvent(Event):
+    """Base of the events about one revision."""
+
+    revision_id: str
+
+
+# --- what the control plane asks for
 
 
 class DeploymentRegistered(Event):
@@ -33,13 +43,12 @@ class DeploymentRegistered(Event):
     lgp: str
     """Name of its LGP."""
     listener_id: str = ""
-    """Whose it is; empty in older logs."""
+    """Listener that the deployment is for; empty in older logs."""
 
 
-class RevisionRequested(Event):
+class RevisionRequested(RevisionEvent):
     """The control plane asks for this revision, or for other content of it."""
 
-    revision_id: str
     image: str
     resource_spec: dict[str, Any]
     secret_names: tuple[str, ...]
@@ -49,73 +58,166 @@ class RevisionRequested(Event):
     content_digest: str
     """Keyed digest of all that was read of the resource."""
     based_on: str | None = None
-    """Content digest that the stream had when this was found; the request is void where it has another one by now."""
+    """Content digest of the stream when the poll read it; the request is void if the stream has another one by now."""
 
 
-class RevisionSuperseded(Event):
+class RevisionSuperseded(RevisionEvent):
     """A newer revision came before this one was deployed."""
 
-    revision_id: str
     by: str
+    """Id of the newer revision."""
 
 
 class DeletionRequested(Event):
-    """The deployment is to go."""
+    """The control plane asks for the deletion of the deployment."""
 
     reason: str
 
 
-class SecretsApplied(Event):
+class Paused(Event):
+    """A person paused the deployment: no act is performed for it, but reports."""
+
+    by: str
+
+
+class Resumed(Event):
+    """A person resumed the deployment."""
+
+    by: str
+
+
+# --- what acts did
+
+
+class SecretsApplied(RevisionEvent):
     """The Secret of a revision is in the cluster."""
 
-    revision_id: str
     secret: str
+    """Name of the Secret."""
     digest: str
+    """Keyed digest of its names and values."""
 
 
-class LgpAdopted(Event):
-    """An LGP of the deployment is there that another listener wrote. It is taken over."""
+class LgpAdopted(RevisionEvent):
+    """The listener adopts an LGP of the deployment that another listener wrote."""
 
-    revision_id: str
     lgp: str
-    """Its name: it stays."""
+    """Its name, which it keeps."""
     uid: str
     spec_digest: str = ""
-    """Keyed, of a spec that asks for the revision already, and is left as it is; empty: it is written anew."""
+    """Keyed digest of a spec that already asks for the revision, and stays as it is; empty: the spec is rewritten."""
     differences: tuple[str, ...] = ()
-    """Why it is: the fields in which it does not."""
+    """Fields in which a spec that is rewritten does not ask for the revision."""
     database: dict[str, Any] = {}
-    """What of its database is kept for good."""
+    """Fields of `spec.database` that are kept for good."""
     managers: tuple[str, ...] = ()
-    """Field managers that wrote it."""
+    """Field managers that wrote the LGP."""
 
 
-class LgpApplied(Event):
+class LgpApplied(RevisionEvent):
     """The LGP of a revision is in the cluster."""
 
-    revision_id: str
     manifest_digest: str
     fingerprint: Fingerprint
     created: bool
     restored: bool = False
-    """It was put back to this revision, for the one after it failed."""
+    """The LGP was put back to this revision, because the revision after it failed."""
     stopped: bool = False
-    """It asks for no pods, for this revision failed."""
+    """The LGP asks for no pods, because this revision failed."""
 
 
-class LgpRejected(Event):
-    """The API server does not take the LGP or its Secret."""
+class LgpRejected(RevisionEvent):
+    """The API server rejects the LGP or its Secret."""
 
-    revision_id: str
-    object: str
+    key: ObjectKey
+    """The rejected object."""
     message: str
 
 
+class HealthChecked(RevisionEvent):
+    """The listener tried `GET /ok` through the configured hostname."""
+
+    ok: bool
+    url: str
+    detail: str
+    attempt: int
+
+
+class RevisionDeployed(RevisionEvent):
+    """The revision serves."""
+
+
+class RevisionFailed(RevisionEvent):
+    """The revision failed, and is not tried again."""
+
+    reason: str
+    message: str
+
+
+class SecretsPruned(Event):
+    """The Secrets of earlier revisions are deleted."""
+
+    kept: str
+    """Name of the Secret that stays."""
+    deleted: tuple[str, ...]
+
+
+class DeletionStarted(Event):
+    """The listener deleted the LGP; its finalizers and its objects may keep it for a while."""
+
+    existed: bool
+
+
+class DeletionPending(Event):
+    """The LGP still exists after its deletion."""
+
+    finalizers: tuple[str, ...]
+
+
+class DeploymentDeleted(Event):
+    """Nothing of the deployment that the listener made is left."""
+
+
+class StatusReported(Event):
+    """The listener reported a status to the control plane."""
+
+    subject: Literal["revision", "deployment"]
+    id: str
+    status: str
+
+
+class StatusReportRejected(Event):
+    """The control plane refused a status report."""
+
+    subject: Literal["revision", "deployment"]
+    id: str
+    status: str
+    reason: str
+    unsupported: bool
+    """The control plane takes no reports at all."""
+
+
+class EndpointPublished(Event):
+    """The control plane shows the URL of the deployment."""
+
+    url: str
+
+
+class EndpointNotPublished(Event):
+    """The control plane does not show the URL of the deployment."""
+
+    url: str
+    reason: str
+
+
+# --- what is observed in the cluster
+
+
 class RolloutObserved(Event):
-    """The LGP's status changed in something that matters."""
+    """The LGP's status changed in a field that matters."""
 
     generation: int
-    """The generation that the status speaks of."""
+    """Generation of the LGP that the status is about."""
     available: bool
     progressing: bool
     database_ready: bool
@@ -126,109 +228,19 @@ class RolloutObserved(Event):
     ready: int = 0
     updated_revision: str = ""
     warning: str = ""
-    """What is not as asked although it serves; empty when nothing is."""
-
-
-class HealthChecked(Event):
-    """`GET /ok` was tried through the configured hostname."""
-
-    revision_id: str
-    ok: bool
-    url: str
-    detail: str
-    attempt: int
-
-
-class RevisionDeployed(Event):
-    """The revision serves."""
-
-    revision_id: str
-
-
-class RevisionFailed(Event):
-    """The revision is given up."""
-
-    revision_id: str
-    reason: str
-    message: str
-
-
-class SecretsPruned(Event):
-    """Secrets of earlier revisions are gone."""
-
-    kept: str
-    deleted: tuple[str, ...]
+    """What differs from the spec although the revision serves; empty when nothing does."""
 
 
 class DriftDetected(Event):
-    """The LGP or the Secret is no longer what was applied."""
+    """The LGP or the Secret is not as it was applied."""
 
-    object: str
+    key: ObjectKey
+    """The object that changed."""
     change: str
 
 
 class LgpGone(Event):
     """The LGP does not exist."""
-
-
-class DeletionStarted(Event):
-    """The LGP was asked to go."""
-
-    existed: bool
-
-
-class DeletionPending(Event):
-    """The LGP still exists."""
-
-    finalizers: tuple[str, ...]
-
-
-class DeploymentDeleted(Event):
-    """Nothing of the deployment that the listener made is left."""
-
-
-class StatusReported(Event):
-    """The control plane was told."""
-
-    subject: Literal["revision", "deployment"]
-    id: str
-    status: str
-
-
-class StatusReportRejected(Event):
-    """The control plane does not want to be told this."""
-
-    subject: Literal["revision", "deployment"]
-    id: str
-    status: str
-    reason: str
-    unsupported: bool
-    """It takes no reports at all."""
-
-
-class EndpointPublished(Event):
-    """The control plane shows where the deployment is reached."""
-
-    url: str
-
-
-class EndpointNotPublished(Event):
-    """The control plane does not show where the deployment is reached."""
-
-    url: str
-    reason: str
-
-
-class Paused(Event):
-    """A person stopped all acts for this deployment."""
-
-    by: str
-
-
-class Resumed(Event):
-    """A person let acts go on."""
-
-    by: str
 
 
 DEPLOYMENT_EVENTS = Registry(

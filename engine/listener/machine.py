@@ -11,7 +11,7 @@ from engine.listener.config import ListenerConfig
 from engine.listener.decide import decide
 from engine.listener.desired import desired_manifest, placed_manifest, predecessor_manifest
 from engine.listener.events import DEPLOYMENT_EVENTS
-from engine.listener.perform import perform
+from engine.listener.perform import Context, perform
 from engine.listener.state import DeploymentState, Phase, evolve
 from engine.ports import Manifest, Ports
 from engine.runtime.machine import Act, Decision
@@ -38,7 +38,7 @@ class ListenerMachine:
         return state.namespace
 
     def manifests(self, state: DeploymentState) -> list[Manifest]:
-        if state.deletion_reason:
+        if state.deletion is not None:
             return []
         if state.revision is not None and state.revision.phase is Phase.DEPLOY_FAILED:
             restored = predecessor_manifest(state, self.config)
@@ -54,4 +54,4 @@ class ListenerMachine:
         return frozenset(digest(manifest) for manifest in (*self.manifests(state), *filter(None, before)))
 
     def perform(self, act: Act, state: DeploymentState, ports: Ports) -> Sequence[Event]:
-        return perform(act, state, ports, self.config)
+        return perform(act, Context(state, ports, self.config))

@@ -380,7 +380,7 @@ class Poller:
         except STREAM_STOPPED as error:
             log.error("deployment skipped", stream=deployment_stream(deployment_id), reason=str(error))
             return False
-        if fold.state.id and not fold.state.deletion_reason and other_owner(fold.state, self.config) is None:
+        if fold.state.id and fold.state.deletion is None and other_owner(fold.state, self.config) is None:
             return True
         self.memory.gone[deployment_id] = fold.version
         return False
@@ -400,7 +400,7 @@ class Poller:
         for deployment_id in sorted(sight.deletions.keys() - held):
             found = sight.deletions[deployment_id]
             fold = self._fold(deployment_id)
-            while not (fold.state.deletion_reason or fold.state.deleted):
+            while not (fold.state.deletion is not None or fold.state.deleted):
                 if self._appended(fold, found, sight.result):
                     break
                 fold.catch_up()

@@ -25,6 +25,9 @@ from engine.listener.resource_spec import ResourceSpec
 from engine.listener.state import OPEN, DeploymentState
 from engine.names import lgp_name
 
+Resource = dict[str, Json]
+"""A deployment as the control plane lists it, undecoded."""
+
 Digest = Callable[[bytes], str]
 """Keyed digest of bytes that may hold secrets."""
 
@@ -82,7 +85,7 @@ class DeploymentResource(DeletedResource):
     secret_references: tuple[SecretReference, ...] | None = None
 
 
-def addressed_to(resource: dict[str, Json], listener_id: str, workspace_id: str) -> bool:
+def addressed_to(resource: Resource, listener_id: str, workspace_id: str) -> bool:
     """Whether an undecoded resource is for this listener in this workspace. Anything else is never touched."""
     if not isinstance(resource, dict) or resource.get("source") != SOURCE:
         return False
@@ -92,7 +95,7 @@ def addressed_to(resource: dict[str, Json], listener_id: str, workspace_id: str)
     return resource.get("tenant_id") == workspace_id
 
 
-def content_digest(resource: dict[str, Json], digest: Digest) -> str:
+def content_digest(resource: Resource, digest: Digest) -> str:
     """Return the keyed digest of what we act on, from an undecoded resource.
 
     Our own status reports change `updated_at`, `status` and `active_revision_id`; they are left out, save for the
@@ -116,13 +119,13 @@ def content_digest(resource: dict[str, Json], digest: Digest) -> str:
     )
 
 
-def display_name(resource: dict[str, Json]) -> str:
+def display_name(resource: Resource) -> str:
     """Return what an undecoded resource is called in messages."""
     known = resource.get("id")
     return f"deployment {known}" if isinstance(known, str) else f"deployment (no id) {resource.get('name')!s:.80}"
 
 
-def parse_deployment(resource: dict[str, Json]) -> DeploymentResource | DeletedResource:
+def parse_deployment(resource: Resource) -> DeploymentResource | DeletedResource:
     """Return the parsed resource. Raises InvalidResource with the path of the first wrong field."""
     model = DeletedResource if resource.get("status") == AWAITING_DELETE else DeploymentResource
     try:
@@ -152,7 +155,7 @@ def changes_to(
     known = bool(state.id) and not state.deleted
     if not isinstance(resource, DeploymentResource):
         return _deletion(state, resource)
-    if known and state.deletion_reason:
+    if known and state.deletion is not None:
         return []
     namespace = resource.source_config.listener_config.k8s_namespace
     if known and namespace != state.namespace:
@@ -162,10 +165,10 @@ def changes_to(
             f"is {namespace!r}, but the deployment is in {state.namespace!r}, and a deployment never moves; change it "
             "back, or make another deployment",
         )
-    placed = (state.workspace_id, state.listener_id or resource.source_config.listener_id)
+    placed = (state.registration.workspace_id, state.registration.listener_id or resource.source_config.listener_id)
     moved = placed != (resource.tenant_id, resource.source_config.listener_id)
     found: list[Event] = [] if known and not moved else [_registered(resource)]
-    if resource.latest_revision_id is None or (known and state.content_digest == content):
+    if resource.latest_revision_id is None or (known and state.revisions.content_digest == content):
         return found
     current = state.revision if known else None
     if current is not None and current.id != resource.latest_revision_id and current.phase in OPEN:
@@ -180,14 +183,14 @@ def changes_to(
             secrets_digest=secrets_digest(resource, digest),
             secret_references=tuple(resource.secret_references or ()),
             content_digest=content,
-            based_on=state.content_digest if known else "",
+            based_on=state.revisions.content_digest if known else "",
         )
     )
     return found
 
 
 def _deletion(state: DeploymentState, resource: DeletedResource) -> list[Event]:
-    if state.deleted or state.deletion_reason:
+    if state.deleted or state.deletion is not None:
         return []
     # One that was deleted before we ever saw it is registered all the same: something of it may be in the cluster.
     registered = [] if state.id else [_registered(resource)]

@@ -59,9 +59,12 @@ class Deferrals(Value):
         """Yield the acts that were refused."""
         return ((act, deferral) for act, deferral in self.by_act.items() if deferral.refused)
 
-    def defer(self, act: str, reason: str, at: datetime, *, until: datetime) -> Deferrals:
-        """Return the deferrals after a passing failure of `act` that happened `at`."""
-        return self._with(act, reason, at, until=until, refused=False)
+    def defer(self, act: str, reason: str, at: datetime, *, until: datetime, attempt: int | None = None) -> Deferrals:
+        """Return the deferrals after a passing failure of `act` that happened `at`.
+
+        `attempt` is the number that the event gives the failure: it counts on across new input, which ends deferrals.
+        """
+        return self._with(act, reason, at, until=until, refused=False, attempts=attempt)
 
     def refuse(self, act: str, reason: str, at: datetime) -> Deferrals:
         """Return the deferrals after a refusal of `act` that happened `at`."""
@@ -75,21 +78,30 @@ class Deferrals(Value):
             return self
         return Deferrals({name: deferral for name, deferral in self.by_act.items() if name != act})
 
-    def _with(self, act: str, reason: str, at: datetime, *, until: datetime, refused: bool) -> Deferrals:
+    def ended_by(self, event: Event, ends: Ends) -> Deferrals:
+        """Return the deferrals without that of the act which `event` shows to have succeeded."""
+        act = ends.get(type(event))
+        return self if act is None else self.release(act.__name__)
+
+    def _with(
+        self, act: str, reason: str, at: datetime, *, until: datetime, refused: bool, attempts: int | None = None
+    ) -> Deferrals:
         before = self.by_act.get(act)
         again = before if before is not None and before.refused is refused else None
         deferral = Deferral(
             until=until,
             reason=reason,
-            attempts=again.attempts + 1 if again is not None else 1,
+            attempts=attempts or (again.attempts + 1 if again is not None else 1),
             refused=refused,
             since=again.since if again is not None else at,
         )
-        return Deferrals({**self.by_act, act: deferral})
+        # A failure of another kind than the one before goes behind the failures that are older.
+        others = self.by_act if again is not None else self.release(act).by_act
+        return Deferrals({**others, act: deferral})
 
 
 NONE = Deferrals()
 """No act waits."""
 
 Ends = Mapping[type[Event], type[Act]]
-"""Class of events → the act that such an event shows to have come through."""
+"""Class of events → the act that such an event shows to have succeeded."""

@@ -1,23 +1,26 @@
-"""Dispatch of events by their class: what each class of events changes in a state, and how a state moves by it.
+"""Dispatch by class: what each class of events changes in a state, how a phase moves by it, how an act is performed.
 
-Both tables are checked as they are made: a class that is handled twice, or both handled and ignored, is an error at
+The tables are checked as they are made: a class that is handled twice, or both handled and ignored, is an error at
 import. mypy checks that a handler takes the events of its class. What a machine ignores on purpose is listed, so that a
 test can prove that the handled and the ignored classes together are all classes of its streams.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
 from engine.event import Event
+from engine.runtime.machine import Act
 
 S = TypeVar("S")
 E = TypeVar("E", bound=Event)
 P = TypeVar("P", bound=StrEnum)
+A = TypeVar("A", bound=Act)
+C = TypeVar("C")
 
 Handler = Callable[[S, E, datetime], S]
 """Returns the state after an event that happened at a time (UTC)."""
@@ -100,3 +103,39 @@ class Transitions(Generic[P]):
             if when.holds(event):
                 return when
         return type(event)
+
+
+Performer = Callable[[A, C], Sequence[Event]]
+"""Performs an act in a context (the state, what the act may touch, the configuration); returns what happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class By(Generic[C]):
+    """One row of a table of performers."""
+
+    act: type[Act]
+    performer: Callable[[Any, C], Sequence[Event]]
+
+
+def by(act: type[A], performer: Performer[A, C]) -> By[C]:
+    """Return the row that lets `performer` perform the acts of one class."""
+    return By(act, performer)
+
+
+class Performers(Generic[C]):
+    """Which function performs the acts of each class."""
+
+    def __init__(self, *rows: By[C]) -> None:
+        """Raises TypeError for a class that has two rows."""
+        self._performers = {row.act: row.performer for row in rows}
+        if len(self._performers) < len(rows):
+            raise TypeError("a class of acts has two rows in one table of performers")
+
+    @property
+    def acts(self) -> frozenset[type[Act]]:
+        """The classes that have a performer."""
+        return frozenset(self._performers)
+
+    def perform(self, act: Act, context: C) -> Sequence[Event]:
+        """Perform `act`; return what happened, at least one event. Raises what the performer raises."""
+        return self._performers[type(act)](act, context)

@@ -155,7 +155,7 @@ def test_an_adopted_lgp_that_a_person_changes_becomes_ours(listener: Listener, c
         operator.quiet(upstream.name)
 
         state = listener.state(upstream.deployment_id)
-        assert state.adopted.held == ""
+        assert state.lgp.adopted.untouched_for == ""
         assert cluster.get(upstream.lgp())["spec"]["database"]["secretName"] == upstream.secret
 
 
@@ -185,9 +185,8 @@ def test_an_upstream_listener_that_still_runs_is_noticed(listener: Listener, clu
             eventually(lambda: _image(cluster, upstream) == IMAGE, "our image is restored")
 
         drifts = listener.types(upstream.deployment_id).count("DriftDetected")
-        assert drifts == listener.state(upstream.deployment_id).repairs == FREE_REPAIRS + 1, (
-            "the next repair waits longer"
-        )
+        repairs = listener.state(upstream.deployment_id).lgp.repairs
+        assert drifts == repairs == FREE_REPAIRS + 1, "the next repair waits longer"
 
 
 def _upstream_writes(cluster: Cluster, upstream: Upstream, image: str) -> Manifest:

@@ -257,7 +257,7 @@ def assert_it_failed(plane: DataPlane, deployment: Deployment, url: str, route: 
     assert f"GET {url}/ok did not answer 200 within {HEALTH_SECONDS:g} s" in message
     assert "503" in message
     assert "stolen does not exist" in message
-    assert "The pods are ready, so look at the route: hostname, path, TLS" in message
+    assert "The pods are ready, so check the route: hostname, path, TLS" in message
     asked = plane.site.recorded(f"{url}/ok")
     assert len(asked) > 1
     assert set(asked) == {f"503, {route}, pod none"}

@@ -25,6 +25,7 @@ from engine.listener.events import RevisionRequested
 from engine.listener.machine import ListenerMachine
 from engine.names import LISTENER_MANAGER
 from engine.ports import Manifest
+from engine.runtime.values import replace
 from sandbox import envtest
 from tests.support.eventually import eventually
 from tests.support.listener import LISTENER, WORKSPACE, keyed, resource
@@ -170,8 +171,9 @@ def lgp(namespace: str, spec: Spec, **changes: Any) -> Manifest:
     ):
         state = machine.evolve(state, event, now)
         if isinstance(event, RevisionRequested):
-            revision = state.revision.model_copy(update={"secret": "the-secret"})  # type: ignore[union-attr]
-            state = state.model_copy(update={"revision": revision})
+            assert state.revision is not None
+            revision = replace(state.revision, secret="the-secret")
+            state = replace(state, revisions=replace(state.revisions, current=revision))
     return desired_manifest(state, CONFIG)
 
 

@@ -368,7 +368,7 @@ class World:
         if not state.id:
             return
         version = self.events.version(stream)
-        found = observe_lgp(state, self.live("LGP", state.namespace, state.lgp, LGP_API_VERSION))
+        found = observe_lgp(state, self.live("LGP", state.namespace, state.lgp.name, LGP_API_VERSION))
         for key, secret in list(self.cluster.objects.items()) if state.deleted else []:
             if key.kind == "Secret" and is_remainder(state, secret):
                 found += observe_secret(state, key.name, secret)[: 1 - len(found)]

@@ -154,7 +154,7 @@ def test_events_of_others_that_come_during_an_act_are_no_divergence(world: World
     world.advance()
 
     assert done == [act]
-    assert world.state().serving == "r2"
+    assert world.state().revisions.serving == "r2"
     assert replayed(world).divergences == []
 
 

@@ -13,6 +13,7 @@ from engine.listener.config import ListenerConfig
 from engine.listener.events import DriftDetected, Paused
 from engine.listener.machine import ListenerMachine
 from engine.log.memory import MemoryLog
+from engine.ports import lgp_key
 from engine.runtime.observation import Observation
 from engine.runtime.observation_loop import Appended, ObservationLoop
 from engine.runtime.retry import REFUSED_BASE
@@ -104,7 +105,7 @@ class RefusedReads(FakeObserver):
     allowed = False
 
     def observe(self, stream: str, state: Any) -> Observation:
-        drift = DriftDetected(object="LGP agents/a", change="it was deleted")
+        drift = DriftDetected(key=lgp_key("agents", "a"), change="it was deleted")
         return Observation(certain=super().observe(stream, state).certain, unconfirmed=(drift,))
 
     def confirm(self, stream: str, state: Any, unconfirmed: Iterable[Event]) -> None:

@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 
 from engine.event import Event
 from engine.kubernetes.fingerprint import difference, fingerprint
+from engine.listener.desired import secret_key
 from engine.listener.events import DriftDetected, LgpGone, RolloutObserved
 from engine.listener.state import DeploymentState, Rollout
 from engine.names import DEPLOYMENT_LABEL, LISTENER_LABEL, LISTENER_MANAGER
-from engine.ports import JsonObject, Manifest
+from engine.ports import JsonObject, Manifest, lgp_key
 
 
 def observe_lgp(state: DeploymentState | None, lgp: Manifest | None) -> list[Event]:
@@ -30,26 +31,32 @@ def observe_lgp(state: DeploymentState | None, lgp: Manifest | None) -> list[Eve
     if state.deleted:
         return _remains(state, lgp)
     if lgp is None:
-        going = state.deletion_started is not None
-        known_gone = state.lgp_gone if going else state.lgp_gone or state.applied is None or state.drifted
-        return [] if known_gone else [LgpGone()]
+        return [] if _is_known_gone(state) else [LgpGone()]
     found: list[Event] = []
-    being_deleted = "deletionTimestamp" in lgp.get("metadata", {}) or bool(state.deletion_reason)
-    if state.applied is not None and not state.drifted and not being_deleted:
-        changed = difference(state.applied.fingerprint, fingerprint(lgp, LISTENER_MANAGER))
+    being_deleted = "deletionTimestamp" in lgp.get("metadata", {}) or state.deletion is not None
+    applied = state.lgp.applied
+    if applied is not None and not state.lgp.drifted and not being_deleted:
+        changed = difference(applied.fingerprint, fingerprint(lgp, LISTENER_MANAGER))
         if changed is not None:
-            found.append(DriftDetected(object=f"LGP {state.namespace}/{state.lgp}", change=changed))
+            found.append(DriftDetected(key=lgp_key(state.namespace, state.lgp.name), change=changed))
     observed = rollout(lgp)
-    if observed is not None and _as_rollout(observed) != state.rollout:
+    if observed is not None and Rollout.of(observed) != state.rollout:
         found.append(observed)
     return found
 
 
+def _is_known_gone(state: DeploymentState) -> bool:
+    """Whether the log knows that the LGP does not exist, or that the listener has not made it yet."""
+    if state.deletion is not None and (state.deletion.started is not None or state.deletion.lgp_gone):
+        return state.deletion.lgp_gone
+    return state.lgp.applied is None or state.lgp.drifted
+
+
 def _remains(state: DeploymentState, lgp: Manifest | None) -> list[Event]:
     """Return DriftDetected when a deleted deployment still has an LGP of ours."""
-    if lgp is None or state.drifted or not is_remainder(state, lgp):
+    if lgp is None or state.lgp.drifted or not is_remainder(state, lgp):
         return []
-    return [DriftDetected(object=f"LGP {state.namespace}/{state.lgp}", change=OUTLIVED)]
+    return [DriftDetected(key=lgp_key(state.namespace, state.lgp.name), change=OUTLIVED)]
 
 
 def is_remainder(state: DeploymentState, manifest: Manifest) -> bool:
@@ -57,7 +64,7 @@ def is_remainder(state: DeploymentState, manifest: Manifest) -> bool:
     metadata = manifest["metadata"]
     labels = metadata.get("labels") or {}
     listener = labels.get(LISTENER_LABEL)
-    ours = labels.get(DEPLOYMENT_LABEL) == state.id and listener == (state.listener_id or listener)
+    ours = labels.get(DEPLOYMENT_LABEL) == state.id and listener == (state.registration.listener_id or listener)
     return ours and "deletionTimestamp" not in metadata
 
 
@@ -69,29 +76,15 @@ def observe_secret(state: DeploymentState | None, name: str, secret: Manifest | 
 
     `name` is the name of the Secret; `secret` is the Secret as it is now, None when it does not exist.
     """
-    if state is None or state.secret_drifted:
+    if state is None or state.secrets.drifted:
         return []
     if state.deleted and secret is not None and is_remainder(state, secret):
-        return [DriftDetected(object=f"Secret {state.namespace}/{name}", change=OUTLIVED)]
-    if state.revision is None or state.deletion_reason:
+        return [DriftDetected(key=secret_key(state, name), change=OUTLIVED)]
+    if state.revision is None or state.deletion is not None:
         return []
     if secret is not None or state.revision.secret != name:
         return []
-    return [DriftDetected(object=f"Secret {state.namespace}/{name}", change="it was deleted")]
-
-
-def _as_rollout(event: RolloutObserved) -> Rollout:
-    return Rollout(
-        generation=event.generation,
-        available=event.available,
-        progressing=event.progressing,
-        failing_since=event.failing_since,
-        reason=event.reason,
-        message=event.message,
-        ready=event.ready,
-        replicas=event.replicas,
-        warning=event.warning,
-    )
+    return [DriftDetected(key=secret_key(state, name), change="it was deleted")]
 
 
 def rollout(lgp: Manifest) -> RolloutObserved | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from engine import names
 from engine.event import Event
+from engine.listener.desired import secret_key
 from engine.listener.events import DriftDetected, LgpGone
 from engine.listener.machine import ListenerMachine
 from engine.listener.observation.compare import is_remainder, observe_lgp, observe_secret
@@ -73,13 +74,13 @@ class ListenerObserver:
     def observe(self, stream: str, state: DeploymentState) -> Observation:
         found: list[Event] = []
         if (state.namespace, "LGP") in self._complete:
-            found += observe_lgp(state, self._lgps.get((state.namespace, state.lgp)))
+            found += observe_lgp(state, self._lgps.get((state.namespace, state.lgp.name)))
         if (state.namespace, "Secret") in self._complete:
             for name in self._secrets_of(state):
                 manifest = self._secrets.get((state.namespace, name))
                 found += observe_secret(state, name, manifest)
-        uid = state.applied.fingerprint.uid if state.applied is not None else None
-        deletion_was_observed = uid is not None and self._removed_uids.get((state.namespace, state.lgp)) == uid
+        uid = state.lgp.applied.fingerprint.uid if state.lgp.applied is not None else None
+        deletion_was_observed = uid is not None and self._removed_uids.get((state.namespace, state.lgp.name)) == uid
         unconfirmed = (DriftDetected,) if deletion_was_observed else (DriftDetected, LgpGone)
         return Observation(
             certain=tuple(event for event in found if not isinstance(event, unconfirmed)),
@@ -94,9 +95,9 @@ class ListenerObserver:
         return [name for name, kept in here if is_remainder(state, kept)][:1]
 
     def confirm(self, stream: str, state: DeploymentState, unconfirmed: Iterable[Event]) -> None:
-        self._read(LGPS, lgp_key(state.namespace, state.lgp))
+        self._read(LGPS, lgp_key(state.namespace, state.lgp.name))
         for name in self._secrets_of(state):
-            self._read(SECRETS, ObjectKey(api_version="v1", kind="Secret", namespace=state.namespace, name=name))
+            self._read(SECRETS, secret_key(state, name))
 
     def _read(self, watch: Watch, key: ObjectKey) -> None:
         manifest = self._cluster.get(key)

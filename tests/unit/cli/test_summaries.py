@@ -14,7 +14,7 @@ from engine.event import Event, Record
 from engine.kubernetes.fingerprint import Fingerprint
 from engine.listener import events as listener
 from engine.operator import events as operator
-from engine.ports import ObjectKey
+from engine.ports import ObjectKey, lgp_key
 from engine.runtime.retry import ActDeferred, ActRefused
 
 ID = "97e32883-8b48-4b1c-8bc8-eb08c3462c00"
@@ -135,7 +135,7 @@ SUMMARIES: list[tuple[Event, str]] = [
     (lgp_applied("r1", 3, restored=True), "LGP set back to revision r1, generation 3"),
     (lgp_applied(REVISION, 2, stopped=True), "LGP scaled to zero, because revision bdfd2eb5 failed"),
     (
-        listener.LgpRejected(revision_id="r1", object="LGP agents/hello", message="too long"),
+        listener.LgpRejected(revision_id="r1", key=lgp_key("agents", "hello"), message="too long"),
         "LGP agents/hello: too long",
     ),
     (
@@ -162,7 +162,7 @@ SUMMARIES: list[tuple[Event, str]] = [
     (listener.SecretsPruned(kept="b", deleted=("a",)), "deleted a, kept b"),
     (listener.SecretsPruned(kept="b", deleted=()), "nothing to delete, kept b"),
     (
-        listener.DriftDetected(object="LGP agents/hello", change="fields were changed"),
+        listener.DriftDetected(key=lgp_key("agents", "hello"), change="fields were changed"),
         "LGP agents/hello fields were changed",
     ),
     (listener.LgpGone(), "the LGP no longer exists"),

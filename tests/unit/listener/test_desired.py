@@ -10,6 +10,7 @@ from engine.listener import adoption
 from engine.listener.desired import cores, desired_manifest, mebibytes, queue_spec
 from engine.listener.events import SecretReference
 from engine.names import LONGEST_LGP_NAME, lgp_name
+from engine.runtime.values import replace
 from tests.support.listener import DEPLOYMENT, World, resource, see
 
 
@@ -18,8 +19,8 @@ def lgp(world: World, spec: dict[str, Any], **changes: Any) -> dict[str, Any]:
     raw["source_config"]["resource_spec"] = spec
     see(world, raw)
     state = world.state()
-    revision = state.revision.model_copy(update={"secret": "the-secret"})
-    made: dict[str, Any] = desired_manifest(state.model_copy(update={"revision": revision}), world.config)["spec"]
+    revisions = replace(state.revisions, current=replace(state.revision, secret="the-secret"))
+    made: dict[str, Any] = desired_manifest(replace(state, revisions=revisions), world.config)["spec"]
     return made
 
 

@@ -50,7 +50,7 @@ def test_the_url_is_told_once_whatever_revisions_come(world: World) -> None:
     update(world, "r2")
     update(world, "r3")
 
-    assert world.state().serving == "r3"
+    assert world.state().revisions.serving == "r3"
     assert world.control_plane.endpoint_writes == 1
     assert world.types().count("EndpointPublished") == 1
 
@@ -61,7 +61,7 @@ def test_a_url_that_is_there_already_is_not_written(world: World) -> None:
     world.control_plane.resources[DEPLOYMENT] = raw
     update(world, "r1")
 
-    assert world.state().endpoint == URL
+    assert world.state().endpoint.published == URL
     assert world.control_plane.endpoint_writes == 0
 
 

@@ -20,7 +20,7 @@ def test_a_new_deployment_is_deployed_and_every_step_is_reported(world: World) -
     state = world.state()
     assert state.revision.phase is Phase.DEPLOYED
     assert state.status is Status.READY
-    assert state.serving == "r1"
+    assert state.revisions.serving == "r1"
     assert world.health.urls == [f"https://agents.example/lgp/{LGP.name}/ok"]
     assert world.control_plane.reports == [
         ("r1", "AWAITING_DEPLOY"),
@@ -54,7 +54,7 @@ def test_an_update_has_its_own_secret_and_the_old_one_goes_only_when_it_is_deplo
     second = world.state().revision.secret
     assert during == {first, second}
     assert after == {second}
-    assert world.state().serving == "r2"
+    assert world.state().revisions.serving == "r2"
 
 
 def test_a_failing_pod_is_given_its_grace_and_then_the_revision_fails_with_the_reason(world: World) -> None:
@@ -73,7 +73,7 @@ def test_a_failing_pod_is_given_its_grace_and_then_the_revision_fails_with_the_r
     state = world.state()
     assert state.revision.phase is Phase.DEPLOY_FAILED
     assert state.revision.reason == "ImagePullBackOff"
-    assert state.serving == "r1"
+    assert state.revisions.serving == "r1"
     assert ("r2", "DEPLOY_FAILED") in world.control_plane.reports
 
 
@@ -119,8 +119,8 @@ def test_a_superseded_revision_is_closed_and_the_newer_one_wins(world: World, ro
     world.advance()
 
     assert ("r1", ending) in world.control_plane.reports
-    assert world.state().serving == "r2"
-    assert world.state().closed == ()
+    assert world.state().revisions.serving == "r2"
+    assert world.state().revisions.closed == ()
 
 
 def test_a_revision_that_came_while_secrets_were_fetched_is_noticed(world: World) -> None:
@@ -169,7 +169,7 @@ def test_a_hostname_that_is_not_reached_from_inside_names_both_mends(world: Worl
         world.clock.move(1)
 
     message = world.state().revision.message
-    assert f"GET {world.config.endpoint(world.state().lgp)}/ok" in message
+    assert f"GET {world.config.endpoint(world.state().lgp.name)}/ok" in message
     assert "reach the hostname from inside the cluster" in message
     assert "health_check_address" in message
     assert "config.enableLGPDeploymentHealthCheck" in message

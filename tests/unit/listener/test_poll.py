@@ -137,7 +137,7 @@ def test_absence_from_a_list_deletes_nothing(world: World, poller: Poller) -> No
     for _ in range(5):
         poller.poll()
 
-    assert not world.state().deletion_reason
+    assert not world.state().deletion
 
 
 def test_a_404_in_two_polls_running_deletes(world: World, poller: Poller) -> None:
@@ -146,9 +146,9 @@ def test_a_404_in_two_polls_running_deletes(world: World, poller: Poller) -> Non
     del world.control_plane.resources[DEPLOYMENT]
 
     poller.poll()
-    assert not world.state().deletion_reason
+    assert not world.state().deletion
     poller.poll()
-    assert "404" in world.state().deletion_reason
+    assert "404" in world.state().deletion.reason
 
 
 def test_a_404_in_between_does_not_count(world: World, poller: Poller) -> None:
@@ -161,7 +161,7 @@ def test_a_404_in_between_does_not_count(world: World, poller: Poller) -> None:
         world.control_plane.resources[DEPLOYMENT] = raw
         poller.poll()
 
-    assert not world.state().deletion_reason
+    assert not world.state().deletion
 
 
 def test_too_many_deletions_at_once_wait_for_a_person(world: World, poller: Poller) -> None:
@@ -172,13 +172,13 @@ def test_too_many_deletions_at_once_wait_for_a_person(world: World, poller: Poll
     poller.poll()
 
     assert engine_types(world).count("DeletionGuardTripped") == 1
-    assert not any(world.state(identified(n)).deletion_reason for n in range(10))
+    assert not any(world.state(identified(n)).deletion for n in range(10))
 
     release = DeletionGuardReleased(deployments=tuple(identified(n) for n in range(8)), by="me")
     world.events.append(ENGINE, world.events.version(ENGINE), [release], actor="cli")
     poller.poll()
 
-    assert [bool(world.state(identified(n)).deletion_reason) for n in range(10)] == [True] * 8 + [False] * 2
+    assert [bool(world.state(identified(n)).deletion) for n in range(10)] == [True] * 8 + [False] * 2
 
 
 def test_a_few_deletions_go_at_once(world: World, poller: Poller) -> None:
@@ -187,7 +187,7 @@ def test_a_few_deletions_go_at_once(world: World, poller: Poller) -> None:
     fill(world, 2, status="AWAITING_DELETE")
     poller.poll()
 
-    assert [bool(world.state(identified(n)).deletion_reason) for n in range(3)] == [True, True, False]
+    assert [bool(world.state(identified(n)).deletion) for n in range(3)] == [True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_what_is_wrong_with_a_deployment_does_not_keep_it_from_being_deleted(wor
     world.control_plane.resources[DEPLOYMENT] = resource(status="AWAITING_DELETE", source_revision_config=None)
     poller.poll()
 
-    assert world.state().deletion_reason == "AWAITING_DELETE"
+    assert world.state().deletion.reason == "AWAITING_DELETE"
 
 
 def test_a_guard_that_holds_nothing_any_more_lets_go(world: World, poller: Poller) -> None:
@@ -290,7 +290,7 @@ def test_a_guard_that_holds_nothing_any_more_lets_go(world: World, poller: Polle
     poller.poll()
 
     assert [t for t in engine_types(world) if "Guard" in t] == ["DeletionGuardTripped", "DeletionGuardReleased"]
-    assert not any(world.state(identified(n)).deletion_reason for n in range(10))
+    assert not any(world.state(identified(n)).deletion for n in range(10))
 
 
 def test_a_listener_that_is_mended_is_polled(world: World, poller: Poller) -> None:
@@ -313,13 +313,13 @@ def test_a_page_that_fails_after_others_loses_nothing_and_deletes_nothing(world:
     for _ in range(3):
         assert poller.poll().outcome == "failed"
         world.clock.move(400)
-    assert not world.state().deletion_reason
+    assert not world.state().deletion
 
     world.control_plane.late_error = None
     poller.poll()
-    assert not world.state().deletion_reason
+    assert not world.state().deletion
     poller.poll()
-    assert world.state().deletion_reason
+    assert world.state().deletion
 
 
 def test_a_defect_in_one_deployment_does_not_stop_the_others(world: World, poller: Poller) -> None:

@@ -323,7 +323,7 @@ class Simulation:
         if key.kind == "LGP" and which not in self.doomed:
             self.broken.append(f"{key} deleted, though nobody asked for it")
         state = self.world.state(which)
-        if key.kind == "Secret" and not state.deletion_reason:
+        if key.kind == "Secret" and not state.deletion:
             revision = state.revision
             if revision is None or revision.phase is not Phase.DEPLOYED or revision.secret == key.name:
                 self.broken.append(f"{key} deleted, though no successor is deployed: {self.world.types(which)[-8:]}")
@@ -511,7 +511,7 @@ def test_the_newest_revision_wins_when_it_is_healthy(history: list[tuple[Any, ..
         raw = simulation.wanted(which)
         check_outcome(simulation, which)
         if raw is not None:
-            assert state.serving == raw["latest_revision_id"]
+            assert state.revisions.serving == raw["latest_revision_id"]
             assert state.revision.phase is Phase.DEPLOYED
     check_reports(simulation)
     check_log(simulation)
@@ -551,7 +551,7 @@ def check_outcome(simulation: Simulation, which: str) -> None:
     if revision.phase is not Phase.DEPLOYED:
         assert revision.phase is Phase.DEPLOY_FAILED
         assert revision.reason
-        assert (lgp is not None) == (state.applied is not None)
+        assert (lgp is not None) == (state.lgp.applied is not None)
         return
     assert lgp is not None
     assert lgp["spec"]["serverSpec"]["image"] == raw["source_revision_config"]["image_uri"]
@@ -573,7 +573,7 @@ def check_reports(simulation: Simulation) -> None:
         state = simulation.world.state(which)
         revision = state.revision
         refused = any(kind == "StatusReportRejected" for kind in simulation.world.types(which))
-        if revision is None or refused or state.deletion_reason:
+        if revision is None or refused or state.deletion:
             continue
         told = last.get(revision.id, "QUEUED")
         # A report cannot be taken back, so content that changes without a new revision is told of once it gets further.

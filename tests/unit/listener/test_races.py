@@ -112,7 +112,7 @@ def test_with_other_settings_the_deployments_of_the_log_are_left_alone(world: Wo
     before = (world.cluster.writes, len(world.control_plane.reports))
     world.config = world.config.model_copy(update={**change, "tracing": False})
     world.cluster.objects.pop(LGP)
-    append(world, DriftDetected(object="LGP", change="gone"), DeletionRequested(reason="a mistake"))
+    append(world, DriftDetected(key=LGP, change="gone"), DeletionRequested(reason="a mistake"))
 
     advanced = world.advance()
 
@@ -130,7 +130,7 @@ def test_with_another_workspace_nothing_is_missing(world: World) -> None:
     for _ in range(3):
         poller.poll()
 
-    assert not world.state().deletion_reason
+    assert not world.state().deletion
 
 
 def test_a_secret_that_a_dead_worker_made_goes_with_the_next_deployed_revision() -> None:
@@ -256,7 +256,7 @@ def test_a_superseding_of_ended_content_is_not_told(world: World) -> None:
     world.advance()
 
     assert ("r1", "SKIPPED") not in world.control_plane.reports
-    assert world.state().closed == ()
+    assert world.state().revisions.closed == ()
 
 
 # --- restored on the control plane
@@ -308,7 +308,7 @@ def test_one_that_is_wanted_again_while_it_goes_starts_anew_once_it_is_gone(worl
     world.advance()
     world.control_plane.resources[DEPLOYMENT] = resource()
     poller.poll()
-    assert world.state().deletion_reason
+    assert world.state().deletion
     world.watch()
     world.advance()
     assert world.state().deleted

@@ -164,7 +164,7 @@ def test_the_lgp_that_serves_is_repaired_while_its_successor_waits_for_the_contr
     world.advance()
     operator_says(world, available=True)
     world.advance()
-    assert world.state().serving == "r2"
+    assert world.state().revisions.serving == "r2"
 
 
 def test_the_secret_of_a_failed_rollout_is_kept_there(world: World) -> None:

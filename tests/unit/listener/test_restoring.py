@@ -44,7 +44,7 @@ def test_the_lgp_is_put_back_to_what_was_deployed_and_the_failure_stays_told(wor
     assert world.cluster.objects[LGP]["metadata"]["labels"]["agentplane.dev/revision-id"] == "r1"
     assert its_secret in secrets(world), "and can start with the values that it was deployed with"
     state = world.state()
-    assert (state.revision.id, state.revision.reason, state.serving) == ("r2", "ImagePullBackOff", "r1")
+    assert (state.revision.id, state.revision.reason, state.revisions.serving) == ("r2", "ImagePullBackOff", "r1")
     assert state.last_reason.startswith("ImagePullBackOff: ")
     assert world.control_plane.reports[-1] == ("r2", "DEPLOY_FAILED")
     assert world.types()[-2:] == ["StatusReported", "LgpApplied"]
@@ -88,7 +88,7 @@ def test_the_next_revision_comes_as_ever(world: World) -> None:
     operator_says(world, available=True)
     world.advance()
 
-    assert world.state().serving == "r3"
+    assert world.state().revisions.serving == "r3"
     assert secrets(world) == {world.state().revision.secret}
 
 
@@ -131,7 +131,7 @@ def test_the_same_revision_with_other_values_goes_back_to_its_earlier_ones(world
 
     assert spec(world) == served
     state = world.state()
-    assert state.applied.revision == state.predecessor
+    assert state.lgp.applied.revision == state.revisions.predecessor
     assert world.advance().acts == 0
 
 
