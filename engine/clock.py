@@ -6,5 +6,7 @@ from datetime import UTC, datetime
 
 
 class SystemClock:
+    """`ports.Clock` of the machine."""
+
     def now(self) -> datetime:
         return datetime.now(UTC)

@@ -1,7 +1,7 @@
-"""Every error of the engine, and for each one whether trying again can help.
+"""Every error of the engine, and for each one whether a retry can help.
 
-`retryable` is read in one place only, `runtime.advance`: a passing failure becomes a timed retry, a permanent one
-waits for new input. Messages name the thing, the value and the mend; they never hold a secret value.
+Only `runtime.advance` reads `retryable`: a retryable error becomes a deferral with a time, any other error a refusal
+that waits for new input. Messages name the field, the value and the fix. They never contain a secret value.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class AgentplaneError(Exception):
 
 
 class SettingsError(AgentplaneError):
-    """A setting is missing or wrong; the message names it."""
+    """A setting is missing or wrong; the message names the variable and the fix."""
 
 
 class InvalidResource(AgentplaneError):
-    """A deployment of the control plane that cannot be understood; carries the path of the field."""
+    """A deployment of the control plane has a field that the listener cannot interpret; `field` is its path."""
 
     def __init__(self, resource: str, field: str, problem: str) -> None:
         self.resource = resource
@@ -36,11 +36,11 @@ class InvalidResource(AgentplaneError):
 
 
 class EventLogError(AgentplaneError):
-    """Root of what the event log raises."""
+    """Root of the errors of the event log."""
 
 
 class ConcurrencyConflict(EventLogError):
-    """Somebody appended first: the stream is not at the expected version."""
+    """Another writer has appended: the stream is not at the expected version."""
 
     retryable = True
 
@@ -58,50 +58,50 @@ class LockHeld(EventLogError):
 
 
 class LockLost(EventLogError):
-    """The lock ran out or went to another worker; nothing more may be written."""
+    """The lock expired, or another worker holds it; this worker may not write any more."""
 
     retryable = True
 
 
 class FutureEvent(EventLogError):
-    """An event whose type or schema version this program does not know: upgrade, nothing is lost."""
+    """This program does not know the type or schema version of an event. An upgrade helps; nothing is lost."""
 
 
 class LogUnavailable(EventLogError):
-    """Redis does not answer."""
+    """Redis cannot be reached, or cannot serve the log."""
 
     retryable = True
 
 
 class TrimRefused(EventLogError):
-    """A stream still needs the events that were to be deleted."""
+    """A stream still needs events that should be deleted."""
 
 
 class SnapshotUnreadable(EventLogError):
-    """A trimmed stream whose snapshot is missing, or holds a state that this program does not know."""
+    """The snapshot of a trimmed stream is missing, or this program cannot read its state."""
 
 
 class ImportRefused(EventLogError):
-    """An imported file is damaged, or would overwrite events that differ."""
+    """An imported file is damaged, has a newer format, or contradicts the events of the log."""
 
 
 # --- control plane -----------------------------------------------------------------------------------------
 
 
 class ControlPlaneError(AgentplaneError):
-    """Root of what the control plane adapter raises; `retry_after` is seconds, when the server named some."""
+    """Root of the errors of the control plane's client. `retry_after` is seconds; None when the server gave none."""
 
     retry_after: float | None = None
 
 
 class ControlPlaneUnavailable(ControlPlaneError):
-    """No answer, a 5xx or an unreadable body."""
+    """The control plane gave no answer, a 5xx or an unreadable body."""
 
     retryable = True
 
 
 class ControlPlaneThrottled(ControlPlaneError):
-    """429; `retry_after` holds the seconds of Retry-After."""
+    """429; `retry_after` has the seconds of Retry-After."""
 
     retryable = True
 
@@ -111,7 +111,7 @@ class ControlPlaneThrottled(ControlPlaneError):
 
 
 class ControlPlaneDenied(ControlPlaneError):
-    """401 or 403: the key or the workspace is wrong; the message names the setting."""
+    """401 or 403: the API key or the workspace is wrong; the message names the settings."""
 
 
 class ControlPlaneNotFound(ControlPlaneError):
@@ -119,20 +119,20 @@ class ControlPlaneNotFound(ControlPlaneError):
 
 
 class ReportRefused(ControlPlaneError):
-    """The control plane refuses this status report (409, 422): it knows better, or the deployment is gone."""
+    """The control plane refuses this status report (400, 404, 409, 422): it has newer data, or no such deployment."""
 
 
 class ReportsUnsupported(ReportRefused):
-    """The control plane takes no status reports on this route (403, 404 without a JSON detail of ours, 405)."""
+    """The control plane accepts no status reports on this route (403, 405, or a 404 that is about the route)."""
 
 
 # --- cluster -----------------------------------------------------------------------------------------------
 
 
 class ClusterError(AgentplaneError):
-    """Root of what the cluster adapter raises; `reason` is the `Status.reason` of the API server.
+    """Root of the errors of the Kubernetes client. `reason` is the `Status.reason` of the API server.
 
-    `retry_after` is seconds, when the server named some.
+    `retry_after` is seconds; None when the server gave none.
     """
 
     retry_after: float | None = None
@@ -144,23 +144,23 @@ class ClusterError(AgentplaneError):
 
 
 class ClusterUnavailable(ClusterError):
-    """No answer, a 5xx, 429 or a broken connection."""
+    """The API server gave no answer, a 5xx or 429, or the connection broke."""
 
     retryable = True
 
 
 class ObjectConflict(ClusterError):
-    """409: the object changed since it was read."""
+    """409: the object has changed since it was read."""
 
     retryable = True
 
 
 class ObjectRefused(ClusterError):
-    """The API server rejects this object (400, 403, 404 of its kind or namespace, 422): its message says why."""
+    """The API server rejects this object (400, 403, 404 of its kind or namespace, 422); its message says why."""
 
 
 class NamespaceHeld(ClusterError):
-    """Another data plane holds the namespace; nothing may be written there."""
+    """Another data plane holds the namespace, so nothing may be written there."""
 
     def __init__(self, namespace: str, holder: str) -> None:
         super().__init__(f"namespace {namespace} is held by data plane {holder!r}")

@@ -1,8 +1,7 @@
-"""The outside world as the engine sees it: narrow protocols, so that fakes fit on a screen.
+"""Ports: the protocols through which the engine uses the outside world. They are narrow, so that fakes stay short.
 
-Adapters in `engine/kubernetes` and `engine/control_plane` implement them; `bootstrap` wires them. Every call has a
-timeout and raises only
-errors of `engine.errors`.
+`engine/kubernetes` and `engine/control_plane` implement them, `bootstrap` wires them. Every call has a timeout, and
+raises only errors of `engine.errors`.
 """
 
 from __future__ import annotations
@@ -11,15 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import EllipsisType
-from typing import Any, Protocol
+from typing import Protocol, TypeAlias
 
 from engine import names
-from engine.event import Json
+from engine.event import JsonObject as JsonObject
 
-Manifest = dict[str, Any]
-"""A Kubernetes object as JSON."""
-JsonObject = dict[str, Any]
-"""A part of a manifest, as JSON: metadata, a spec, a container, an environment variable."""
+Manifest: TypeAlias = JsonObject
+"""A Kubernetes object, as a JSON object."""
 
 
 class Clock(Protocol):
@@ -34,15 +31,15 @@ class Clock(Protocol):
 class ControlPlane(Protocol):
     """The public API of the control plane, as one workspace sees it (engine/control_plane/client.py)."""
 
-    def deployments(self) -> Iterator[Sequence[dict[str, Json]]]:
-        """Yield every page of `GET /v2/deployments` as undecoded resources, without any filter of ours."""
+    def deployments(self) -> Iterator[Sequence[JsonObject]]:
+        """Yield every page of `GET /v2/deployments` as undecoded resources, unfiltered."""
         ...
 
-    def deployment(self, deployment_id: str) -> dict[str, Json]:
+    def deployment(self, deployment_id: str) -> JsonObject:
         """Return one deployment. Raises ControlPlaneNotFound."""
         ...
 
-    def listener(self, listener_id: str) -> dict[str, Json]:
+    def listener(self, listener_id: str) -> JsonObject:
         """Return one listener. Raises ControlPlaneNotFound."""
         ...
 
@@ -53,15 +50,15 @@ class ControlPlane(Protocol):
     def report_revision(
         self, deployment_id: str, revision_id: str, status: str, *, reason: str | None, message: str | None
     ) -> None:
-        """Tell the control plane the status of a revision. Raises ReportRefused where it takes no reports."""
+        """Report the status of a revision. Raises ReportRefused if the control plane does not accept the report."""
         ...
 
     def report_deployment(self, deployment_id: str, status: str, *, reason: str | None) -> None:
-        """Tell the control plane the status of a deployment. Raises ReportRefused where it takes no reports."""
+        """Report the status of a deployment. Raises ReportRefused if the control plane does not accept the report."""
         ...
 
     def publish_endpoint(self, deployment_id: str, url: str) -> None:
-        """`PATCH /v2/deployments/{id}` with `url` as its custom URL. Raises ReportRefused where it is not taken."""
+        """`PATCH /v2/deployments/{id}` with `url` as its custom URL. Raises ReportRefused if that is not accepted."""
         ...
 
 
@@ -70,7 +67,7 @@ class ControlPlane(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectKey:
-    """Which object: enough to make its URL."""
+    """The identity of an object: enough to make its URL."""
 
     api_version: str
     kind: str
@@ -99,14 +96,14 @@ def lgp_key(namespace: str, name: str) -> ObjectKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
-    """What the API server answered to an apply."""
+    """The API server's answer to an apply."""
 
     manifest: Manifest
-    """The whole object as stored."""
+    """The whole object, as stored."""
     created: bool
-    """201 rather than 200."""
+    """Whether the apply created the object (201 instead of 200)."""
     changed: bool
-    """Whether the write changed the object (its resourceVersion moved)."""
+    """Whether the apply changed the object (its resourceVersion is another one)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,49 +134,49 @@ class Cluster(Protocol):
         before_write: Callable[[], None] | None = None,
         seen: Manifest | EllipsisType | None = ...,
     ) -> Applied:
-        """Server-side apply under `manager`, taking over conflicting fields (force).
+        """Apply on the server side under `manager`, with force: conflicting fields of other managers become ours.
 
-        Reads the object, calls `before_write` (which proves that the stream's lock is still held), then writes with
-        the resourceVersion that was read: an object that a newer worker changed meanwhile is a conflict, retried
-        with a fresh read and a fresh proof a few times. `seen` is what the caller has just read itself (None: nothing
-        is there), which spares the first read. Raises ObjectRefused, ObjectConflict, ClusterUnavailable.
+        Reads the object, calls `before_write` (which verifies that the stream's lock is still held), then writes with
+        the resourceVersion that was read. If another worker has changed the object meanwhile, that is a conflict: the
+        read, `before_write` and the write are repeated a few times. `seen` is the object as the caller has just read it
+        (None: it does not exist), which saves the first read. Raises ObjectRefused, ObjectConflict, ClusterUnavailable.
         """
         ...
 
     def apply_status(
         self, manifest: Manifest, *, manager: str, before_write: Callable[[], None] | None = None
     ) -> Applied:
-        """The same for the status subresource, without the read."""
+        """Apply the status subresource like `apply`, but without the read."""
         ...
 
     def create(self, manifest: Manifest) -> bool:
-        """Create the object unless one of that name exists; return whether this call created it."""
+        """Create the object unless an object of that name exists; return whether this call created it."""
         ...
 
     def patch(
         self, key: ObjectKey, patch: Manifest, *, before_write: Callable[[], None] | None = None
     ) -> Manifest | None:
-        """JSON merge patch; return the new object, None when it does not exist."""
+        """Send a JSON merge patch; return the new object, or None when the object does not exist."""
         ...
 
     def delete(self, key: ObjectKey, *, propagation: str = "Background", uid: str | None = None) -> bool:
-        """Delete the object; return False when it did not exist. `uid` guards against deleting a namesake."""
+        """Delete the object; return False when it did not exist. With `uid`, delete only the object of that uid."""
         ...
 
     def delete_all(self, api_version: str, kind: str, namespace: str, *, labels: str) -> int:
-        """Delete every object of a kind that matches the label selector; return how many there were."""
+        """Delete every object of a kind that matches the label selector; return their number."""
         ...
 
     def watch(self, api_version: str, kind: str, namespace: str, *, labels: str = "") -> Iterator[WatchEvent]:
-        """List, yield every object as ADDED, then SYNCED, then changes for ever.
+        """List, yield every object as ADDED, then SYNCED, then changes forever.
 
-        Survives disconnects, 410 Gone and API server restarts: after a gap it lists again, yields what differs
-        from what it yielded before (including DELETED for what vanished in the gap) and SYNCED.
+        The watch continues after disconnects, 410 Gone and restarts of the API server. After a gap it lists again,
+        yields the differences to what it yielded before (DELETED for objects that are gone) and SYNCED.
         """
         ...
 
     def version(self) -> str:
-        """Return the version that the API server tells, for example `v1.34.4`; empty when it tells none.
+        """Return the version of the API server, for example `v1.34.4`; empty when it reports none.
 
         Raises ObjectRefused, ClusterUnavailable.
         """
@@ -192,7 +189,7 @@ class Cluster(Protocol):
     def allowed(
         self, verb: str, api_version: str, kind: str, namespace: str, *, subresource: str = "", name: str = ""
     ) -> bool:
-        """SelfSubjectAccessReview: whether our account may do this, to the object `name` or to any."""
+        """Whether our account has a permission (SelfSubjectAccessReview), for the object `name` or for all objects."""
         ...
 
 
@@ -205,7 +202,7 @@ class Health:
 
     ok: bool
     detail: str
-    """Status code and the start of the body, or what went wrong, for a person."""
+    """Status code and the start of the body, or the error, for a person."""
 
 
 class HealthProbe(Protocol):
@@ -214,31 +211,31 @@ class HealthProbe(Protocol):
         ...
 
 
-# --- what acts receive -------------------------------------------------------------------------------------
+# --- ports of an act --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """Everything an act may touch."""
+    """Everything that an act may use of the outside world."""
 
     control_plane: ControlPlane
     cluster: Cluster
     health: HealthProbe
     clock: Clock
     keep_lock: Callable[[], None]
-    """Proves and extends the lock of the stream being advanced; raises LockLost. Call before every write."""
+    """Verifies and extends the lock of the stream that is advanced. Raises LockLost. Call it before every write."""
     digest: Callable[[bytes], str]
-    """Keyed digest of a secret value: the only trace of it that may reach the log."""
+    """Returns the keyed digest of a secret value: nothing else of the value may reach the log."""
     api_key: str = field(repr=False)
-    """The LangSmith API key, for the Secret that Agent Servers trace with. Never logged."""
+    """The LangSmith API key, for the Secret with which Agent Servers send traces. Never logged."""
     random: Callable[[], float] = lambda: 0.5
-    """A chance in [0, 1), for jitter."""
+    """Returns a random number in [0, 1), for jitter."""
     other_holder: Callable[[str], str | None] = lambda _namespace: None
-    """Which other data plane holds a namespace, None where we may write
-    (engine/kubernetes/namespace_lease.py). Raises ClusterError."""
+    """Returns the other data plane that holds a namespace; None when we may write there. Raises ClusterError.
+    (engine/kubernetes/namespace_lease.py)"""
 
 
 class Dispatcher(Protocol):
     def dispatch(self, stream: str) -> None:
-        """Ask for `stream` to be advanced soon; losing the message costs one sweep."""
+        """Request that a worker advances `stream` soon. A lost message costs one sweep."""
         ...

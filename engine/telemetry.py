@@ -1,15 +1,15 @@
-"""What a process tells about itself: log lines, metrics, and (where a DSN is set) error reports. Never a secret.
+"""Telemetry of a process: log lines, metrics and, if a DSN is set, error reports. They never contain a secret.
 
-Log lines go to stderr, one JSON object or one console line each. Our own (structlog) and those of libraries (stdlib
-logging) pass the same processors, so that every line within `bound(stream=…, act=…)` says what it belongs to. The
-last step before the stream is the `Scrubber`: it works on the finished text, so nothing gets past it in a traceback,
-a nested value or a library's repr. It knows the values of our own secrets in the spellings that they travel in, and
-the shapes of the usual foreign ones.
+Log lines go to stderr, each one JSON object or one console line. Lines of the engine (structlog) and of libraries
+(stdlib logging) pass the same processors, so every line within `bound(stream=…, act=…)` has these values. The last step
+before the stream is the `Scrubber`. It works on the finished text, so it also finds secrets in tracebacks, in nested
+values and in a library's repr. It knows the values of our own secrets in all their encodings, and the patterns of other
+common credentials.
 
-Metrics are Prometheus', in a registry of our own (`REGISTRY`), served on a port where one is set. Gauges that
-describe the installation (queues, dirty and due streams) are read when somebody scrapes.
+Metrics are Prometheus metrics in a registry of our own (`REGISTRY`), served on a port if one is set. Gauges of the
+installation (queues, dirty and due streams) are read at each scrape.
 
-Sentry is off without a DSN. With one, reports carry no request bodies, no local variables and no personal data, and
+Sentry is off without a DSN. With a DSN, reports have no request bodies, no local variables and no personal data, and
 every string in them passes the scrubber.
 """
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 HIDDEN = "***"
 SHORTEST_SECRET = 4
-"""Characters: hiding shorter values would make logs unreadable and protect nothing."""
+"""Characters. To hide shorter values would make logs unreadable and protect nothing."""
 
 LIBRARIES: Mapping[str, int] = {
     "httpcore": logging.WARNING,
@@ -55,18 +55,18 @@ LIBRARIES: Mapping[str, int] = {
     "asyncio": logging.WARNING,
     "kombu": logging.WARNING,
 }
-"""Loggers that say less than ours do at the same level."""
+"""Logger of a library → its lowest level, above ours."""
 
 SHAPES = (
     rb"(?P<bearer>(?i:authorization\W{1,4}basic\s+|bearer\s+))[A-Za-z0-9._~+/=-]{12,}",
     rb"(?P<url>[a-z][a-z0-9+.-]*://[^\s/:@\"']*:)[^\s/@\"']+(?=@)",
     rb"lsv2_[A-Za-z]+_[A-Za-z0-9_]{8,}",
 )
-"""Credentials of others: authorization headers, passwords in URLs, LangSmith keys."""
+"""Patterns of other credentials: authorization headers, passwords in URLs, LangSmith keys."""
 
 
 class Scrubber:
-    """Takes secrets out of finished text."""
+    """Replaces secrets in finished text."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         spellings = {form for secret in secrets if len(secret) >= SHORTEST_SECRET for form in _spellings(secret)}
@@ -80,7 +80,7 @@ class Scrubber:
         return self.clean(text.encode(errors="replace")).decode(errors="replace")
 
     def value(self, value: Any) -> Any:
-        """Return a JSON-like value with every string cleaned, keys included."""
+        """Return a JSON-like value with every string cleaned, also keys."""
         match value:
             case str():
                 return self.text(value)
@@ -97,7 +97,7 @@ class Scrubber:
 
 
 def _spellings(secret: str) -> set[bytes]:
-    """Return a secret as it is, in JSON, in a URL and in base64."""
+    """Return the encodings of a secret: plain, in JSON, in a URL and in base64."""
     raw = secret.encode()
     return {
         raw,
@@ -118,13 +118,13 @@ def _hide(match: re.Match[bytes]) -> bytes:
 
 @contextlib.contextmanager
 def bound(**values: object) -> Iterator[None]:
-    """Put `values` on every log line of this thread within the block, whoever writes it."""
+    """Add `values` to every log line that this thread writes in the block."""
     with structlog.contextvars.bound_contextvars(**values):
         yield
 
 
 def configure(settings: Settings, process: str, *, integrations: Sequence[Integration] = ()) -> Scrubber:
-    """Set up logs and error reports of a process called `process`; return the scrubber. The last call counts."""
+    """Set up logs and error reports of the process `process`; return the scrubber. A later call replaces this one."""
     scrubber = Scrubber(settings.secrets())
     configure_logging(settings.log_format, settings.log_level, scrubber, process=process)
     dsn = settings.sentry_dsn.get_secret_value() if settings.sentry_dsn else ""
@@ -140,7 +140,7 @@ def configure_logging(
     process: str = "",
     out: TextIO | None = None,
 ) -> None:
-    """Send every log line of this process to `out` (stderr), as `json` or for the `console`."""
+    """Send every log line of this process to `out` (default: stderr), in the form `json` or `console`."""
     scrubber = scrubber or Scrubber()
     least = logging.getLevelNamesMapping()[level.upper()]
     shared: list[structlog.types.Processor] = [
@@ -174,7 +174,7 @@ def configure_logging(
 
 
 class _Lines:
-    """Where finished lines go: a logger for structlog whose every level writes."""
+    """The last logger of structlog: it writes finished lines, whatever their level."""
 
     def __init__(self, out: TextIO | None) -> None:
         self._stream = _Stream(out)
@@ -187,13 +187,13 @@ class _Lines:
 
 
 class _Stream:
-    """`out`, or whatever stderr is at the moment of writing; a line is one write, so lines of threads do not mix."""
+    """`out`, or the current stderr. A line is one write, so the lines of several threads do not mix."""
 
     def __init__(self, out: TextIO | None) -> None:
         self._out = out
 
     def write(self, text: str) -> None:
-        with contextlib.suppress(BrokenPipeError, ValueError):  # nobody reads, or it is closed: logging must not kill
+        with contextlib.suppress(BrokenPipeError, ValueError):  # a closed stream must not end the process
             (self._out or sys.stderr).write(text)
 
     def flush(self) -> None:
@@ -202,7 +202,7 @@ class _Stream:
 
 
 class _Named:
-    """Adds the process to every line."""
+    """Adds the name of the process to every line."""
 
     def __init__(self, process: str) -> None:
         self._process = process
@@ -214,7 +214,7 @@ class _Named:
 
 
 class _Renderer:
-    """The last processor: from a line's values to its text, scrubbed."""
+    """The last processor: renders the values of a line as scrubbed text."""
 
     def __init__(self, form: str, scrubber: Scrubber, *, colors: bool) -> None:
         self._scrubber = scrubber
@@ -232,7 +232,7 @@ class _Renderer:
         ordered.update(line)
         try:
             text = orjson.dumps(ordered, default=str, option=orjson.OPT_NON_STR_KEYS)
-        except TypeError:  # a lone surrogate, a huge number: seldom, and no reason to lose the line
+        except TypeError:  # a lone surrogate or a huge number: rare, and no reason to lose the line
             text = json.dumps(self._scrubber.value(ordered), skipkeys=True).encode()
         return self._scrubber.clean(text).decode()
 
@@ -249,20 +249,33 @@ REGISTRY = CollectorRegistry()
 
 _FAST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
-EVENTS = Counter("agentplane_events_appended", "Events appended to the log", ["type"], registry=REGISTRY)
-ACTS = Counter("agentplane_acts", "Acts performed", ["component", "act", "outcome"], registry=REGISTRY)
-ACT_SECONDS = Histogram(
-    "agentplane_act_seconds", "Duration of acts", ["component", "act"], buckets=_FAST, registry=REGISTRY
+EVENTS = Counter("agentplane_events_appended", "Events appended to the event log, by type", ["type"], registry=REGISTRY)
+ACTS = Counter(
+    "agentplane_acts",
+    "Acts performed, by component, act and outcome (done, deferred, refused, crashed)",
+    ["component", "act", "outcome"],
+    registry=REGISTRY,
 )
-ADVANCES = Counter("agentplane_advances", "Calls of advance", ["component", "outcome"], registry=REGISTRY)
-POLLS = Counter("agentplane_polls", "Polls of the control plane", ["outcome"], registry=REGISTRY)
+ACT_SECONDS = Histogram(
+    "agentplane_act_seconds", "Duration of acts, seconds", ["component", "act"], buckets=_FAST, registry=REGISTRY
+)
+ADVANCES = Counter(
+    "agentplane_advances",
+    "Calls that advanced a stream, by component and outcome",
+    ["component", "outcome"],
+    registry=REGISTRY,
+)
+POLLS = Counter("agentplane_polls", "Polls of the control plane, by outcome", ["outcome"], registry=REGISTRY)
 POLL_SECONDS = Histogram(
-    "agentplane_poll_seconds", "Duration of polls that read the control plane", buckets=_FAST, registry=REGISTRY
+    "agentplane_poll_seconds",
+    "Duration of polls that read the control plane, seconds",
+    buckets=_FAST,
+    registry=REGISTRY,
 )
 
 
 class InstallationCollector(Collector):
-    """Gauges that are read when somebody scrapes; what cannot be read is left out of that scrape."""
+    """Gauges that are read at each scrape. A value that cannot be read is missing from that scrape."""
 
     def __init__(self, events: EventLog, queues: Callable[[], Mapping[str, int]] | None = None) -> None:
         """`queues` returns the length of every queue by name."""
@@ -274,7 +287,9 @@ class InstallationCollector(Collector):
             "dirty": lambda: len(self._events.dirty()),
             "due": lambda: len(self._events.due()),
         }
-        gauge = GaugeMetricFamily("agentplane_streams", "Streams that wait for a worker, or for a time", labels=["set"])
+        gauge = GaugeMetricFamily(
+            "agentplane_streams", "Streams that wait for a worker (dirty) or for their timer (due)", labels=["set"]
+        )
         for name, size in sizes.items():
             with contextlib.suppress(Exception):
                 gauge.add_metric([name], size())
@@ -292,7 +307,7 @@ def serve_metrics(
     queues: Callable[[], Mapping[str, int]] | None = None,
     host: str = "0.0.0.0",
 ) -> Callable[[], None]:
-    """Serve `REGISTRY` on `port` from a thread; return what ends it. Raises OSError when the port is taken."""
+    """Serve `REGISTRY` on `port` from a thread; return what stops it. Raises OSError if the port is taken."""
     collector = InstallationCollector(events, queues) if events is not None else None
     if collector is not None:
         REGISTRY.register(collector)
@@ -333,7 +348,7 @@ def measured(component: str, act: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def timed(observe: Callable[[float], None]) -> Iterator[None]:
-    """Give the seconds that the block took to `observe`, however it ends."""
+    """Call `observe` with the seconds that the block took, also when the block raises."""
     start = time.perf_counter()
     try:
         yield
@@ -344,7 +359,7 @@ def timed(observe: Callable[[float], None]) -> Iterator[None]:
 # --- error reports -----------------------------------------------------------------------------------------
 
 UNWANTED = ("request", "user", "modules")
-"""Parts of a report that are never sent."""
+"""Parts of an error report that are never sent."""
 
 
 def configure_sentry(
@@ -355,13 +370,13 @@ def configure_sentry(
     integrations: Sequence[Integration] = (),
     transport: Transport | None = None,
 ) -> None:
-    """Send error reports to `dsn`; without one, none are made. `transport` is for tests."""
+    """Send error reports to `dsn`; an empty `dsn` turns error reports off. `transport` is for tests."""
     if not dsn:
         if (loaded := _sentry()) is not None:
             loaded.get_client().close(timeout=0)
             loaded.get_global_scope().set_client(None)
         return
-    import sentry_sdk  # only here: a start without a DSN costs 0.06 s of CPU less
+    import sentry_sdk  # imported here: without a DSN, a start saves 0.06 s of CPU
 
     def before_send(event: Event, _hint: Hint) -> Event | None:
         cleaned: Any = scrubber.value({key: part for key, part in event.items() if key not in UNWANTED})
@@ -374,12 +389,12 @@ def configure_sentry(
 
     sentry_sdk.init(
         dsn=dsn,
-        # No personal data: send_default_pii is False unless set, and setting it is deprecated. A variable in the
-        # environment that switches a debugging sidecar on would set it.
+        # No personal data: send_default_pii is False by default, and setting it is deprecated. An environment variable
+        # that enables the Spotlight sidecar would set it, so Spotlight is off.
         spotlight=False,
         include_local_variables=False,
         max_request_body_size="never",
-        auto_enabling_integrations=False,  # they would add arguments, queries and bodies
+        auto_enabling_integrations=False,  # these add arguments, queries and bodies
         integrations=list(integrations),
         before_send=before_send,
         before_breadcrumb=before_breadcrumb,
@@ -389,7 +404,7 @@ def configure_sentry(
 
 
 def _frames(event: Any) -> Iterator[dict[str, Any]]:
-    """Yield every stack frame of a report, wherever it is."""
+    """Yield every stack frame of an error report."""
     if isinstance(event, dict):
         frames = event.get("frames")
         if isinstance(frames, list):
@@ -402,12 +417,12 @@ def _frames(event: Any) -> Iterator[dict[str, Any]]:
 
 
 def _sentry() -> ModuleType | None:
-    """Return Sentry's module where it is loaded: where a DSN was set once."""
+    """Return Sentry's module if it is loaded, that is, if a DSN was set before."""
     return sys.modules.get("sentry_sdk")
 
 
 def _report_to_sentry(_logger: Any, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Report our own lines of level error and above; `before_send` scrubs them."""
+    """Report the engine's log lines of level error and above; `before_send` scrubs the reports."""
     sentry_sdk = _sentry()
     if sentry_sdk is not None and method in ("error", "critical") and sentry_sdk.get_client().is_active():
         with sentry_sdk.new_scope() as scope:
