@@ -1,19 +1,23 @@
 """The control plane's public API over HTTP, as one workspace sees it.
 
-One client with kept-alive HTTP/1.1 connections. What comes back is JSON that nobody has looked at yet: shape is
-checked only as far as paging needs, meaning is the listener's business. What an answer stands for:
+One client with persistent HTTP/1.1 connections. It returns unvalidated JSON: it checks the shape only as far as paging
+needs it; the listener interprets the content. The errors:
 
-| answer | error | |---|---| | none, a timeout, TLS or DNS failure, 5xx, a redirect, broken or truncated JSON, another
-shape | ControlPlaneUnavailable | | 429 | ControlPlaneThrottled, with the seconds of Retry-After (a number or a date;
-at most an hour is believed) | | 401, 403 | ControlPlaneDenied, naming the settings | | 404 of one resource, with a
-JSON `detail` | ControlPlaneNotFound | | 404 of anything else | ControlPlaneUnavailable: the URL leads to another
-program, which proves nothing about deployments | | any other 4xx | ControlPlaneRejected |
+    no answer, a timeout, a TLS or DNS failure, 5xx,      ControlPlaneUnavailable
+    a redirect, broken or truncated JSON, another shape
+    429                                                   ControlPlaneThrottled, with the seconds of Retry-After (a
+                                                          number or a date, at most an hour)
+    401, 403                                              ControlPlaneDenied, which names the settings
+    404 of one resource, with a JSON `detail`             ControlPlaneNotFound
+    404 of anything else                                  ControlPlaneUnavailable: the URL leads to another program,
+                                                          which says nothing about deployments
+    any other 4xx                                         ControlPlaneRejected
 
-How progress is reported is not public, so the two routes are settings: 403, 405 and a 404 that does not speak of the
-deployment mean that nobody takes reports there (ReportsUnsupported); any other refusal is about this one report
-(ReportRefused).
+The routes for status reports are not public, so they are settings. 403, 405 and a 404 that is not about the deployment
+mean that the control plane accepts no reports on the route (ReportsUnsupported). Any other refusal is about the one
+report (ReportRefused).
 
-Messages hold the URL, the status and a short `detail` of the answer; never a body, never a key.
+Messages contain the URL, the status and a short `detail` of the answer, never a body and never a key.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 from urllib.parse import quote
 
 import httpx
@@ -44,27 +48,28 @@ from engine.errors import (
     ReportsUnsupported,
     SettingsError,
 )
-from engine.event import Json
+from engine.event import Json, JsonObject
 from engine.settings import Settings, variable
 
 PAGE = 100
-"""Most resources that the API returns at once."""
+"""Resources per page; the API returns no more."""
 LONGEST_RETRY_AFTER = 3600.0
+"""Seconds; a longer Retry-After counts as this."""
 LARGEST_ANSWER = 256 * 1024 * 1024
-"""Bytes; a page of a hundred deployments is far below."""
+"""Bytes; a page of a hundred deployments is far smaller."""
 PATIENCE = 4
-"""An answer that trickles may take this many times the longest silence in all."""
+"""A slow answer may take this many times the read timeout in total."""
 NO_ROUTE = frozenset({"Not Found", "Method Not Allowed"})
-"""Details that a web framework gives by itself: they speak of the route, not of a deployment."""
+"""Details that a web framework gives by itself: they are about the route, not about a deployment."""
 
 
 class ControlPlaneRejected(ControlPlaneError):
-    """A 4xx that is none of the others: the request was understood and is refused."""
+    """Any other 4xx: the control plane refuses the request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A complete answer, undecoded."""
+    """A complete, undecoded answer."""
 
     method: str
     url: str
@@ -72,10 +77,10 @@ class Answer:
     headers: httpx.Headers
     content: bytes
     key: str = field(repr=False)
-    """The API key, which a detail might repeat."""
+    """The API key, which a detail may repeat."""
 
     def json(self) -> Json:
-        """Return the decoded body. Raises ControlPlaneUnavailable when it is not JSON."""
+        """Return the decoded body. Raises ControlPlaneUnavailable if it is not JSON."""
         try:
             return orjson.loads(self.content)
         except orjson.JSONDecodeError as error:
@@ -86,12 +91,12 @@ class Answer:
 
     @property
     def detail(self) -> str:
-        """What the API says about a refusal, in a line; empty when it says nothing that is JSON."""
+        """The API's reason for a refusal, in one line; empty if the body is not JSON."""
         try:
             detail = orjson.loads(self.content)["detail"]
         except (orjson.JSONDecodeError, KeyError, TypeError):
             return ""
-        if isinstance(detail, list):  # validation errors: where and what, without the input that they repeat
+        if isinstance(detail, list):  # validation errors: path and message, without the repeated input
             problems = [problem for problem in detail if isinstance(problem, dict)]
             parts = [f"{'.'.join(map(str, p.get('loc', ())))}: {p.get('msg', '')}" for p in problems]
             return self._short("; ".join(parts))
@@ -109,7 +114,7 @@ class Answer:
 
 
 class HttpControlPlane:
-    """`ports.ControlPlane` over HTTP; safe to share between threads."""
+    """`ports.ControlPlane` over HTTP. Threads can share it."""
 
     def __init__(
         self,
@@ -124,9 +129,9 @@ class HttpControlPlane:
         ca_file: Path | None = None,
         network_policy: str = "",
     ) -> None:
-        """`read_seconds` bounds a silence; a route is `METHOD /path`, empty for none.
+        """`read_seconds` is the read timeout; a route is `METHOD /path`, or empty for no reports.
 
-        `network_policy` is the name of the policy that limits where this process connects, if there is one.
+        `network_policy` is the name of the NetworkPolicy that limits the connections of this process, if there is one.
         """
         self._url = url.rstrip("/")
         self._headers = {"X-Api-Key": api_key, "X-Tenant-Id": workspace_id, "Accept": "application/json"}
@@ -139,11 +144,11 @@ class HttpControlPlane:
         self._verify = _verification(ca_file)
         self._network_policy = network_policy
         self._client: tuple[int, httpx.Client] | None = None
-        """The process that made it, and the client."""
+        """Id of the process that made the client, and the client."""
 
     @classmethod
     def from_settings(cls, settings: Settings) -> HttpControlPlane:
-        """Return the control plane that `settings` name. Opens nothing yet."""
+        """Return the client of the control plane in `settings`. Opens no connection yet."""
         return cls(
             settings.host_backend_url,
             api_key=settings.langsmith_api_key.get_secret_value() if settings.langsmith_api_key else "",
@@ -163,7 +168,7 @@ class HttpControlPlane:
 
     # --- reading
 
-    def deployments(self) -> Iterator[Sequence[dict[str, Json]]]:
+    def deployments(self) -> Iterator[Sequence[JsonObject]]:
         offset = 0
         while True:
             answer = self._send("GET", "/v2/deployments", query={"limit": PAGE, "offset": offset})
@@ -177,24 +182,24 @@ class HttpControlPlane:
                 yield page
             if len(page) < PAGE:
                 return
-            # `offset` is where the next page begins; an API that does not say so, or repeats ours, is paged by count.
+            # `offset` starts the next page. If the API returns none, or repeats ours, count the resources.
             following = body.get("offset")
             counted = offset + len(page)
             offset = following if isinstance(following, int) and offset < following <= counted else counted
 
-    def deployment(self, deployment_id: str) -> dict[str, Json]:
+    def deployment(self, deployment_id: str) -> JsonObject:
         return self._resource(f"/v2/deployments/{quote(deployment_id, safe='')}")
 
-    def listener(self, listener_id: str) -> dict[str, Json]:
+    def listener(self, listener_id: str) -> JsonObject:
         return self._resource(f"/v2/listeners/{quote(listener_id, safe='')}")
 
     # --- writing
 
     def publish_version(self, listener_id: str, version: str) -> None:
-        """Say which version runs. Raises ControlPlaneDenied also when the API does not take it."""
+        """Publish the running version. Raises ControlPlaneDenied also if the API does not accept it."""
         answer = self._send("PATCH", f"/v2/listeners/{quote(listener_id, safe='')}", body={"version": version})
         if 400 <= answer.status < 500 and answer.status not in (401, 429):
-            raise ControlPlaneDenied(f"{answer}; the listener's version is not published, which nothing else needs")
+            raise ControlPlaneDenied(f"{answer}; the listener's version is not published; nothing else depends on it")
         self._expect(answer)
 
     def report_revision(
@@ -212,7 +217,7 @@ class HttpControlPlane:
             "report_deployment_route", {"deployment_id": deployment_id}, {"status": status, "reason": reason}
         )
         if status == "DELETED" and answer.status == 404:
-            return  # it is gone, which is what the report says
+            return  # the deployment is gone, as the report says
         self._reported(answer, "report_deployment_route")
 
     def publish_endpoint(self, deployment_id: str, url: str) -> None:
@@ -220,16 +225,16 @@ class HttpControlPlane:
             "PATCH", f"/v2/deployments/{quote(deployment_id, safe='')}", body={"source_config": {"custom_url": url}}
         )
         if 400 <= answer.status < 500 and answer.status not in (401, 429):
-            raise ReportRefused(f"{answer}; the deployment's URL is not shown there, which nothing else needs")
+            raise ReportRefused(f"{answer}; the deployment's URL is not shown there; nothing else depends on it")
         self._expect(answer)
 
     # --- parts
 
-    def _resource(self, path: str) -> dict[str, Json]:
+    def _resource(self, path: str) -> JsonObject:
         answer = self._send("GET", path)
         if answer.status == 404:
             if not answer.detail:
-                raise ControlPlaneUnavailable(f"{answer}: no answer of a control plane; {self._check_url()}")
+                raise ControlPlaneUnavailable(f"{answer}: not the answer of a control plane; {self._check_url()}")
             raise ControlPlaneNotFound(str(answer))
         self._expect(answer)
         body = self._decoded(answer)
@@ -237,7 +242,7 @@ class HttpControlPlane:
             raise ControlPlaneUnavailable(f"{answer}: not a resource with an id; {self._check_url()}")
         return body
 
-    def _report(self, setting: str, ids: Mapping[str, str], body: Mapping[str, Json]) -> Answer:
+    def _report(self, setting: str, ids: Mapping[str, str], body: JsonObject) -> Answer:
         route = self._routes[setting]
         if not route:
             raise ReportsUnsupported(f"status reports are off ({variable(setting)} is empty)")
@@ -247,12 +252,12 @@ class HttpControlPlane:
         )
 
     def _reported(self, answer: Answer, setting: str) -> None:
-        """Raise what the answer to a report stands for."""
+        """Raise the error for the answer to a report, if it is one."""
         status = answer.status
         if status in (403, 405) or (status == 404 and answer.detail in ("", *NO_ROUTE)):
             raise ReportsUnsupported(
-                f"{answer}; the control plane takes no reports on this route: correct {variable(setting)}, or set it "
-                "to off"
+                f"{answer}; the control plane accepts no reports on this route; correct {variable(setting)}, or set "
+                "it to off"
             )
         if status in (400, 404, 409, 422):
             raise ReportRefused(str(answer))
@@ -265,7 +270,7 @@ class HttpControlPlane:
         raise ControlPlaneUnavailable(f"{answer}: not the list of deployments; {self._check_url()}")
 
     def _decoded(self, answer: Answer) -> Json:
-        """Return the decoded body. What is no JSON may be another server's page."""
+        """Return the decoded body. A body that is not JSON may come from another server."""
         try:
             return answer.json()
         except ControlPlaneUnavailable as error:
@@ -275,7 +280,7 @@ class HttpControlPlane:
         return f"check {variable('host_backend_url')} (now {self._url}) or {variable('region')}"
 
     def _expect(self, answer: Answer) -> None:
-        """Raise what a status other than 2xx stands for."""
+        """Raise the error for a status other than 2xx."""
         status = answer.status
         if 200 <= status < 300:
             return
@@ -286,7 +291,9 @@ class HttpControlPlane:
             )
         after = retry_after(answer.headers)
         if status == 429:
-            raise ControlPlaneThrottled(f"{answer}; asked to wait {after if after is not None else 'a while'} s", after)
+            raise ControlPlaneThrottled(
+                f"{answer}; it asks to wait {'a while' if after is None else f'{after:g} s'}", after
+            )
         if status >= 500 or status < 200:
             error = ControlPlaneUnavailable(str(answer))
             error.retry_after = after
@@ -296,9 +303,9 @@ class HttpControlPlane:
         raise ControlPlaneRejected(str(answer))
 
     def _send(
-        self, method: str, path: str, query: Mapping[str, Any] | None = None, body: Mapping[str, Json] | None = None
+        self, method: str, path: str, query: Mapping[str, str | int] | None = None, body: JsonObject | None = None
     ) -> Answer:
-        """Send one request and read the whole answer. Raises ControlPlaneUnavailable when there is none."""
+        """Send one request; return the complete answer. Raises ControlPlaneUnavailable if there is none."""
         url = f"{self._url}{path}"
         content = orjson.dumps(body) if body is not None else None
         headers = {"Content-Type": "application/json"} if body is not None else None
@@ -333,7 +340,7 @@ class HttpControlPlane:
         return b"".join(parts)
 
     def _http(self) -> httpx.Client:
-        """The client of this process; a forked child makes its own."""
+        """Return the client of this process; a forked child makes its own."""
         client = self._client
         if client is None or client[0] != os.getpid():
             opened = httpx.Client(
@@ -343,15 +350,15 @@ class HttpControlPlane:
         return client[1]
 
     def _said(self, error: Exception) -> str:
-        if isinstance(error, httpx.LocalProtocolError):  # its text repeats the header, which is the key
-            return f"{variable('langsmith_api_key')} holds characters that an HTTP header cannot"
+        if isinstance(error, httpx.LocalProtocolError):  # its message repeats the header with the key
+            return f"{variable('langsmith_api_key')} has characters that an HTTP header cannot have; set it again"
         return str(error) or type(error).__name__
 
 
 def retry_after(headers: httpx.Headers, now: datetime | None = None) -> float | None:
-    """Return the seconds that Retry-After asks for, at most LONGEST_RETRY_AFTER; None when it says nothing readable.
+    """Return the seconds of Retry-After, at most LONGEST_RETRY_AFTER; None if there is none, or it is not readable.
 
-    A date is compared with the server's own clock where it sends one.
+    A date is compared with the server's Date, or else with `now`.
     """
     value = headers.get("Retry-After", "").strip()
     if not value:
@@ -382,7 +389,7 @@ def _target(answer: Answer) -> str:
 
 def _hint(error: Exception) -> str:
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return f"; a private authority goes into {variable('control_plane_ca_file')}"
+        return f"; for a private CA, set {variable('control_plane_ca_file')}"
     return ""
 
 
@@ -392,4 +399,7 @@ def _verification(ca_file: Path | None) -> ssl.SSLContext | bool:
     try:
         return ssl.create_default_context(cafile=str(ca_file))
     except (OSError, ssl.SSLError) as error:
-        raise SettingsError(f"{variable('control_plane_ca_file')}={str(ca_file)!r} is no PEM file: {error}") from error
+        raise SettingsError(
+            f"{variable('control_plane_ca_file')}={str(ca_file)!r} is not a PEM file: {error}; set it to a file with CA "
+            "certificates"
+        ) from error

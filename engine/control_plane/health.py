@@ -1,11 +1,11 @@
-"""Health checks over HTTP: one `GET /ok` of an Agent Server, through the hostname by which people reach it.
+"""Health checks over HTTP: one `GET /ok` of an Agent Server, through its public hostname.
 
-Healthy is 200 with a JSON object whose `ok` is true, which is what an Agent Server says. Any other 200 comes from
-something in between: an ingress without this path, a login page, a parked domain.
+Healthy is 200 with a JSON object whose `ok` is true: the answer of an Agent Server. Any other 200 comes from a program
+in between: an ingress without this path, a login page, a parked domain.
 
-Every check opens a connection of its own, so that a kept one to a pod that is going away cannot answer for its
-successor. Redirects are followed within the host only. With an `address` the connection goes there while the request
-still names the host: for clusters whose ingress cannot be reached by its public name from inside.
+Every check opens a new connection. A persistent connection could lead to a pod of the previous revision. Redirects are
+followed only within the host. With an `address`, the check connects there, but the request has the hostname: this is
+for clusters whose ingress is not reachable by its public name from inside.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from engine.settings import Settings, variable
 
 MOST_REDIRECTS = 3
 LONGEST_BODY = 4096
-"""Bytes of the answer that are read."""
+"""Bytes that are read of an answer."""
 LONGEST_DETAIL = 200
-"""Characters of what was answered, or went wrong."""
+"""Characters of the answer or the error."""
 
 
 class HttpHealth:
-    """`ports.HealthProbe` over HTTP; safe to share between threads."""
+    """`ports.HealthProbe` over HTTP. Threads can share it."""
 
     def __init__(
         self,
@@ -42,9 +42,9 @@ class HttpHealth:
         secrets: tuple[str, ...] = (),
         network_policy: str = "",
     ) -> None:
-        """`timeout_seconds` bounds a whole check; `secrets` are never shown in a detail.
+        """`timeout_seconds` bounds a whole check. `secrets` never appear in a detail.
 
-        `network_policy` is the name of the policy that limits where this process connects, if there is one.
+        `network_policy` is the name of the NetworkPolicy that limits the connections of this process, if there is one.
         """
         self._seconds = timeout_seconds
         self._verify_tls = verify_tls
@@ -66,7 +66,7 @@ class HttpHealth:
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
-        """Made once: reading the authorities costs more than a check."""
+        """Made once: to read the CA certificates costs more than a check."""
         if self._ca_file is not None:
             context = ssl.create_default_context(cafile=str(self._ca_file))
         else:
@@ -96,7 +96,7 @@ class HttpHealth:
             return self._health(False, f"no answer: {type(error).__name__}: {error}{_hint(error)}", forbidden)
 
     def _get(self, client: httpx.Client, target: httpx.URL, deadline: float) -> tuple[int, str, bytes]:
-        """Return status, where a redirect leads, and the start of the body."""
+        """Return the status, the target of a redirect (or empty), and the start of the body."""
         left = deadline - time.monotonic()
         if left <= 0:
             raise httpx.ReadTimeout(f"no answer within {self._seconds:g} s")
@@ -120,19 +120,19 @@ class HttpHealth:
             response.close()
 
     def _judge(self, status: int, body: bytes) -> Health:
-        said = body.decode(errors="replace")
+        text = body.decode(errors="replace")
         if status != 200:
-            return self._health(False, f"{status} {said}")
+            return self._health(False, f"{status} {text}")
         try:
             answer = orjson.loads(body)
         except orjson.JSONDecodeError:
             answer = None
         if not isinstance(answer, dict) or answer.get("ok") is not True:
-            return self._health(False, f'200, but not the {{"ok": true}} of an Agent Server: {said}')
-        return self._health(True, f"200 {said}")
+            return self._health(False, f'200, but not the {{"ok": true}} of an Agent Server: {text}')
+        return self._health(True, f"200 {text}")
 
     def _health(self, ok: bool, detail: str, hint: str = "") -> Health:
-        """`hint` follows the detail, and is never shortened."""
+        """Return a result with a short detail; `hint` follows the detail and is never shortened."""
         for secret in self._secrets:
             detail = detail.replace(secret, "***")
         line = " ".join("".join(char if char.isprintable() else " " for char in detail).split())
@@ -141,5 +141,5 @@ class HttpHealth:
 
 def _hint(error: Exception) -> str:
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return f"; a private authority goes into {variable('health_check_ca_file')}"
+        return f"; for a private CA, set {variable('health_check_ca_file')}"
     return ""

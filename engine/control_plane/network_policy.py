@@ -1,8 +1,8 @@
-"""Whether our own NetworkPolicy may be why a connection fails, as far as the error tells.
+"""Whether the data plane's own NetworkPolicy may be the cause of a failed connection, judged by the error.
 
-A policy drops the first packet of a connection (a timeout while connecting) or rejects it (refused, unreachable, not
-permitted, depending on the network plugin). A connection that was made, a certificate and a name that does not exist
-have other causes.
+A policy drops the first packet of a connection (a connect timeout) or rejects it (refused, unreachable or not
+permitted, depending on the network plugin). Errors after the connection, certificate errors and unknown names have
+other causes.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ CONNECTED = (
     urllib3.exceptions.ProtocolError,
     ssl.SSLError,
 )
-"""What goes wrong only after a connection was made."""
+"""Errors that occur only after a connection was made."""
 AFTER_CONNECTING = re.compile(r"handshake operation timed out|^Timeout (reading from|writing to) ")
-"""What errors say of it that have the class of one that could not connect: of Python's ssl, of redis-py."""
+"""Messages of errors after the connection whose class is that of a failed connection (Python's ssl, redis-py)."""
 NOT_CONNECTED = (httpx.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError, TimeoutError)
 
 
 def may_forbid(error: BaseException, policy: str, value: str) -> str:
-    """Return a clause that names `policy` and the chart's `value` which opens it.
+    """Return a clause that names `policy`, and the `value` of the chart that allows the connection.
 
-    It is empty where the error has other causes, and where `policy` is: the chart made none.
+    The clause is empty if the error has another cause, or if `policy` is empty because the chart made none.
     """
     if not policy or not _not_connected(error):
         return ""
@@ -58,10 +58,10 @@ def _not_connected(error: BaseException) -> bool:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and what led to it, the outermost first."""
+    """Yield an error and its causes, the outermost first."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         yield error
-        reason = getattr(error, "reason", None)  # where urllib3 keeps it
+        reason = getattr(error, "reason", None)  # urllib3 keeps the cause there
         error = reason if isinstance(reason, BaseException) else error.__cause__ or error.__context__

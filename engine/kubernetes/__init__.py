@@ -1,1 +1,1 @@
-"""The way to Kubernetes: requests, watches, field ownership, drift, namespace leases, permissions."""
+"""Kubernetes: requests, watches, field ownership, fingerprints, namespace leases, permissions."""

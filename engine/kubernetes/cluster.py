@@ -1,16 +1,17 @@
 """The Kubernetes API as the engine's `Cluster` port.
 
-Theory of operation. Every object is raw JSON at a URL made from its apiVersion, kind, namespace and name (`kinds`),
-sent over one connection pool (`kubernetes_http`); nothing is cached but the plurals of unknown kinds.
+Theory of operation. Every object is raw JSON. Its URL is made from apiVersion, kind, namespace and name (`kinds`).
+Requests go over one connection pool (`http`). Nothing is cached except the plurals of unknown kinds.
 
-An apply is a read, a proof and a write: GET the object, call `before_write` (the stream's lock is still ours), then a
-forced server-side apply that carries the uid and the resourceVersion of what was read. Whoever wrote in between makes
-it a 409, and the read and the proof are done afresh; a worker that slept through its lock fails the proof. An object
-that was absent at the read is applied without a resourceVersion; when somebody created it in between, the API server
-answers 200, and `Applied` says `created=False, changed=True`.
+An apply is a read, a check and a write: GET the object; call `before_write`, which verifies that the stream's lock is
+still held; then send a forced server-side apply with the uid and the resourceVersion of the object that was read. If
+another client wrote in between, the API server answers 409, and the read, the check and the write are repeated. A
+worker that was suspended past its lock's TTL fails the check. An object that did not exist at the read is applied
+without a resourceVersion. If another client created the object in between, the API server answers 200, and `Applied`
+has `created=False, changed=True`.
 
-"Not there" is an answer, not an error, for `get`, `patch`, `delete` and `delete_all`, also when the whole kind is not
-served (its definition is gone, and the objects with it). For `list`, `apply` and `watch` an unserved kind is
+"Not found" is an answer, not an error, for `get`, `patch`, `delete` and `delete_all`, also if the kind is not served
+(its definition was deleted, and the objects with it). For `list`, `apply` and `watch`, a kind that is not served is
 ObjectRefused.
 """
 
@@ -32,16 +33,17 @@ from engine.kubernetes.watch import Listed, list_and_watch
 from engine.ports import Applied, Manifest, ObjectKey, WatchEvent
 
 APPLY_TRIES = 5
-"""Reads and writes of one apply before a conflict is given back to the loop, which retries later."""
+"""Tries of one apply. After that the conflict is raised, and the loop retries later."""
 LIST_TRIES = 3
-"""Times that a list starts over because its continue token expired."""
+"""Tries of one list; a try ends when the continue token expires."""
 PAGE_SIZE = 500
+"""Objects per page of a list."""
 BINDING = ("uid", "resourceVersion")
 """Metadata that makes a write conditional."""
 
 
 def key_of(manifest: Manifest) -> ObjectKey:
-    """Return the key of an object. Raises ObjectRefused when it does not say what it is."""
+    """Return the key of an object. Raises ObjectRefused if the manifest lacks a part of the key."""
     try:
         metadata = manifest["metadata"]
         return ObjectKey(
@@ -55,7 +57,7 @@ def key_of(manifest: Manifest) -> ObjectKey:
 
 
 class KubernetesCluster:
-    """`ports.Cluster` over HTTP; safe to share between threads."""
+    """`ports.Cluster` over HTTP. Threads can share it."""
 
     def __init__(
         self,
@@ -67,7 +69,7 @@ class KubernetesCluster:
         pool_size: int = 64,
         page_size: int = PAGE_SIZE,
     ) -> None:
-        """`watch_seconds` bounds one watch connection, and so how long a silent dead one goes unnoticed."""
+        """`watch_seconds` bounds one watch connection, and so how long a dead connection can go unnoticed."""
         self._http = KubernetesHttp(
             configuration, connect_seconds=connect_seconds, read_seconds=read_seconds, pool_size=pool_size
         )
@@ -77,7 +79,10 @@ class KubernetesCluster:
 
     @classmethod
     def load(cls, kubeconfig: Path | None = None, context: str | None = None, **options: Any) -> KubernetesCluster:
-        """Connect as `kubernetes_http.load_configuration` finds it; `options` are those of the constructor."""
+        """Return the client for the configuration that `http.load_configuration` finds; `options`: see the constructor.
+
+        Raises SettingsError.
+        """
         return cls(load_configuration(kubeconfig, context), **options)
 
     @property
@@ -86,7 +91,7 @@ class KubernetesCluster:
         return self._http.host
 
     def close(self) -> None:
-        """Close the connections; every watch ends, in whichever thread it runs."""
+        """Close the connections. Every watch ends, also those in other threads."""
         self._http.close()
 
     # --- reading
@@ -160,7 +165,7 @@ class KubernetesCluster:
                 return self._applied(answer, key, _resource_version(before))
             if attempt == APPLY_TRIES:
                 raise ObjectConflict(
-                    f"apply {key}: changed by somebody else in each of {APPLY_TRIES} tries: {answer.message}",
+                    f"apply {key}: another client changed it in each of {APPLY_TRIES} tries: {answer.message}",
                     reason=answer.reason,
                     status=409,
                 )
@@ -202,7 +207,7 @@ class KubernetesCluster:
         return answer.body if self._found(answer, f"patch {key}") else None
 
     def delete(self, key: ObjectKey, *, propagation: str = "Background", uid: str | None = None) -> bool:
-        """Delete the object. With `uid`, a namesake of another uid counts as not there."""
+        """Delete the object. With `uid`, an object of that name with another uid counts as not found."""
         path = self._path(key)
         if path is None:
             return False
@@ -215,9 +220,9 @@ class KubernetesCluster:
         return self._found(answer, f"delete {key}")
 
     def delete_all(self, api_version: str, kind: str, namespace: str, *, labels: str) -> int:
-        """Delete every object that matches, one by one (so that each is counted and guarded by its uid).
+        """Delete every object that matches, one by one, so that each is counted and deleted by its uid.
 
-        Raises ObjectRefused without a label selector, which would empty the namespace.
+        Raises ObjectRefused without a label selector: that call would empty the namespace.
         """
         if not labels:
             raise ObjectRefused(f"delete all {kind} in {namespace}: refused without a label selector")
@@ -235,7 +240,7 @@ class KubernetesCluster:
     # --- parts
 
     def _discover(self, api_version: str) -> dict[str, str]:
-        """Return kind → plural of what `api_version` serves, nothing when it is unknown."""
+        """Return kind → plural of all kinds in `api_version`; empty if the API server does not serve that version."""
         answer = self._http.call("GET", version_path(api_version))
         if self._http.kind_missing(answer):
             return {}
@@ -258,7 +263,7 @@ class KubernetesCluster:
         return path
 
     def _exists(self, answer: Answer, key: ObjectKey) -> bool:
-        """Like `_found`, but a kind that is not served is an error."""
+        """Whether the object exists; raises ObjectRefused if its kind is not served."""
         if answer.status == 404 and self._http.kind_missing(answer):
             self._http.refuse(answer, f"read {key}")
         return self._found(answer, f"read {key}")
@@ -274,7 +279,7 @@ class KubernetesCluster:
     def _applied(self, answer: Answer, key: ObjectKey, before: str) -> Applied:
         if answer.status >= 400:
             if self._http.kind_missing(answer):
-                pass  # believed now: `refuse` names the missing kind
+                pass  # `refuse` names the missing kind
             self._http.refuse(answer, f"apply {key}")
         created = answer.status == 201
         changed = created or _resource_version(answer.body) != before
@@ -292,7 +297,7 @@ class KubernetesCluster:
         raise AssertionError("unreachable")
 
     def _all_pages(self, api_version: str, kind: str, namespace: str, labels: str) -> Listed:
-        """Read every page of one consistent list. Raises WatchExpired when its token expired on the way."""
+        """Return all pages of one consistent list. Raises WatchExpired if the continue token expires meanwhile."""
         path = self._served_path(api_version, kind, namespace)
         query: dict[str, str | int] = {"limit": self._page_size}
         if labels:
@@ -306,7 +311,7 @@ class KubernetesCluster:
                 self._http.refuse(answer, what)
             page, metadata = answer.body.get("items"), answer.body.get("metadata")
             if not isinstance(metadata, dict) or not isinstance(page, list | None):
-                raise ClusterUnavailable(f"{what}: {self.host} answered something that is no list")
+                raise ClusterUnavailable(f"{what}: {self.host} did not answer with a list")
             for item in page or ():
                 item.setdefault("apiVersion", api_version)  # lists of built-in kinds leave both out
                 item.setdefault("kind", kind)
@@ -318,7 +323,7 @@ class KubernetesCluster:
 
 
 class _Collection:
-    """One watched collection, as `Source`."""
+    """One watched collection: a `watch.Source`."""
 
     def __init__(self, cluster: KubernetesCluster, api_version: str, kind: str, namespace: str, labels: str) -> None:
         self._cluster = cluster
@@ -330,7 +335,7 @@ class _Collection:
 
     def stream(self, resource_version: str) -> AbstractContextManager[Iterator[bytes]]:
         seconds = self._cluster._watch_seconds
-        # Ends at different times for different watches, so that they do not all come back at once.
+        # Watches end at different times, so that they do not all reconnect at once.
         bound = max(1, round(seconds * random.uniform(0.7, 1.0)))
         query: dict[str, str | int] = {
             "watch": "true",
@@ -353,9 +358,9 @@ def _resource_version(manifest: Manifest) -> str:
 
 
 def _at(manifest: Manifest, before: Manifest) -> Manifest:
-    """Return `manifest` bound to the uid and resourceVersion of what was read; unbound when nothing was.
+    """Return `manifest` with the uid and resourceVersion of `before`, the object that was read (empty: there was none).
 
-    The uid is for an object that was deleted meanwhile: an apply with a resourceVersion alone would create it again.
+    The uid is for an object that was deleted meanwhile: an apply with only a resourceVersion would create it again.
     """
     metadata = {key: value for key, value in manifest["metadata"].items() if key not in BINDING}
     for key in BINDING if before else ():

@@ -1,14 +1,15 @@
-"""HTTP to one Kubernetes API server: credentials, connection pool, timeouts, and errors in the engine's words.
+"""HTTP to one Kubernetes API server: credentials, connection pool, timeouts, and the engine's errors.
 
 The `kubernetes` client reads the configuration (in-cluster account or kubeconfig, exec and token refresh, CA, proxy)
-and makes the connection pool; requests then go out as plain URLs and JSON, without its generated models, which cost
-more CPU than the rest of an apply together.
+and makes the connection pool. Requests are plain URLs and JSON, without the client's generated models, which would cost
+more CPU than the rest of an apply.
 
-What an answer means is decided here, in one table by status code, and every message keeps the server's own words:
-- 404 without a `Status` of its own kind (`404 page not found`) says that the kind is not served. An API server that
-  has just started says the same of every custom resource until it has read their definitions, so it is believed only
-  of one that calls itself ready.
-- 401 is retried (`ClusterUnavailable`): it is about our account, not about the object, and heals when the account does.
+`refuse` decides by status code what an answer means. Every message contains the server's own message:
+- 404 without a `Status` (`404 page not found`) means that the kind is not served. An API server that has just started
+  answers the same for every custom resource until it has read their definitions. So this 404 counts only from an API
+  server that reports itself ready.
+- 401 is retried (`ClusterUnavailable`): it is about our account, not about the object, and passes once the account
+  works again.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from kubernetes import client, config
 from urllib3.exceptions import HTTPError, SSLError
 
 from engine.errors import ClusterUnavailable, ObjectConflict, ObjectRefused, SettingsError, WatchExpired
-from engine.event import Json
+from engine.event import Json, JsonObject
 
 USER_AGENT = "agentplane"
 JSON_TYPE = "application/json"
@@ -37,27 +38,27 @@ APPLY_TYPE = "application/apply-patch+yaml"
 MERGE_TYPE = "application/merge-patch+json"
 
 PASSING = frozenset({408, 429})
-"""Statuses below 500 that a later attempt may not meet: a request timeout and too many requests."""
+"""Statuses below 500 that may pass: request timeout, and too many requests."""
 
 NOT_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
-"""Characters that JSON takes as they are, but YAML for the end of a line, or not at all."""
+"""Characters that JSON allows, but that YAML reads as the end of a line or rejects."""
 
 KIND_UNKNOWN_YET = "cannot find RESTMapping"
-"""What an API server that checks owner references says, with status 403, of an owner whose kind it learned of within
-the last component minute."""
+"""Message, with status 403, of an API server that checks owner references, about an owner whose kind it has known for
+less than half a minute."""
 OWNER_CHECKED = "cannot set blockOwnerDeletion"
-"""What it says of an owner whose finalizers we may not set."""
+"""Message of such an API server about an owner whose finalizers our account may not update."""
 UNREASONED = re.compile(r" is forbidden:\s*$")
-"""What it says, and no more, of an apply that would create an object although we may only patch."""
+"""The whole message about an apply that would create an object although our account may only patch."""
 
 MALFORMED = "failed to create typed patch object"
-"""What API servers say, with status 500, of an apply whose fields do not fit the schema: no retry can help."""
+"""Message, with status 500, about an apply whose fields do not match the schema: a retry cannot help."""
 
 
 def encoded(body: Json, content_type: str) -> bytes:
-    """Return `body` as JSON; for an apply, which is read as YAML, in the part of JSON that means the same there.
+    """Return `body` as JSON; for an apply, as JSON that YAML reads in the same way, because the server reads YAML.
 
-    Otherwise a line separator in a value (of a Secret, say) would be folded away together with the spaces around it.
+    Otherwise the server would fold a line separator in a value (of a Secret, for example) and the spaces around it.
     """
     content = orjson.dumps(body)
     if content_type != APPLY_TYPE:
@@ -70,10 +71,10 @@ class Answer:
     """A complete answer of the API server."""
 
     status: int
-    body: dict[str, Json]
-    """The decoded JSON; a `Status` for most errors."""
+    body: JsonObject
+    """The decoded JSON; for most errors a `Status`."""
     retry_after: float | None = None
-    """Seconds, when the server named some."""
+    """Seconds of Retry-After; None when the server gave none."""
 
     @property
     def reason(self) -> str:
@@ -84,15 +85,15 @@ class Answer:
         return str(self.body.get("message") or f"HTTP {self.status}")
 
     @property
-    def details(self) -> dict[str, Json]:
+    def details(self) -> JsonObject:
         details = self.body.get("details")
         return details if isinstance(details, dict) else {}
 
 
 def load_configuration(kubeconfig: Path | None = None, context: str | None = None) -> client.Configuration:
-    """Return the client configuration: the named kubeconfig, else the pod's own account, else the default kubeconfig.
+    """Return the client configuration: of `kubeconfig`, else of the pod's account, else of the default kubeconfig.
 
-    Raises SettingsError that says what was tried.
+    Raises SettingsError, which names the source that was tried.
     """
     configuration = client.Configuration()
     if kubeconfig is None and context is None:
@@ -118,7 +119,7 @@ def load_configuration(kubeconfig: Path | None = None, context: str | None = Non
 
 
 class KubernetesHttp:
-    """A connection pool to one API server. Threads share it; a forked child makes its own."""
+    """A connection pool to one API server. Threads can share it; a forked child makes its own pool."""
 
     def __init__(
         self, configuration: client.Configuration, *, connect_seconds: float, read_seconds: float, pool_size: int
@@ -129,20 +130,20 @@ class KubernetesHttp:
         self._timeout = urllib3.Timeout(connect=connect_seconds, read=read_seconds)
         self._connect_seconds = connect_seconds
         self._pools: tuple[int, urllib3.PoolManager] | None = None
-        """The process that made them, and the connection pools."""
+        """Id of the process that made the pools, and the pools."""
         self._streams: set[urllib3.BaseHTTPResponse] = set()
         self.closed = threading.Event()
-        """Set by `close`: every stream ends, and whoever waits to open the next one gives up."""
+        """Set by `close`: every stream ends, and no thread opens another one."""
 
     @property
     def host(self) -> str:
         return str(self._configuration.host)
 
     def close(self) -> None:
-        """End every stream, whichever thread reads it, and close the connections."""
+        """End every stream, also those in other threads, and close the connections."""
         self.closed.set()
         for response in list(self._streams):
-            with contextlib.suppress(Exception):  # it ended by itself a moment ago
+            with contextlib.suppress(Exception):  # the stream has just ended by itself
                 response.shutdown()
         pools, self._pools = self._pools, None
         if pools is not None and pools[0] == os.getpid():
@@ -156,12 +157,12 @@ class KubernetesHttp:
         body: Json = None,
         content_type: str = JSON_TYPE,
     ) -> Answer:
-        """Send one request and return its answer, whatever its status. Raises ClusterUnavailable without one."""
+        """Send one request; return the answer, whatever its status. Raises ClusterUnavailable if there is no answer."""
         response = self._send(method, path, query, body, content_type)
         return self._answer(response.status, response.data, response.headers, f"{method} {path}")
 
     def ready(self) -> bool:
-        """Whether the API server says that it has finished starting."""
+        """Whether the API server reports that it has started."""
         return self._send("GET", "/readyz").status < 500
 
     def _send(
@@ -191,10 +192,10 @@ class KubernetesHttp:
 
     @contextlib.contextmanager
     def stream(self, path: str, query: Mapping[str, str | int], silence: float) -> Iterator[Iterator[bytes]]:
-        """Yield the lines of a long answer as they come; a silence of more than `silence` seconds ends it.
+        """Yield the lines of a long answer as they arrive. `silence` is the read timeout, seconds.
 
-        Raises WatchExpired for 410, ClusterUnavailable, ObjectRefused. The connection is closed with the block, since
-        half an answer may still be in it.
+        The connection is closed at the end of the block, because a part of the answer may still be in it. Raises
+        WatchExpired for 410, ClusterUnavailable, ObjectRefused.
         """
         timeout = urllib3.Timeout(connect=self._connect_seconds, read=silence)
         try:
@@ -211,8 +212,8 @@ class KubernetesHttp:
             self._no_answer("GET", path, error)
         self._streams.add(response)
         try:
-            if self.closed.is_set():  # asked after joining the streams, so that `close` cannot miss this one
-                raise ClusterUnavailable(f"watch {path}: the connection to {self.host} was closed by us")
+            if self.closed.is_set():  # checked after the stream was added, so that `close` cannot miss it
+                raise ClusterUnavailable(f"watch {path}: this process closed the connection to {self.host}")
             if response.status != 200:
                 self._refuse_stream(response, path)
             yield self._lines(response, path)
@@ -241,7 +242,7 @@ class KubernetesHttp:
             yield from (line for line in lines if line)
 
     def refuse(self, answer: Answer, what: str) -> NoReturn:
-        """Raise the error that `answer` stands for; `what` names the attempt (`apply Service ns/x`)."""
+        """Raise the error for `answer`; `what` names the attempt, for example `apply Service ns/x`."""
         message = f"{what}: {answer.message}"
         status, reason = answer.status, answer.reason
         if status == 500 and MALFORMED in message:
@@ -252,16 +253,16 @@ class KubernetesHttp:
             raise error
         match status:
             case 401:
-                mend = f"{self.host} does not accept the credentials: renew the kubeconfig or service account in use"
-                raise ClusterUnavailable(f"{message}; {mend}", reason=reason, status=status)
+                fix = f"{self.host} does not accept the credentials: renew the kubeconfig or service account in use"
+                raise ClusterUnavailable(f"{message}; {fix}", reason=reason, status=status)
             case 403 if KIND_UNKNOWN_YET in answer.message:
                 raise ClusterUnavailable(
-                    f"{message}; the API server looks again by itself", reason=reason, status=status
+                    f"{message}; the API server will know that kind in less than a minute", reason=reason, status=status
                 )
             case 403 if "cannot" in answer.message or UNREASONED.search(answer.message):
-                raise ObjectRefused(f"{message}{_mend_permission(answer)}", reason=reason, status=status)
+                raise ObjectRefused(f"{message}{_permission_fix(answer)}", reason=reason, status=status)
             case 404:
-                raise ObjectRefused(f"{message}; {_mend_missing(answer)}", reason=reason, status=status)
+                raise ObjectRefused(f"{message}; {_missing_fix(answer)}", reason=reason, status=status)
             case 409:
                 raise ObjectConflict(message, reason=reason, status=status)
             case 410:
@@ -270,9 +271,9 @@ class KubernetesHttp:
                 raise ObjectRefused(message, reason=reason, status=status)
 
     def kind_missing(self, answer: Answer) -> bool:
-        """Whether a 404 says that the kind (not the object or its namespace) is not there.
+        """Whether a 404 means that the kind (not the object or its namespace) is not served.
 
-        Raises ClusterUnavailable while the API server is starting, when it cannot know yet.
+        Raises ClusterUnavailable while the API server starts, because it does not know all kinds yet.
         """
         if answer.status != 404 or answer.details.get("name") or answer.details.get("kind"):
             return False
@@ -288,7 +289,7 @@ class KubernetesHttp:
 
     def _headers(self) -> dict[str, str]:
         headers = {"Accept": JSON_TYPE, "User-Agent": USER_AGENT}
-        # Asking for it is what refreshes a token that is about to expire.
+        # This call also refreshes a token that is about to expire.
         token = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
         if token:
             headers["Authorization"] = token
@@ -310,18 +311,16 @@ class KubernetesHttp:
                 ) from error
             body = {"message": data[:300].decode(errors="replace").strip() or f"HTTP {status}"}
         if not isinstance(body, dict):
-            # /version and friends aside, an API server answers with objects; anything else is another server.
+            # An API server answers with objects; anything else comes from another server.
             body = {"message": f"HTTP {status} with a JSON {type(body).__name__}, not an object"}
         return Answer(status=status, body=body, retry_after=retry_after)
 
     def _no_answer(self, method: str, path: str, error: Exception) -> NoReturn:
-        mend = "; check certificate-authority of the kubeconfig" if isinstance(error, SSLError) else ""
-        raise ClusterUnavailable(
-            f"{method} {path}: no answer from Kubernetes API {self.host}: {error}{mend}"
-        ) from error
+        fix = "; check certificate-authority of the kubeconfig" if isinstance(error, SSLError) else ""
+        raise ClusterUnavailable(f"{method} {path}: no answer from Kubernetes API {self.host}: {error}{fix}") from error
 
 
-def _mend_permission(answer: Answer) -> str:
+def _permission_fix(answer: Answer) -> str:
     said, right = "", "that permission"
     if OWNER_CHECKED in answer.message:
         right = "`update` of `finalizers` of the owner's kind"
@@ -331,7 +330,7 @@ def _mend_permission(answer: Answer) -> str:
     return f"{said}; grant the account {right} with a Role and RoleBinding in the namespace"
 
 
-def _mend_missing(answer: Answer) -> str:
+def _missing_fix(answer: Answer) -> str:
     details = answer.details
     if details.get("kind") == "namespaces":
         settings = "AGENTPLANE_WATCH_NAMESPACES (or AGENTPLANE_INGRESS_NAMESPACE, where the shared Ingress is)"

@@ -1,7 +1,7 @@
-"""From a kind to the URL of its objects.
+"""Kinds: the URL of a kind's objects.
 
-The kinds that the data plane uses are a table, so that the usual case costs no discovery request. A kind that is not in
-the table is looked up in the API server's discovery once and remembered.
+A table has the plurals of the kinds that the data plane uses, so that they need no discovery request. For another kind,
+the API server's discovery is asked once, and the answer is remembered.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PLURALS = {
 
 
 def group_of(api_version: str) -> str:
-    """Return the API group, empty for the core group."""
+    """Return the API group of an API version; empty for the core group."""
     return api_version.rpartition("/")[0]
 
 
@@ -58,12 +58,12 @@ class Paths:
     """URL paths of collections and objects."""
 
     def __init__(self, discover: Callable[[str], dict[str, str]]) -> None:
-        """`discover` returns kind → plural of everything that an API version serves."""
+        """`discover` returns kind → plural of all kinds that the API server serves in an API version."""
         self._discover = discover
         self._found: dict[tuple[str, str], str] = {}
 
     def plural(self, api_version: str, kind: str) -> str | None:
-        """Return the plural of `kind`, or None when the API server does not serve it."""
+        """Return the plural of `kind`; None if the API server does not serve it."""
         known = PLURALS.get(kind) or self._found.get((api_version, kind))
         if known is None:
             for name, plural in self._discover(api_version).items():
@@ -72,9 +72,9 @@ class Paths:
         return known
 
     def of(self, api_version: str, kind: str, namespace: str, name: str = "", subresource: str = "") -> str | None:
-        """Return the path of an object, or of its collection when `name` is empty; None when the kind is not served.
+        """Return the path of an object, or of the collection if `name` is empty; None if the kind is not served.
 
-        An empty `namespace` means a kind without namespaces, or all of them in a list.
+        An empty `namespace` is for a kind without namespaces, or for a list in all namespaces.
         """
         plural = self.plural(api_version, kind)
         if plural is None:

@@ -1,27 +1,28 @@
-"""Who set which fields of a Kubernetes object (`metadata.managedFields`), and how they change hands. Pure.
+"""Field ownership (`metadata.managedFields`): which manager set which fields, and how a field gets another owner. Pure.
 
-The API server keeps one entry per field manager and way of writing, with the fields that it owns as a tree. An apply
-takes out of an object what the applier owned and no longer asks for, unless somebody else owns it too. So what a
-program before us set stays for good, whatever we apply, until its fields become ours: then the next apply takes out
-what nobody asks for any more.
+The API server keeps one entry per field manager and operation, with the owned fields as a tree. An apply removes the
+fields that its manager owned and no longer sets, unless another manager owns them too. So fields that another program
+set before us would stay forever, whatever we apply. Once we own these fields, the next apply removes those that it does
+not set.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TypeAlias
 
+from engine.event import JsonObject
 from engine.ports import Manifest
 
-Fields = dict[str, Any]
-"""A tree of fields as `fieldsV1` has it."""
+Fields: TypeAlias = JsonObject
+"""A tree of fields, in the form of `fieldsV1`; or an entry of `managedFields`."""
 
 CONTROLLERS = frozenset({"kube-controller-manager"})
-"""Field managers that work on every object, whoever made it."""
+"""Field managers of Kubernetes' own controllers, which write to the objects of every program."""
 
 
 def applies(live: Manifest, manager: str, *path: str) -> bool:
-    """Whether `manager` applied something below the field `path` (`spec`, `template`) of a live object."""
+    """Whether `manager` applied a field below `path` (for example `spec`, `template`) of a live object."""
     for entry in _entries(live):
         if _is_applier(entry, manager):
             fields = entry.get("fieldsV1") or {}
@@ -35,12 +36,12 @@ def applies(live: Manifest, manager: str, *path: str) -> bool:
 
 
 def other_managers(live: Manifest, manager: str) -> list[str]:
-    """Return who else set fields of the spec, but for Kubernetes' own controllers."""
+    """Return the other managers of fields of the spec, without Kubernetes' own controllers."""
     return sorted({str(entry["manager"]) for entry in _entries(live) if _is_foreign(entry, manager)})
 
 
 def last_writer(live: Manifest, manager: str) -> str:
-    """Return who but `manager` and Kubernetes' own controllers wrote an object last; empty: nobody."""
+    """Return the last writer of an object except `manager` and Kubernetes' own controllers; empty if there is none."""
     others = [
         (str(entry.get("time", "")), str(entry.get("manager", "")))
         for entry in _entries(live)
@@ -50,9 +51,9 @@ def last_writer(live: Manifest, manager: str) -> str:
 
 
 def taken_over(live: Manifest, manager: str, spare: Collection[str] = ()) -> list[Fields] | None:
-    """Return the `managedFields` of a live object with the fields of its spec that others set as `manager`'s.
+    """Return the `managedFields` of a live object in which `manager` owns the fields of the spec that others own.
 
-    `spare` names fields of the spec that are left to whoever set them. None where others set nothing else.
+    `spare` names fields of the spec that stay with their owners. None if others own no other fields of the spec.
     """
     spared = {f"f:{name}" for name in spare}
     foreign = [entry for entry in _entries(live) if _is_foreign(entry, manager)]
@@ -72,20 +73,20 @@ def taken_over(live: Manifest, manager: str, spare: Collection[str] = ()) -> lis
     return [joined, *(entry for entry in rest if entry["fieldsV1"])]
 
 
-def leftovers(live: Manifest, manager: str, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a merge patch of the spec that takes out what others set and `asked`, the spec to apply, does not have.
+def leftovers(live: Manifest, manager: str, asked: JsonObject) -> JsonObject:
+    """Return a merge patch of the spec that removes the fields that others set and `asked`, the spec to apply, lacks.
 
-    An apply alone would leave it: an API server takes out only what the applier itself set before.
+    An apply alone would leave these fields: the API server removes only fields that the applier itself set before.
     """
-    left: dict[str, Any] = {}
+    left: JsonObject = {}
     for entry in _entries(live):
         if _is_foreign(entry, manager):
             left = _merged(left, _unasked(entry["fieldsV1"]["f:spec"], asked, live.get("spec") or {}))
     return left
 
 
-def _unasked(fields: Mapping[str, Any], asked: Mapping[str, Any], there: Mapping[str, Any]) -> dict[str, Any]:
-    left: dict[str, Any] = {}
+def _unasked(fields: JsonObject, asked: JsonObject, there: JsonObject) -> JsonObject:
+    left: JsonObject = {}
     for name, below in fields.items():
         field = name.removeprefix("f:")
         if not name.startswith("f:") or field not in there:
@@ -99,7 +100,7 @@ def _unasked(fields: Mapping[str, Any], asked: Mapping[str, Any], there: Mapping
     return left
 
 
-def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(one: JsonObject, other: JsonObject) -> JsonObject:
     both = {
         name: _merged(one[name], other[name])
         for name in one.keys() & other.keys()
@@ -123,11 +124,11 @@ def _is_foreign(entry: Fields, manager: str) -> bool:
 
 
 def _left(entry: Fields, spared: set[str]) -> Fields:
-    """Return what is left of somebody's entry."""
+    """Return another manager's entry without the fields of the spec, except those in `spared`."""
     fields = {name: below for name, below in entry["fieldsV1"].items() if name != "f:spec"}
     spec = {name: below for name, below in entry["fieldsV1"]["f:spec"].items() if name in spared}
     return {**entry, "fieldsV1": {**fields, **({"f:spec": spec} if spec else {})}}
 
 
-def _union(one: Mapping[str, Any], other: Mapping[str, Any]) -> Fields:
+def _union(one: JsonObject, other: JsonObject) -> Fields:
     return {name: _union(one.get(name) or {}, other.get(name) or {}) for name in dict.fromkeys((*one, *other))}

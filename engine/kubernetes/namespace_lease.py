@@ -1,19 +1,21 @@
-"""Who a namespace belongs to: a Lease in each watched namespace that names one data plane.
+"""Namespace leases: the Lease `agentplane` in each watched namespace names the one data plane that may write there.
 
-Two data planes that write to one namespace would undo each other's work for ever. So each leases its namespaces before
-it writes anything there, and keeps off those that another holds. A lease is the Lease `agentplane`:
+Two data planes that write to one namespace would undo each other's work forever. So a data plane leases its namespaces
+before it writes there, and does not write to a namespace that another data plane holds. A lease is in one of three
+states:
 
-    nobody's    it does not exist, or names no holder: the first to write it has it
-    ours        it names us, whatever its age: it survives restarts, and is renewed while any process of ours works
-    another's   it names somebody else, however old it is. Nobody takes it silently; a person may (`agentplane leases
-                take`), once its term has passed without a renewal
+    free        the Lease does not exist, or names no holder: the first data plane that writes it holds the namespace
+    ours        the Lease names us, whatever its age. It survives restarts; every process of ours renews it
+    another's   the Lease names another data plane, whatever its age. No data plane takes it by itself; a person can
+                (`agentplane leases take`), once its TTL has passed without a renewal
 
-The API server decides between two who write at once: a Lease is created once, and changed only as it was read.
+The API server decides between two data planes that write at once: a Lease is created only once, and a change must carry
+the resourceVersion that was read.
 
-A holder acts as long as it knows its lease to be fresh for the longest time that a write of ours can be late: locks of
-streams run out within `lock_seconds`, the term is at least twice that, and a lease is renewed when a third of it has
-gone. Data planes that agree to share a namespace (`share_namespaces`) hold the lease in one name, SHARED, which keeps
-others away; each then only touches what carries its own listener's id.
+A holder writes only while its lease stays fresh for as long as one of its writes can be delayed: the lock of a stream
+expires within `lock_seconds`, the lease's TTL is at least twice that, and a lease is renewed after a third of its TTL.
+Data planes that share a namespace (`share_namespaces`) hold the lease under one name, SHARED, which keeps other data
+planes away. Each of them changes only objects with its own listener's id.
 """
 
 from __future__ import annotations
@@ -33,34 +35,34 @@ LEASE_KIND = "Lease"
 LEASE_NAME = "agentplane"
 
 SHARED = "shared"
-"""Holder of a namespace that several data planes agree to share."""
-LOOK_AGAIN = timedelta(seconds=2)
-"""Between two looks of those who wait for another data plane to give a namespace up."""
+"""Holder of a namespace that several data planes share."""
+READ_AGAIN = timedelta(seconds=2)
+"""Interval at which a process that waits for a namespace reads its lease again."""
 TRIES = 5
-"""Reads and writes of a lease before a conflict is given back."""
+"""Tries to write a lease before the conflict is raised."""
 _TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
 class LeaseRefused(AgentplaneError):
-    """The namespace is another data plane's, and stays so."""
+    """Another data plane holds the namespace, and its lease has not expired."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamespaceLease:
-    """A Lease, as far as it matters."""
+    """The parts of a Lease that matter here."""
 
     namespace: str
     holder: str = ""
-    """Empty: nobody's."""
+    """Name of the data plane; empty for a free namespace."""
     renewed: datetime | None = None
     ttl: timedelta = timedelta()
     transitions: int = 0
-    """Times that it went to another holder."""
+    """Number of changes of the holder."""
     resource_version: str = ""
-    """Empty: there is no Lease."""
+    """Empty if there is no Lease."""
 
     def expires(self) -> datetime | None:
-        """Return when its ttl ends, None when nobody ever renewed it."""
+        """Return when the TTL passes (UTC); None if the lease was never renewed."""
         return None if self.renewed is None else self.renewed + self.ttl
 
     def expired(self, now: datetime) -> bool:
@@ -73,7 +75,7 @@ def lease_key(namespace: str) -> ObjectKey:
 
 
 def parse(namespace: str, manifest: Manifest | None) -> NamespaceLease:
-    """Return the lease that a Lease stands for; times and numbers that cannot be read count as absent."""
+    """Return the lease in the manifest of a Lease. Unreadable times and numbers count as missing."""
     if manifest is None:
         return NamespaceLease(namespace=namespace)
     spec = manifest.get("spec") or {}
@@ -89,7 +91,7 @@ def parse(namespace: str, manifest: Manifest | None) -> NamespaceLease:
 
 
 def lease_manifest(lease: NamespaceLease, holder: str, ttl: timedelta, now: datetime) -> Manifest:
-    """Return the Lease with which `holder` holds the namespace of `lease` from now on."""
+    """Return the Lease with which `holder` holds the namespace of `lease` from `now` on, for `ttl`."""
     another = lease.holder != holder
     spec = {
         "holderIdentity": holder,
@@ -114,7 +116,7 @@ def _time(value: object) -> datetime | None:
 
 
 class NamespaceLeases:
-    """The leases of one data plane; safe to share between threads, and between processes by the API server."""
+    """The leases of one data plane. Threads can share it; between processes the API server decides."""
 
     def __init__(self, cluster: Cluster, clock: Clock, holder: str, namespaces: Iterable[str], ttl: timedelta) -> None:
         self.holder = holder
@@ -124,14 +126,15 @@ class NamespaceLeases:
         self._ttl = ttl
         self._locks = {namespace: threading.Lock() for namespace in self.namespaces}
         self._renewed: dict[str, datetime] = {}
-        """Namespace of ours → when its lease was renewed last."""
+        """Namespace that we hold → when its lease was renewed last."""
         self._seen: dict[str, tuple[datetime, str | None]] = {}
-        """Namespace → when it was looked at last, and who else had it."""
+        """Namespace → when its lease was read last, and the other data plane that held it."""
 
     def other_holder(self, namespace: str) -> str | None:
-        """Return who else holds `namespace`; None when we do, from now on if it was nobody's, or need no lease there.
+        """Return the other data plane that holds `namespace`; None if we hold it, or need no lease there.
 
-        Raises ClusterUnavailable, ObjectRefused (no permission) when nobody can tell.
+        A free namespace is leased, and our lease is renewed when a third of its TTL has passed. Raises
+        ClusterUnavailable, or ObjectRefused (a missing permission), if the holder is not known.
         """
         lock = self._locks.get(namespace)
         if lock is None or self._fresh(namespace, self._ttl / 3):
@@ -147,9 +150,9 @@ class NamespaceLeases:
                 raise
 
     def seen_holder(self, namespace: str) -> str | None:
-        """Return who else holds `namespace`, without claiming it: for a process that only looks.
+        """Return the other data plane that holds `namespace`, without leasing it: for a process that only reads there.
 
-        What was read is believed for a third of the ttl; that another holds it, for LOOK_AGAIN. Raises
+        An answer is used for a third of the TTL, or for READ_AGAIN if another data plane holds the namespace. Raises
         ClusterUnavailable, ObjectRefused.
         """
         lock = self._locks.get(namespace)
@@ -157,7 +160,7 @@ class NamespaceLeases:
             return None
         with lock:
             at, holder = self._seen.get(namespace, (None, None))
-            if at is None or self._clock.now() - at >= (self._ttl / 3 if holder is None else LOOK_AGAIN):
+            if at is None or self._clock.now() - at >= (self._ttl / 3 if holder is None else READ_AGAIN):
                 found = self.read(namespace).holder
                 holder = None if found in ("", self.holder) else found
                 self._seen[namespace] = (self._clock.now(), holder)
@@ -168,7 +171,7 @@ class NamespaceLeases:
         return parse(namespace, self._cluster.get(lease_key(namespace)))
 
     def take(self, namespace: str) -> NamespaceLease:
-        """Make the lease ours although another's, if its ttl has passed; return what it was.
+        """Take the lease of another data plane if its TTL has passed; return the lease as it was before.
 
         Raises LeaseRefused, ClusterUnavailable, ObjectRefused.
         """
@@ -177,17 +180,17 @@ class NamespaceLeases:
             ends = lease.expires()
             if lease.holder not in ("", self.holder) and ends is not None and ends > now:
                 raise LeaseRefused(
-                    f"namespace {namespace} is held by {lease.holder!r}, which is alive: its lease was renewed for "
-                    f"{(ends - now).total_seconds():.0f} s more. Stop it, and try again then"
+                    f"namespace {namespace} is held by {lease.holder!r}, which is alive: its lease expires in "
+                    f"{(ends - now).total_seconds():.0f} s. Stop that data plane, and try again after that time"
                 )
             if self._write(lease, now):
                 return lease
-        raise ObjectConflict(f"the lease on namespace {namespace} was changed by others in each of {TRIES} tries")
+        raise ObjectConflict(f"another process changed the lease on namespace {namespace} in each of {TRIES} tries")
 
     def release(self, namespace: str) -> bool:
-        """Give the lease up, if it is ours alone; return whether it was. Raises ClusterUnavailable, ObjectRefused."""
+        """Delete the lease if we alone hold it; return whether we did. Raises ClusterUnavailable, ObjectRefused."""
         if self.holder == SHARED:
-            return False  # others may work there; the lease ends by itself when nobody renews it
+            return False  # others may work there; a lease that no data plane renews expires
         manifest = self._cluster.get(lease_key(namespace))
         if manifest is None or parse(namespace, manifest).holder != self.holder:
             return False
@@ -199,26 +202,26 @@ class NamespaceLeases:
         return renewed is not None and self._clock.now() - renewed < age
 
     def _renew(self, namespace: str) -> str | None:
-        """Lease or renew; return who else holds it."""
+        """Write our lease if the namespace is free or ours; otherwise return the other holder."""
         for _ in range(TRIES):
             lease, now = self.read(namespace), self._clock.now()
             if lease.holder not in ("", self.holder):
                 self._renewed.pop(namespace, None)
                 return lease.holder
             if lease.holder == self.holder and lease.renewed and now - lease.renewed < self._ttl / 3:
-                self._renewed[namespace] = lease.renewed  # another process of ours was faster
+                self._renewed[namespace] = lease.renewed  # another process of ours has renewed it
                 return None
             try:
                 if self._write(lease, now):
                     return None
             except ObjectRefused as error:
                 if error.status == HTTPStatus.NOT_FOUND:
-                    return None  # no such namespace: nobody can write there, and the act will say so
+                    return None  # no such namespace; the act that writes there reports that
                 raise
-        raise ObjectConflict(f"the lease on namespace {namespace} was changed by others in each of {TRIES} tries")
+        raise ObjectConflict(f"another process changed the lease on namespace {namespace} in each of {TRIES} tries")
 
     def _write(self, lease: NamespaceLease, now: datetime) -> bool:
-        """Write our lease in place of `lease`; return whether nobody was faster."""
+        """Write our lease over `lease`; return False if another process was faster."""
         manifest = lease_manifest(lease, self.holder, self._ttl, now)
         try:
             if lease.resource_version:

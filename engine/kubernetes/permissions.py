@@ -1,9 +1,10 @@
-"""What each process asks of Kubernetes, as a table: what `agentplane doctor` checks, and what a Role must allow.
+"""Permissions: what each process needs in Kubernetes. `agentplane doctor` checks them, and a Role must grant them.
 
-An apply reads, then patches, and creates what is not there, so it takes `get`, `create` and `patch`. Leftovers are
-listed and deleted; the listener also lists LGPs, for another listener's may have another name. The watcher lists
-and watches, and reads what it suspects. `lgps/finalizers` is asked for by clusters that let only those name an object
-as owner who may delay its deletion (OpenShift does). Whoever acts in a namespace, or looks at it, leases it first.
+An apply reads an object, then patches or creates it, so it needs `get`, `create` and `patch`. The listener and the
+operator list and delete leftovers. The listener also lists LGPs, because another listener may have given an LGP another
+name. The watcher lists and watches, and reads unconfirmed changes again. Some clusters (OpenShift) require `update` of
+`lgps/finalizers` of an account that sets an LGP as the owner of an object. A process that writes to a namespace leases
+it first; a process that only watches reads the lease.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ WATCHED = "get list watch"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Permission:
-    """Verbs on one kind, in every watched namespace."""
+    """Verbs on one kind, in each watched namespace."""
 
     api_version: str
     kind: str
@@ -33,7 +34,7 @@ class Permission:
     """Separated by spaces."""
     subresource: str = ""
     name: str = ""
-    """Of the only object, where it is known."""
+    """Name of the only object, if it is known."""
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.subresource}" if self.subresource else self.kind
@@ -47,7 +48,7 @@ LEASE = (
     _of(LEASE_API_VERSION, LEASE_KIND, "create"),
     Permission(api_version=LEASE_API_VERSION, kind=LEASE_KIND, verbs="get patch", name=LEASE_NAME),
 )
-"""For whoever writes."""
+"""For processes that write to a namespace."""
 LISTENER = (
     *LEASE,
     _of(LGP_API_VERSION, LGP_KIND, APPLIED),
@@ -69,7 +70,7 @@ WATCHER = (
     _of(LGP_API_VERSION, LGP_KIND, WATCHED),
     _of("v1", "Secret", WATCHED),
 )
-"""In any case; the rest only beside an operator."""
+"""For every watcher."""
 OPERATOR_WATCHER = (
     _of("apps/v1", "Deployment", WATCHED),
     _of("apps/v1", "StatefulSet", WATCHED),
@@ -83,23 +84,23 @@ HTTP_ROUTE = ("gateway.networking.k8s.io/v1", "HTTPRoute")
 VIRTUAL_SERVICE = ("networking.istio.io/v1", "VirtualService")
 SCALED_OBJECT = ("keda.sh/v1alpha1", "ScaledObject")
 AUTOSCALER = ("autoscaling/v2", "HorizontalPodAutoscaler")
-"""Kinds, with their API versions, that are used where they are switched on, or asked for."""
+"""API version and kind of objects that are used only if a setting enables them, or an LGP requests them."""
 
 OPERATOR_AT_INGRESS = (_of("v1", "Service", APPLIED), _of(*INGRESS, "list patch"))
 WATCHER_AT_INGRESS = (_of("v1", "Service", WATCHED), _of(*INGRESS, "list watch"))
-"""In the namespace of a shared Ingress that is elsewhere than the LGPs: Services there stand for theirs."""
+"""For a shared Ingress in another namespace than the LGPs: Services there refer to the Services of the LGPs."""
 
 ROUTES = {"gateway": HTTP_ROUTE, "istio": VIRTUAL_SERVICE}
-"""Kind of route → what the operator applies for it. (Of the shared Ingress it changes the paths only.)"""
+"""Exposure → the operator's object for it. (For a shared Ingress, the operator changes only the paths.)"""
 
 
 def needed(settings: Settings) -> dict[str, list[Permission]]:
-    """Return what each process that runs here needs in every watched namespace, by the process."""
+    """Return the permissions of each process that runs here in each watched namespace, by process."""
     found: dict[str, list[Permission]] = {}
     if settings.listener_enabled:
         found["listener"] = list(LISTENER)
     if settings.operator_enabled:
-        # Budgets that were made before they were switched off go.
+        # With budgets disabled, the operator deletes those that it created before.
         budgets = _of(*BUDGET, APPLIED if settings.pod_disruption_budgets else "delete")
         found["operator"] = [*OPERATOR, *_routed(settings, "list patch"), *_extra(settings, APPLIED), budgets]
     if found:
@@ -112,14 +113,14 @@ def needed(settings: Settings) -> dict[str, list[Permission]]:
 
 
 def needed_at_ingress(settings: Settings) -> dict[str, list[Permission]]:
-    """Return what each process that runs here needs in `settings.ingress_elsewhere`, by the process."""
+    """Return the permissions of each process that runs here in `settings.ingress_elsewhere`, by process."""
     if not (settings.ingress_elsewhere and settings.operator_enabled):
         return {}
     return {"operator": list(OPERATOR_AT_INGRESS), "watcher": list(WATCHER_AT_INGRESS)}
 
 
 def together(needs: Iterable[Iterable[Permission]]) -> list[Permission]:
-    """Return what one account of several processes needs, each kind once."""
+    """Return the permissions of one account for several processes, each kind once."""
     verbs: dict[Permission, dict[str, None]] = {}
     for permission in (permission for process in needs for permission in process):
         key = replace(permission, verbs="")

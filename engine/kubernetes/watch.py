@@ -2,15 +2,15 @@
 
     list → ADDED …, SYNCED → stream from the list's resourceVersion → resume … → (410, or no progress) list again
 
-The server ends every stream after `watch_seconds`, and a read that is silent for longer than that is a dead
-connection; both resume from the last resourceVersion that was seen (bookmarks keep it fresh), which costs one cheap
-request. After 410 Gone, or when resuming fails a few times in a row, the collection is listed again and compared with
-what was yielded before: new is ADDED, changed is MODIFIED, vanished is DELETED, and a namesake with another uid is
-both. Of an object that vanished in such a gap only apiVersion, kind and metadata (as last seen, without
-managedFields) are known, so that a watch of ten thousand objects does not keep them all.
+The server ends every stream after `watch_seconds`. A read that is silent for longer is a dead connection. In both cases
+the watch resumes from the last resourceVersion (bookmarks keep it recent), which costs one cheap request. After 410
+Gone, or after a few failed resumes in a row, the collection is listed again and compared with the events before: a new
+object is ADDED, a changed one MODIFIED, a missing one DELETED; an object of the same name with another uid is DELETED
+and ADDED. For an object that was deleted in such a gap, only apiVersion, kind and the last metadata (without
+managedFields) are known, so that a watch of ten thousand objects does not keep all of them.
 
-Before the first SYNCED, a refusal (no permission, kind not served) is raised: that is a wrong set-up. Later the same
-answers are what a restarting API server says, so they are waited out with backoff and jitter, and logged.
+Before the first SYNCED, a refusal (a missing permission, a kind that is not served) is raised, because the set-up is
+wrong. After that, a restarting API server gives the same answers, so the watch logs them and retries with backoff.
 """
 
 from __future__ import annotations
@@ -21,43 +21,44 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from threading import Event
-from typing import Any, Protocol
+from typing import Protocol
 
 import orjson
 import structlog
 
 from engine.errors import ClusterError, ClusterUnavailable, ObjectRefused, WatchExpired
+from engine.event import JsonObject
 from engine.ports import Manifest, WatchEvent
 from engine.runtime.retry import Backoff
 
 log = structlog.get_logger(__name__)
 
 RESUMES_BEFORE_LIST = 3
-"""Failed resumes in a row after which the collection is listed again."""
+"""Number of failed resumes in a row after which the collection is listed again."""
 
 CHANGES = frozenset({"ADDED", "MODIFIED", "DELETED"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """A complete list: every object, with apiVersion and kind, and where a watch may start."""
+    """A complete list: every object, with apiVersion and kind, and the resourceVersion where a watch can start."""
 
     items: list[Manifest]
     resource_version: str
 
 
 class Source(Protocol):
-    """What a watch needs of the API server, for one collection."""
+    """The requests of a watch, for one collection."""
 
     def list(self) -> Listed: ...
 
     def stream(self, resource_version: str) -> AbstractContextManager[Iterator[bytes]]:
-        """Yield the lines of one watch from `resource_version`; ends when the server ends it."""
+        """Yield the lines of one watch request from `resource_version`, until the server ends it."""
         ...
 
 
 class Watch:
-    """The state of one watch: what was yielded, and where to resume."""
+    """The state of one watch: the objects that were yielded, and where to resume."""
 
     def __init__(
         self,
@@ -77,12 +78,12 @@ class Watch:
         self._chance = chance
         self._known: dict[tuple[str, str], Manifest] = {}
         self._resource_version = ""
-        """Empty: list first."""
+        """Empty if the collection must be listed first."""
         self._synced = False
         self._failures = 0
 
     def events(self) -> Generator[WatchEvent, None, None]:
-        """Yield changes until stopped. Raises ObjectRefused before the first SYNCED only."""
+        """Yield changes until the watch is stopped. Raises ObjectRefused, but only before the first SYNCED."""
         while not self._stopped():
             try:
                 if not self._resource_version:
@@ -122,7 +123,7 @@ class Watch:
         yield WatchEvent(type="SYNCED", object={})
 
     def _follow(self) -> Iterator[WatchEvent]:
-        """Yield the changes of one connection, until the server ends it."""
+        """Yield the changes of one connection until the server ends it."""
         with self._source.stream(self._resource_version) as lines:
             for line in lines:
                 change = _decode(line, self._name)
@@ -143,12 +144,12 @@ class Watch:
 
 
 def list_and_watch(source: Source, name: str, closed: Event) -> Iterator[WatchEvent]:
-    """Watch `source` until `closed`; `name` is for the log."""
+    """Yield the changes of `source` until `closed` is set; `name` is for log lines."""
     with closing(Watch(source, name, sleep=closed.wait, stopped=closed.is_set).events()) as events:
         yield from events
 
 
-def _decode(line: bytes, name: str) -> dict[str, Any]:
+def _decode(line: bytes, name: str) -> JsonObject:
     try:
         change = orjson.loads(line)
     except orjson.JSONDecodeError as error:
@@ -165,7 +166,7 @@ def _raise_error(status: Manifest, name: str) -> None:
     raise ClusterUnavailable(message, reason=str(status.get("reason")), status=int(code or 0))
 
 
-def _metadata(manifest: Manifest) -> dict[str, Any]:
+def _metadata(manifest: Manifest) -> JsonObject:
     metadata = manifest.get("metadata")
     return metadata if isinstance(metadata, dict) else {}
 

@@ -1132,6 +1132,6 @@ def test_a_kind_that_the_api_server_does_not_know_as_owner_yet_is_waited_for(str
         "spec": {"ports": [{"port": 80, "protocol": "TCP"}]},
     }
 
-    with pytest.raises(ClusterUnavailable, match="looks again by itself"):
+    with pytest.raises(ClusterUnavailable, match="will know that kind in less than a minute"):
         cluster.apply(service, manager="somebody")
     cluster.close()

@@ -143,7 +143,7 @@ def test_a_resource_that_the_control_plane_does_not_know(call: str) -> None:
 def test_404_of_another_program_proves_nothing_about_a_deployment() -> None:
     with (
         serving(lambda _: Reply(status=404, body=b"<html>nginx</html>")) as server,
-        pytest.raises(ControlPlaneUnavailable, match="no answer of a control plane"),
+        pytest.raises(ControlPlaneUnavailable, match="not the answer of a control plane"),
     ):
         reaching(server.url).deployment("d1")
 
@@ -285,7 +285,7 @@ def test_a_report_goes_to_the_configured_route() -> None:
 def test_a_control_plane_that_takes_no_reports(reply: Reply) -> None:
     with (
         serving(lambda _: reply) as server,
-        pytest.raises(ReportsUnsupported, match=r"takes no reports.*AGENTPLANE_REPORT_REVISION_ROUTE"),
+        pytest.raises(ReportsUnsupported, match=r"accepts no reports.*AGENTPLANE_REPORT_REVISION_ROUTE"),
     ):
         report(server)
 

@@ -142,7 +142,7 @@ def test_it_is_taken_by_command_once_its_term_has_passed(cluster: Leases, clock:
     theirs.other_holder("agents")
     clock.move(59)
 
-    with pytest.raises(LeaseRefused, match=r"held by 'b/2', which is alive.*Stop it, and try again then"):
+    with pytest.raises(LeaseRefused, match=r"held by 'b/2', which is alive.*Stop that data plane, and try again"):
         ours.take("agents")
     clock.move(1)
 
