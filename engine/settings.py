@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from engine.errors import SettingsError
@@ -688,7 +689,7 @@ def _missing(name: str) -> str:
     return f"{variable(name)} is not set; set it to: {Settings.model_fields[name].description}"
 
 
-def _explain(cls: type[Settings], problem: Any, given: Mapping[str, Any]) -> str:
+def _explain(cls: type[Settings], problem: ErrorDetails, given: Mapping[str, object]) -> str:
     """Return one line for a mistake that pydantic reports."""
     text = str(problem["msg"]).removeprefix("Value error, ")
     if not problem["loc"]:

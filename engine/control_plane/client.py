@@ -292,7 +292,7 @@ class HttpControlPlane:
         after = retry_after(answer.headers)
         if status == 429:
             raise ControlPlaneThrottled(
-                f"{answer}; it asks to wait {'a while' if after is None else f'{after:g} s'}", after
+                f"{answer}; the API asks to wait {'a while' if after is None else f'{after:g} s'}", after
             )
         if status >= 500 or status < 200:
             error = ControlPlaneUnavailable(str(answer))
@@ -400,6 +400,6 @@ def _verification(ca_file: Path | None) -> ssl.SSLContext | bool:
         return ssl.create_default_context(cafile=str(ca_file))
     except (OSError, ssl.SSLError) as error:
         raise SettingsError(
-            f"{variable('control_plane_ca_file')}={str(ca_file)!r} is not a PEM file: {error}; set it to a file with CA "
-            "certificates"
+            f"{variable('control_plane_ca_file')}={str(ca_file)!r} is not a PEM file: {error}; set it to a file with "
+            "CA certificates"
         ) from error

@@ -22,11 +22,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import EllipsisType
-from typing import Any
 
 from kubernetes import client
 
 from engine.errors import ClusterUnavailable, ObjectConflict, ObjectRefused, WatchExpired
+from engine.event import JsonObject
 from engine.kubernetes.http import APPLY_TYPE, MERGE_TYPE, Answer, KubernetesHttp, load_configuration
 from engine.kubernetes.kinds import Paths, group_of, version_path
 from engine.kubernetes.watch import Listed, list_and_watch
@@ -78,12 +78,29 @@ class KubernetesCluster:
         self._page_size = page_size
 
     @classmethod
-    def load(cls, kubeconfig: Path | None = None, context: str | None = None, **options: Any) -> KubernetesCluster:
-        """Return the client for the configuration that `http.load_configuration` finds; `options`: see the constructor.
+    def load(
+        cls,
+        kubeconfig: Path | None = None,
+        context: str | None = None,
+        *,
+        connect_seconds: float = 5.0,
+        read_seconds: float = 30.0,
+        watch_seconds: float = 60.0,
+        pool_size: int = 64,
+        page_size: int = PAGE_SIZE,
+    ) -> KubernetesCluster:
+        """Return the client for the configuration that `http.load_configuration` finds.
 
         Raises SettingsError.
         """
-        return cls(load_configuration(kubeconfig, context), **options)
+        return cls(
+            load_configuration(kubeconfig, context),
+            connect_seconds=connect_seconds,
+            read_seconds=read_seconds,
+            watch_seconds=watch_seconds,
+            pool_size=pool_size,
+            page_size=page_size,
+        )
 
     @property
     def host(self) -> str:
@@ -211,7 +228,7 @@ class KubernetesCluster:
         path = self._path(key)
         if path is None:
             return False
-        options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
+        options: JsonObject = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
         if uid is not None:
             options["preconditions"] = {"uid": uid}
         answer = self._http.call("DELETE", path, body=options)

@@ -38,7 +38,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 import redis
@@ -61,12 +61,16 @@ from redis.retry import Retry
 from redis.sentinel import SentinelConnectionPool
 
 from engine.errors import ConcurrencyConflict, ImportRefused, LockHeld, LockLost, LogUnavailable, TrimRefused
-from engine.event import Event, Record
+from engine.event import Event, JsonObject, Record
 from engine.log import scripts
 from engine.log.contract import Lock, Snapshot
 from engine.log.envelope import from_micros, new_id, to_micros
 from engine.log.sentinels import Sentinels
 from engine.ports import Clock
+
+Reply: TypeAlias = Any
+"""A reply of Redis, as redis-py decodes it."""
+Execute: TypeAlias = Callable[..., Reply]
 
 PASSING = (
     ConnectionError,
@@ -99,7 +103,7 @@ def connect(where: str | Sentinels, *, timeout: float = 5.0, attempts: int = 6) 
     `timeout` is the seconds for a command and for a connection attempt. A failed command is repeated up to `attempts`
     times, with jittered backoff of about three seconds in total.
     """
-    options: dict[str, Any] = {
+    options: JsonObject = {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
         "socket_keepalive": True,
@@ -146,7 +150,7 @@ class RedisLog:
         self._prefix = prefix
         self._clock = clock
         self._new_id = new_id
-        self._execute: Callable[..., Any] = client.execute_command
+        self._execute: Execute = client.execute_command
         self._scripts: dict[str, Script] = {
             name: client.register_script(text) for name, text in scripts.SCRIPTS.items()
         }
@@ -186,19 +190,19 @@ class RedisLog:
         """The time that a script takes; empty: the time of the server."""
         return "" if self._clock is None else str(to_micros(self._clock.now()))
 
-    def _run(self, name: str, keys: Sequence[str], *arguments: str | bytes | int) -> Any:
+    def _run(self, name: str, keys: Sequence[str], *arguments: str | bytes | int) -> Reply:
         with self._translated():
             return self._scripts[name](keys=keys, args=arguments)
 
-    def _call(self, *command: str | bytes | int) -> Any:
+    def _call(self, *command: str | bytes | int) -> Reply:
         with self._translated():
             return self._execute(*command)
 
-    def _pipelined(self, commands: Iterable[Sequence[str]]) -> Iterator[Any]:
+    def _pipelined(self, commands: Iterable[Sequence[str]]) -> Iterator[Reply]:
         remaining = iter(commands)
         while batch := list(islice(remaining, PIPELINE)):
             with self._translated(), self._redis.pipeline(transaction=False) as pipeline:
-                queue: Callable[..., Any] = pipeline.execute_command
+                queue: Execute = pipeline.execute_command
                 for command in batch:
                     queue(*command)
                 replies = pipeline.execute()
@@ -287,7 +291,7 @@ class RedisLog:
                 return records
             start = _number(pointers[-1][0])  # all of these events were trimmed meanwhile
 
-    def _follow(self, pointers: Sequence[Any]) -> list[Record]:
+    def _follow(self, pointers: Sequence[Reply]) -> list[Record]:
         """Return the records of `pointers`, which are entries of the log of everything."""
         versions: dict[str, list[int]] = defaultdict(list)
         for _, fields in pointers:
@@ -325,7 +329,7 @@ class RedisLog:
                 checked = False
             yield from records
 
-    def _wait(self, position: int, block: float) -> Sequence[Any]:
+    def _wait(self, position: int, block: float) -> Sequence[Reply]:
         """Return pointers after `position`; wait at most `block` seconds, and at most half of the socket's timeout."""
         timeout = self._redis.connection_pool.connection_kwargs.get("socket_timeout") or block
         milliseconds = max(1, round(min(block, timeout / 2) * 1000))
@@ -534,15 +538,15 @@ def _milliseconds(seconds: float) -> int:
     return max(1, round(seconds * 1000))
 
 
-def _data(event: Event) -> dict[str, Any]:
+def _data(event: Event) -> JsonObject:
     return event.model_dump(mode="json")
 
 
-def _envelope(type_: str, schema_version: int, actor: str, cause: str | None, data: dict[str, Any]) -> bytes:
+def _envelope(type_: str, schema_version: int, actor: str, cause: str | None, data: JsonObject) -> bytes:
     return orjson.dumps([type_, schema_version, actor, cause, data])
 
 
-def _records(stream: str, entries: Sequence[Any]) -> list[Record]:
+def _records(stream: str, entries: Sequence[Reply]) -> list[Record]:
     """Decode entries of a stream."""
     records = []
     for place, fields in entries:

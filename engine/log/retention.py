@@ -1,13 +1,13 @@
-"""Retention: archive what is old, then take it out of the log.
+"""Retention: archives old events, then deletes them from the log.
 
-Two things grow for ever otherwise: the history of streams that live long, and whole streams of deployments and LGPs
-that are gone. What goes is first written to an archive file (same lines as an export, forced to disk), so that
-`import_log` of all archives and an export together gives the full log again. A crash between archive and trim
-archives the same lines once more, which an import tolerates.
+Without retention, the streams of long-lived deployments grow forever, and the streams of deleted deployments and LGPs
+stay forever. The events are first written to an archive file (the lines of an export, forced to disk). So an import of
+all archives and an export gives the full log again. A crash between archive and deletion writes the same lines into
+another archive; an import accepts lines that come twice.
 
-A live stream is trimmed up to its snapshot at most, never beyond, and keeps its last event; a snapshot is written
-first where there is none that reaches far enough. A stream that is gone goes as a whole, once it is clean, without a
-timer and unlocked: nobody will look at it again. Streams of the data plane itself (`engine/…`) are small and stay.
+A live stream is trimmed at most up to its snapshot, and keeps its last event; if no snapshot is recent enough, one is
+saved first. The stream of a deleted deployment or LGP is deleted as a whole, once it is clean, unlocked and without a
+timer. A data plane's own stream (`dataplane/…`) is small and stays.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from engine.runtime.machine import AnyMachine
 log = structlog.get_logger(__name__)
 
 TERMINAL_EVENTS = frozenset({"DeploymentDeleted", "LgpRemoved"})
-"""Events after which a stream is gone …"""
+"""Types of the events that end a stream, unless an initial event follows."""
 INITIAL_EVENTS = frozenset({"DeploymentRegistered", "LgpObserved"})
-"""… unless one of these follows."""
+"""Types of the events that begin a stream, also a stream that had ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,69 +41,70 @@ class Policy:
     """How long events stay in the log."""
 
     live: timedelta | None
-    """Events of live streams; None: for ever."""
+    """How long events of live streams stay; None: forever."""
     gone: timedelta | None
-    """Streams of what was deleted, counted from their last event; None: for ever."""
+    """How long an ended stream stays after its last event; None: forever."""
 
 
 @dataclass(slots=True)
 class Retained:
-    """What one run did."""
+    """The result of one run."""
 
     archive: Path | None = None
-    """File with what went, None when nothing did."""
+    """File with the deleted events; None if none were deleted."""
     trimmed: dict[str, int] = field(default_factory=dict)
-    """Live stream → events that went."""
+    """Live stream → number of deleted events."""
     forgotten: dict[str, int] = field(default_factory=dict)
-    """Gone stream → events that went."""
+    """Ended stream → number of deleted events."""
 
 
 def retain(
     events: EventLog, machines: Mapping[str, AnyMachine], policy: Policy, folder: Path, now: datetime
 ) -> Retained:
-    """Apply `policy`; `machines` are those of all components, by stream prefix. Archives go to `folder`.
+    """Apply `policy` at the time `now` (UTC). `machines` are those of all components, by stream prefix.
 
-    Raises OSError when the archive cannot be written (nothing is trimmed then), LogUnavailable.
+    The archive is written to `folder`. Raises LogUnavailable; OSError if the archive cannot be written, and then
+    deletes nothing.
     """
     retained = Retained()
     timers = {stream for stream, _ in events.due()}
     trims: dict[str, int] = {}
-    farewells: dict[str, int] = {}
-    going: list[Record] = []
+    ended: dict[str, int] = {}
+    old: list[Record] = []
     for prefix, machine in machines.items():
         for stream in events.streams(prefix):
             records = events.read(stream)
             if not records:
                 continue
-            if _gone(records):
+            if _has_ended(records):
                 if policy.gone is not None and records[-1].at < now - policy.gone and stream not in timers:
-                    farewells[stream] = records[-1].version
-                    going += records
+                    ended[stream] = records[-1].version
+                    old += records
             elif policy.live is not None:
                 through = _trimmable(events, machine, stream, records, now - policy.live)
                 if through:
                     trims[stream] = through
-                    going += [record for record in records if record.version <= through]
-    if going:
-        going.sort(key=lambda record: record.position)
-        retained.archive = _archived(folder, f"{now:%Y%m%dT%H%M%S.%fZ}", [header(), *map(line, going)])
+                    old += [record for record in records if record.version <= through]
+    if old:
+        old.sort(key=lambda record: record.position)
+        retained.archive = _archived(folder, f"{now:%Y%m%dT%H%M%S.%fZ}", [header(), *map(line, old)])
     for stream, through in trims.items():
         with contextlib.suppress(TrimRefused):
             retained.trimmed[stream] = events.trim(stream, through)
-    for stream, version in farewells.items():
-        with contextlib.suppress(TrimRefused):  # it came to life meanwhile
+    for stream, version in ended.items():
+        with contextlib.suppress(TrimRefused):  # the stream is in use again
             retained.forgotten[stream] = events.forget(stream, version)
-    log.info("retention", trimmed=len(retained.trimmed), forgotten=len(retained.forgotten), events=len(going))
+    log.info("retention", trimmed=len(retained.trimmed), forgotten=len(retained.forgotten), events=len(old))
     return retained
 
 
-def _gone(records: Sequence[Record]) -> bool:
+def _has_ended(records: Sequence[Record]) -> bool:
     last = next((record.type for record in reversed(records) if record.type in TERMINAL_EVENTS | INITIAL_EVENTS), None)
     return last in TERMINAL_EVENTS
 
 
 def _trimmable(events: EventLog, machine: AnyMachine, stream: str, records: Sequence[Record], before: datetime) -> int:
-    """Return the last version of a live stream that may go, having made sure of a snapshot; 0 for none."""
+    """Return the last version of a live stream that can be trimmed, after a snapshot is saved; 0 if there is none."""
     old = [record.version for record in records[:-1] if record.at < before]
     if not old:
         return 0
@@ -119,7 +120,7 @@ def _trimmable(events: EventLog, machine: AnyMachine, stream: str, records: Sequ
 
 
 def _archived(folder: Path, name: str, lines: Iterable[bytes]) -> Path:
-    """Write a file that is either complete and on disk, or not there under its name."""
+    """Write an archive; under its name it is either complete and on disk, or missing."""
     folder.mkdir(parents=True, exist_ok=True)
     path, unfinished = folder / f"{name}.jsonl", folder / f".{name}.unfinished"
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

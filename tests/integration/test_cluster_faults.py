@@ -146,7 +146,7 @@ def test_half_a_list_is_no_list() -> None:
 def test_another_program_at_the_url_is_not_a_list() -> None:
     with (
         serving(lambda _: json_reply({"hello": "world"})) as server,
-        pytest.raises(ClusterUnavailable, match="no list"),
+        pytest.raises(ClusterUnavailable, match="did not answer with a list"),
     ):
         reaching(server.url).list("v1", "ConfigMap", "n")
 

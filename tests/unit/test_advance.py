@@ -46,7 +46,7 @@ class Bench:
 # --- another data plane's namespace
 
 
-def test_nothing_is_done_in_a_namespace_of_another_data_plane_until_somebody_marks_the_stream() -> None:
+def test_nothing_is_done_in_a_namespace_of_another_data_plane_until_the_stream_is_marked_dirty() -> None:
     bench = Bench()
     bench.ask(1)
     theirs = replace(ports(bench.clock), other_holder={"agents": "b/2"}.get)
@@ -62,7 +62,7 @@ def test_nothing_is_done_in_a_namespace_of_another_data_plane_until_somebody_mar
     assert bench.machine.steps == [1]
 
 
-def test_while_nobody_can_tell_whose_the_namespace_is_the_act_is_deferred() -> None:
+def test_while_the_holder_of_the_namespace_is_unknown_the_act_is_deferred() -> None:
     bench = Bench()
     bench.ask(1)
 
@@ -173,7 +173,7 @@ def test_an_event_that_comes_while_it_decides_is_seen_in_the_same_call() -> None
     assert bench.events.dirty() == []
 
 
-def test_a_mark_that_comes_while_it_decides_makes_it_look_again() -> None:
+def test_a_work_token_that_comes_during_a_decision_makes_it_decide_again() -> None:
     class Interrupted(Worker):
         looks = 0
 
@@ -190,7 +190,7 @@ def test_a_mark_that_comes_while_it_decides_makes_it_look_again() -> None:
     assert machine.looks == 2
 
 
-def test_a_worker_that_finds_the_lock_held_goes_away() -> None:
+def test_a_worker_that_finds_the_lock_held_returns() -> None:
     bench = Bench()
     bench.ask(1)
 
@@ -201,7 +201,7 @@ def test_a_worker_that_finds_the_lock_held_goes_away() -> None:
     assert bench.events.dirty() == [STREAM]
 
 
-def test_what_a_busy_worker_came_for_is_done_by_the_holder() -> None:
+def test_the_holder_of_the_lock_does_the_work_of_a_worker_that_found_it_held() -> None:
     """The other worker's event comes after the holder's acknowledgement and before the lock is released."""
 
     class LateLog(MemoryLog):
@@ -220,7 +220,7 @@ def test_what_a_busy_worker_came_for_is_done_by_the_holder() -> None:
     assert bench.events.dirty() == []
 
 
-def test_a_worker_that_slept_through_its_lock_adds_nothing_and_asks_for_another_look() -> None:
+def test_a_worker_suspended_past_its_lock_appends_nothing_and_marks_the_stream_dirty() -> None:
     def sleep(step: Step, _: Any) -> None:
         bench.clock.move(31)
 
@@ -232,7 +232,7 @@ def test_a_worker_that_slept_through_its_lock_adds_nothing_and_asks_for_another_
     assert bench.events.dirty() == [STREAM]
 
 
-def test_a_lock_is_proved_and_renewed_before_each_act() -> None:
+def test_a_lock_is_verified_and_extended_before_each_act() -> None:
     def take_long(step: Step, _: Any) -> None:
         bench.clock.move(20)
 
@@ -243,7 +243,7 @@ def test_a_lock_is_proved_and_renewed_before_each_act() -> None:
     assert bench.machine.steps == [1, 2, 3, 4, 5]
 
 
-def test_an_act_can_prove_the_lock_itself() -> None:
+def test_an_act_can_verify_the_lock_itself() -> None:
     def two_writes(step: Step, ports: Any) -> None:
         for _ in range(3):
             bench.clock.move(20)
@@ -255,7 +255,7 @@ def test_an_act_can_prove_the_lock_itself() -> None:
     assert bench.advance().outcome == "acknowledged"
 
 
-def test_the_stale_worker_makes_the_new_holder_look_again() -> None:
+def test_a_stale_worker_makes_the_new_holder_decide_again() -> None:
     """The stale worker wrote something old; the holder, in the middle of its work, must not acknowledge past it."""
     looks: list[int] = []
 
@@ -404,7 +404,7 @@ def test_a_defect_of_the_pure_part_stops_its_stream_only(where: str, monkeypatch
 
 def test_an_event_of_the_future_stops_its_stream_and_loses_nothing() -> None:
     class Future(Event):
-        """Of a newer program."""
+        """An event of a newer program."""
 
     bench = Bench()
     bench.ask(2)
@@ -432,7 +432,7 @@ def test_an_event_of_the_future_stops_its_stream_and_loses_nothing() -> None:
 
 def test_a_future_event_that_comes_during_an_act_does_not_lose_what_happened() -> None:
     class Future(Event):
-        """Of a newer program, which runs beside us."""
+        """An event of a newer program, which runs at the same time."""
 
     def meanwhile(step: Step, _: Any) -> None:
         bench.events.append(STREAM, bench.events.version(STREAM), [Future()], actor="poll")

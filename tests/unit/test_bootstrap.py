@@ -1,4 +1,4 @@
-"""Wiring: which component owns what, and configuration that reaches every stream even through a crash."""
+"""Wiring: which component owns which streams, and a configuration that reaches every stream even after a crash."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ KEY = "lsv2_pt_0123456789abcdef_0123456789"
 
 
 class Noted(Event):
-    """An event of some stream."""
+    """An event of any stream."""
 
 
 def settings(**given: Any) -> Settings:
@@ -61,7 +61,7 @@ def with_streams(events: MemoryLog, *streams: str) -> MemoryLog:
     return events
 
 
-def test_each_half_owns_its_streams() -> None:
+def test_each_component_owns_its_streams() -> None:
     engine = wired(MemoryLog())
 
     assert engine.machine_of("deployment/1").name == "listener"
@@ -72,14 +72,14 @@ def test_each_half_owns_its_streams() -> None:
         engine.advance("nothing/of/ours")
 
 
-def test_a_half_that_is_off_owns_nothing() -> None:
+def test_a_disabled_component_owns_nothing() -> None:
     engine = wired(MemoryLog(), operator_enabled=False)
 
     with pytest.raises(bootstrap.UnknownStream):
         engine.machine_of("lgp/agents/app")
 
 
-def test_configuration_is_recorded_once_and_reaches_every_stream_of_its_half() -> None:
+def test_configuration_is_recorded_once_and_reaches_every_stream_of_its_component() -> None:
     events = with_streams(MemoryLog(), "deployment/1", "deployment/2", "lgp/agents/app")
 
     assert wired(events).configurations.record() == ["listener", "operator"]
@@ -90,7 +90,7 @@ def test_configuration_is_recorded_once_and_reaches_every_stream_of_its_half() -
     assert events.version(f"dataplane/{LISTENER}") == before
 
 
-def test_a_change_marks_the_streams_of_the_half_that_it_concerns() -> None:
+def test_a_change_marks_the_streams_of_its_component_dirty() -> None:
     events = with_streams(MemoryLog(), "deployment/1", "lgp/agents/app")
     wired(events).configurations.record()
     for stream in events.dirty():
@@ -182,7 +182,7 @@ class Changed(State):
 
 
 class NotingMachine:
-    """Does one act per stream, and says which stream the log lines of the act belong to."""
+    """A machine that decides one act per stream; the act writes a log line."""
 
     name, stream_prefix, events, config = "listener", "deployment/", Registry(Noted), settings()
 
@@ -235,9 +235,9 @@ def test_a_process_that_ends_begins_no_further_act_and_forgets_no_stream() -> No
 # --- namespaces
 
 
-def test_a_namespace_is_claimed_once_and_its_streams_are_looked_at() -> None:
+def test_a_namespace_is_leased_once_and_its_streams_become_dirty() -> None:
     events = with_streams(MemoryLog(), "deployment/1", "lgp/agents/app", "lgp/others/app")
-    engine = with_claims(events, agents=None)
+    engine = with_leases(events, agents=None)
 
     engine.renew_leases()
     engine.renew_leases()
@@ -246,10 +246,10 @@ def test_a_namespace_is_claimed_once_and_its_streams_are_looked_at() -> None:
     assert sorted(events.dirty()) == ["deployment/1", "lgp/agents/app"]
 
 
-def test_who_holds_a_namespace_is_said_once_and_again_when_it_is_ours() -> None:
+def test_the_holder_of_a_namespace_is_recorded_once_and_again_when_it_is_ours() -> None:
     events = with_streams(MemoryLog(), "lgp/agents/app")
     for holder in ("b/2", "b/2", "c/3", None, None):
-        with_claims(events, agents=holder).renew_leases()
+        with_leases(events, agents=holder).renew_leases()
 
     assert told(events) == [
         NamespaceRefused(namespace="agents", holder="b/2"),
@@ -259,7 +259,7 @@ def test_who_holds_a_namespace_is_said_once_and_again_when_it_is_ours() -> None:
     assert events.dirty() == ["lgp/agents/app"]
 
 
-def test_a_crash_before_a_claim_is_noted_marks_the_streams_again() -> None:
+def test_a_crash_before_a_lease_is_recorded_marks_the_streams_dirty_again() -> None:
     events = with_streams(MemoryLog(), "lgp/agents/app")
 
     def crash(_self: Any, _event: Event) -> None:
@@ -268,33 +268,33 @@ def test_a_crash_before_a_claim_is_noted_marks_the_streams_again() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DataPlaneStream, "append", crash)
         with pytest.raises(KeyboardInterrupt):
-            with_claims(events, agents=None).renew_leases()
+            with_leases(events, agents=None).renew_leases()
     events.acknowledge("lgp/agents/app", 1, work_token=events.work_token("lgp/agents/app"))
-    with_claims(events, agents=None).renew_leases()
+    with_leases(events, agents=None).renew_leases()
 
     assert events.dirty() == ["lgp/agents/app"]
 
 
-def test_one_namespace_that_cannot_be_claimed_does_not_keep_the_others() -> None:
+def test_a_namespace_that_cannot_be_leased_does_not_block_the_others() -> None:
     events = MemoryLog()
 
-    with_claims(events, agents=ClusterUnavailable("away"), more=None).renew_leases()
+    with_leases(events, agents=ClusterUnavailable("away"), more=None).renew_leases()
 
     assert told(events) == [NamespaceLeased(namespace="more")]
 
 
 def test_a_namespace_that_is_watched_no_longer_is_left() -> None:
     events = MemoryLog()
-    with_claims(events, agents="b/2", more=None).renew_leases()
-    with_claims(events, more=None).renew_leases()
+    with_leases(events, agents="b/2", more=None).renew_leases()
+    with_leases(events, more=None).renew_leases()
 
     assert told(events)[-1] == NamespaceLeft(namespace="agents")
-    assert with_claims(events, more=None).own.state().leases == {"more": ""}
+    assert with_leases(events, more=None).own.state().leases == {"more": ""}
 
 
-def test_a_data_plane_that_is_being_removed_claims_nothing() -> None:
+def test_a_data_plane_that_is_being_removed_leases_nothing() -> None:
     events = MemoryLog()
-    engine = with_claims(events, agents=None)
+    engine = with_leases(events, agents=None)
     engine.own.append(RemovalStarted(by="ana"))
 
     engine.renew_leases()
@@ -302,7 +302,7 @@ def test_a_data_plane_that_is_being_removed_claims_nothing() -> None:
     assert told(events) == [RemovalStarted(by="ana")]
 
 
-def with_claims(events: MemoryLog, **holders: str | Exception | None) -> bootstrap.Engine:
+def with_leases(events: MemoryLog, **holders: str | Exception | None) -> bootstrap.Engine:
     """Return an engine that watches some namespaces, each with its other holder, or what asking for that raises."""
 
     class Told:

@@ -1,4 +1,4 @@
-"""The broker's certificate is checked without anybody asking for it."""
+"""The broker's certificate is verified by default."""
 
 from __future__ import annotations
 

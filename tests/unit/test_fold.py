@@ -71,7 +71,7 @@ def test_old_events_are_upcast(events: MemoryLog) -> None:
 
 def test_a_stream_stops_before_an_event_of_the_future(events: MemoryLog) -> None:
     class Future(Event):
-        """Of a newer program."""
+        """An event of a newer program."""
 
     events.append(STREAM, 0, [Asked(steps=2), Future(), Stepped(number=1)], actor="poll")
     folded = Fold(Worker(), events, STREAM)
@@ -93,7 +93,7 @@ def test_a_snapshot_is_written_once_it_saves_reading(events: MemoryLog) -> None:
     assert snapshot.version == SNAPSHOT_EVERY
 
 
-def test_attempts_survive_a_snapshot(events: MemoryLog) -> None:
+def test_failures_survive_a_snapshot(events: MemoryLog) -> None:
     failed = [
         ActDeferred(act="Step", attempt=n, reason="away", retry_at=NOON + timedelta(seconds=n)) for n in range(1, 61)
     ]
@@ -116,7 +116,7 @@ def test_attempts_survive_a_snapshot(events: MemoryLog) -> None:
         (Stepped(number=1), "Another", 1),
     ],
 )
-def test_an_act_that_came_through_clears_its_attempts(
+def test_an_act_that_succeeds_clears_its_failures(
     events: MemoryLog, event: Event, cause: str | None, failures: int
 ) -> None:
     events.append(STREAM, 0, [ActDeferred(act="Step", attempt=1, reason="away", retry_at=NOON)], actor="worker")
@@ -126,7 +126,7 @@ def test_an_act_that_came_through_clears_its_attempts(
 
 
 def a_log_that_went_back(*instead: Event) -> MemoryLog:
-    """The first two events that `fold` saw, and `instead` of what came after them."""
+    """Return a log with the first two events that `fold` has folded, and then `instead`."""
     events = MemoryLog()
     events.append(STREAM, 0, [Asked(steps=9), Stepped(number=1)], actor="poll")
     events.append(STREAM, 2, list(instead), actor="poll")

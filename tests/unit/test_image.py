@@ -1,4 +1,4 @@
-"""The image: its base is pinned, can be replaced by a build argument, and what runs has no rights."""
+"""The image: its base is pinned and can be replaced by a build argument; its processes run without privileges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who a namespace belongs to."""
+"""Namespace leases: one data plane holds a namespace."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from engine.ports import Manifest, ObjectKey
 from tests.support.clock import FakeClock
 
 OURS, THEIRS = "a/1", "b/2"
-TERM = timedelta(seconds=60)
+TTL = timedelta(seconds=60)
 
 
 class Leases:
-    """As much of a cluster as leases need: Leases with versions."""
+    """A cluster that has only Leases, with resource versions."""
 
     def __init__(self) -> None:
         self.stored: dict[str, Manifest] = {}
@@ -76,10 +76,10 @@ def clock() -> FakeClock:
 
 
 def leases(cluster: Leases, clock: FakeClock, holder: str = OURS) -> NamespaceLeases:
-    return NamespaceLeases(cluster, clock, holder, ["agents"], TERM)  # type: ignore[arg-type]
+    return NamespaceLeases(cluster, clock, holder, ["agents"], TTL)  # type: ignore[arg-type]
 
 
-def test_the_first_data_plane_that_writes_claims_the_namespace(cluster: Leases, clock: FakeClock) -> None:
+def test_the_first_data_plane_that_writes_leases_the_namespace(cluster: Leases, clock: FakeClock) -> None:
     assert leases(cluster, clock).other_holder("agents") is None
     assert leases(cluster, clock, THEIRS).other_holder("agents") == OURS
 
@@ -89,7 +89,7 @@ def test_the_first_data_plane_that_writes_claims_the_namespace(cluster: Leases, 
     assert spec["acquireTime"] == spec["renewTime"] == "2026-01-01T00:00:00.000000Z"
 
 
-def test_a_claim_survives_a_restart_however_long_it_took(cluster: Leases, clock: FakeClock) -> None:
+def test_a_lease_survives_a_restart_however_long_it_took(cluster: Leases, clock: FakeClock) -> None:
     leases(cluster, clock).other_holder("agents")
     clock.move(86_400)
 
@@ -97,7 +97,9 @@ def test_a_claim_survives_a_restart_however_long_it_took(cluster: Leases, clock:
     assert cluster.stored["agents"]["spec"]["leaseTransitions"] == 0
 
 
-def test_a_claim_is_renewed_when_a_third_of_its_term_has_gone_and_not_before(cluster: Leases, clock: FakeClock) -> None:
+def test_a_lease_is_renewed_when_a_third_of_its_ttl_has_passed_and_not_before(
+    cluster: Leases, clock: FakeClock
+) -> None:
     ours = leases(cluster, clock)
     for _ in range(60):
         assert ours.other_holder("agents") is None
@@ -107,7 +109,7 @@ def test_a_claim_is_renewed_when_a_third_of_its_term_has_gone_and_not_before(clu
     assert cluster.reads == 3
 
 
-def test_two_processes_renew_one_claim_between_them(cluster: Leases, clock: FakeClock) -> None:
+def test_two_processes_renew_one_lease_between_them(cluster: Leases, clock: FakeClock) -> None:
     one, two = leases(cluster, clock), leases(cluster, clock)
     for _ in range(60):
         assert one.other_holder("agents") is two.other_holder("agents") is None
@@ -116,7 +118,7 @@ def test_two_processes_renew_one_claim_between_them(cluster: Leases, clock: Fake
     assert cluster.writes == 3
 
 
-def test_who_only_looks_claims_nothing_and_asks_rarely(cluster: Leases, clock: FakeClock) -> None:
+def test_a_process_that_only_reads_leases_nothing_and_asks_rarely(cluster: Leases, clock: FakeClock) -> None:
     looks = leases(cluster, clock)
     for _ in range(20):
         assert looks.seen_holder("agents") is None
@@ -130,14 +132,14 @@ def test_who_only_looks_claims_nothing_and_asks_rarely(cluster: Leases, clock: F
     assert looks.seen_holder("agents") is None
 
 
-def test_the_claim_of_a_dead_data_plane_is_not_taken_silently(cluster: Leases, clock: FakeClock) -> None:
+def test_the_lease_of_a_dead_data_plane_is_not_taken_silently(cluster: Leases, clock: FakeClock) -> None:
     leases(cluster, clock, THEIRS).other_holder("agents")
     clock.move(86_400)
 
     assert leases(cluster, clock).other_holder("agents") == THEIRS
 
 
-def test_it_is_taken_by_command_once_its_term_has_passed(cluster: Leases, clock: FakeClock) -> None:
+def test_a_lease_is_taken_by_command_once_its_ttl_has_passed(cluster: Leases, clock: FakeClock) -> None:
     theirs, ours = leases(cluster, clock, THEIRS), leases(cluster, clock)
     theirs.other_holder("agents")
     clock.move(59)
@@ -152,7 +154,7 @@ def test_it_is_taken_by_command_once_its_term_has_passed(cluster: Leases, clock:
     assert cluster.stored["agents"]["spec"]["leaseTransitions"] == 1
 
 
-def test_a_holder_that_cannot_reach_the_cluster_trusts_its_claim_for_two_thirds_of_the_term(
+def test_a_holder_that_cannot_reach_the_cluster_trusts_its_lease_for_two_thirds_of_the_ttl(
     cluster: Leases, clock: FakeClock
 ) -> None:
     ours = leases(cluster, clock)
@@ -166,14 +168,14 @@ def test_a_holder_that_cannot_reach_the_cluster_trusts_its_claim_for_two_thirds_
         ours.other_holder("agents")
 
 
-def test_without_the_permission_to_claim_nobody_may_write(cluster: Leases, clock: FakeClock) -> None:
+def test_without_the_permission_to_lease_nothing_is_written(cluster: Leases, clock: FakeClock) -> None:
     cluster.down = ObjectRefused("leases is forbidden", status=403)
 
     with pytest.raises(ObjectRefused, match="forbidden"):
         leases(cluster, clock).other_holder("agents")
 
 
-def test_of_two_that_claim_at_once_one_has_it(cluster: Leases, clock: FakeClock) -> None:
+def test_of_two_data_planes_that_lease_at_once_one_holds_the_namespace(cluster: Leases, clock: FakeClock) -> None:
     ours, theirs = leases(cluster, clock), leases(cluster, clock, THEIRS)
     create = cluster.create
 
@@ -196,7 +198,7 @@ def test_a_released_namespace_is_free_for_the_next(cluster: Leases, clock: FakeC
     assert theirs.other_holder("agents") is None
 
 
-def test_those_that_share_keep_others_away_and_give_nothing_back_that_others_may_use(
+def test_data_planes_that_share_keep_others_away_and_release_nothing_that_another_may_use(
     cluster: Leases, clock: FakeClock
 ) -> None:
     one, two = leases(cluster, clock, SHARED), leases(cluster, clock, SHARED)
@@ -206,21 +208,21 @@ def test_those_that_share_keep_others_away_and_give_nothing_back_that_others_may
     assert one.release("agents") is False
 
 
-def test_a_namespace_that_is_not_watched_needs_no_claim(cluster: Leases, clock: FakeClock) -> None:
+def test_a_namespace_that_is_not_watched_needs_no_lease(cluster: Leases, clock: FakeClock) -> None:
     assert leases(cluster, clock).other_holder("gateways") is None
     assert cluster.reads == 0
 
 
 @pytest.mark.parametrize("spec", [None, {}, {"holderIdentity": None}, {"renewTime": "yesterday"}])
-def test_a_lease_that_says_nothing_is_nobodys(spec: Any) -> None:
+def test_a_lease_without_a_holder_is_free(spec: Any) -> None:
     lease = parse("agents", {"metadata": {"resourceVersion": "7"}, "spec": spec})
 
     assert lease == NamespaceLease(namespace="agents", resource_version="7")
     assert lease.expired(FakeClock().at)
 
 
-def test_what_is_written_is_what_is_read() -> None:
-    lease = parse("agents", lease_manifest(NamespaceLease(namespace="agents"), OURS, TERM, FakeClock().at))
+def test_a_written_lease_reads_the_same() -> None:
+    lease = parse("agents", lease_manifest(NamespaceLease(namespace="agents"), OURS, TTL, FakeClock().at))
 
-    assert (lease.holder, lease.renewed, lease.ttl) == (OURS, FakeClock().at, TERM)
+    assert (lease.holder, lease.renewed, lease.ttl) == (OURS, FakeClock().at, TTL)
     assert lease_key("agents").name == "agentplane"

@@ -1,4 +1,4 @@
-"""A connection that fails names our own NetworkPolicy where that may be why, and only there."""
+"""An error of a failed connection names our NetworkPolicy if the policy may be the cause, and only then."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAMED = f"; the NetworkPolicy {POLICY} may forbid it: networkPolicy.extraPorts i
 
 @contextmanager
 def refusing() -> Iterator[int]:
-    """A port of this machine that nobody listens on, as with a policy that rejects."""
+    """A port of this machine without a listening process, as with a policy that rejects."""
     with closing(socket.socket()) as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]

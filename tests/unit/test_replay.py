@@ -1,4 +1,4 @@
-"""Replaying: agrees with every log that was really made, and with none that was tampered with."""
+"""Replay: it agrees with every log of a real run, and with no log that was tampered with."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def problems(found: Iterable[Record]) -> list[str]:
 
 
 def changed(world: World, type_: str, number: int = 0, **change: Any) -> list[Record]:
-    """The log with one record changed: fields of the record, or of its data."""
+    """Return the log with one changed record: fields of the record, or of its data."""
     found = records(world)
     target = [record for record in found if record.type == type_][number]
     outer = {name: value for name, value in change.items() if hasattr(target, name)}
@@ -82,7 +82,7 @@ def test_two_replays_are_equal_byte_for_byte_and_another_log_is_not(world: World
 
 
 def test_timed_decisions_are_made_at_their_time(world: World) -> None:
-    """Health checks, the grace of a failing pod, a rollout's deadline: acts that nothing but time asks for."""
+    """Health checks, the grace of a failing pod, the deadline of a rollout: acts that only the time causes."""
     world.health.answers = [False] * 4
     see(world, resource("r1"))
     world.advance()
@@ -107,7 +107,7 @@ def test_timed_decisions_are_made_at_their_time(world: World) -> None:
     assert replayed(world).divergences == []
 
 
-def test_what_time_asked_for_is_not_asked_for_before(world: World) -> None:
+def test_timed_acts_are_not_decided_before_their_time(world: World) -> None:
     see(world, resource("r1"))
     world.advance()
     world.clock.move(301)
@@ -135,7 +135,7 @@ def test_clocks_that_differ_are_no_divergence_up_to_a_limit(world: World) -> Non
 
 @pytest.mark.parametrize("act", ["ApplySecrets", "ApplyLgp", "CheckHealth", "CompleteRevision", "ReportStatus"])
 def test_events_of_others_that_come_during_an_act_are_no_divergence(world: World, act: str) -> None:
-    """Somebody appends between an act and its events, so that it speaks of a state before the last one."""
+    """Another actor appends between an act and its events, so the act was decided for an earlier state."""
     original = world.events.append
     done: list[str] = []
 
@@ -221,7 +221,7 @@ def test_an_event_that_says_something_else_diverges(
     assert any(told in problem for problem in problems(changed(world, type_, **change)))
 
 
-def test_a_reason_that_is_not_todays_diverges(world: World) -> None:
+def test_another_reason_than_the_current_code_gives_diverges(world: World) -> None:
     see(world, resource("r1", secrets=[{"name": "PORT", "value": "1"}]))
     world.advance()
 
@@ -231,7 +231,7 @@ def test_a_reason_that_is_not_todays_diverges(world: World) -> None:
 
 
 def test_an_act_without_its_cause_in_the_log_diverges(world: World) -> None:
-    """With another input, nothing asks for what was done."""
+    """With another input, the current code does not decide the act that was done."""
     deploy(world)
     otherwise = changed(world, "RolloutObserved", available=False)
 
@@ -279,7 +279,7 @@ def test_a_log_without_a_configuration_is_refused() -> None:
         replayed(world)
 
 
-def test_a_stream_of_nobody_is_refused(world: World) -> None:
+def test_a_stream_without_a_component_is_refused(world: World) -> None:
     world.events.append("moon/1", 0, [Paused(by="me")], actor="cli")
 
     with pytest.raises(ReplayError, match="moon/1"):
@@ -294,7 +294,7 @@ def test_an_event_of_a_newer_program_is_refused(world: World) -> None:
 
 
 def test_configurations_of_the_log_are_the_ones_that_are_used(world: World) -> None:
-    """A configuration that was not in force when things were done does not explain them."""
+    """A configuration that was not in force at the time of an act does not explain the act."""
     deploy(world)
     other = world.config.model_copy(update={"smith_url": "https://other.example"}).model_dump(mode="json")
     recorded = ConfigurationRecorded(component="listener", digest=digest(other), config=other)
@@ -311,7 +311,7 @@ def test_every_match_is_for_a_known_event() -> None:
     assert set(MATCHES) <= DEPLOYMENT_EVENTS.classes | LGP_EVENTS.classes
 
 
-def test_every_event_that_an_act_leaves_is_compared_or_tells_what_the_world_said(world: World) -> None:
+def test_every_event_of_an_act_is_compared_or_reports_what_the_outside_world_answered(world: World) -> None:
     answers = {"LgpGone", "DeletionStarted", "DeletionPending", "DeploymentDeleted", "RevisionRequested"}
     answers |= {"RevisionSuperseded"}
     deploy(world)

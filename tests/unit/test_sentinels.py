@@ -1,4 +1,4 @@
-"""The URL of Sentinels: read the same way for the event log and for Celery, and never shown with its passwords."""
+"""The URL of Sentinels: parsed in the same way for the event log and for Celery, and never shown with passwords."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_several_addresses_lead_to_one_master() -> None:
     assert found.tls == {}
 
 
-def test_celery_finds_everything_in_whichever_address_it_is_at() -> None:
+def test_celery_finds_everything_in_each_address() -> None:
     broker = build(settings(THREE, redis_sentinel_password="hush-hush")).connection()
 
     for url in [None, *broker.alt]:
@@ -51,7 +51,7 @@ def test_celery_finds_everything_in_whichever_address_it_is_at() -> None:
     assert broker.transport_options["global_keyprefix"] == "agentplane:"
 
 
-def test_tls_is_for_the_master_and_the_sentinels_alike() -> None:
+def test_tls_is_for_the_master_and_the_sentinels() -> None:
     where = Sentinels.parse(SECURE, "main")
     expected = {"ssl": True, "ssl_cert_reqs": "required", "ssl_ca_certs": "/etc/ca.crt"}
 
@@ -79,16 +79,16 @@ def test_the_broker_uses_the_same_tls() -> None:
     ("url", "words"),
     [
         ("sentinel://:open@s1;redis://s2:6379/0", "every address must start with sentinel://"),
-        ("sentinel://:op;en@s1:26379/0", "a semicolon in a password is written %3B"),
-        ("sentinel://:open@s1;sentinel://:sesame@s2", "names two passwords"),
-        ("sentinel://a:open@s1;sentinel://b:open@s2", "names two users"),
-        ("sentinel://:open@s1/0;sentinel://s2/1", "names two databases"),
+        ("sentinel://:op;en@s1:26379/0", "write a semicolon in a password as %3B"),
+        ("sentinel://:open@s1;sentinel://:sesame@s2", "has two passwords"),
+        ("sentinel://a:open@s1;sentinel://b:open@s2", "has two users"),
+        ("sentinel://:open@s1/0;sentinel://s2/1", "has two databases"),
         ("sentinel://:open@s1:26379/main", "the name of the master is a setting of its own"),
         ("sentinel://:open@", "must name a host in every address"),
-        ("sentinel://:open@s1:99999", "a port from 1 to 65535"),
-        ("sentinel://s1?password=open", "may have no options besides ssl_cert_reqs"),
+        ("sentinel://:open@s1:99999", "a port must be from 1 to 65535"),
+        ("sentinel://s1?password=open", "may only have the options ssl_cert_reqs"),
         ("sentinel://s1?ssl_cert_reqs=maybe", "must be one of required, optional, none"),
-        ("sentinel://s1?ssl_ca_certs=/a;sentinel://s2?ssl_ca_certs=/b", "names two values of ssl_ca_certs"),
+        ("sentinel://s1?ssl_ca_certs=/a;sentinel://s2?ssl_ca_certs=/b", "has two values of ssl_ca_certs"),
     ],
 )
 def test_a_mistake_in_the_url_is_named_without_a_password(url: str, words: str) -> None:

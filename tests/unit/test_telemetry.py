@@ -1,4 +1,4 @@
-"""Logs, metrics and error reports: what they say, and that no secret is in them."""
+"""Logs, metrics and error reports: their content, and that they contain no secret."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PASSWORD = 'pa"ss wörd/1'
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    """Give back the process-wide set-up that these tests replace."""
+    """Restore the process-wide set-up that these tests replace."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     hooks = sys.excepthook, threading.excepthook
@@ -170,7 +170,7 @@ def test_warnings_are_lines_too() -> None:
     assert "old key ***" in lines(out)[0]["event"]
 
 
-def test_nobody_reading_stderr_does_not_stop_the_work() -> None:
+def test_a_closed_stderr_does_not_stop_the_work() -> None:
     class Broken(io.StringIO):
         def write(self, text: str) -> int:
             raise BrokenPipeError
@@ -193,7 +193,7 @@ def test_nobody_reading_stderr_does_not_stop_the_work() -> None:
         repr({"password": KEY}),
     ],
 )
-def test_a_known_secret_is_hidden_however_it_is_spelt(text: str) -> None:
+def test_a_known_secret_is_hidden_in_every_encoding(text: str) -> None:
     cleaned = Scrubber([KEY, PASSWORD]).text(text)
 
     assert telemetry.HIDDEN in cleaned
@@ -212,7 +212,7 @@ def test_a_known_secret_is_hidden_however_it_is_spelt(text: str) -> None:
         ("basic authentication is off, bearer of bad news", "basic authentication is off, bearer of bad news"),
     ],
 )
-def test_credentials_of_others_are_known_by_their_shape(text: str, cleaned: str) -> None:
+def test_other_credentials_are_known_by_their_pattern(text: str, cleaned: str) -> None:
     assert Scrubber().text(text) == cleaned
 
 
@@ -220,7 +220,7 @@ def test_a_secret_of_three_letters_hides_nothing() -> None:
     assert Scrubber(["the"]).text("the list of the deployments") == "the list of the deployments"
 
 
-def test_nested_values_are_cleaned_keys_included() -> None:
+def test_nested_values_are_cleaned_also_keys() -> None:
     cleaned = Scrubber([KEY]).value({KEY: [{"a": (KEY, 1, None, True)}], "b": KEY.encode()})
 
     assert cleaned == {"***": [{"a": ["***", 1, None, True]}], "b": "***"}
@@ -290,7 +290,7 @@ def test_acts_are_counted_by_outcome(error: Exception, outcome: str) -> None:
 
 
 class Recording(Transport):
-    """Keeps what would be sent."""
+    """A transport that keeps the reports."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -316,7 +316,7 @@ def test_without_a_dsn_nothing_is_reported() -> None:
 
 
 def with_request(event: Any, _hint: Any) -> Any:
-    """What a web framework's integration would add."""
+    """Add what the integration of a web framework adds."""
     return {**event, "request": {"data": "the whole" + " body"}}
 
 

@@ -38,7 +38,7 @@ def operator_alone() -> Settings:
 
 @dataclass
 class Sent:
-    """A dispatcher that remembers."""
+    """A dispatcher that records the streams."""
 
     streams: list[str] = field(default_factory=list)
     lengths: dict[str, int] = field(default_factory=dict)
@@ -271,7 +271,7 @@ def test_a_worker_that_is_older_than_the_log_ends_with_one_line(
     engine: Engine, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Foretold(Event):
-        """Something that only a later program knows."""
+        """An event that only a later program knows."""
 
     engine = replace(engine, machines={machine.stream_prefix: machine for machine in machines(settings())})
     engine.events.append(engine.own_stream, 0, [Foretold()], actor="dataplane")

@@ -224,9 +224,36 @@ their start, but `helm upgrade` reports a mistake before it changes anything.
 {{- end -}}
 {{- end -}}
 
+{{- define "agentplane.mistakes.settings" -}}
+{{- $known := .Files.Lines "files/settings.txt" | compact -}}
+{{- range $name, $_ := .Values.config.settings }}
+{{- if not (has $name $known) }}
+{{- $near := include "agentplane.nearest" (dict "name" $name "known" $known) }}
+- config.settings.{{ $name }}: there is no such setting{{ with $near }}; did you mean {{ . }}?{{ else }};{{ end }} docs/settings.md lists all settings
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/*
+The name in `known` that is nearest to `name`, by the share of common pairs of letters; empty when none is near.
+*/}}
+{{- define "agentplane.nearest" -}}
+{{- $name := .name -}}
+{{- $best := dict "score" 50 "name" "" -}}
+{{- range $known := .known -}}
+{{- $common := 0 -}}
+{{- range $at := until (int (sub (len $name) 1)) -}}
+{{- if contains (substr $at (int (add $at 2)) $name) $known -}}{{- $common = add $common 1 -}}{{- end -}}
+{{- end -}}
+{{- $score := div (mul 200 $common) (add (len $name) (len $known)) | int -}}
+{{- if gt $score (int $best.score) -}}{{- $_ := set (set $best "score" $score) "name" $known -}}{{- end -}}
+{{- end -}}
+{{- $best.name -}}
+{{- end -}}
+
 {{- define "agentplane.validate" -}}
 {{- $mistakes := "" -}}
-{{- range $part := list "identity" "regions" "routes" "images" "redis" "scaling" "definition" -}}
+{{- range $part := list "identity" "settings" "regions" "routes" "images" "redis" "scaling" "definition" -}}
 {{- with include (printf "agentplane.mistakes.%s" $part) $ | trim -}}
 {{- $mistakes = printf "%s\n%s" $mistakes . -}}
 {{- end -}}
