@@ -6,9 +6,11 @@ namespace of their own (`namespace`), so they can run in any order and at once.
 
 from __future__ import annotations
 
+import json
 import secrets
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -94,3 +96,12 @@ def namespace(http: httpx.Client) -> str:
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
     http.post("/api/v1/namespaces", json=body).raise_for_status()
     return name
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project folder for `langgraph deploy`, with one secret."""
+    (tmp_path / "agent.py").touch()
+    config = {"graphs": {"agent": "./agent.py:graph"}, "dependencies": ["."], "env": {"GREETING": "hello"}}
+    (tmp_path / "langgraph.json").write_text(json.dumps(config))
+    return tmp_path

@@ -7,9 +7,22 @@ from typing import Any
 
 import pytest
 
+from engine.kubernetes.permissions import (
+    HTTP_ROUTE,
+    SCALED_OBJECT,
+    VIRTUAL_SERVICE,
+)
+from engine.names import (
+    SECRET_PROVIDER_CLASS,
+)
 from tests.chart.rendering import RELEASE, helm
+from tests.chart.rights import (
+    Stage,
+    define,
+)
 from tests.support.api_servers import CLUSTERS, ApiServer, running_embedded, running_real
 from tests.support.namespaces import jobs_done, make_namespace
+from tests.support.operator_stack import install_crd
 
 
 @pytest.fixture(scope="package")
@@ -50,3 +63,30 @@ def releases(server: ApiServer) -> Iterator[Callable[[str], Any]]:
     for config in opened:
         config.uninstall(RELEASE, ignore_not_found=True)
         config.close()
+
+
+@pytest.fixture(scope="package")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """A real API server that checks owner references, with every definition that a layout may need."""
+    plugins = ["OwnerReferencesPermissionEnforcement"]
+    with running_real(tmp_path_factory.mktemp("strict"), admission_plugins=plugins) as server:
+        install_crd(server)  # before anything has an owner: the check learns of new kinds twice a minute only
+        with server.http() as http:
+            for api_version, kind in (HTTP_ROUTE, VIRTUAL_SERVICE, SCALED_OBJECT, SECRET_PROVIDER_CLASS):
+                define(http, api_version, kind)
+        yield server
+
+
+@pytest.fixture(scope="package")
+def stages(strict: ApiServer) -> Iterator[Callable[[str], Stage]]:
+    """Gives the release of a layout, installed when it is first asked for."""
+    found: dict[str, Stage] = {}
+
+    def stage(layout: str) -> Stage:
+        if layout not in found:
+            found[layout] = Stage(strict, layout)
+        return found[layout]
+
+    yield stage
+    for one in found.values():
+        one.close()

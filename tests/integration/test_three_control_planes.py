@@ -22,9 +22,7 @@ from engine.settings import Settings
 from sandbox.control_plane.server import ControlPlane, seed
 from tests.chart.rendering import NEEDED, at, objects
 from tests.chart.rendering import settings_of as settings_from
-from tests.support.langgraph_cli import IMAGE, URL, deploy, deployment, langgraph, project, result
-
-__all__ = ["project"]  # a fixture
+from tests.support.langgraph_cli import IMAGE, URL, deploy, deployment, langgraph, result
 
 KEY, WORKSPACE = "key", str(uuid4())
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from sandbox.control_plane.server import ControlPlane
 
@@ -19,15 +18,6 @@ IMAGE = "sandbox.local/hello@sha256:" + "0" * 64
 URL = "http://localhost:1/lgp/hello"
 
 LANGGRAPH = Path(sys.executable).with_name("langgraph")
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A project folder for `langgraph deploy`, with one secret."""
-    (tmp_path / "agent.py").touch()
-    config = {"graphs": {"agent": "./agent.py:graph"}, "dependencies": ["."], "env": {"GREETING": "hello"}}
-    (tmp_path / "langgraph.json").write_text(json.dumps(config))
-    return tmp_path
 
 
 def langgraph(plane: ControlPlane, folder: Path, *arguments: str, code: int = 0) -> str:
