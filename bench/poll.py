@@ -41,7 +41,7 @@ from engine.listener.events import (
     SecretsPruned,
     StatusReported,
 )
-from engine.listener.poll import PollMemory
+from engine.listener.poll_context import PollMemory
 from engine.listener.state import DeploymentState
 from engine.ports import Cluster
 from engine.runtime.fold import Fold

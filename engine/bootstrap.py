@@ -27,8 +27,10 @@ from engine.errors import AgentplaneError, LockLost
 from engine.kubernetes.cluster import KubernetesCluster
 from engine.kubernetes.namespace_lease import SHARED, NamespaceLeases
 from engine.listener.config import ListenerConfig
+from engine.listener.deletions import DeletionGuard
 from engine.listener.machine import ListenerMachine
-from engine.listener.poll import DeletionGuard, Poller, PollResult
+from engine.listener.poll import Poller
+from engine.listener.poll_context import PollResult
 from engine.log.contract import EventLog
 from engine.log.counted import CountedLog
 from engine.log.redis import RedisLog
@@ -134,6 +136,7 @@ class Engine:
         return Poller(
             control_plane=self.ports.control_plane,
             events=self.events,
+            own=self.own,
             clock=self.ports.clock,
             dispatcher=self.dispatcher,
             config=machine.config,

@@ -12,7 +12,7 @@ from engine import bootstrap
 from engine.control_plane.client import HttpControlPlane
 from engine.control_plane.network_policy import may_forbid
 from engine.errors import ControlPlaneError, ControlPlaneNotFound, ControlPlaneUnavailable
-from engine.listener.poll import namespace_mismatch, unknown_listener
+from engine.listener.handshake import namespace_mismatch, unknown_listener
 from engine.settings import REGIONS, Settings, variable
 
 PATIENCE = 5.0

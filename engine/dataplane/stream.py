@@ -1,6 +1,7 @@
 """The data plane's own stream, `dataplane/<listener id>`: read as a state, and appended to.
 
-It has no worker that advances it: whoever appends to it acts on what it says. So an append settles it at once.
+No worker advances this stream: a process that appends to it acts on its state itself. So each append acknowledges the
+stream at once. A snapshot spares a new process the fold from the beginning.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ ACTOR = "dataplane"
 
 
 class _DataPlaneFolding:
-    """How the events of the own stream are folded."""
+    """How the events of the data plane's own stream are folded."""
 
     name = ACTOR
     events = DATA_PLANE_EVENTS
@@ -31,7 +32,7 @@ class _DataPlaneFolding:
 
 
 class DataPlaneStream:
-    """The own stream `name` in `events`; safe to share between threads."""
+    """The data plane's own stream `name` in `events`; safe to share between threads."""
 
     def __init__(self, events: EventLog, name: str) -> None:
         self.name = name
@@ -39,28 +40,37 @@ class DataPlaneStream:
         self._mutex = threading.Lock()
         self._fold: Fold[DataPlaneState] | None = None
 
+    @property
+    def known(self) -> DataPlaneState:
+        """The state as of the last read or append; costs no read, save for the first time."""
+        fold = self._fold
+        return self.state() if fold is None else fold.state
+
     def state(self) -> DataPlaneState:
-        """Return what the stream adds up to now; costs one read of the log. Raises FutureEvent, LogUnavailable."""
+        """Return the state as it is now; costs one read of the log. Raises FutureEvent, LogUnavailable."""
         return self._read()[0]
 
-    def append(self, event: Event, only_if: Callable[[DataPlaneState], bool] = lambda _: True) -> bool:
-        """Append a fact, after whatever came meanwhile; return whether `only_if` held for that.
+    def append(
+        self, event: Event, only_if: Callable[[DataPlaneState], bool] = lambda _: True, *, actor: str = ACTOR
+    ) -> bool:
+        """Append `event`, after any event that came meanwhile, if `only_if` holds for the state before it.
 
-        Raises FutureEvent, LogUnavailable.
+        Return whether it did. Raises FutureEvent, LogUnavailable.
         """
         while True:
             state, at = self._read()
             if not only_if(state):
                 return False
             try:
-                at = self._events.append(self.name, at, [event], actor=ACTOR)
+                at = self._events.append(self.name, at, [event], actor=actor)
             except ConcurrencyConflict:
                 continue
             self._events.acknowledge(self.name, at)
+            self._read()
             return True
 
     def acknowledge(self) -> int:
-        """Clean the stream; return its version. Raises LogUnavailable."""
+        """Acknowledge the stream; return its version. Raises LogUnavailable."""
         at = self._events.version(self.name)
         self._events.acknowledge(self.name, at)
         return at
@@ -70,4 +80,5 @@ class DataPlaneStream:
             if self._fold is None:
                 self._fold = Fold(_DataPlaneFolding(), self._events, self.name)
             self._fold.catch_up()
+            self._fold.save()
             return self._fold.state, self._fold.version

@@ -19,7 +19,7 @@ from bench.__main__ import BENCHES, main
 from bench.plane import READ, STATUS, WRITE, Plane, at_work, lgp_path
 from bench.report import Report
 from bench.world import Options, create
-from engine.listener.poll import PollMemory
+from engine.listener.poll_context import PollMemory
 from engine.settings import Settings
 from sandbox.control_plane.server import ControlPlane, seed
 from sandbox.redis import RedisServer

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.dataplane.events import ConfigurationRecorded
+from engine.dataplane.stream import DataPlaneStream
 from engine.digests import digest
 from engine.errors import (
     ControlPlaneNotFound,
@@ -17,9 +18,10 @@ from engine.errors import (
 )
 from engine.event import Event
 from engine.listener.config import ListenerConfig
+from engine.listener.deletions import DeletionGuard
 from engine.listener.machine import ListenerMachine
 from engine.listener.observation.compare import is_remainder, observe_lgp, observe_secret
-from engine.listener.poll import DeletionGuard, Poller
+from engine.listener.poll import Poller
 from engine.listener.resource import changes_to, content_digest, parse_deployment
 from engine.log.contract import Lock
 from engine.log.memory import MemoryLog
@@ -352,6 +354,7 @@ class World:
         return Poller(
             control_plane=self.control_plane,
             events=self.events,
+            own=DataPlaneStream(self.events, data_plane_stream(LISTENER)),
             clock=self.clock,
             dispatcher=self,
             config=self.config,

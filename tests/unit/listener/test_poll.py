@@ -9,7 +9,8 @@ import pytest
 
 from engine.dataplane.events import DeletionGuardReleased
 from engine.errors import ControlPlaneDenied, ControlPlaneThrottled, ControlPlaneUnavailable
-from engine.listener.poll import Poller, PollMemory
+from engine.listener.poll import Poller
+from engine.listener.poll_context import PollMemory
 from engine.log.memory import MemoryLog
 from engine.names import data_plane_stream, deployment_stream
 from tests.support.listener import DEPLOYMENT, LISTENER, WORKSPACE, World, resource

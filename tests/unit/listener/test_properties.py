@@ -30,8 +30,9 @@ from engine.errors import (
     ReportsUnsupported,
 )
 from engine.listener.decide import RANK
+from engine.listener.deletions import DeletionGuard
 from engine.listener.events import Paused, Resumed
-from engine.listener.poll import DeletionGuard, Poller
+from engine.listener.poll import Poller
 from engine.listener.state import Phase
 from engine.names import DEPLOYMENT_LABEL, LGP_API_VERSION, data_plane_stream, deployment_stream, lgp_name
 from engine.ports import Manifest, ObjectKey

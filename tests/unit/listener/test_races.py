@@ -9,7 +9,7 @@ import pytest
 from engine.errors import InvalidResource
 from engine.event import Event
 from engine.listener.events import DeletionRequested, DriftDetected, HealthChecked
-from engine.listener.poll import PollMemory
+from engine.listener.poll_context import PollMemory
 from engine.listener.state import Phase
 from engine.names import deployment_stream
 from engine.ports import ObjectKey
