@@ -30,10 +30,9 @@ from engine.operator.state import Life, OperatorState
 from engine.operator.state import evolve as evolve_lgp
 from engine.replay import DATA_PLANE_PREFIX
 from engine.runtime.fold import StreamKind, fold_records
-from engine.runtime.machine import State
 from engine.runtime.values import Value
 
-S = TypeVar("S", bound=State | Value)
+S = TypeVar("S", bound=Value)
 
 AT_ONCE = 200
 """Number of streams that are read in one round trip."""

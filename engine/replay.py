@@ -47,7 +47,7 @@ from engine.log.contract import EventLog
 from engine.operator.config import OperatorConfig
 from engine.operator.events import AutoscalerUnhealthy, LgpStatusApplied, ObjectRejected, ObjectsApplied, ObjectsPruned
 from engine.operator.machine import OperatorMachine
-from engine.runtime.machine import Act, AnyMachine, Decision, Done, State, Wait
+from engine.runtime.machine import Act, AnyMachine, Decision, Done, Wait
 from engine.runtime.retry import ActDeferred, ActRefused
 from engine.runtime.values import Value, to_json
 
@@ -145,7 +145,7 @@ class Replay:
 @dataclass(slots=True)
 class _Stream:
     component: str
-    state: State | Value
+    state: Value
     version: int = 0
     at: datetime | None = None
     """When the last event happened (UTC)."""
@@ -301,7 +301,7 @@ class Replayer:
     def _diverge(self, record: Record, problem: str) -> None:
         self._result.divergences.append(Divergence(stream=record.stream, version=record.version, problem=problem))
 
-    def _note(self, record: Record, state: State | Value | None, decision: Decision | None) -> None:
+    def _note(self, record: Record, state: Value | None, decision: Decision | None) -> None:
         self._result.transcript.append(
             canonical(
                 {

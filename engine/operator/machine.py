@@ -48,7 +48,7 @@ class OperatorMachine:
         if state.lgp is None:
             return Plan()
         # While the objects of an LGP come up, its plan is asked for many times; a plan is a value, so it may be shared.
-        key = digest([to_json(state.lgp), to_json(state.adopted) if state.adopted else None])
+        key = digest([to_json(state.lgp), state.adopted.model_dump(mode="json") if state.adopted else None])
         plan = self._plans.get(key)
         if plan is None:
             plan = self._plans[key] = plan_for(state.lgp, self.config, state.adopted)

@@ -41,13 +41,13 @@ from engine.log.contract import EventLog, Lock
 from engine.ports import Ports
 from engine.runtime.fold import Fold
 from engine.runtime.lock_renewal import hold_lock
-from engine.runtime.machine import Act, Done, Machine, State, Wait
+from engine.runtime.machine import Act, Done, Machine, Wait
 from engine.runtime.retry import ActDeferred, ActRefused, Backoff
 from engine.runtime.values import Value
 
 log = structlog.get_logger(__name__)
 
-S = TypeVar("S", bound=State | Value)
+S = TypeVar("S", bound=Value)
 
 MOST_ACTS = 100
 """Limit of acts in one hold of the lock. A machine that decides more acts has a defect; its stream is stopped."""

@@ -26,11 +26,10 @@ from engine.digests import canonical, digest
 from engine.errors import AgentplaneError, FutureEvent, SnapshotUnreadable
 from engine.event import Event, Record, Registry
 from engine.log.contract import EventLog, Snapshot
-from engine.runtime.machine import State
 from engine.runtime.retry import ActDeferred
 from engine.runtime.values import Value, from_json, schema, to_json
 
-S = TypeVar("S", bound=State | Value)
+S = TypeVar("S", bound=Value)
 
 SNAPSHOT_EVERY = 50
 """Number of events after which a fold saves a new snapshot."""
@@ -197,7 +196,7 @@ def _restored(folding: Folding[S], snapshot: Snapshot) -> tuple[S, dict[str, int
         ) from None
 
 
-_fingerprints: dict[tuple[str, type[State | Value]], str] = {}
+_fingerprints: dict[tuple[str, type[Value]], str] = {}
 
 
 def fingerprint(folding: AnyFolding) -> str:

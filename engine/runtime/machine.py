@@ -27,12 +27,6 @@ from engine.ports import Manifest, Ports
 from engine.runtime.values import Value
 
 
-class State(BaseModel):
-    """Base of the states: a frozen value with a canonical JSON form."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class Act(BaseModel):
     """Base of the acts: one idempotent step against the outside world, as a value. The class name is the act's name."""
 
@@ -60,7 +54,7 @@ class Done:
 
 Decision = Act | Wait | Done
 
-S = TypeVar("S", bound=State | Value)
+S = TypeVar("S", bound=Value)
 
 
 class Machine(Protocol[S]):

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
+
+from engine.event import Json, JsonObject
 
 
 class Value:
@@ -18,7 +20,6 @@ class Value:
 
 
 V = TypeVar("V", bound=Value)
-J = TypeVar("J", bound=BaseModel | Value)
 
 
 if TYPE_CHECKING:
@@ -37,18 +38,18 @@ else:
         return changed
 
 
-def to_json(value: BaseModel | Value) -> Any:
-    """Return the JSON form of `value`: None, bool, int, float, str, list or dict with string keys."""
+def to_json(value: Value) -> Json:
+    """Return the JSON form of `value`."""
     return _adapter(type(value)).dump_python(value, mode="json")
 
 
-def from_json(cls: type[J], encoded: bytes) -> J:
+def from_json(cls: type[V], encoded: bytes) -> V:
     """Return the value of class `cls` whose JSON form is `encoded`. Raises pydantic.ValidationError."""
-    value: J = _adapter(cls).validate_json(encoded)
+    value: V = _adapter(cls).validate_json(encoded)
     return value
 
 
-def schema(cls: type[BaseModel | Value]) -> Any:
+def schema(cls: type[Value]) -> JsonObject:
     """Return the JSON schema of the values of class `cls`."""
     return _adapter(cls).json_schema()
 

@@ -13,7 +13,6 @@ from engine.log.export import export_log, import_log
 from engine.log.memory import MemoryLog
 from engine.log.retention import Policy, retain
 from engine.runtime.fold import Fold
-from engine.runtime.machine import State
 from tests.support.logs import World
 from tests.support.notes import NOON, Asked, Noted, Stepped, Work, Worker, notes
 
@@ -46,7 +45,7 @@ def old_and_new(world: World, stream: str = "work/a") -> None:
     world.events.append(stream, 6, [Stepped(number=number) for number in range(6, 9)], actor="worker")
 
 
-def folded(events: EventLog, stream: str = "work/a") -> State:
+def folded(events: EventLog, stream: str = "work/a") -> Work:
     fold = Fold(Departing(), events, stream)
     fold.catch_up()
     return fold.state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,8 +13,9 @@ from pydantic import BaseModel
 from engine.event import Event, JsonObject, Registry
 from engine.kubernetes.namespace_lease import NamespaceLeases
 from engine.ports import Health, Manifest, Ports
-from engine.runtime.machine import Act, Decision, Done, State, Wait
+from engine.runtime.machine import Act, Decision, Done, Wait
 from engine.runtime.retry import ActDeferred, ActRefused
+from engine.runtime.values import Value, replace
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -55,7 +57,8 @@ class Renamed(Event):
     by: str
 
 
-class Work(State):
+@dataclass(frozen=True, kw_only=True)
+class Work(Value):
     """Steps to do and steps done."""
 
     wanted: int = 0
@@ -95,18 +98,17 @@ class Worker:
         self.folded += 1
         match event:
             case Asked(steps=steps, not_before=not_before):
-                changed: dict[str, Any] = {"wanted": state.wanted + steps, "not_before": not_before, "refused": False}
+                return replace(state, wanted=state.wanted + steps, not_before=not_before, refused=False)
             case Stepped(number=number):
-                changed = {"done": number, "retry_at": None}
+                return replace(state, done=number, retry_at=None)
             case ActDeferred(retry_at=retry_at):
-                changed = {"retry_at": retry_at}
+                return replace(state, retry_at=retry_at)
             case ActRefused():
-                changed = {"refused": True}
+                return replace(state, refused=True)
             case Renamed(title=title):
-                changed = {"titles": (*state.titles, title)}
+                return replace(state, titles=(*state.titles, title))
             case _:
-                changed = {}
-        return state.model_copy(update=changed)
+                return state
 
     def decide(self, state: Work, now: datetime) -> Decision:
         if state.done >= state.wanted or state.refused:

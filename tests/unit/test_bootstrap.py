@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 from datetime import datetime
 from typing import Any
 
@@ -24,7 +24,8 @@ from engine.digests import keyed_digest
 from engine.errors import ClusterUnavailable, LockLost
 from engine.event import Event, Registry
 from engine.log.memory import MemoryLog
-from engine.runtime.machine import Act, Done, State
+from engine.runtime.machine import Act, Done
+from engine.runtime.values import Value, replace
 from engine.settings import Settings
 
 WORKSPACE = "11111111-2222-4333-8444-555555555555"
@@ -177,7 +178,10 @@ class Note(Act):
     """Appends one Noted."""
 
 
-class Changed(State):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Changed(Value):
+    """A state that counts its events."""
+
     noted: int = 0
 
 
@@ -192,7 +196,7 @@ class NotingMachine:
         self.bound: list[dict[str, Any]] = []
 
     def evolve(self, state: Any, _event: Event, _at: datetime) -> Any:
-        return state.model_copy(update={"noted": state.noted + 1})
+        return replace(state, noted=state.noted + 1)
 
     def decide(self, state: Any, _now: datetime) -> Any:
         return Done("noted") if state.noted > 1 else Note()
@@ -208,7 +212,7 @@ class NotingMachine:
 def test_acts_are_counted_and_named_on_their_log_lines() -> None:
     events = with_streams(MemoryLog(), "deployment/1")
     machine: Any = NotingMachine()
-    engine = replace(wired(events), machines={"deployment/": machine})
+    engine = dataclasses.replace(wired(events), machines={"deployment/": machine})
     labels = {"component": "listener", "act": "Note", "outcome": "done"}
     before = telemetry.REGISTRY.get_sample_value("agentplane_acts_total", labels) or 0
 
@@ -223,7 +227,7 @@ def test_a_process_that_ends_begins_no_further_act_and_forgets_no_stream() -> No
     events = with_streams(MemoryLog(), "deployment/1")
     events.mark_dirty("deployment/1")
     machine: Any = NotingMachine()
-    engine = replace(wired(events), machines={"deployment/": machine})
+    engine = dataclasses.replace(wired(events), machines={"deployment/": machine})
     engine.stopping.set()
 
     advanced = engine.advance("deployment/1")
@@ -316,7 +320,7 @@ def with_leases(events: MemoryLog, **holders: str | Exception | None) -> bootstr
             return holder
 
     leases: Any = Told()
-    return replace(wired(events), leases=leases)
+    return dataclasses.replace(wired(events), leases=leases)
 
 
 def told(events: MemoryLog) -> list[Event]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -23,8 +24,9 @@ from engine.log.memory import MemoryLog
 from engine.ports import Manifest
 from engine.runtime.advance import Advanced, advance
 from engine.runtime.fold import Fold
-from engine.runtime.machine import Act, Decision, Done, State
+from engine.runtime.machine import Act, Decision, Done
 from engine.runtime.retry import ActDeferred, ActRefused, Backoff
+from engine.runtime.values import Value
 from tests.support.clock import FakeClock
 from tests.support.notes import NOON, ports
 
@@ -40,7 +42,8 @@ class Painted(Event):
     colour: str
 
 
-class Wall(State):
+@dataclass(frozen=True, kw_only=True)
+class Wall(Value):
     colour: str = ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -177,6 +178,7 @@ def test_a_fold_goes_on_over_a_trimmed_stream(events: MemoryLog) -> None:
 
 
 def test_the_fingerprint_covers_the_schema_of_the_state() -> None:
+    @dataclass(frozen=True, kw_only=True)
     class WiderWork(Work):
         more: int = 0
 
