@@ -30,7 +30,7 @@ from engine.listener.config import ListenerConfig
 from engine.listener.deletions import DeletionGuard
 from engine.listener.machine import ListenerMachine
 from engine.listener.poll import Poller
-from engine.listener.poll_context import PollResult
+from engine.listener.poll_context import PollOutcome, PollResult
 from engine.log.contract import EventLog
 from engine.log.counted import CountedLog
 from engine.log.redis import RedisLog
@@ -105,12 +105,12 @@ class Engine:
         """
         if self.configurations.outdated(ListenerMachine.name):
             telemetry.POLLS.labels("outdated").inc()
-            return PollResult(outcome="outdated")
+            return PollResult(outcome=PollOutcome.OUTDATED)
         seconds: list[float] = []
         with telemetry.bound(listener=self.settings.stream_name), telemetry.timed(seconds.append):
             result = self.poller.poll()
         telemetry.POLLS.labels(result.outcome).inc()
-        if result.outcome in ("polled", "failed"):
+        if result.outcome in (PollOutcome.POLLED, PollOutcome.FAILED):
             telemetry.POLL_SECONDS.observe(seconds[0])
         return result
 

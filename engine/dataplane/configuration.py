@@ -27,7 +27,6 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import EllipsisType
-from typing import Any
 
 import structlog
 
@@ -37,7 +36,7 @@ from engine.dataplane.stream import DataPlaneStream
 from engine.digests import digest
 from engine.errors import FutureEvent
 from engine.log.contract import EventLog
-from engine.runtime.machine import Machine
+from engine.runtime.machine import AnyMachine
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +58,7 @@ def program() -> str:
 class Configurations:
     """The configurations of the components that run here, held against those in force."""
 
-    def __init__(self, events: EventLog, own: DataPlaneStream, machines: Mapping[str, Machine[Any]]) -> None:
+    def __init__(self, events: EventLog, own: DataPlaneStream, machines: Mapping[str, AnyMachine]) -> None:
         """`machines` are the components by stream prefix."""
         self._events = events
         self._own = own
@@ -142,7 +141,7 @@ class Configurations:
         return self._own.append(spread, lambda now: now.configurations.get(component) == mine)
 
 
-def _recording(machine: Machine[Any]) -> ConfigurationRecorded:
+def _recording(machine: AnyMachine) -> ConfigurationRecorded:
     config = machine.config.model_dump(mode="json")
     return ConfigurationRecorded(component=machine.name, digest=digest(config), config=config, program=program())
 

@@ -44,7 +44,7 @@ from engine.listener.deletions import DeletionGuard, append_deletions, find_miss
 from engine.listener.events import DeletionRequested, RevisionRequested
 from engine.listener.handshake import handshake
 from engine.listener.machine import ListenerMachine
-from engine.listener.poll_context import STREAM_STOPPED, PollContext, PollMemory, PollResult
+from engine.listener.poll_context import STREAM_STOPPED, PollContext, PollMemory, PollOutcome, PollResult
 from engine.listener.resource import (
     Resource,
     addressed_to,
@@ -88,21 +88,21 @@ class Poller:
     def poll(self) -> PollResult:
         """Poll once. A failure of the control plane is in the result and in the log. Raises LogUnavailable."""
         if self.memory.not_before is not None and self.clock.now() < self.memory.not_before:
-            return PollResult(outcome="resting")
+            return PollResult(outcome=PollOutcome.RESTING)
         try:
             with hold_lock(self.events, f"poll/{self.config.listener_id}", self.lock_ttl) as lock:
                 return self._poll(lock.keep)
         except (LockHeld, LockLost):
-            return PollResult(outcome="busy")
+            return PollResult(outcome=PollOutcome.BUSY)
 
     def _poll(self, keep_lock: Callable[[], None]) -> PollResult:
         if self.own.state().removing is not None:
-            return PollResult(outcome="removing")
+            return PollResult(outcome=PollOutcome.REMOVING)
         context = self._context(keep_lock)
         result = context.result
         try:
             if not handshake(context, self.version):
-                result.outcome, result.error = "refused", self.own.known.refusal or ""
+                result.outcome, result.error = PollOutcome.REFUSED, self.own.known.refusal or ""
                 return result
             self._read_pages(context)
             live = context.listed | find_missing(context)
@@ -134,7 +134,7 @@ class Poller:
 
     def _rest(self, context: PollContext, error: ControlPlaneError) -> None:
         """Record the first failure in a row, and do not ask the control plane for a while."""
-        context.result.outcome, context.result.error = "failed", str(error)
+        context.result.outcome, context.result.error = PollOutcome.FAILED, str(error)
         self.memory.failures += 1
         rest = self.backoff.delay(self.memory.failures, self.chance(), error.retry_after)
         self.memory.not_before = self.clock.now() + timedelta(seconds=rest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 
 import structlog
 
@@ -55,15 +56,30 @@ class PollMemory:
             self.gone.clear()
 
 
+class PollOutcome(StrEnum):
+    """How a poll ended."""
+
+    POLLED = "polled"
+    """The control plane was read."""
+    BUSY = "busy"
+    """Another worker polls."""
+    RESTING = "resting"
+    """An earlier poll failed, and the time of the next attempt has not come."""
+    FAILED = "failed"
+    """The control plane could not be read."""
+    REFUSED = "refused"
+    """The control plane's listener and our settings do not fit."""
+    REMOVING = "removing"
+    """The data plane is being removed."""
+    OUTDATED = "outdated"
+    """A configuration other than this worker's is in force."""
+
+
 @dataclass(slots=True)
 class PollResult:
     """What one poll did."""
 
-    outcome: str = "polled"
-    """`polled`, `busy` (another worker polls), `resting` (after a failure), `failed`, `refused` (the control plane's
-    listener and our settings do not fit), `removing` (the data plane is being removed), or `outdated` (another
-    configuration than this worker's is in force).
-    """
+    outcome: PollOutcome = PollOutcome.POLLED
     listed: int = 0
     """Deployments for this listener."""
     changed: list[str] = field(default_factory=list)

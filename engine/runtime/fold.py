@@ -173,6 +173,10 @@ class Fold(Generic[S]):
             self._snapshot_version = self.version
 
 
+AnyFold: TypeAlias = Fold[Any]
+"""The fold of some kind of stream."""
+
+
 def _beginning(events: EventLog, stream: str, first: int) -> Snapshot:
     """Return the snapshot of a trimmed stream whose first remaining event has version `first`."""
     snapshot = events.load_snapshot(stream)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 from engine import names
 from engine.event import Event
@@ -85,3 +85,7 @@ class Observer(Protocol[S]):
     def confirm(self, stream: str, state: S, unconfirmed: Iterable[Event]) -> None:
         """Read the objects of unconfirmed events afresh. Raises ClusterUnavailable, ObjectRefused."""
         ...
+
+
+AnyObserver: TypeAlias = Observer[Any]
+"""The observer of some component."""

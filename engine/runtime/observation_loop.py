@@ -27,7 +27,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 
@@ -41,8 +40,8 @@ from engine.errors import (
 from engine.event import Event
 from engine.log.contract import EventLog
 from engine.ports import Dispatcher, WatchEvent
-from engine.runtime.fold import Fold
-from engine.runtime.observation import SOON, Observation, Observer, Watch
+from engine.runtime.fold import AnyFold, Fold
+from engine.runtime.observation import SOON, AnyObserver, Observation, Watch
 from engine.runtime.retry import REFUSED_BASE
 
 log = structlog.get_logger(__name__)
@@ -80,14 +79,14 @@ class ObservationLoop:
     """Takes messages in, and compares the streams that they affect. For one thread."""
 
     def __init__(
-        self, observers: Sequence[Observer[Any]], events: EventLog, dispatcher: Dispatcher, *, hold: float = HOLD
+        self, observers: Sequence[AnyObserver], events: EventLog, dispatcher: Dispatcher, *, hold: float = HOLD
     ) -> None:
         """`hold` is how many seconds an unconfirmed observation is held."""
         self._observers = {observer.machine.stream_prefix: observer for observer in observers}
         self._events = events
         self._dispatcher = dispatcher
         self._hold = hold
-        self._folds: dict[str, Fold[Any]] = {}
+        self._folds: dict[str, AnyFold] = {}
         self._stale: set[str] = set()
         """Streams of which the fold may be behind the log."""
         self._pending: dict[str, float] = {}
@@ -128,7 +127,7 @@ class ObservationLoop:
     def _schedule(self, stream: str, at: float) -> None:
         self._pending[stream] = min(at, self._pending.get(stream, at))
 
-    def _observer_of(self, stream: str) -> Observer[Any] | None:
+    def _observer_of(self, stream: str) -> AnyObserver | None:
         return next((observer for prefix, observer in self._observers.items() if stream.startswith(prefix)), None)
 
     # --- comparing
@@ -173,7 +172,7 @@ class ObservationLoop:
             self._folds.pop(stream, None)
         return 0
 
-    def _append_observed(self, stream: str, observer: Observer[Any], now: float) -> int:
+    def _append_observed(self, stream: str, observer: AnyObserver, now: float) -> int:
         """Append the events that the observer adds to the stream; return how many."""
         fold = self._fold(stream, observer)
         self.extra_watches.update(observer.extra_watches(fold.state))
@@ -198,8 +197,8 @@ class ObservationLoop:
         return True
 
     def _confirmed(
-        self, stream: str, observer: Observer[Any], fold: Fold[Any], observed: Observation
-    ) -> tuple[Fold[Any], Observation]:
+        self, stream: str, observer: AnyObserver, fold: AnyFold, observed: Observation
+    ) -> tuple[AnyFold, Observation]:
         """Return the newest fold and what the observer adds to it after fresh reads."""
         observer.confirm(stream, fold.state, observed.unconfirmed)
         fold = self._fold(stream, observer, fresh=True)
@@ -230,7 +229,7 @@ class ObservationLoop:
             # The stream is dirty, so the next sweep finds it.
             log.warning("not dispatched", stream=stream, error=type(error).__name__)
 
-    def _fold(self, stream: str, observer: Observer[Any], *, fresh: bool = False) -> Fold[Any]:
+    def _fold(self, stream: str, observer: AnyObserver, *, fresh: bool = False) -> AnyFold:
         fold = self._folds.get(stream)
         if fold is None:
             fold = self._folds[stream] = Fold(observer.machine, self._events, stream)
