@@ -155,6 +155,7 @@ def polling(deployments: int, say: Say = lambda _: None) -> Iterator[bootstrap.E
             cluster=cast(Cluster, NoCluster()),
         )
         stack.callback(engine.events.close)  # type: ignore[attr-defined]
+        stack.callback(engine.ports.control_plane.close)  # type: ignore[attr-defined]
         yield engine
 
 

@@ -49,10 +49,10 @@ NOT_IN_THIS_LIFE: dict[str, set[Right]] = {
     "operator": {("update", "apps.langchain.ai", "lgps/finalizers")},
     "watcher": set(),
 }
-"""Granted, and not used here; test_rules shows what stops without it."""
+"""Granted, and not used here; the tests of the rules show what stops without it."""
 
 AUTOSCALING = {"horizontalpodautoscalers", "scaledobjects"}
-"""Of Agent Servers that ask for it, as some in test_rules do; the control plane's deployments of this test do not."""
+"""Of Agent Servers that ask for it, as some in the tests of the rules do; the deployments of this test do not."""
 
 CLAIMING: set[Right] = {(verb, "coordination.k8s.io", "leases") for verb in ("get", "create", "patch")}
 """Done by whichever process comes first."""

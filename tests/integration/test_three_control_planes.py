@@ -135,9 +135,11 @@ def test_the_listener_polls_it_and_tells_its_version(plane: ControlPlane) -> Non
     created = httpx.post(f"{plane.url}/v2/deployments", headers=plane.headers(), json=form).raise_for_status().json()
     events = MemoryLog()
     nowhere = KubernetesCluster.__new__(KubernetesCluster)
-    engine = bootstrap.build(settings_of(plane, listener), events=events, cluster=nowhere)
+    settings = settings_of(plane, listener)
 
-    polled = engine.poll()
+    with closing(HttpControlPlane.from_settings(settings)) as adapter:
+        engine = bootstrap.build(settings, events=events, control_plane=adapter, cluster=nowhere)
+        polled = engine.poll()
 
     assert (polled.outcome, polled.listed) == ("polled", 1)
     requested = [record.type for record in events.read(deployment_stream(created["id"]))]

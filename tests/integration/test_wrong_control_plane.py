@@ -6,11 +6,12 @@ import http.server
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 
 from engine import bootstrap
+from engine.control_plane.client import HttpControlPlane
 from engine.kubernetes.cluster import KubernetesCluster
 from engine.log.redis import RedisLog
 from engine.settings import Settings
@@ -67,8 +68,9 @@ def agentplane(redis_url: str, prefix: str) -> Agentplane:
     return Agentplane(redis_url, prefix)
 
 
-def engine_at(url: str, agentplane: Agentplane, listener_id: str) -> bootstrap.Engine:
-    """Return our listener with that URL; it never reaches a cluster."""
+@contextmanager
+def engine_at(url: str, agentplane: Agentplane, listener_id: str) -> Iterator[bootstrap.Engine]:
+    """Gives our listener with that URL; it never reaches a cluster."""
     environment = agentplane.environment
     settings = Settings.load(
         langsmith_api_key=KEY,
@@ -82,9 +84,12 @@ def engine_at(url: str, agentplane: Agentplane, listener_id: str) -> bootstrap.E
         prefix=environment["AGENTPLANE_PREFIX"],
         operator_enabled=False,
     )
-    events = RedisLog.from_url(environment["AGENTPLANE_REDIS_URL"], environment["AGENTPLANE_PREFIX"])
     nowhere = KubernetesCluster.__new__(KubernetesCluster)
-    return bootstrap.build(settings, events=events, cluster=nowhere)
+    with (
+        closing(RedisLog.from_url(environment["AGENTPLANE_REDIS_URL"], environment["AGENTPLANE_PREFIX"])) as events,
+        closing(HttpControlPlane.from_settings(settings)) as control_plane,
+    ):
+        yield bootstrap.build(settings, events=events, control_plane=control_plane, cluster=nowhere)
 
 
 @pytest.mark.parametrize("wrong", [nobody, no_such_name, web_page, wrong_path], ids=lambda wrong: wrong.__name__)
@@ -94,8 +99,7 @@ def test_a_wrong_url_is_told_in_one_line_and_deployments_are_left_as_they_are(
     with ControlPlane({KEY: WORKSPACE}) as plane:
         listener_id = seed(plane.store, WORKSPACE, "clusters", ["agents"])["id"]
     agentplane.deployment(HELLO)
-    with wrong() as url:  # type: ignore[operator]
-        engine = engine_at(url, agentplane, listener_id)
+    with wrong() as url, engine_at(url, agentplane, listener_id) as engine:  # type: ignore[operator]
         for _ in range(3):
             engine.poller.memory.failures = 0  # as if the time between two polls had passed
             engine.poll()
@@ -116,10 +120,11 @@ def test_a_wrong_url_is_told_in_one_line_and_deployments_are_left_as_they_are(
 def test_the_right_url_makes_it_good(agentplane: Agentplane) -> None:
     with ControlPlane({KEY: WORKSPACE}) as plane:
         listener_id = seed(plane.store, WORKSPACE, "clusters", ["agents"])["id"]
-        with nobody() as url:
-            engine_at(url, agentplane, listener_id).poll()
+        with nobody() as url, engine_at(url, agentplane, listener_id) as engine:
+            engine.poll()
         agentplane.run("status", code=1)
 
-        engine_at(plane.url, agentplane, listener_id).poll()
+        with engine_at(plane.url, agentplane, listener_id) as engine:
+            engine.poll()
 
     assert "polling fails" not in agentplane.run("status").stdout
