@@ -35,7 +35,7 @@ from engine.listener.desired import secret_manifest
 from engine.listener.machine import ListenerMachine
 from engine.listener.state import DeploymentState
 from engine.operator.machine import OperatorMachine
-from engine.operator.plan import ROUTE_KIND
+from engine.operator.plan import INGRESS_PATH_KIND
 from engine.operator.state import OperatorState
 from engine.ports import Manifest, ObjectKey
 from engine.runtime.fold import Fold
@@ -286,7 +286,7 @@ def expected_manifests(world: World) -> list[Manifest]:
         missing = [key for key, one in plan.objects.items() if lgp.objects[key].applied.digest != one.digest]
         if missing or lgp.rejected:
             raise RuntimeError(f"{stream}: objects of the plan are not applied: {missing or list(lgp.rejected)}")
-        found += [manifest for manifest in machine.manifests(lgp) if manifest["kind"] != ROUTE_KIND]
+        found += [manifest for manifest in machine.manifests(lgp) if manifest["kind"] != INGRESS_PATH_KIND]
     return found
 
 

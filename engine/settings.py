@@ -194,7 +194,7 @@ class Settings(BaseSettings):
         "crash, another data plane may take the namespace (`agentplane leases take`)",
     )
     queue_enabled: bool = Field(
-        True, description="whether an LGP without spec.queueEnabled gets separate queue workers"
+        True, description="whether Agent Servers get separate queue workers (spec.serverSpec.queueEnabled of the LGP)"
     )
     tracing_enabled: bool = Field(True, description="whether Agent Servers send traces to LangSmith")
     agent_auth: Literal["langsmith", "noop"] = Field(
@@ -634,8 +634,8 @@ class Settings(BaseSettings):
         routing = self.routing
         if routing.kind == "ingress" and len(self.watch_namespaces) > 1:
             mistakes.append(
-                f"{variable('watch_namespaces')}={','.join(self.watch_namespaces)!r}: an Ingress can only refer to "
-                "Services of its own namespace; for more than one namespace set "
+                f"{variable('watch_namespaces')}={','.join(self.watch_namespaces)!r}: one shared Ingress serves "
+                "the Agent Servers of one namespace; for more than one namespace set "
                 f"{variable('gateway_enabled')}=true or {variable('istio_gateway_enabled')}=true"
             )
         if routing.kind == "ingress" and not routing.hostname and self.listener_enabled and self.health_check_enabled:

@@ -2,7 +2,8 @@
 
 Log lines go to stderr, each one JSON object or one console line. Lines of the engine (structlog) and of libraries
 (stdlib logging) pass the same processors, so every line within `bound(stream=…, act=…)` has these values. The last step
-before the stream is the `Scrubber`. It works on the finished text, so it also finds secrets in tracebacks, in nested
+before the stream is the `CredentialScrubber`. It works on the finished text, so it also finds secrets in tracebacks,
+in nested
 values and in a library's repr. It knows the values of our own secrets in all their encodings, and the patterns of other
 common credentials.
 
@@ -69,7 +70,7 @@ SHAPES = (
 """Patterns of other credentials: authorization headers, passwords in URLs, LangSmith keys."""
 
 
-class Scrubber:
+class CredentialScrubber:
     """Replaces secrets in finished text."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
@@ -127,9 +128,9 @@ def bound(**values: object) -> Iterator[None]:
         yield
 
 
-def configure(settings: Settings, process: str, *, integrations: Sequence[Integration] = ()) -> Scrubber:
+def configure(settings: Settings, process: str, *, integrations: Sequence[Integration] = ()) -> CredentialScrubber:
     """Set up logs and error reports of the process `process`; return the scrubber. A later call replaces this one."""
-    scrubber = Scrubber(settings.secrets())
+    scrubber = CredentialScrubber(settings.secrets())
     configure_logging(settings.log_format, settings.log_level, scrubber, process=process)
     dsn = settings.sentry_dsn.get_secret_value() if settings.sentry_dsn else ""
     configure_sentry(dsn, scrubber, process=process, integrations=integrations)
@@ -139,13 +140,13 @@ def configure(settings: Settings, process: str, *, integrations: Sequence[Integr
 def configure_logging(
     form: str = "json",
     level: str = "info",
-    scrubber: Scrubber | None = None,
+    scrubber: CredentialScrubber | None = None,
     *,
     process: str = "",
     out: TextIO | None = None,
 ) -> None:
     """Send every log line of this process to `out` (default: stderr), in the form `json` or `console`."""
-    scrubber = scrubber or Scrubber()
+    scrubber = scrubber or CredentialScrubber()
     least = logging.getLevelNamesMapping()[level.upper()]
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -220,7 +221,7 @@ class _Named:
 class _Renderer:
     """The last processor: renders the values of a line as scrubbed text."""
 
-    def __init__(self, form: str, scrubber: Scrubber, *, colors: bool) -> None:
+    def __init__(self, form: str, scrubber: CredentialScrubber, *, colors: bool) -> None:
         self._scrubber = scrubber
         self._console = (
             # The plain traceback: the pretty ones show local variables.
@@ -368,7 +369,7 @@ UNWANTED = ("request", "user", "modules")
 
 def configure_sentry(
     dsn: str,
-    scrubber: Scrubber,
+    scrubber: CredentialScrubber,
     *,
     process: str = "",
     integrations: Sequence[Integration] = (),

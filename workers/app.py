@@ -44,7 +44,8 @@ CONTROL_PLANE, RECONCILE, OPERATOR = "control-plane", "reconcile", "operator"
 QUEUES = (CONTROL_PLANE, RECONCILE, OPERATOR)
 
 VISIBILITY_TIMEOUT_SECONDS = int(LONGEST_HOLD)
-"""Celery's visibility timeout: seconds after which the broker delivers an unacknowledged message again.
+"""Celery's visibility timeout: seconds after which the broker delivers an unacknowledged message again. It is 900, the
+longest hold of a lock (`engine/runtime/lock_renewal.py`).
 
 Until then, messages of a killed worker count as in flight. A task that takes longer has lost its lock, so the second
 delivery does no harm.

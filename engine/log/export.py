@@ -14,6 +14,9 @@ several headers, so archives of `retention` and an export can be put one after t
 missing leaves a gap between versions, which an import reports; only lines that are cut off at the end of a file leave
 no trace.
 
+To add a field to the line of an event: add it to `Record` (`engine/event.py`), which `line` writes as a whole, and to
+ENVELOPE, or the import refuses the line.
+
 A change of the format raises FORMAT by one and adds one step to UPCASTS, which turns a line of the format before into a
 line of the new one. The data of an event has a schema version of its own (`engine/event.py`), and stays as it was
 appended.
@@ -42,7 +45,7 @@ FORMAT = 1
 
 PAGE = 1000
 """Records that an export reads at once."""
-BATCH = 200
+RECORDS_PER_STEP = 200
 """Records that an import adds in one atomic step."""
 
 TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
@@ -128,7 +131,7 @@ def import_log(events: EventLog, lines: Iterable[bytes]) -> Imported:
     for snapshot, through in trimmed.values():
         events.restore_trimmed(snapshot, through)
     remaining = iter(new)
-    while some := list(islice(remaining, BATCH)):
+    while some := list(islice(remaining, RECORDS_PER_STEP)):
         events.restore(some)
     return Imported(added=len(new), present=len(batch.records) - len(new))
 

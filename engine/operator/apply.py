@@ -136,8 +136,8 @@ class _Application:
     def _apply(self, planned: PlannedObject) -> ApplyResult:
         if planned.credential is not None:
             return create_credential(planned.credential, self._context)
-        if planned.route is not None:
-            return apply_path(planned.key.namespace, planned.route, self._context)
+        if planned.ingress_path is not None:
+            return apply_path(planned.key.namespace, planned.ingress_path, self._context)
         if planned.manifest is None:
             raise ValueError(f"{planned.key} is neither a manifest, a credential nor a route")
         try:
@@ -164,7 +164,7 @@ class _Application:
                 digest=planned.digest,
                 fingerprint=result.fingerprint,
                 credential=planned.credential is not None,
-                route=planned.route,
+                ingress_path=planned.ingress_path,
             )
         )
         if result.created:
@@ -189,11 +189,11 @@ def _with_secrets(context: Context, adoption: Adoption) -> Plan:
 
 def _is_of_optional_kind(key: ObjectKey) -> bool:
     """Return whether a cluster need not serve the kind of the object."""
-    return manifests.may_be_namesake(key) or scaling.is_of_keda(key) or manifests.is_route(key)
+    return manifests.may_be_namesake(key) or scaling.is_of_keda(key) or manifests.is_route_object(key)
 
 
 def _not_served(key: ObjectKey) -> str:
     """Return the message of a rejection because the API server does not serve the kind of the object."""
     if scaling.is_of_keda(key):
         return scaling.not_served(key)
-    return manifests.route_not_served(key) if manifests.is_route(key) else manifests.managed_not_served(key)
+    return manifests.route_not_served(key) if manifests.is_route_object(key) else manifests.managed_not_served(key)

@@ -21,7 +21,7 @@ class EventPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Route(EventPart):
+class IngressPath(EventPart):
     """The path of an Agent Server on the shared Ingress, and the Service behind the path."""
 
     host: str
@@ -41,7 +41,7 @@ class AppliedObject(EventPart):
     """What the API server stored. A Secret that the operator created has no `uid` here: only its existence counts."""
     credential: bool = False
     """The object is a Secret with generated values, which the operator never writes again."""
-    route: Route | None = None
+    ingress_path: IngressPath | None = None
     """The path on the shared Ingress, for an object of kind IngressPath."""
 
 

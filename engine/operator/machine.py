@@ -64,9 +64,9 @@ class OperatorMachine:
                 found.append(planned.credential.manifest)
             elif planned.manifest is not None:
                 found.append(planned.manifest)
-            elif planned.route is not None:
+            elif planned.ingress_path is not None:
                 metadata = {"namespace": planned.key.namespace, "name": planned.key.name}
-                spec = planned.route.model_dump()
+                spec = planned.ingress_path.model_dump()
                 found.append(
                     {
                         "apiVersion": planned.key.api_version,

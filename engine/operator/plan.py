@@ -14,7 +14,7 @@ from engine.digests import digest
 from engine.errors import InvalidResource, SettingsError
 from engine.operator import manifests
 from engine.operator.config import OperatorConfig
-from engine.operator.events import Adopted, Route
+from engine.operator.events import Adopted, IngressPath
 from engine.operator.lgp import Lgp, parse_lgp
 from engine.operator.manifests import Credential
 from engine.operator.manifests.adopted import without_fixed, without_pods
@@ -24,7 +24,7 @@ from engine.ports import Manifest, ObjectKey
 SECOND_BUDGET = "SecondBudget"
 """Reason of a rejected PodDisruptionBudget: another budget selects the same pods."""
 INGRESS_API_VERSION = "networking.k8s.io/v1"
-ROUTE_KIND = "IngressPath"
+INGRESS_PATH_KIND = "IngressPath"
 """Kind under which events list a path on the shared Ingress. No kind of Kubernetes; the object's name is the path."""
 SHARED_INGRESS_MISSING = "SharedIngressMissing"
 """Reason of a rejected path: there is no shared Ingress."""
@@ -42,7 +42,7 @@ class PlannedObject:
     digest: str
     manifest: Manifest | None = None
     credential: Credential | None = None
-    route: Route | None = None
+    ingress_path: IngressPath | None = None
     adopted: bool = False
     """An adopted workload: the manifest leaves out the immutable fields."""
     keeps_pods: bool = False
@@ -121,9 +121,9 @@ def _objects(lgp: Lgp, config: OperatorConfig, kept_pods: Container[str] | None)
         yield _object(manifest, lgp, kept_pods)
     entry = manifests.ingress_path(lgp, config)
     if entry is not None:
-        key = route_key(entry.namespace, entry.path)
-        route = Route(host=entry.host, path=entry.path, service=entry.service, port=entry.port)
-        yield PlannedObject(key=key, digest=digest(route.model_dump()), route=route)
+        key = ingress_path_key(entry.namespace, entry.path)
+        ingress_path = IngressPath(host=entry.host, path=entry.path, service=entry.service, port=entry.port)
+        yield PlannedObject(key=key, digest=digest(ingress_path.model_dump()), ingress_path=ingress_path)
 
 
 def _object(manifest: Manifest, lgp: Lgp, kept_pods: Container[str] | None) -> PlannedObject:
@@ -154,6 +154,6 @@ def pods_of_budget(planned: PlannedObject, plan: Plan) -> dict[str, str]:
     return labels
 
 
-def route_key(namespace: str, path: str) -> ObjectKey:
+def ingress_path_key(namespace: str, path: str) -> ObjectKey:
     """Return the key that events give to `path` on the shared Ingress of `namespace`."""
-    return ObjectKey(api_version=INGRESS_API_VERSION, kind=ROUTE_KIND, namespace=namespace, name=path)
+    return ObjectKey(api_version=INGRESS_API_VERSION, kind=INGRESS_PATH_KIND, namespace=namespace, name=path)

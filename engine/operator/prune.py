@@ -17,7 +17,7 @@ from engine.operator import manifests
 from engine.operator.context import Context
 from engine.operator.events import AppliedObject, ObjectsPruned
 from engine.operator.observation.lgp import observe_lgp
-from engine.operator.plan import ROUTE_KIND
+from engine.operator.plan import INGRESS_PATH_KIND
 from engine.operator.shared_ingress import remove_path
 from engine.ports import ObjectKey, lgp_key
 
@@ -53,8 +53,8 @@ def prune_objects(keys: tuple[str, ...], context: Context) -> list[Event]:
 
 
 def _delete(applied: AppliedObject, context: Context) -> None:
-    if applied.route is not None:
-        remove_path(applied.key.namespace, applied.route, context)
+    if applied.ingress_path is not None:
+        remove_path(applied.key.namespace, applied.ingress_path, context)
     else:
         context.ports.keep_lock()
         context.cluster.delete(applied.key, uid=applied.fingerprint.uid or None)
@@ -108,7 +108,7 @@ def _labelled_kinds(context: Context) -> Iterator[tuple[ObjectKey, str]]:
     """Yield every kind of which the LGP may have objects, as a key without a name, with the selector of the objects."""
     applied = [entry.applied.key for entry in context.state.objects.values()]
     planned = [planned.key for planned in context.plan.objects.values()]
-    known = {replace(key, name="") for key in [*applied, *planned] if key.kind != ROUTE_KIND}
+    known = {replace(key, name="") for key in [*applied, *planned] if key.kind != INGRESS_PATH_KIND}
     usual = [
         ObjectKey(api_version=version, kind=kind, namespace=context.lgp.namespace, name="") for version, kind in KINDS
     ]
@@ -144,15 +144,15 @@ def _claim_names(context: Context) -> Iterator[str]:
 
 def _remove_paths(context: Context, refusals: list[ObjectRefused]) -> Iterator[str]:
     """Remove the path of the LGP from the shared Ingress; yield each removed path. Adds to `refusals`."""
-    routes = {entry.applied.key: entry.applied.route for entry in context.state.objects.values()}
-    routes |= {planned.key: planned.route for planned in context.plan.objects.values()}
-    for key, route in routes.items():
-        if route is None:
+    paths = {entry.applied.key: entry.applied.ingress_path for entry in context.state.objects.values()}
+    paths |= {planned.key: planned.ingress_path for planned in context.plan.objects.values()}
+    for key, ingress_path in paths.items():
+        if ingress_path is None:
             continue
         try:
-            remove_path(key.namespace, route, context)
+            remove_path(key.namespace, ingress_path, context)
         except ObjectRefused as error:
             if not _stays_in_place(key, error, context):
                 refusals.append(error)
         else:
-            yield f"route {route.path}"
+            yield f"route {ingress_path.path}"

@@ -1,4 +1,8 @@
-"""The path of an Agent Server on the shared Ingress: read the Ingress, change its rules, write them.
+"""Writes to the shared Ingress: read it, add or remove the path of an Agent Server, write it back.
+
+Which path that is: `manifests/routes.py` (`ingress_path`). The form of the path: `names.route_path`. How the rules of
+an
+Ingress change: `manifests/ingress_rules.py`.
 
 Many LGPs, and several processes, change the one Ingress. So every write carries the resourceVersion that was read. On a
 conflict the Ingress is read and changed again, up to TRIES times; then the act is deferred.
@@ -14,8 +18,8 @@ from engine import names
 from engine.errors import ObjectConflict, ObjectRefused
 from engine.operator import manifests
 from engine.operator.context import ApplyResult, Context
-from engine.operator.events import Route
-from engine.operator.observation.objects import observe_routes
+from engine.operator.events import IngressPath
+from engine.operator.observation.objects import observe_paths
 from engine.operator.plan import INGRESS_API_VERSION, PATH_TAKEN, SHARED_INGRESS_MISSING
 from engine.ports import Manifest, ObjectKey
 
@@ -26,7 +30,7 @@ TURNS: Mapping[str, threading.Lock] = defaultdict(threading.Lock)
 """Namespace → lock: threads of this process change the Ingress there one after another, instead of conflicting."""
 
 
-def apply_path(namespace: str, route: Route, context: Context) -> ApplyResult:
+def apply_path(namespace: str, ingress_path: IngressPath, context: Context) -> ApplyResult:
     """Put `route` onto the shared Ingress in `namespace`.
 
     Raises ObjectRefused when there is no shared Ingress, or when an LGP of the same name in another namespace has the
@@ -34,8 +38,10 @@ def apply_path(namespace: str, route: Route, context: Context) -> ApplyResult:
     """
 
     def change(ingress: Manifest) -> Manifest:
-        _refuse_taken_path(ingress, route, context)
-        return manifests.with_path(ingress, route.path, route.service, route.port, host=route.host)
+        _refuse_taken_path(ingress, ingress_path, context)
+        return manifests.with_path(
+            ingress, ingress_path.path, ingress_path.service, ingress_path.port, host=ingress_path.host
+        )
 
     uid = _change(namespace, change, context)
     if uid is None:
@@ -48,19 +54,19 @@ def apply_path(namespace: str, route: Route, context: Context) -> ApplyResult:
     return ApplyResult.existing(uid)
 
 
-def remove_path(namespace: str, route: Route, context: Context) -> None:
+def remove_path(namespace: str, ingress_path: IngressPath, context: Context) -> None:
     """Remove `route` from the shared Ingress in `namespace`, if there is one.
 
     An Ingress outside the LGP's namespace also has the paths of other namespaces. There the path is removed only if it
     leads to the Service of this LGP. Raises ObjectConflict when other writers were faster in every try.
     """
-    service = "" if namespace == context.lgp.namespace else route.service
-    _change(namespace, lambda ingress: manifests.without_path(ingress, route.path, service), context)
+    service = "" if namespace == context.lgp.namespace else ingress_path.service
+    _change(namespace, lambda ingress: manifests.without_path(ingress, ingress_path.path, service), context)
 
 
-def _refuse_taken_path(ingress: Manifest, route: Route, context: Context) -> None:
-    service, _ = observe_routes(ingress).get((route.host, route.path), ("", 0))
-    if service in ("", route.service):
+def _refuse_taken_path(ingress: Manifest, ingress_path: IngressPath, context: Context) -> None:
+    service, _ = observe_paths(ingress).get((ingress_path.host, ingress_path.path), ("", 0))
+    if service in ("", ingress_path.service):
         return
     home = ingress["metadata"]["namespace"]
     live = context.cluster.get(ObjectKey(api_version="v1", kind="Service", namespace=home, name=service))
@@ -68,8 +74,8 @@ def _refuse_taken_path(ingress: Manifest, route: Route, context: Context) -> Non
     other = labels.get(names.LGP_NAMESPACE_LABEL, home)
     if labels.get(names.LGP_LABEL) == manifests.label_value(context.lgp.name) and other != context.lgp.namespace:
         raise ObjectRefused(
-            f"{route.path} on the shared Ingress in namespace {home} leads to the LGP of the same name in namespace "
-            f"{other}; give one of the two another name, or one of the two data planes another base path",
+            f"{ingress_path.path} on the shared Ingress in namespace {home} leads to the LGP of the same name "
+            f"in namespace {other}; give one of the two another name, or one of the two data planes another base path",
             reason=PATH_TAKEN,
             status=409,
         )

@@ -115,11 +115,11 @@ MISTAKES: dict[str, tuple[dict[str, str | None], list[str]]] = {
     "no URL": ({"HOST_BACKEND_URL": "api.host.langchain.com"}, ["must be a URL such as https://"]),
     "two namespaces behind an Ingress": (
         {"WATCH_NAMESPACES": "one,two"},
-        ["can only refer to Services of its own namespace", "AGENTPLANE_GATEWAY_ENABLED=true"],
+        ["one shared Ingress serves the Agent Servers of one namespace", "AGENTPLANE_GATEWAY_ENABLED=true"],
     ),
     "two namespaces behind an Ingress elsewhere": (
         {"WATCH_NAMESPACES": "one,two", "INGRESS_NAMESPACE": "edge"},
-        ["can only refer to Services of its own namespace", "AGENTPLANE_GATEWAY_ENABLED=true"],
+        ["one shared Ingress serves the Agent Servers of one namespace", "AGENTPLANE_GATEWAY_ENABLED=true"],
     ),
     "more than one namespace of the Ingress": (
         {"INGRESS_NAMESPACE": "edge,front"},

@@ -26,7 +26,7 @@ from sentry_sdk.transport import Transport
 from engine import telemetry
 from engine.errors import ClusterUnavailable, ObjectRefused
 from engine.log.memory import MemoryLog
-from engine.telemetry import Scrubber
+from engine.telemetry import CredentialScrubber
 from sandbox.ports import free_port
 
 KEY = "lsv2_pt_0123456789abcdef_0123456789"
@@ -41,7 +41,7 @@ def _as_before() -> Iterator[None]:
     handlers, level = root.handlers[:], root.level
     hooks = sys.excepthook, threading.excepthook
     yield
-    telemetry.configure_sentry("", Scrubber())
+    telemetry.configure_sentry("", CredentialScrubber())
     structlog.reset_defaults()
     logging.captureWarnings(False)
     root.handlers[:] = handlers
@@ -51,7 +51,7 @@ def _as_before() -> Iterator[None]:
 
 def logged(form: str = "json", level: str = "info") -> io.StringIO:
     out = io.StringIO()
-    telemetry.configure_logging(form, level, Scrubber([KEY, PASSWORD]), process="listener", out=out)
+    telemetry.configure_logging(form, level, CredentialScrubber([KEY, PASSWORD]), process="listener", out=out)
     return out
 
 
@@ -194,7 +194,7 @@ def test_a_closed_stderr_does_not_stop_the_work() -> None:
     ],
 )
 def test_a_known_secret_is_hidden_in_every_encoding(text: str) -> None:
-    cleaned = Scrubber([KEY, PASSWORD]).text(text)
+    cleaned = CredentialScrubber([KEY, PASSWORD]).text(text)
 
     assert telemetry.HIDDEN in cleaned
     for spelling in (KEY, PASSWORD, quote(PASSWORD, safe=""), base64.b64encode(PASSWORD.encode()).decode()):
@@ -213,15 +213,15 @@ def test_a_known_secret_is_hidden_in_every_encoding(text: str) -> None:
     ],
 )
 def test_other_credentials_are_known_by_their_pattern(text: str, cleaned: str) -> None:
-    assert Scrubber().text(text) == cleaned
+    assert CredentialScrubber().text(text) == cleaned
 
 
 def test_a_secret_of_three_letters_hides_nothing() -> None:
-    assert Scrubber(["the"]).text("the list of the deployments") == "the list of the deployments"
+    assert CredentialScrubber(["the"]).text("the list of the deployments") == "the list of the deployments"
 
 
 def test_nested_values_are_cleaned_also_keys() -> None:
-    cleaned = Scrubber([KEY]).value({KEY: [{"a": (KEY, 1, None, True)}], "b": KEY.encode()})
+    cleaned = CredentialScrubber([KEY]).value({KEY: [{"a": (KEY, 1, None, True)}], "b": KEY.encode()})
 
     assert cleaned == {"***": [{"a": ["***", 1, None, True]}], "b": "***"}
 
@@ -303,13 +303,13 @@ class Recording(Transport):
 def reporting() -> Recording:
     transport = Recording()
     telemetry.configure_sentry(
-        "https://public@sentry.invalid/1", Scrubber([KEY, PASSWORD]), process="listener", transport=transport
+        "https://public@sentry.invalid/1", CredentialScrubber([KEY, PASSWORD]), process="listener", transport=transport
     )
     return transport
 
 
 def test_without_a_dsn_nothing_is_reported() -> None:
-    telemetry.configure_sentry("", Scrubber())
+    telemetry.configure_sentry("", CredentialScrubber())
 
     assert not sentry_sdk.get_client().is_active()
     assert sentry_sdk.capture_message("hello") is None
@@ -376,7 +376,7 @@ def test_a_process_without_a_dsn_never_loads_what_would_report() -> None:
     code = (
         "import sys, workers.__main__, beat.__main__, workers.watcher, cli.main\n"
         "from engine import telemetry\n"
-        "telemetry.configure_sentry('', telemetry.Scrubber())\n"
+        "telemetry.configure_sentry('', telemetry.CredentialScrubber())\n"
         "print('sentry_sdk' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

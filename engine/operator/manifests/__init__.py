@@ -45,7 +45,7 @@ from engine.operator.manifests.naming import (
 from engine.operator.manifests.routes import (
     IngressPath,
     is_of_disabled_exposure,
-    is_route,
+    is_route_object,
     route_not_served,
     route_problem,
 )
@@ -64,7 +64,7 @@ __all__ = [
     "ingress_path",
     "is_budget",
     "is_of_disabled_exposure",
-    "is_route",
+    "is_route_object",
     "is_shared_ingress",
     "is_switched_off",
     "label_value",

@@ -1,6 +1,7 @@
 """The exposure of an Agent Server: a path on the shared Ingress, an HTTPRoute, or a VirtualService.
 
-The path is `<base path>/lgp/<LGP name>` (`names.route_path`), and no proxy strips it: the Agent Server serves under its
+The path is `<base path>/lgp/<LGP name>` (made by `names.route_path`), and no proxy strips it: the Agent Server serves
+under its
 MOUNT_PREFIX (and `/ok` at the root, so probes need no prefix).
 
 The shared Ingress belongs to another owner, usually the chart. `ingress_path` says which path an LGP needs there. How
@@ -103,7 +104,7 @@ def objects(lgp: Lgp, config: OperatorConfig, port: int) -> list[Manifest]:
             return []
 
 
-def is_route(key: ObjectKey) -> bool:
+def is_route_object(key: ObjectKey) -> bool:
     """Whether an object is an HTTPRoute or a VirtualService."""
     return key.kind in FIXES
 

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 
 from engine.kubernetes.fingerprint import Fingerprint, difference
 from engine.operator.decide import at_rest
-from engine.operator.events import DriftDetected, Route
+from engine.operator.events import DriftDetected, IngressPath
 from engine.operator.manifests import is_budget, other_budgets
 from engine.operator.observation.observed_state import ClusterContext, ObservedState
 from engine.operator.plan import PATH_TAKEN, SECOND_BUDGET, SHARED_INGRESS_MISSING, Plan, pods_of_budget
@@ -52,8 +52,8 @@ def _drift_at_rest(
 ) -> Iterator[DriftDetected]:
     entry = state.objects[key]
     applied = entry.applied
-    if applied.route is not None:
-        yield from _route_drift(applied.key, applied.route, context)
+    if applied.ingress_path is not None:
+        yield from _path_drift(applied.key, applied.ingress_path, context)
     elif applied.credential and key in context.credentials:
         return
     elif state.lgp is not None and applied.key.namespace != state.lgp.namespace:
@@ -77,13 +77,13 @@ def _object_drift(entry: ObjectState, live: Fingerprint | None, writer: str = ""
         yield DriftDetected(key=applied.key, change="deleted" if is_namesake else "edited", detail=detail)
 
 
-def _route_drift(key: ObjectKey, route: Route, context: ClusterContext) -> Iterator[DriftDetected]:
-    if context.routes is None:
+def _path_drift(key: ObjectKey, ingress_path: IngressPath, context: ClusterContext) -> Iterator[DriftDetected]:
+    if context.paths is None:
         return
-    backend = context.routes.get((route.host, route.path))
+    backend = context.paths.get((ingress_path.host, ingress_path.path))
     if backend is None:
         yield DriftDetected(key=key, change="deleted", detail="its path is not on the shared Ingress")
-    elif backend != (route.service, route.port):
+    elif backend != (ingress_path.service, ingress_path.port):
         yield DriftDetected(
             key=key, change="edited", detail=f"its path leads to Service {backend[0]}, port {backend[1]}"
         )
@@ -93,9 +93,11 @@ def _paths_free_now(state: OperatorState, plan: Plan, context: ClusterContext) -
     """Yield the rejected path that the shared Ingress would take now."""
     for key, rejection in state.rejected.items():
         planned = plan.objects.get(key)
-        if planned is None or planned.route is None or not context.has_shared_ingress:
+        if planned is None or planned.ingress_path is None or not context.has_shared_ingress:
             continue
-        is_free = context.routes is not None and (planned.route.host, planned.route.path) not in context.routes
+        is_free = (
+            context.paths is not None and (planned.ingress_path.host, planned.ingress_path.path) not in context.paths
+        )
         if rejection.reason == SHARED_INGRESS_MISSING:
             yield DriftDetected(key=planned.key, change="edited", detail="a shared Ingress exists now")
         elif rejection.reason == PATH_TAKEN and is_free:

@@ -226,13 +226,13 @@ def _last_lines(text: str) -> str:
     return "\n".join(text.strip().splitlines()[-LOG_LINES:])[-LOG_CHARACTERS:]
 
 
-def observe_routes(ingress: Manifest) -> dict[HostPath, Backend]:
+def observe_paths(ingress: Manifest) -> dict[HostPath, Backend]:
     """Return the paths of an Ingress and where they lead."""
-    routes: dict[HostPath, Backend] = {}
+    paths: dict[HostPath, Backend] = {}
     for rule in (ingress.get("spec") or {}).get("rules") or []:
         for path in (rule.get("http") or {}).get("paths") or []:
             service = (path.get("backend") or {}).get("service") or {}
             port = service.get("port") or {}
             backend = (service.get("name", ""), port.get("number") or port.get("name", ""))
-            routes[(rule.get("host", ""), path.get("path", ""))] = backend
-    return routes
+            paths[(rule.get("host", ""), path.get("path", ""))] = backend
+    return paths

@@ -54,7 +54,7 @@ class ClusterContext:
     """Kinds of which every object in the LGP's namespace is known."""
     credentials: frozenset[str] = frozenset()
     """Secrets of ours in the namespace, by `str(key)`: several LGPs may share a password."""
-    routes: Mapping[HostPath, Backend] | None = None
+    paths: Mapping[HostPath, Backend] | None = None
     """Routes of the shared Ingress; None until it is known which there are."""
     has_shared_ingress: bool = False
     external_services_complete: bool = False

@@ -42,7 +42,7 @@ from engine.operator.observation.watches import (
     WORKLOAD_KINDS,
     watch_of_lgp_objects,
 )
-from engine.operator.plan import ROUTE_KIND
+from engine.operator.plan import INGRESS_PATH_KIND
 from engine.operator.scaling import is_autoscaler
 from engine.operator.state import Life, OperatorState
 from engine.ports import Cluster, JsonObject, Manifest, ObjectKey, lgp_key
@@ -254,14 +254,14 @@ class OperatorObserver:
 
     def _context(self, lgp: LgpRef) -> ClusterContext:
         ingress = self._ingress_namespace(lgp)
-        routes = self._ingresses.routes(ingress)
+        paths = self._ingresses.paths(ingress)
         ingresses_complete = (ingress, (INGRESSES.api_version, INGRESSES.kind)) in self._complete
         budgets_complete = (lgp.namespace, names.BUDGET) in self._complete
         return ClusterContext(
             complete_kinds=frozenset(kind for namespace, kind in self._complete if namespace == lgp.namespace),
             credentials=frozenset(self._secrets.get(lgp.namespace, ())),
-            routes=routes or {} if ingresses_complete else None,
-            has_shared_ingress=routes is not None,
+            paths=paths or {} if ingresses_complete else None,
+            has_shared_ingress=paths is not None,
             external_services_complete=self._external_services_complete,
             budget_selectors=self._budgets.get(lgp.namespace, {}) if budgets_complete else None,
         )
@@ -284,7 +284,7 @@ class OperatorObserver:
             match event:
                 case LgpRemoved() | LgpObserved():
                     self._confirm_lgp(lgp_key(namespace, name), state.lgp.uid if state.lgp else "")
-                case DriftDetected() if event.key.kind == ROUTE_KIND:
+                case DriftDetected() if event.key.kind == INGRESS_PATH_KIND:
                     self._read_all(INGRESSES, event.key.namespace)
                 case DriftDetected() if (event.key.api_version, event.key.kind) == names.BUDGET:
                     self._confirm_object(BUDGETS, event.key, lgp)

@@ -13,9 +13,9 @@ the Secrets that the pod refers to (`secret_names`, `secret_values`), read at th
 when one of these sources cannot be read.
 
 Every secret value is replaced by `***`. Values shorter than SHORTEST characters are not: replacing each "1" or "no"
-would leave nothing to read, and so short a value is no secret. Nor are the switches WORDS. Of a value that is a URL the
-password is replaced too, since a database's error message may name the password alone. Of a value with several lines
-each line is replaced, since a log is cut into lines.
+would leave nothing to read, and so short a value is no secret. The WORDS that switch an option (true, false, null,
+none) are not replaced either. Of a value that is a URL the password is replaced too, since a database's error message
+may name the password alone. Of a value with several lines each line is replaced, since a log is cut into lines.
 """
 
 from __future__ import annotations

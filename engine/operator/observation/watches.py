@@ -32,7 +32,7 @@ from collections.abc import Iterator
 from engine import names
 from engine.operator.config import OperatorConfig
 from engine.operator.observation.autoscalers import HORIZONTAL, HORIZONTAL_API_VERSION, SCALED_OBJECT
-from engine.operator.plan import INGRESS_API_VERSION, ROUTE_KIND, Plan
+from engine.operator.plan import INGRESS_API_VERSION, INGRESS_PATH_KIND, Plan
 from engine.operator.scaling import KIND_NOT_SERVED
 from engine.operator.state import OperatorState
 from engine.runtime.observation import LGPS, SECRETS, Watch
@@ -58,7 +58,7 @@ UNLABELLED = tuple(
 )
 """ReplicaSets and pods that carry no label of ours: those of workloads that were adopted with their pods."""
 
-WATCHED_OTHERWISE = (ROUTE_KIND, "Secret", BUDGETS.kind)
+WATCHED_OTHERWISE = (INGRESS_PATH_KIND, "Secret", BUDGETS.kind)
 """Kinds of an LGP's objects that need no watch of their own: a path is watched with its Ingress."""
 
 

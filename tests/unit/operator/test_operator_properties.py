@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from engine.digests import canonical
 from engine.errors import ObjectRefused
 from engine.operator.machine import OperatorMachine
-from engine.operator.plan import ROUTE_KIND
+from engine.operator.plan import INGRESS_PATH_KIND
 from engine.operator.state import Life, OperatorState
 from engine.ports import ObjectKey, lgp_key
 from engine.runtime.machine import Done
@@ -85,7 +85,7 @@ def check_cluster(world: World) -> None:
         assert state.life in (Life.UNKNOWN, Life.PRUNED)
         return
     kept = {key for key, entry in state.objects.items() if entry.applied.credential or f"{NAME}-db" in key}
-    wanted = {key for key, one in plan.objects.items() if one.key.kind != ROUTE_KIND}
+    wanted = {key for key, one in plan.objects.items() if one.key.kind != INGRESS_PATH_KIND}
     assert wanted <= ours <= wanted | kept
     for one in plan.objects.values():
         if one.manifest is not None:
@@ -94,7 +94,7 @@ def check_cluster(world: World) -> None:
             assert live["spec"].keys() == one.manifest["spec"].keys()
     ingress = world.cluster.objects[world.cluster.find("Ingress", name="shared")]
     paths = [path["path"] for rule in ingress["spec"]["rules"] for path in (rule.get("http") or {}).get("paths", [])]
-    assert paths == [one.route.path for one in plan.objects.values() if one.route is not None]
+    assert paths == [one.ingress_path.path for one in plan.objects.values() if one.ingress_path is not None]
     status = world.cluster.objects[LGP]["status"]
     assert status["observedGeneration"] == world.cluster.objects[LGP]["metadata"]["generation"]
     assert world.condition("Available")["status"] == "True"

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from engine import names
-from engine.operator.observation.objects import observe_pod, observe_routes, template_digest
+from engine.operator.observation.objects import observe_paths, observe_pod, template_digest
 from engine.operator.status import timestamp
 from engine.ports import Manifest, ObjectKey, lgp_key
 from tests.support.operator import NAME, NAMESPACE, STREAM, World, lgp_manifest, shared_ingress, started
@@ -329,4 +329,4 @@ def test_routes_of_an_ingress() -> None:
         {"http": {"paths": [{"path": "/y", "backend": {"service": {"name": "t", "port": {"name": "web"}}}}]}},
         {"host": "empty"},
     ]
-    assert observe_routes({"spec": {"rules": rules}}) == {("a", "/x"): ("s", 80), ("", "/y"): ("t", "web")}
+    assert observe_paths({"spec": {"rules": rules}}) == {("a", "/x"): ("s", 80), ("", "/y"): ("t", "web")}
