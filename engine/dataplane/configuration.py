@@ -1,24 +1,22 @@
-"""Which configuration of each component is in force, and who may work under it.
+"""Which configuration of each component is in force, and which workers may work under it.
 
-Theory of operation. What decisions depend on besides events is the *configuration* of a half and the program that
-decides. Both are recorded as ConfigurationRecorded in the data plane's own stream, by a worker of that component when
-it
-starts; every stream of the component is marked dirty, and ConfigurationSpread says so. A crash in between leaves the
-second
-event out, and the next worker makes it good.
+Theory of operation. The *configuration* of a component, and the program that decides, are all that decisions depend on
+besides events. A worker of the component records both as ConfigurationRecorded in the data plane's own stream when the
+worker starts. Then it marks every stream of the component dirty, and appends ConfigurationSpread. After a crash in
+between, ConfigurationSpread is missing, and the next worker marks the streams and appends it.
 
-While pods are replaced, workers of two configurations run side by side. The one recorded last is in force. A worker
-that has another one is *outdated*: it neither acts on a stream nor settles it, so that a stream which was marked for
-the new configuration stays dirty until a worker of the new configuration has looked at it. The mark is read before the
-recorded configuration, and the recorded configuration before the decision: if the configuration changes after that,
-the mark changes too, and the log refuses to settle.
+While pods are replaced, workers of two configurations run side by side. The configuration that was recorded last is in
+force. A worker with another configuration is *outdated*: it neither acts on a stream nor acknowledges it. So a stream
+that was marked dirty for the new configuration stays dirty until a worker of the new configuration has advanced it. A
+worker reads the stream's work token before the recorded configuration, and the recorded configuration before it
+decides. If the configuration changes after that, the work token changes too, and the log refuses to acknowledge.
 
-Only workers of a half put a configuration of it in the place of another, so a configuration in force has, or had, a
-worker that can work under it. (The watcher records a half's configuration where the log holds none yet, so that what
-the watcher appends can be replayed.) Each worker of the configuration in force leaves a sign every PRESENCE_EVERY
-seconds. When there has been none for ABSENCE seconds (the new pod crashed; an old container restarted, recorded its
-configuration once more and then ended), an outdated worker records its own configuration. So there is always a
-configuration in force with a worker for it.
+Only a worker of a component replaces the component's configuration, so a configuration in force has, or had, a worker.
+(The watcher records a configuration where the log has none yet, so that the events that the watcher appends can be
+replayed.) Each worker of the configuration in force announces its presence every PRESENCE_EVERY seconds. After ABSENCE
+seconds without a presence (the new pod crashed; an old container restarted, recorded its configuration once more and
+then ended), an outdated worker records its own configuration. So there is always a configuration in force that has a
+worker.
 """
 
 from __future__ import annotations
@@ -41,22 +39,22 @@ from engine.runtime.machine import AnyMachine
 log = structlog.get_logger(__name__)
 
 PRESENCE_EVERY = 10.0
-"""Seconds between two signs of a worker that it is there."""
+"""Seconds between two announcements of a worker's presence."""
 PRESENCE_TTL = 30.0
-"""Seconds for which a sign holds."""
+"""Seconds for which a presence holds."""
 ABSENCE = 60.0
-"""Seconds after which an outdated worker that finds no sign (the last one has run out) records its configuration."""
+"""Seconds without a presence (the last one has run out) after which an outdated worker records its configuration."""
 
 
 @cache
 def program() -> str:
-    """Return the digest of this program's engine: another one may decide otherwise about the same events."""
+    """Return the digest of this program's engine: another program may decide otherwise about the same events."""
     folder = Path(engine.__file__).parent
     return digest([(path.relative_to(folder).as_posix(), path.read_text()) for path in sorted(folder.rglob("*.py"))])
 
 
 class Configurations:
-    """The configurations of the components that run here, held against those in force."""
+    """The configurations of the components that run here, compared with the configurations in force."""
 
     def __init__(self, events: EventLog, own: DataPlaneStream, machines: Mapping[str, AnyMachine]) -> None:
         """`machines` are the components by stream prefix."""
@@ -65,18 +63,20 @@ class Configurations:
         self._machines = {machine.name: machine for machine in machines.values()}
         self._recordings: dict[str, ConfigurationRecorded] = {}
         self._absent_since: dict[str, float] = {}
-        """Half → since when no worker of the configuration in force was seen (monotonic seconds)."""
+        """Component → since when the configuration in force has no presence (monotonic seconds)."""
 
     def record(self, *components: str) -> list[str]:
-        """Put our configuration of `components` (none: all that run here) in force; return those that this changed.
+        """Put our configuration of `components` (none: all that run here) in force; return those that changed.
 
-        Two workers may do this at once: marking twice costs one look at each stream. Raises LogUnavailable.
+        Two workers may do this at once: each stream is then advanced once more. Raises LogUnavailable.
         """
         return [component for component in components or tuple(self._machines) if self._record(component)]
 
     def record_first(self) -> list[str]:
-        """Put our configuration in force of each component that has none yet; return those components. Raises
-        LogUnavailable."""
+        """Put our configuration in force of each component that has none yet; return those components.
+
+        Raises LogUnavailable.
+        """
         in_force = self._own.state().configurations
         return (
             self.record(*missing)
@@ -87,7 +87,8 @@ class Configurations:
     def outdated(self, component: str) -> bool:
         """Whether another configuration of `component` than ours is in force; False while none is.
 
-        An event of a newer program in the own stream means the same. Raises LogUnavailable.
+        An event of a newer program in the data plane's own stream counts as another configuration. Raises
+        LogUnavailable.
         """
         try:
             in_force = self._own.state().configurations.get(component)
@@ -96,11 +97,10 @@ class Configurations:
         return in_force is not None and in_force != self._identity(component)
 
     def keep(self, component: str, now: float) -> None:
-        """Leave a sign that a worker of `component` with our configuration is there; or, where another configuration
-        is in
-        force and has had no worker for ABSENCE seconds, put ours in its place.
+        """Announce that a worker of `component` with our configuration is present.
 
-        To be called every PRESENCE_EVERY seconds by each worker; `now` is monotonic seconds. Raises LogUnavailable.
+        If another configuration is in force, and has had no presence for ABSENCE seconds, ours replaces it. Each worker
+        calls this every PRESENCE_EVERY seconds; `now` is monotonic seconds. Raises LogUnavailable.
         """
         in_force = self._own.state().configurations.get(component)
         if in_force is None or in_force == self._identity(component):
@@ -109,7 +109,7 @@ class Configurations:
         elif self._events.announced(_presence(component, in_force)):
             self._absent_since.pop(component, None)
         elif now - self._absent_since.setdefault(component, now) >= ABSENCE:
-            log.warning("no worker of the configuration in force is left, recording ours", component=component)
+            log.warning("the configuration in force has no worker, recording ours", component=component)
             self._record(component, instead_of=in_force)
 
     def _ours(self, component: str) -> ConfigurationRecorded:
@@ -122,11 +122,12 @@ class Configurations:
         return identity(ours.digest, ours.program)
 
     def _record(self, component: str, instead_of: str | EllipsisType | None = ...) -> bool:
-        """Put our configuration in force, unless another one than `instead_of` is by now (...: in any case), and mark
-        every stream of the component. Return whether any of that was left to do.
+        """Put our configuration in force, and mark every stream of the component dirty. Return whether this did either.
+
+        Nothing is done if another configuration than `instead_of` is in force by now (...: done in any case).
         """
         ours, mine = self._ours(component), self._identity(component)
-        # The sign first, so that no outdated worker finds the configuration in force without a worker.
+        # The presence comes first, so that no outdated worker finds the configuration in force without a worker.
         self._events.announce(_presence(component, mine), PRESENCE_TTL)
         state = self._own.state()
         if state.configurations.get(component) != mine:

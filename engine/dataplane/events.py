@@ -1,25 +1,24 @@
 """Events of a data plane itself: stream `dataplane/<listener id>` (`engine/operator` for an operator that runs alone).
 
-Polling leaves edges only: one PollFailed when it starts to fail, one PollRecovered when it works again.
+Polling appends two events about failures only: PollFailed when it starts to fail, PollRecovered when it works again.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-from engine.event import Event, Registry
+from engine.event import Event, JsonObject, Registry
 
 
 class ConfigurationRecorded(Event):
-    """What the decisions of one component depend on besides events, from here on; free of secrets."""
+    """The configuration of one component that is in force from here on: what its decisions depend on besides events."""
 
     component: str
     """`listener` or `operator`."""
     digest: str
-    """Of `config`."""
-    config: dict[str, Any]
+    """Digest of `config`."""
+    config: JsonObject
+    """Holds no secret."""
     program: str = ""
-    """Digest of the program that decides with it; empty in logs from before it was recorded."""
+    """Digest of the program that decides with the configuration; empty in older logs."""
 
 
 class ConfigurationSpread(Event):
@@ -31,12 +30,12 @@ class ConfigurationSpread(Event):
 
 
 def identity(digest: str, program: str) -> str:
-    """Return what tells one configuration, as decided with by one program, from another."""
+    """Return the identity of a configuration together with the program that decides with it."""
     return f"{digest}:{program}"
 
 
 class ListenerPublished(Event):
-    """The control plane was told which version runs."""
+    """The version of agentplane was reported to the control plane."""
 
     version: str
 
@@ -48,32 +47,32 @@ class ListenerRefused(Event):
 
 
 class NamespaceLeased(Event):
-    """The namespace is ours from here on; its streams were marked dirty."""
+    """This data plane leases the namespace from here on; the namespace's streams were marked dirty."""
 
     namespace: str
 
 
 class NamespaceRefused(Event):
-    """Another data plane holds the namespace: nothing is written there until its lease ends, or is taken over."""
+    """Another data plane leases the namespace: nothing is written there until that lease ends or is released."""
 
     namespace: str
     holder: str
 
 
 class NamespaceLeft(Event):
-    """The namespace is not watched any more."""
+    """The namespace is no longer watched."""
 
     namespace: str
 
 
 class RemovalStarted(Event):
-    """A person removes the data plane, its Agent Servers first: nothing is polled until that is taken back."""
+    """A person removes the data plane, its Agent Servers first: nothing is polled until the removal is cancelled."""
 
     by: str
 
 
 class RemovalCancelled(Event):
-    """The data plane stays, and polls again."""
+    """A person cancelled the removal: the data plane stays, and polls again."""
 
     by: str
 
@@ -89,7 +88,7 @@ class PollRecovered(Event):
 
 
 class ResourceRejected(Event):
-    """A deployment could not be understood and was skipped; the others went on."""
+    """A resource of the control plane is invalid, and is skipped; the other resources are not affected."""
 
     resource: str
     field: str
@@ -97,20 +96,20 @@ class ResourceRejected(Event):
 
 
 class ResourceAccepted(Event):
-    """A deployment that was skipped is understood now, or is no longer listed."""
+    """A resource that was skipped is valid now, or is no longer listed."""
 
     resource: str
 
 
 class DeletionGuardTripped(Event):
-    """More deployments would go at once than the set share: nothing is deleted until a person releases the guard."""
+    """More deployments would be deleted at once than the set share: their deletion waits for a person."""
 
     deployments: tuple[str, ...]
     live: int
 
 
 class DeletionGuardReleased(Event):
-    """A person let the deletions of these deployments go on; without any, fewer would go at once by now."""
+    """A person allowed the deletion of these deployments. Without any: fewer would be deleted at once by now."""
 
     deployments: tuple[str, ...]
     by: str

@@ -21,11 +21,11 @@ class ApplyLgp(Act):
 
     revision_id: str
     manifest_digest: str
-    """Of the manifest to apply: what a replay compares."""
+    """Digest of the manifest to apply; a replay compares it."""
     restores: bool = False
-    """The current revision failed; this is its predecessor's."""
+    """The LGP is put back to the predecessor, because the current revision failed."""
     stops: bool = False
-    """The current revision failed, and nothing served before it: the LGP asks for no pods any more."""
+    """The LGP is changed to ask for no pods, because the current revision failed and no revision served before it."""
 
 
 class CheckHealth(Act):
@@ -37,13 +37,13 @@ class CheckHealth(Act):
 
 
 class CompleteRevision(Act):
-    """The revision is rolled out and healthy: note it."""
+    """Record that the revision is rolled out and healthy."""
 
     revision_id: str
 
 
 class FailRevision(Act):
-    """Give the revision up."""
+    """Record that the revision failed."""
 
     revision_id: str
     reason: str
@@ -57,11 +57,11 @@ class PruneSecrets(Act):
 
 
 class DeleteLgp(Act):
-    """Ask the LGP to go, after its objects."""
+    """Delete the LGP after its objects (foreground deletion)."""
 
 
 class ConfirmDeletion(Act):
-    """Look whether the LGP is gone."""
+    """Check whether the LGP still exists."""
 
 
 class DeleteSecrets(Act):
@@ -69,7 +69,7 @@ class DeleteSecrets(Act):
 
 
 class ReportStatus(Act):
-    """Tell the control plane."""
+    """Report a status to the control plane."""
 
     subject: Literal["revision", "deployment"]
     id: str
@@ -79,8 +79,8 @@ class ReportStatus(Act):
 
 
 class PublishEndpoint(Act):
-    """Tell the control plane where the deployment is reached."""
+    """Publish the URL of the deployment on the control plane."""
 
     url: str
     replaces: str
-    """What was published before: anything else was set by a person, and stays."""
+    """URL that the listener published before; any other URL was set by a person, and stays."""

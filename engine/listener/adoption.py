@@ -1,19 +1,19 @@
-"""Taking over an LGP that another listener wrote: whether it already asks for what we would ask for. Pure.
+"""Adoption of an LGP that another listener wrote: whether the LGP already asks for our current revision. Pure.
 
-The control plane makes a new revision for every change of image or secrets. So an LGP that names the revision in its
-environment (LANGSMITH_HOST_REVISION_ID, which is how an Agent Server comes to know its revision) and has its image asks
-for the revision, in the other listener's words. It is left as it is, but for our labels, until there is a newer
-revision, or until somebody changes it. Its database's identity is kept for good: the Secret with the password, and
-how its objects are called.
+The control plane makes a new revision for every change of image or secrets. So an LGP asks for the revision if it has
+the revision's image, and names the revision in its environment (LANGSMITH_HOST_REVISION_ID, from which an Agent Server
+learns its revision). The listener only adds its labels to such an LGP, until there is a newer revision, or until
+another writer changes the spec. The fields that lead to the database's data are kept for good: the Secret with the
+password, and the name of the database's objects.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from engine import names
 from engine.digests import canonical
+from engine.event import Json, JsonObject
 from engine.kubernetes import managed_fields
 from engine.listener.events import LgpAdopted
 from engine.listener.state import AdoptedLgp, DeploymentState, Revision
@@ -48,13 +48,17 @@ WRITTEN: Mapping[str, frozenset[str] | None] = {
     "labels": None,
     "annotations": None,
 }
-"""Fields of an LGP's spec that our listener may write (`desired.lgp_manifest`), and below each; None: whole. Every
-other one, `managedResources` or a field that nobody here knows, is somebody else's to set and to take out."""
+"""Field of an LGP's spec that our listener may write (`desired.lgp_manifest`) → the fields below it that our listener
+may write; None: all. Every other field (`managedResources`, or a field that this program does not know) belongs to
+other writers, who set and remove it."""
 
 
-def without_others(left: Mapping[str, Any]) -> dict[str, Any]:
-    """Return of a merge patch of an LGP's spec that takes fields out what concerns fields that our listener writes."""
-    kept: dict[str, Any] = {}
+def without_others(left: Mapping[str, Json]) -> JsonObject:
+    """Return the part of a merge patch that removes fields which our listener may write.
+
+    `left` is a merge patch of an LGP's spec that removes fields.
+    """
+    kept: JsonObject = {}
     for name, below in left.items():
         fields = WRITTEN.get(name)
         if name not in WRITTEN:
@@ -67,12 +71,12 @@ def without_others(left: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_foreign(live: Manifest) -> bool:
-    """Whether somebody else wrote the spec of a live LGP."""
+    """Whether another listener wrote the spec of a live LGP."""
     return not managed_fields.applies(live, names.LISTENER_MANAGER, "spec")
 
 
 def adopt(live: Manifest, revision: Revision, ports: Ports) -> LgpAdopted:
-    """Return that the LGP is taken over, and what of it is kept."""
+    """Return the adoption of a live LGP: whether its spec stays, and what of its database is kept."""
     spec = live.get("spec") or {}
     why = tuple(differences(spec, image=revision.image, revision_id=revision.id))
     database = spec.get("database") or {}
@@ -88,7 +92,7 @@ def adopt(live: Manifest, revision: Revision, ports: Ports) -> LgpAdopted:
 
 
 def disowned(state: DeploymentState, live: Manifest | None) -> LgpAdopted:
-    """Return that an LGP that was taken over as it was is written anew, for somebody changed it, or it is gone."""
+    """Return the event that an adopted LGP is rewritten, because another writer changed or deleted it."""
     adopted = state.lgp.adopted or AdoptedLgp()
     return LgpAdopted(
         revision_id=adopted.untouched_for,
@@ -100,8 +104,8 @@ def disowned(state: DeploymentState, live: Manifest | None) -> LgpAdopted:
     )
 
 
-def differences(spec: dict[str, Any], *, image: str, revision_id: str | None) -> Iterator[str]:
-    """Yield the fields in which an LGP does not ask for a revision."""
+def differences(spec: JsonObject, *, image: str, revision_id: str | None) -> Iterator[str]:
+    """Yield the paths of the fields in which an LGP does not ask for the revision."""
     server = spec.get("serverSpec") or {}
     if server.get("image") != image:
         yield "spec.serverSpec.image"
@@ -111,22 +115,22 @@ def differences(spec: dict[str, Any], *, image: str, revision_id: str | None) ->
 
 
 def is_still(live: Manifest, spec_digest: str, ports: Ports) -> bool:
-    """Whether an LGP that was taken over as it was still is."""
+    """Whether the spec of an adopted LGP is unchanged since its adoption."""
     return ports.digest(canonical(live.get("spec") or {})) == spec_digest
 
 
 def of_deployment(state: DeploymentState, lgps: Iterable[Manifest]) -> Manifest | None:
-    """Return the LGP of a deployment among some of its namespace, by the id that its name ends in."""
+    """Return the LGP of a deployment among LGPs of its namespace: its name ends in the deployment's id."""
     return next((lgp for lgp in lgps if lgp["metadata"]["name"].endswith(f"-{_hex(state)}")), None)
 
 
 def full_name(state: DeploymentState) -> str:
-    """Return what the LGP is called where nothing is cut from the deployment's name."""
+    """Return the name of the LGP if nothing is cut from the deployment's name."""
     return f"{state.registration.name}-{_hex(state)}"
 
 
 def is_called_otherwise(state: DeploymentState) -> bool:
-    """Whether another listener may have given the LGP another name: ours leaves out what does not fit."""
+    """Whether another listener may have given the LGP another name: ours cuts what does not fit."""
     return state.lgp.name != full_name(state)
 
 

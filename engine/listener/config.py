@@ -1,4 +1,4 @@
-"""What the listener's decisions depend on besides events; recorded in the log, free of secrets."""
+"""What the listener's decisions depend on besides events. The log records it, so it holds no secret."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ class ListenerConfig(BaseModel):
     """LangSmith API that Agent Servers trace to and authenticate against."""
     tracing: bool = True
     agent_auth: Literal["langsmith", "noop"] = "langsmith"
-    """Who may call an Agent Server: holders of a key of the workspace, or anybody who reaches it."""
+    """`langsmith`: only callers with an API key of the workspace may call an Agent Server; `noop`: every caller may."""
 
     queue_enabled: bool = True
     """Separate queue workers (the default of the LGP)."""
 
     routed: bool = True
-    """Whether an ingress or gateway leads to Agent Servers."""
+    """Whether an Ingress or a gateway routes to Agent Servers."""
     hostname: str = ""
     base_path: str = ""
     tls: bool = True
 
     rollout_deadline: float = 900.0
     failure_grace: float = 60.0
-    """How long a failing pod (image pull, crash loop) is watched before its revision is given up."""
+    """How long a pod may fail (image pull, crash loop) before its revision fails."""
     stop_failed: bool = False
-    """Whether a revision that failed, and before which none served, is scaled to nothing."""
+    """Whether a failed revision is scaled to zero if no revision served before it."""
     health_check: bool = True
     health_deadline: float = 300.0
     health_interval: float = 1.0
-    """Before the second health check; grows by half each time, up to fifteen seconds."""
+    """Time between the first two health checks; grows by half with each check, up to fifteen seconds."""
 
     def watches(self, namespace: str) -> bool:
-        """Whether this data plane may deploy there."""
+        """Whether this data plane may deploy to `namespace`."""
         return namespace in self.namespaces
 
     def endpoint(self, lgp: str) -> str:
-        """Return the URL of an Agent Server, without a trailing slash; empty when nothing leads there."""
+        """Return the URL of an Agent Server, without a trailing slash; empty if it has no route."""
         if not (self.routed and self.hostname):
             return ""
         return f"{'https' if self.tls else 'http'}://{self.hostname}{route_path(self.base_path, lgp)}"

@@ -1,13 +1,11 @@
-"""From a deployment's state to the LGP and the Secret that it should have. Pure.
+"""The LGP and the Secret that a deployment should have, from its state. Pure.
 
-`resource_spec` means what the control plane's OpenAPI says: limits are twice the request unless given (Redis memory:
-equal to it), a queue worker takes the server's values for what is not given, cores are rounded to one decimal place,
-memory is in MiB. The fields it marks as not for use are not used.
+`resource_spec` has the meaning that the control plane's OpenAPI gives it: limits are twice the request unless given
+(Redis memory: equal to it), a queue worker takes the server's values for what is not given, cores are rounded to one
+decimal place, memory is in MiB. Fields that the OpenAPI marks as "do not use" are not used.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from engine.listener.config import ListenerConfig
 from engine.listener.environment import platform_environment, secret_variable
@@ -24,7 +22,7 @@ from engine.names import (
     STOPPED_ANNOTATION,
     STOPPED_MESSAGE_ANNOTATION,
 )
-from engine.ports import Manifest, ObjectKey
+from engine.ports import JsonObject, Manifest, ObjectKey
 
 FAILS_FOR_EVER = frozenset(
     {
@@ -38,7 +36,7 @@ FAILS_FOR_EVER = frozenset(
     }
 )
 """Reasons for which a failed revision is stopped: its pods crash, or their image cannot be pulled, again and again.
-Pods that merely wait (for a node, a quota, a volume, a Secret) cost nothing, and come up when the cluster is mended."""
+Pods that merely wait (for a node, a quota, a volume, a Secret) cost nothing, and come up when the cluster recovers."""
 LONGEST_MESSAGE = 8000
 """Characters of a failure's message that an LGP carries."""
 
@@ -61,7 +59,7 @@ def labels(state: DeploymentState, config: ListenerConfig) -> dict[str, str]:
 
 
 def deployment_selector(deployment_id: str) -> str:
-    """Return the label selector for everything that the listener made for a deployment."""
+    """Return the label selector of everything that the listener made for a deployment."""
     return f"{DEPLOYMENT_LABEL}={deployment_id},{MANAGED_BY_LABEL}={MANAGED_BY}"
 
 
@@ -71,7 +69,7 @@ def secret_key(state: DeploymentState, name: str) -> ObjectKey:
 
 
 def secret_manifest(state: DeploymentState, config: ListenerConfig, name: str, values: dict[str, str]) -> Manifest:
-    """Return the Secret of the current revision. `values` are secret: the result goes to the API server only."""
+    """Return the Secret of the current revision. `values` are secret: send the result to the API server only."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -83,37 +81,41 @@ def secret_manifest(state: DeploymentState, config: ListenerConfig, name: str, v
 
 
 def desired_manifest(state: DeploymentState, config: ListenerConfig) -> Manifest:
-    """Return the LGP of the current revision, whose Secret must have been applied."""
+    """Return the LGP of the current revision.
+
+    Raises ValueError if there is no revision, or if its Secret is not applied.
+    """
     if state.revision is None:
         raise ValueError(f"deployment {state.id} has no revision; an LGP cannot be made for it")
     return lgp_manifest(state, state.revision, config)
 
 
 def placed_manifest(state: DeploymentState, config: ListenerConfig) -> Manifest | None:
-    """Return the LGP of the revision whose LGP was applied last, None when there was none."""
+    """Return the LGP of the revision whose LGP was applied last; None if no LGP was applied."""
     placed = state.lgp.applied.revision if state.lgp.applied is not None else None
     return None if placed is None else lgp_manifest(state, placed, config)
 
 
 def predecessor_manifest(state: DeploymentState, config: ListenerConfig) -> Manifest | None:
-    """Return the LGP of the revision deployed before the current one, None when there was none."""
+    """Return the LGP of the revision that was deployed before the current one; None if no revision was."""
     predecessor = state.revisions.predecessor
     return None if predecessor is None else lgp_manifest(state, predecessor, config)
 
 
 def is_stopped(state: DeploymentState, revision: Revision, config: ListenerConfig) -> bool:
-    """Whether the LGP of a revision asks for no pods: it failed for ever, and nothing was deployed before it.
+    """Whether the LGP of a revision asks for no pods: the revision fails for ever, and no revision was deployed before.
 
-    An LGP that is older than this log may have pods of an earlier revision behind it, which serve: it is left alone.
+    An LGP that is older than this log may have pods of an earlier revision, which serve: such an LGP is never stopped.
     """
     failed = revision.phase is Phase.DEPLOY_FAILED and revision.reason in FAILS_FOR_EVER
     return config.stop_failed and failed and state.lgp.made and state.revisions.predecessor is None
 
 
 def lgp_manifest(state: DeploymentState, revision: Revision, config: ListenerConfig) -> Manifest:
-    """Return the LGP of a revision, whose Secret must have been applied. It holds no secret value.
+    """Return the LGP of a revision, without secret values.
 
-    Of one that another listener wrote, and that asks for the revision already, only what we add to it.
+    Of an adopted LGP that already asks for the revision, only our additions are returned. Raises ValueError if the
+    revision's Secret is not applied.
     """
     if not revision.secret:
         raise ValueError(f"revision {revision.id} of {state.id} has no Secret; an LGP cannot be made for it")
@@ -177,11 +179,11 @@ def lgp_manifest(state: DeploymentState, revision: Revision, config: ListenerCon
 
 
 def _stopped_annotations(revision: Revision) -> dict[str, str]:
-    """Return what tells the operator, and people with kubectl, why there are no pods; they are not there to ask."""
+    """Return the annotations that tell the operator, and people with kubectl, why the LGP has no pods."""
     return {STOPPED_ANNOTATION: revision.reason, STOPPED_MESSAGE_ANNOTATION: revision.message[:LONGEST_MESSAGE]}
 
 
-def _environment(state: DeploymentState, revision: Revision, config: ListenerConfig) -> list[dict[str, Any]]:
+def _environment(state: DeploymentState, revision: Revision, config: ListenerConfig) -> list[JsonObject]:
     """Return all `env` entries, sorted by name: the platform's, the deployment's secrets, its references."""
     own = [secret_variable(name, revision.secret, name) for name in revision.secret_names]
     referenced = [secret_variable(r.name, r.secret_name, r.secret_key) for r in revision.secret_references]
@@ -196,15 +198,15 @@ def _environment(state: DeploymentState, revision: Revision, config: ListenerCon
     return [by_name[name] for name in sorted(by_name)]
 
 
-def queue_spec(spec: dict[str, Any]) -> dict[str, Any]:
-    """Return a queue worker's `cpu`, `memory_mb` and limits; requests fall back to the server's."""
+def queue_spec(spec: JsonObject) -> JsonObject:
+    """Return `cpu`, `memory_mb` and their limits of a queue worker; the requests default to the server's."""
     fields = ("cpu", "memory_mb", "cpu_limit", "memory_limit_mb")
     own = {field: spec[f"queue_{field}"] for field in fields if f"queue_{field}" in spec}
     return {field: spec[field] for field in ("cpu", "memory_mb") if field in spec} | own
 
 
 def _requirements(
-    spec: dict[str, Any], cpu: str, memory: str, *, memory_limit_factor: int = 2
+    spec: JsonObject, cpu: str, memory: str, *, memory_limit_factor: int = 2
 ) -> dict[str, dict[str, str]]:
     """Return Kubernetes resource requirements from the fields `cpu`, `memory` and their limits."""
     memory_limit = memory.replace("_mb", "_limit_mb")
@@ -232,10 +234,12 @@ def mebibytes(value: int) -> str:
     return f"{value // 1024}Gi" if value % 1024 == 0 else f"{value}Mi"
 
 
-def _autoscaling(spec: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the autoscaling block when the deployment may grow; the queue takes the server's bounds by default."""
-    low, high = spec.get("min_scale", 1), spec.get("max_scale", spec.get("min_scale", 1))
-    queue_low, queue_high = spec.get("queue_min_scale", low), spec.get("queue_max_scale", high)
+def _autoscaling(spec: JsonObject) -> JsonObject | None:
+    """Return `spec.autoscaling`; None if the bounds leave no room. The queue's bounds default to the server's."""
+    low: int = spec.get("min_scale", 1)
+    high: int = spec.get("max_scale", low)
+    queue_low: int = spec.get("queue_min_scale", low)
+    queue_high: int = spec.get("queue_max_scale", high)
     if high <= low and queue_high <= queue_low:
         return None
     return {
@@ -247,6 +251,6 @@ def _autoscaling(spec: dict[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _drop_empty(value: dict[str, Any]) -> dict[str, Any]:
-    """Return `value` without keys that say nothing (None, empty)."""
+def _drop_empty(value: JsonObject) -> JsonObject:
+    """Return `value` without the keys whose value is None or empty."""
     return {key: item for key, item in value.items() if item is not None and item != {} and item != []}

@@ -1,16 +1,16 @@
 """The environment that the platform gives to every Agent Server, and the names that a deployment may not set itself.
 
-Source of the names: the platform's documentation of reserved variables, and what the Agent Server was seen to read
-(`/info` takes `host.revision_id` from LANGSMITH_LANGGRAPH_API_REVISION; without LANGSMITH_AUTH_ENDPOINT usage
-reports would go to the public LangSmith whatever the configured pair is).
+Sources of the names: the platform's documentation of reserved variables, and observation of the Agent Server (`/info`
+takes `host.revision_id` from LANGSMITH_LANGGRAPH_API_REVISION; without LANGSMITH_AUTH_ENDPOINT, usage reports go to the
+public LangSmith, whatever the configured control plane is).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
 
+from engine.event import JsonObject
 from engine.listener.config import ListenerConfig
 
 RESERVED = frozenset(
@@ -42,7 +42,7 @@ RESERVED = frozenset(
 )
 
 KEY_VARIABLES = ("LANGCHAIN_API_KEY", "LANGSMITH_CONTROL_PLANE_API_KEY")
-"""Filled with the workspace's LangSmith API key, by reference to the revision's Secret."""
+"""Variables that take the workspace's LangSmith API key from the revision's Secret."""
 
 API_KEY_FIELD = "agentplane-langsmith-api-key"
 """Key of the revision's Secret that holds the LangSmith API key; no environment variable can have this name."""
@@ -62,7 +62,7 @@ def malformed_names(names: Iterable[str]) -> list[str]:
 
 def platform_environment(
     config: ListenerConfig, *, deployment_id: str, deployment_name: str, revision_id: str, secret: str
-) -> list[dict[str, Any]]:
+) -> list[JsonObject]:
     """Return the `env` entries that the platform sets, sorted by name. The API key comes by Secret reference only."""
     tracing = "true" if config.tracing else "false"
     values = {
@@ -83,13 +83,13 @@ def platform_environment(
         "LOG_JSON": "true",
     }
     if not config.tracing:
-        # Read before the others, and switched on by the Agent Server itself where there is an API key.
+        # The Agent Server reads this variable before the others, and sets it itself where there is an API key.
         values["LANGSMITH_TRACING"] = "false"
     literal = [{"name": name, "value": value} for name, value in values.items()]
     keys = [secret_variable(name, secret, API_KEY_FIELD) for name in KEY_VARIABLES]
     return sorted([*literal, *keys], key=lambda entry: entry["name"])
 
 
-def secret_variable(name: str, secret: str, key: str) -> dict[str, Any]:
+def secret_variable(name: str, secret: str, key: str) -> JsonObject:
     """Return an `env` entry that takes its value from a key of a Secret."""
     return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}

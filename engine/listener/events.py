@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from engine.event import Event, Registry
+from engine.event import Event, JsonObject, Registry
 from engine.kubernetes.fingerprint import Fingerprint
 from engine.ports import ObjectKey
 from engine.runtime.retry import ActDeferred, ActRefused
@@ -50,7 +50,7 @@ class RevisionRequested(RevisionEvent):
     """The control plane asks for this revision, or for other content of it."""
 
     image: str
-    resource_spec: dict[str, Any]
+    resource_spec: JsonObject
     secret_names: tuple[str, ...]
     secrets_digest: str
     """Keyed digest of names and values."""
@@ -108,7 +108,7 @@ class LgpAdopted(RevisionEvent):
     """Keyed digest of a spec that already asks for the revision, and stays as it is; empty: the spec is rewritten."""
     differences: tuple[str, ...] = ()
     """Fields in which a spec that is rewritten does not ask for the revision."""
-    database: dict[str, Any] = {}
+    database: JsonObject = {}
     """Fields of `spec.database` that are kept for good."""
     managers: tuple[str, ...] = ()
     """Field managers that wrote the LGP."""

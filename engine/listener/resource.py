@@ -1,13 +1,13 @@
-"""A deployment as the control plane gives it, and the events that bring a stream up to it. Pure.
+"""A deployment as the control plane lists it, and the events that bring a stream up to it. Pure.
 
 Shapes follow the control plane's public OpenAPI (`Deployment`, `SourceConfig`, `ResourceSpec`, `Secret`,
-`SecretReference`). What we do not read is not parsed; what we read is validated, and an error names the field's path.
+`SecretReference`). Fields that the listener does not read are not parsed. Fields that it reads are validated, and an
+error names the field's path.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -47,7 +47,7 @@ class ListenerPlacement(Lenient):
 
 
 class Placement(Lenient):
-    """The part of `source_config` that says whose deployment it is."""
+    """The part of `source_config` that names the deployment's listener and namespace."""
 
     listener_id: str
     listener_config: ListenerPlacement
@@ -67,7 +67,7 @@ class Secret(Lenient):
 
 
 class DeletedResource(Lenient):
-    """A deployment that is to go. Whatever else is wrong with it does not keep it."""
+    """A deployment that is marked for deletion. Other invalid fields do not block the deletion."""
 
     id: str = Field(pattern=r"^[0-9a-fA-F-]{32,36}$")
     name: str = Field(min_length=1)
@@ -86,7 +86,7 @@ class DeploymentResource(DeletedResource):
 
 
 def addressed_to(resource: Resource, listener_id: str, workspace_id: str) -> bool:
-    """Whether an undecoded resource is for this listener in this workspace. Anything else is never touched."""
+    """Whether an undecoded resource is for this listener in this workspace. No other resource is ever touched."""
     if not isinstance(resource, dict) or resource.get("source") != SOURCE:
         return False
     source_config = resource.get("source_config")
@@ -96,10 +96,10 @@ def addressed_to(resource: Resource, listener_id: str, workspace_id: str) -> boo
 
 
 def content_digest(resource: Resource, digest: Digest) -> str:
-    """Return the keyed digest of what we act on, from an undecoded resource.
+    """Return the keyed digest of the fields that the listener acts on, from an undecoded resource.
 
-    Our own status reports change `updated_at`, `status` and `active_revision_id`; they are left out, save for the
-    one status that is a wish. So is `custom_url`, which says where people reach the deployment, not what it is.
+    Our own reports change `updated_at`, `status`, `active_revision_id` and `custom_url`, so the digest leaves them out.
+    The one status that asks for something, AWAITING_DELETE, is part of the digest.
     """
     source_config = resource.get("source_config")
     if isinstance(source_config, dict):
@@ -120,7 +120,7 @@ def content_digest(resource: Resource, digest: Digest) -> str:
 
 
 def display_name(resource: Resource) -> str:
-    """Return what an undecoded resource is called in messages."""
+    """Return the name of an undecoded resource for messages."""
     known = resource.get("id")
     return f"deployment {known}" if isinstance(known, str) else f"deployment (no id) {resource.get('name')!s:.80}"
 
@@ -148,9 +148,9 @@ def changes_to(
 ) -> list[Event]:
     """Return the events that bring `state` up to `resource`; none when there is nothing new.
 
-    `content` is the content digest of the resource. A deletion that was asked for cannot be taken back: a deployment
-    that is wanted again starts anew once it is gone. Raises InvalidResource for one that moved to another namespace,
-    which the control plane's API excludes: where it is now, it stays.
+    `content` is the content digest of the resource. A deletion cannot be taken back: a deployment that the control
+    plane asks for again starts anew after its deletion. Raises InvalidResource for a deployment that moved to another
+    namespace, which the control plane's API excludes.
     """
     known = bool(state.id) and not state.deleted
     if not isinstance(resource, DeploymentResource):
@@ -192,7 +192,7 @@ def changes_to(
 def _deletion(state: DeploymentState, resource: DeletedResource) -> list[Event]:
     if state.deleted or state.deletion is not None:
         return []
-    # One that was deleted before we ever saw it is registered all the same: something of it may be in the cluster.
+    # A deployment that the listener sees for the first time is registered too: it may have objects in the cluster.
     registered = [] if state.id else [_registered(resource)]
     return [*registered, DeletionRequested(reason=AWAITING_DELETE)]
 
@@ -208,7 +208,7 @@ def _registered(resource: DeletedResource) -> DeploymentRegistered:
     )
 
 
-def _without_nulls(value: Any) -> Any:
+def _without_nulls(value: Json) -> Json:
     """Return `value` without keys whose value is null, at any depth."""
     match value:
         case dict():

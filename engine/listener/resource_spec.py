@@ -1,29 +1,32 @@
 """`source_config.resource_spec` of a deployment: its shape, by the control plane's public OpenAPI.
 
-Types are strict (a string is no number), so that what reaches `desired` can be computed with. Unknown fields, and those
-that the document marks as not for use, are left out. Upper bounds are the control plane's and the cluster's to judge.
-Of the Kubernetes snippets only what the document requires is required; the rest passes as it is, and the API server
-judges it: then the revision fails with its message, which more people see than our skipping it.
+Types are strict (a string is not a number), so that `desired` can compute with the values. Unknown fields, and fields
+that the OpenAPI marks as "do not use", are left out. The control plane and the cluster check upper bounds. Of the
+Kubernetes snippets, only the fields that the OpenAPI requires are required; the other fields are passed on unchanged,
+and the API server validates them. If it rejects one, the revision fails with its message, which more people see than
+a skipped resource.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from engine.event import JsonObject
+
 LARGEST_INTEGER = 2**31 - 1
-"""What Kubernetes keeps replicas in."""
+"""Largest value of a Kubernetes replica count (int32)."""
 
 Count = Annotated[int, Field(ge=0, le=LARGEST_INTEGER)]
 Cores = Annotated[float, Field(ge=0.1, le=LARGEST_INTEGER)]
 Mebibytes = Annotated[int, Field(ge=1)]
 DatabaseCores = Annotated[float, Field(gt=0, le=LARGEST_INTEGER)]
-"""The document bounds the others only."""
+"""The OpenAPI gives no lower bound for these, but for the other cores."""
 
 
 class Snippet(BaseModel):
-    """A piece of Kubernetes' own API."""
+    """A snippet of the Kubernetes API."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
 
@@ -42,7 +45,7 @@ class Mount(Volume):
 
 class EnvironmentVariable(Named):
     value: str | None = None
-    valueFrom: dict[str, Any] | None = None  # noqa: N815
+    valueFrom: JsonObject | None = None  # noqa: N815
 
 
 class Container(Named):
@@ -54,7 +57,7 @@ class Container(Named):
 
 
 class ResourceSpec(BaseModel):
-    """What a deployment asks for beyond its image and variables."""
+    """What a deployment asks for besides its image and variables."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
 

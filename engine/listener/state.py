@@ -27,9 +27,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
-from engine.event import Event
+from engine.event import Event, JsonObject
 from engine.kubernetes.fingerprint import Fingerprint
 from engine.kubernetes.repairs import CALM, repair_delay
 from engine.listener.acts import (
@@ -157,7 +156,7 @@ class Revision(Value):
 
     id: str
     image: str
-    resource_spec: dict[str, Any]
+    resource_spec: JsonObject
     secret_names: tuple[str, ...]
     secrets_digest: str
     secret_references: tuple[SecretReference, ...]
@@ -220,7 +219,7 @@ class AdoptedLgp(Value):
     """Id of the revision for which its spec stays as the other listener wrote it; empty: for none."""
     spec_digest: str = ""
     """Keyed digest of that spec."""
-    database: dict[str, Any] = field(default_factory=dict)
+    database: JsonObject = field(default_factory=dict)
     """Fields of `spec.database` that lead to its data."""
 
 
