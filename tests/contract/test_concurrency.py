@@ -17,7 +17,7 @@ STREAMS = ("work/a", "work/b", "work/c")
 
 
 def at_once(works: list[Callable[[], None]]) -> None:
-    """Run all of `works` in threads; raise what the first failing one raised."""
+    """Run each of `works` in a thread; raise the error of the first that fails."""
     failed: list[BaseException] = []
 
     def guarded(work: Callable[[], None]) -> None:

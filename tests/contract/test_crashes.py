@@ -1,7 +1,7 @@
-"""`advance` by workers that die, sleep and meet each other, over both logs.
+"""`advance` by workers that are killed, are suspended and run at the same time, over both logs.
 
-The world outside is a list of effects. Whatever happens to the workers, in the end every step was done, the log has
-every step once and in order, and nothing is left to look at.
+The outside world is a list of effects. At the end of each test every step was done, the log has every step once and in
+order, and no stream is dirty.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TERM = 60.0
 
 
 class Killed(BaseException):
-    """The worker's process is gone."""
+    """The process of the worker was killed."""
 
 
 class DyingLog:
@@ -84,7 +84,7 @@ def work(world: World, events: Any, effects: list[int], point: Callable[[str], N
 
 
 def sweep_and_work(world: World, effects: list[int]) -> None:
-    """What beat does after a crash, once the dead worker's lock has run out."""
+    """Sweep as beat does after a crash, once the lock of the dead worker has expired."""
     world.run_out(STREAM)
     for stream in world.events.take_dirty(0):
         assert stream == STREAM

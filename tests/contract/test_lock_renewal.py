@@ -19,7 +19,7 @@ from tests.support.eventually import eventually
 
 TTL = 0.6
 LONGER_TTL = 2.0
-"""Seconds: long enough for a loaded machine to renew in time."""
+"""Seconds: long enough for a busy machine to renew in time."""
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -78,7 +78,7 @@ def hold_and_say(url: str, prefix: str, said: multiprocessing.synchronize.Event)
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_the_lock_of_a_killed_process_runs_out_after_one_ttl(redis_url: str, prefix: str, method: str) -> None:
-    """In a forked child too, where the thread of the parent does not exist."""
+    """Also in a forked child, which does not have the parent's thread."""
     with hold_lock(MemoryLog(), "work/other", 30):  # the parent's renewal runs
         assert lock_renewal.RENEWAL._holds
     context: Any = multiprocessing.get_context(method)  # the class that both methods share has no `Process`

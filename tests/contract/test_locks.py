@@ -10,7 +10,7 @@ from tests.support.logs import World
 from tests.support.notes import notes
 
 TTL = 0.3
-"""Seconds: short, since a test of Redis waits for it; long enough for a loaded machine where it must hold."""
+"""Seconds: short, because tests of Redis wait for the expiry; long enough that a busy machine still holds the lock."""
 
 
 def test_one_worker_at_a_time(events: EventLog) -> None:

@@ -36,7 +36,7 @@ def test_acknowledging_behind_the_last_version_leaves_the_stream_dirty(events: E
 
 
 def test_acknowledging_ahead_of_the_last_version_leaves_the_stream_dirty(events: EventLog) -> None:
-    """A worker remembers events that a Redis without its last second has lost."""
+    """A worker has folded events that Redis lost with its last second."""
     events.append("work/a", 0, notes("one"), actor="poll")
 
     assert not events.acknowledge("work/a", 2)
@@ -44,7 +44,7 @@ def test_acknowledging_ahead_of_the_last_version_leaves_the_stream_dirty(events:
 
 
 def test_acknowledging_after_another_event_than_the_last_leaves_the_stream_dirty(events: EventLog) -> None:
-    """The one that a worker remembers was lost, and another has its version."""
+    """The event that a worker folded last was lost, and another event has its version."""
     events.append("work/a", 0, notes("one"), actor="poll")
     [last] = events.read("work/a")
 

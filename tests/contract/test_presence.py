@@ -1,4 +1,4 @@
-"""Presence, for both logs: who says that it is there, for how long."""
+"""Presence, for both logs: a process announces that it is alive, for a TTL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any interleaving of operations, against a model written as plainly as possible, for both logs."""
+"""Any sequence of operations, compared with a simple model, for both logs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OLD_ENOUGH = 10
 
 @dataclass
 class Model:
-    """What the log must be, in plain Python."""
+    """The state that the log must have, in plain Python."""
 
     texts: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in NAMES})
     trimmed: dict[str, int] = field(default_factory=dict)
@@ -142,7 +142,7 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule(target=seen_tokens, stream=streams)
     def read_the_work_token(self, stream: str) -> tuple[str, int, int]:
-        """What the log says, beside what the model has."""
+        """Return the stream, its work token in the log and its work token in the model."""
         token = self.events.work_token(stream)
         assert (token > 0) == (stream in self.model.dirty)
         return stream, token, self.model.tokens.get(stream, 0)

@@ -1,4 +1,4 @@
-"""What only the log in Redis has to stand: lost answers, restarts, a lost last second, neighbours."""
+"""Events that only the log in Redis meets: lost answers, restarts, a lost last second, other installations."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def shared(redis_url: str, prefix: str) -> Iterator[RedisLog]:
 
 @pytest.fixture
 def server(redis_url: str) -> Iterator[RedisServer]:
-    """A Redis to stop and to damage. (`redis_url` skips where there is no Redis at all.)"""
+    """A Redis that a test may stop and damage. (`redis_url` skips the test where there is no Redis.)"""
     with RedisServer() as server:
         yield server
 
@@ -96,7 +96,7 @@ def test_times_are_those_of_redis(shared: RedisLog, redis_url: str) -> None:
 
 
 def repeat(events: RedisLog, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Let the script run twice, as when the answer to the first time is lost and the client tries again."""
+    """Let the script run twice, as if the first answer was lost and the client repeated the script."""
     script = events._scripts[name]
 
     def twice(**arguments: Any) -> Any:
@@ -238,7 +238,7 @@ def test_a_tail_lives_through_a_restart(server: RedisServer, events: RedisLog) -
 def test_a_worker_that_remembers_lost_events_appends_what_happened_and_goes_on(
     server: RedisServer, events: RedisLog
 ) -> None:
-    """The worker is in the middle of its third step when the second one is lost."""
+    """The worker is in its third step when Redis loses the second step."""
     clock, crash = FakeClock(NOON), LastSecond(server)
     events.append("work/a", 0, [Asked(steps=5)], actor="poll")
 

@@ -25,7 +25,7 @@ class DeploymentDeleted(Event):
 
 
 class DeploymentRegistered(Event):
-    """Its beginning."""
+    """The beginning of a stream."""
 
 
 class Departing(Worker):
@@ -38,7 +38,7 @@ MACHINES = {"work/": Departing()}
 
 
 def old_and_new(world: World, stream: str = "work/a") -> None:
-    """Six events ten days ago, three today."""
+    """Append six events ten days ago, and three today."""
     world.events.append(stream, 0, [Asked(steps=20)], actor="poll")
     world.events.append(stream, 1, [Stepped(number=number) for number in range(1, 6)], actor="worker")
     world.clock.move(10 * 86_400)
@@ -109,7 +109,7 @@ def test_nothing_is_trimmed_when_the_archive_cannot_be_written(world: World, ful
 
 def test_a_stream_that_cannot_be_folded_is_not_trimmed(world: World, tmp_path: Path) -> None:
     class Strange(Event):
-        """Of a newer program."""
+        """An event of a newer program."""
 
     world.events.append("work/a", 0, [*notes("one"), Strange()], actor="poll")
     world.clock.move(30 * 86_400)

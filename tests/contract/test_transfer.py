@@ -21,7 +21,7 @@ from tests.support.notes import Asked, Stepped, Worker, notes
 
 @pytest.fixture
 def recorded(world: World) -> EventLog:
-    """Two streams, interleaved, with times of their own."""
+    """A log with two interleaved streams and different times."""
     for version in range(4):
         world.events.append("work/a", version, notes(f"a{version}: ü"), actor="poll", cause="Listing")
         world.clock.move(1.000001)
@@ -34,7 +34,7 @@ def text(events: EventLog, prefix: str | None = None) -> bytes:
 
 
 def edited(content: bytes, number: int, change: Callable[[JsonObject], object]) -> list[bytes]:
-    """The lines of `content`, with line `number` (from 1) changed, still canonical."""
+    """Return the lines of `content` with line `number` (from 1) changed; the line stays canonical."""
     lines = content.splitlines(keepends=True)
     value = json.loads(lines[number - 1])
     change(value)
