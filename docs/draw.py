@@ -45,7 +45,8 @@ def settings() -> str:
     for name, field in Settings.model_fields.items():
         default = field.get_default()
         secret = "SecretStr" in str(field.annotation)
-        shown = "" if default in (None, "", ()) or secret else f"`{str(default).lower()}`"
+        text = str(default).lower() if isinstance(default, bool) else str(default)
+        shown = "" if default in (None, "", ()) or secret else f"`{text}`"
         lines.append(f"| `{variable(name)}` | {shown} | {(field.description or '').replace('|', chr(92) + '|')} |")
     return "\n".join(lines)
 
