@@ -424,4 +424,4 @@ def test_every_life_is_reached_and_gone_leads_to_pruned_only_through_pruning() -
 
 
 def test_every_event_of_an_lgp_is_handled_or_ignored_on_purpose() -> None:
-    assert HANDLERS.handled | HANDLERS.ignored == set(LGP_EVENTS._classes.values())
+    assert HANDLERS.handled | HANDLERS.ignored == LGP_EVENTS.classes
