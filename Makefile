@@ -18,7 +18,7 @@ test: $(STAMP) lint  ## lint, types, unit, contract, replay, integration and end
 	@$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --ignore tests/cluster --cov --cov-report=
 	@echo "coverage, without the processes that tests start:"
 	@for package in $(PACKAGES); do \
-	  printf '  %-8s %3s %%\n' $$package $$($(BIN)/coverage report --include="$$package/*" --format=total); done
+	  printf '  %-8s %3s %%\n' $$package "$$($(BIN)/coverage report --include="$$package/*" --format=total)"; done
 
 test-cluster: $(STAMP)  ## the cluster of KUBECONFIG, end to end, with what docs/development.md says to set
 	@$(BIN)/python -m pytest tests/cluster -n 0 --durations 15 $(CASES)

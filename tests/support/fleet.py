@@ -1,7 +1,7 @@
 """Real worker and beat processes for tests, over a small machine instead of the components.
 
 `python -m tests.support.fleet listener` is the listener worker as `python -m workers listener` runs it, by the same
-code path, except that deployments are advanced by the machine of `tests/contract/notes.py`: each step writes a line to
+code path, except that deployments are advanced by the machine of `tests/support/notes.py`: each step writes a line to
 a file when it begins and when it is done.
 """
 
