@@ -9,7 +9,8 @@ returns at once. The holder of the lock reads the work token again after it has 
 other worker came for is done without a sweep.
 
 Why nothing spins. An act leaves an event, or is deferred to a later time. A stream that this program cannot fold or
-decide (an event of a newer program, a defect) is stopped: workers try it again after the longest backoff. Other streams
+decide (an event of a newer program, a defect) is set aside: workers try it again after the longest backoff. Other
+streams
 are not affected.
 """
 
@@ -50,7 +51,7 @@ log = structlog.get_logger(__name__)
 S = TypeVar("S", bound=Value)
 
 MOST_ACTS = 100
-"""Limit of acts in one hold of the lock. A machine that decides more acts has a defect; its stream is stopped."""
+"""Limit of acts in one hold of the lock. A machine that decides more acts has a defect; its stream is set aside."""
 MOST_ROUNDS = 10
 """Limit of holds of the lock in one call. A stream that is still dirty then is left to the next sweep."""
 
@@ -72,7 +73,7 @@ class Outcome(StrEnum):
     """The worker is shutting down; the stream stays dirty."""
     OUTDATED = "outdated"
     """A configuration other than this worker's is in force; the stream stays dirty."""
-    STOPPED = "stopped"
+    SET_ASIDE = "set_aside"
     """This program cannot fold or decide the stream; workers try again after the longest backoff."""
 
 
@@ -90,7 +91,7 @@ Measure = Callable[[str, str], AbstractContextManager[None]]
 """Returns what measures one act, from the names of the machine and of the act."""
 
 
-LEFT = (Outcome.INTERRUPTED, Outcome.OUTDATED, Outcome.STOPPED)
+LEFT = (Outcome.INTERRUPTED, Outcome.OUTDATED, Outcome.SET_ASIDE)
 """Outcomes after which this call does not take the lock again, although the stream may be dirty."""
 
 
@@ -178,9 +179,9 @@ class _Round(Generic[S]):
         except (LockLost, LogUnavailable):
             raise
         except (FutureEvent, SnapshotUnreadable) as error:
-            return self._stop(token, str(error))
+            return self._set_aside(token, str(error))
         except Exception as defect:
-            return self._stop(token, described(defect))
+            return self._set_aside(token, described(defect))
 
     def _decide_and_act(self, token: int) -> Advanced:
         fold = Fold(self._machine, self._events, self._stream)
@@ -211,7 +212,7 @@ class _Round(Generic[S]):
                 return self._advanced(outcome)
             token = self._events.work_token(self._stream)
             fold.catch_up()
-        return self._stop(token, f"a defect: the machine decided more than {MOST_ACTS} acts in a row")
+        return self._set_aside(token, f"a defect: the machine decided more than {MOST_ACTS} acts in a row")
 
     def _act(self, act: Act, fold: Fold[S]) -> None:
         """Perform `act` and append its events. Raises NamespaceHeld before the act is performed."""
@@ -265,12 +266,12 @@ class _Round(Generic[S]):
             self._stream, version, work_token=token, last=last, until=until, lock=self._lock
         )
 
-    def _stop(self, token: int, reason: str) -> Advanced:
+    def _set_aside(self, token: int, reason: str) -> Advanced:
         """Set the stream's timer to the longest backoff; an upgrade or new input may resolve the problem."""
-        log.error("stream stopped", stream=self._stream, version=self._version, reason=reason)
+        log.error("stream set aside", stream=self._stream, version=self._version, reason=reason)
         until = self._ports.clock.now() + timedelta(seconds=self._backoff.cap)
         self._acknowledge(self._events.version(self._stream), token, until)
-        return self._advanced(Outcome.STOPPED)
+        return self._advanced(Outcome.SET_ASIDE)
 
     def _advanced(self, outcome: Outcome) -> Advanced:
         return Advanced(stream=self._stream, version=self._version, acts=self._acts, outcome=outcome)

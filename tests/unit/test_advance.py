@@ -380,7 +380,7 @@ def test_a_machine_that_never_ends_is_stopped_for_a_while() -> None:
 
     result = bench.advance()
 
-    assert (result.outcome, result.acts) == ("stopped", MOST_ACTS)
+    assert (result.outcome, result.acts) == ("set_aside", MOST_ACTS)
     assert bench.events.due() == [(STREAM, NOON + timedelta(seconds=60))]
     assert bench.events.dirty() == []
 
@@ -395,7 +395,7 @@ def test_a_defect_of_the_pure_part_stops_its_stream_only(where: str, monkeypatch
     bench.events.append("work/b", 0, notes("other"), actor="poll")
     monkeypatch.setattr(bench.machine, where, broken)
     with capture_logs() as logged:
-        assert bench.advance().outcome == "stopped"
+        assert bench.advance().outcome == "set_aside"
 
     assert bench.events.due() == [(STREAM, NOON + timedelta(seconds=60))]
     assert bench.events.dirty() == ["work/b"]
@@ -412,10 +412,10 @@ def test_an_event_of_the_future_stops_its_stream_and_loses_nothing() -> None:
     with capture_logs() as logged:
         result = bench.advance()
 
-    assert (result.outcome, result.version) == ("stopped", 0)
+    assert (result.outcome, result.version) == ("set_aside", 0)
     assert bench.machine.steps == []
     assert bench.types() == ["Asked", "Future"]
-    [stopped] = [entry["reason"] for entry in logged if entry["event"] == "stream stopped"]
+    [stopped] = [entry["reason"] for entry in logged if entry["event"] == "stream set aside"]
     assert stopped.startswith("work/a version 2: ")
     assert "'Future'" in stopped
     assert bench.events.due() == [(STREAM, NOON + timedelta(seconds=60))]
@@ -440,7 +440,7 @@ def test_a_future_event_that_comes_during_an_act_does_not_lose_what_happened() -
     bench = Bench(meanwhile)
     bench.ask(2)
 
-    assert bench.advance().outcome == "stopped"
+    assert bench.advance().outcome == "set_aside"
     assert bench.types() == ["Asked", "Future", "Stepped"]
 
 

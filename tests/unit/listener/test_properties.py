@@ -240,7 +240,7 @@ class Simulation:
     def advance(self, which: str, crash_after: int = 0) -> None:
         def work() -> None:
             done = self.world.advance(which)
-            if done.outcome == "stopped" or done.acts > MOST_ACTS:
+            if done.outcome == "set_aside" or done.acts > MOST_ACTS:
                 self.broken.append(f"{which}: {done} {self.world.types(which)[-12:]}")
 
         self._mortal(work, crash_after)
