@@ -10,8 +10,7 @@ other worker came for is done without a sweep.
 
 Why nothing spins. An act leaves an event, or is deferred to a later time. A stream that this program cannot fold or
 decide (an event of a newer program, a defect) is set aside: workers try it again after the longest backoff. Other
-streams
-are not affected.
+streams are not affected.
 """
 
 from __future__ import annotations
