@@ -1,4 +1,8 @@
-"""Events of a deployment: what the streams `deployment/<id>` hold."""
+"""Events of a deployment: what the streams `deployment/<id>` hold.
+
+To add an event: a class here and in `DEPLOYMENT_EVENTS` at the end; a handler in `state.HANDLERS`, or the list of
+ignored classes there; a line in `cli/summaries.py`. Tests prove that none of the three is missing.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Events of the streams `lgp/<namespace>/<name>`: what happens to an LGP and to its objects."""
+"""Events of the streams `lgp/<namespace>/<name>`: what happens to an LGP and to its objects.
+
+To add an event: a class here and in `LGP_EVENTS` at the end; a handler in `state.HANDLERS`, or the list of ignored
+classes there; a line in `cli/summaries.py`. Tests prove that none of the three is missing.
+"""
 
 from __future__ import annotations
 
