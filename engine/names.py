@@ -75,15 +75,3 @@ def lgp_stream(namespace: str, name: str) -> str:
 def data_plane_stream(name: str) -> str:
     """Return the name of a data plane's own stream; `name` is the listener's id, or `operator` without a listener."""
     return f"dataplane/{name}"
-
-
-def route_path(base_path: str, name: str) -> str:
-    """Return the path prefix under which an Agent Server is reached: `<base path>/lgp/<LGP name>`."""
-    base = base_path.strip("/")
-    return f"/{base}/lgp/{name}" if base else f"/lgp/{name}"
-
-
-def lgp_of_route_path(path: str) -> str | None:
-    """Return the LGP name that `route_path` made `path` of; None for a path of another form."""
-    _, marker, name = path.rpartition("/lgp/")
-    return name if marker and name and "/" not in name else None

@@ -1,11 +1,11 @@
 """Telemetry of a process: log lines, metrics and, if a DSN is set, error reports. They never contain a secret.
 
 Log lines go to stderr, each one JSON object or one console line. Lines of the engine (structlog) and of libraries
-(stdlib logging) pass the same processors, so every line within `bound(stream=…, act=…)` has these values. The last step
-before the stream is the `CredentialScrubber`. It works on the finished text, so it also finds secrets in tracebacks,
-in nested
-values and in a library's repr. It knows the values of our own secrets in all their encodings, and the patterns of other
-common credentials.
+(stdlib logging) pass the same processors, so every line within `bound(stream=…, act=…)` has these values. The last
+step before the stream is the `CredentialScrubber`. It works on the finished text, so it also finds secrets in
+tracebacks, in nested values and in a library's repr. It knows the values of our own secrets in all their encodings,
+and the patterns of other common credentials. (What a crashed pod wrote is scrubbed elsewhere:
+`operator/observation/scrubbing.py`.)
 
 Metrics are Prometheus metrics in a registry of our own (`REGISTRY`), served on a port if one is set. Gauges of the
 installation (queues, dirty and due streams) are read at each scrape.

@@ -27,7 +27,7 @@ from honcho.printer import Printer
 from honcho.process import Process
 from rich.console import Console
 
-from engine.names import route_path
+from engine.agent_path import agent_path
 from sandbox.demo.world import image
 from sandbox.processes import ServerStartError
 from sandbox.stack import Cluster, Ports, Stack, expand, procfile, tool
@@ -175,7 +175,7 @@ def _paste(stack: Stack) -> tuple[tuple[str, str], ...]:
         ("Flower", stack.flower_url),
         (
             "Agent Servers (requests need the header X-Api-Key)",
-            f"http://{stack.hostname}{route_path('', '<LGP name>')}/docs",
+            f"http://{stack.hostname}{agent_path('', '<LGP name>')}/docs",
         ),
     )
 

@@ -24,7 +24,9 @@ and no result is kept. The choices here follow from that:
 - *Retry forever*: workers wait for a broker that is away, at the start or later.
 
 Keys in Redis are `<prefix>:…` (those of the event log are `{<prefix>}:…`), queues `<prefix>.<name>`: installations that
-share a Redis see neither each other's messages nor each other's workers. The poll interval is in beat/schedule.py.
+share a Redis see neither each other's messages nor each other's workers.
+
+The poll interval is not here: the setting `poll_seconds`, and beat/schedule.py.
 """
 
 from __future__ import annotations
@@ -44,8 +46,8 @@ CONTROL_PLANE, RECONCILE, OPERATOR = "control-plane", "reconcile", "operator"
 QUEUES = (CONTROL_PLANE, RECONCILE, OPERATOR)
 
 VISIBILITY_TIMEOUT_SECONDS = int(LONGEST_HOLD)
-"""Celery's visibility timeout: seconds after which the broker delivers an unacknowledged message again. It is 900, the
-longest hold of a lock (`engine/runtime/lock_renewal.py`).
+"""Celery's visibility timeout: seconds after which the broker delivers an unacknowledged message again. It is
+always the longest hold of a lock; change LONGEST_HOLD (900 s, `engine/runtime/lock_renewal.py`) to change both.
 
 Until then, messages of a killed worker count as in flight. A task that takes longer has lost its lock, so the second
 delivery does no harm.

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from engine.names import route_path
+from engine.agent_path import agent_path
 
 
 class ListenerConfig(BaseModel):
@@ -52,4 +52,4 @@ class ListenerConfig(BaseModel):
         """Return the URL of an Agent Server, without a trailing slash; empty if it has no route."""
         if not (self.routed and self.hostname):
             return ""
-        return f"{'https' if self.tls else 'http'}://{self.hostname}{route_path(self.base_path, lgp)}"
+        return f"{'https' if self.tls else 'http'}://{self.hostname}{agent_path(self.base_path, lgp)}"

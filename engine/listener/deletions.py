@@ -1,9 +1,9 @@
 """How a poll detects and records deletions.
 
-A deployment is deleted when the control plane lists it with the status AWAITING_DELETE, or when its own URL answers 404
-in two polls in a row. Absence from the list proves nothing: offset paging skips items when another item is deleted
-between two pages. When more deletions come at once than the set share, all of them wait for a person
-(`DeletionGuardTripped`).
+A deployment is deleted when the control plane lists it with the status AWAITING_DELETE (`resource.py` recognises that
+status as it parses the list), or when its own URL answers 404 in two polls in a row (`find_missing` here). Absence
+from the list proves nothing: offset paging skips items when another item is deleted between two pages. When more
+deletions come at once than the set share, all of them wait for a person (`DeletionGuardTripped`).
 """
 
 from __future__ import annotations

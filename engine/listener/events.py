@@ -79,7 +79,7 @@ class DeletionRequested(Event):
 
 
 class Paused(Event):
-    """A person paused the deployment: no act is performed for it, but reports."""
+    """A person paused the deployment: the listener performs no act for it, except reports to the control plane."""
 
     by: str
 

@@ -15,7 +15,7 @@ missing leaves a gap between versions, which an import reports; only lines that 
 no trace.
 
 To add a field to the line of an event: add it to `Record` (`engine/event.py`), which `line` writes as a whole, and to
-ENVELOPE, or the import refuses the line.
+ENVELOPE, or the import refuses the line. That is a change of the format.
 
 A change of the format raises FORMAT by one and adds one step to UPCASTS, which turns a line of the format before into a
 line of the new one. The data of an event has a schema version of its own (`engine/event.py`), and stays as it was

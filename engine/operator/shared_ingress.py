@@ -1,8 +1,7 @@
 """Writes to the shared Ingress: read it, add or remove the path of an Agent Server, write it back.
 
-Which path that is: `manifests/routes.py` (`ingress_path`). The form of the path: `names.route_path`. How the rules of
-an
-Ingress change: `manifests/ingress_rules.py`.
+Which path that is: `manifests/routes.py` (`ingress_path`). The form of the path: `engine/agent_path.py`. How the rules
+of an Ingress change: `manifests/ingress_rules.py`.
 
 Many LGPs, and several processes, change the one Ingress. So every write carries the resourceVersion that was read. On a
 conflict the Ingress is read and changed again, up to TRIES times; then the act is deferred.

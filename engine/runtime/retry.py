@@ -4,8 +4,9 @@ Retry policy is data: `ActDeferred` has the time of the next attempt, and the ma
 worker sleeps. The delay is capped exponential backoff with full jitter
 (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
 
-`Backoff` has the base and the cap of the delay. Acts use its defaults (`engine/bootstrap.py`); the poll and
-the watches set their own. `deferral` keeps which acts wait, and counts their failures.
+`Backoff` has the base and the cap of the delay of deferred acts, REFUSED_CAP that of refused acts. Deferred acts use
+the defaults of `Backoff`; the poll and the watches set their own. `deferral` keeps which acts wait, and counts their
+failures.
 
 A person may fix the cause of a refusal (a missing permission, a missing namespace) without any new input. So a refused
 act is tried again too, but rarely: after a delay that doubles up to an hour.

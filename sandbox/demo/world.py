@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 import httpx
 
+from engine.agent_path import agent_path
 from engine.event import Record
 from engine.log.redis import RedisLog
-from engine.names import LGP_LABEL, deployment_stream, lgp_name, lgp_stream, route_path
+from engine.names import LGP_LABEL, deployment_stream, lgp_name, lgp_stream
 from sandbox.stack import PREFIX, Stack, kubernetes_client, run, tool
 
 T = TypeVar("T")
@@ -167,7 +168,7 @@ class World:
     # --- the Agent Server
 
     def url(self, lgp: str, path: str) -> str:
-        return f"http://{self.stack.hostname}{route_path('', lgp)}{path}"
+        return f"http://{self.stack.hostname}{agent_path('', lgp)}{path}"
 
     def ask(self, lgp: str, name: str = "Ada") -> dict[str, Any]:
         """Run the graph of an LGP's Agent Server through the ingress; return the graph's output."""

@@ -1,8 +1,7 @@
 """The exposure of an Agent Server: a path on the shared Ingress, an HTTPRoute, or a VirtualService.
 
-The path is `<base path>/lgp/<LGP name>` (made by `names.route_path`), and no proxy strips it: the Agent Server serves
-under its
-MOUNT_PREFIX (and `/ok` at the root, so probes need no prefix).
+The path is `<base path>/lgp/<LGP name>` (`engine/agent_path.py`), and no proxy strips it: the Agent Server serves under
+its MOUNT_PREFIX (and `/ok` at the root, so probes need no prefix).
 
 The shared Ingress belongs to another owner, usually the chart. `ingress_path` says which path an LGP needs there. How
 the rules of the Ingress change is in `ingress_rules`; reading and writing it, in `engine/operator/shared_ingress.py`.
@@ -17,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine import names
+from engine.agent_path import agent_path
 from engine.operator.config import Gateway, OperatorConfig, SharedIngress
 from engine.operator.lgp import Lgp
 from engine.operator.manifests import overlay
@@ -65,7 +65,7 @@ def route_problem(lgp: Lgp, config: OperatorConfig) -> str | None:
 def mount_prefix(lgp: Lgp, config: OperatorConfig) -> str | None:
     """Return the path under which clients outside the cluster reach `lgp`, None when it is not exposed."""
     exposed = exposure(lgp, config)
-    return None if exposed is None else names.route_path(exposed.base_path, lgp.name)
+    return None if exposed is None else agent_path(exposed.base_path, lgp.name)
 
 
 def endpoint(lgp: Lgp, config: OperatorConfig, port: int) -> str:
@@ -86,7 +86,7 @@ def ingress_path(lgp: Lgp, config: OperatorConfig, port: int) -> IngressPath | N
     return IngressPath(
         namespace=namespace,
         host=_host(exposed.hostname),
-        path=names.route_path(exposed.base_path, lgp.name),
+        path=agent_path(exposed.base_path, lgp.name),
         service=object_names(lgp, config).server if namespace == lgp.namespace else external_name(lgp),
         port=port,
     )
@@ -178,7 +178,7 @@ def _http_route(lgp: Lgp, config: OperatorConfig, gateway: Gateway, port: int) -
             "rules": [
                 {
                     "matches": [
-                        {"path": {"type": "PathPrefix", "value": names.route_path(gateway.base_path, lgp.name)}},
+                        {"path": {"type": "PathPrefix", "value": agent_path(gateway.base_path, lgp.name)}},
                     ],
                     "backendRefs": [{"kind": "Service", "name": name, "port": port, "weight": 1}],
                 }
@@ -189,7 +189,7 @@ def _http_route(lgp: Lgp, config: OperatorConfig, gateway: Gateway, port: int) -
 
 def _virtual_service(lgp: Lgp, config: OperatorConfig, gateway: Gateway, port: int) -> Manifest:
     name = object_names(lgp, config).server
-    path = names.route_path(gateway.base_path, lgp.name)
+    path = agent_path(gateway.base_path, lgp.name)
     destination = {"host": service_host(name, lgp, config), "port": {"number": port}}
     return {
         "apiVersion": "networking.istio.io/v1",

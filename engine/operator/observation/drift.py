@@ -14,7 +14,8 @@ other field that we never set. So generations are not compared. Of a Secret with
 drift.
 
 An object that was *rejected* is reported as drifted, too, once the obstacle is removed: the path is free, a shared
-Ingress exists, the kind is served, no other budget selects the pods. The drift has the object applied again.
+Ingress exists, the kind is served, no other budget selects the pods. Because of the drift, `decide` asks for another
+apply.
 
 How soon a drift is repaired: `engine/kubernetes/repairs.py`. What our field manager owns, as one digest:
 `engine/kubernetes/fingerprint.py`.

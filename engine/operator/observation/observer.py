@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from engine import names
+from engine.agent_path import lgp_of_path
 from engine.event import Event
 from engine.kubernetes.managed_fields import last_writer
 from engine.operator import manifests
@@ -195,7 +196,7 @@ class OperatorObserver:
         changed = self._ingresses.on_change(namespace, manifest, exists=exists)
         if changed is None:
             return self._streams_behind_ingress(namespace)
-        lgps = {names.lgp_of_route_path(path) for _, path in changed}
+        lgps = {lgp_of_path(path) for _, path in changed}
         return self._streams(
             lgp for lgp, name in self._names.items() if name in lgps and self._ingress_namespace(lgp) == namespace
         )

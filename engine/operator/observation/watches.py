@@ -21,8 +21,8 @@ ReplicaSets and Pods without LGP_LABEL are watched while an adopted workload kee
 Every other kind is ignored, in particular: PersistentVolumeClaim (the operator deletes those of a removed LGP without
 watching them), ConfigMap (the operator makes none), EndpointSlice, ControllerRevision, Event, Node.
 
-To ignore another kind, take it out of WATCHED_KINDS or out of the function that yields it. To watch one more, add it
-there, and add the verb `watch` for it to `engine/kubernetes/permissions.py` and to the chart's Role.
+To ignore another kind, take it out of WATCHED_KINDS, or out of the function below that returns its watch. To watch one
+more, add it there, and add the verb `watch` for it to `engine/kubernetes/permissions.py` and to the chart's Role.
 """
 
 from __future__ import annotations
