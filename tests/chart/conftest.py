@@ -1,4 +1,7 @@
-"""API servers of their own for the tests of the chart, which install and remove definitions that others need."""
+"""API servers for the tests of the chart.
+
+These tests install and remove CustomResourceDefinitions that other tests need, so they share no API server with them.
+"""
 
 from __future__ import annotations
 
@@ -46,13 +49,13 @@ def server(request: pytest.FixtureRequest) -> ApiServer:
 
 @pytest.fixture
 def namespaces(server: ApiServer) -> Callable[[], str]:
-    """Makes namespaces."""
+    """A function that makes a namespace and returns its name."""
     return lambda: make_namespace(server)
 
 
 @pytest.fixture
 def releases(server: ApiServer) -> Iterator[Callable[[str], Any]]:
-    """Gives Helm for a namespace."""
+    """A function that returns a Helm client for a namespace; the fixture uninstalls the release at its end."""
     opened: list[Any] = []
 
     def open_(namespace: str) -> Any:
@@ -67,10 +70,10 @@ def releases(server: ApiServer) -> Iterator[Callable[[str], Any]]:
 
 @pytest.fixture(scope="package")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    """A real API server that checks owner references, with every definition that a layout may need."""
+    """A real API server that checks owner references, with the CustomResourceDefinitions of all layouts."""
     plugins = ["OwnerReferencesPermissionEnforcement"]
     with running_real(tmp_path_factory.mktemp("strict"), admission_plugins=plugins) as server:
-        install_crd(server)  # before anything has an owner: the check learns of new kinds twice a minute only
+        install_crd(server)  # first: the owner check discovers new kinds only twice a minute
         with server.http() as http:
             for api_version, kind in (HTTP_ROUTE, VIRTUAL_SERVICE, SCALED_OBJECT, SECRET_PROVIDER_CLASS):
                 define(http, api_version, kind)
@@ -79,7 +82,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
 
 @pytest.fixture(scope="package")
 def stages(strict: ApiServer) -> Iterator[Callable[[str], Stage]]:
-    """Gives the release of a layout, installed when it is first asked for."""
+    """A function that returns the `Stage` of a layout; the first call for a layout installs its release."""
     found: dict[str, Stage] = {}
 
     def stage(layout: str) -> Stage:

@@ -1,4 +1,4 @@
-"""Rendering the chart with Helm itself, and reading what comes out."""
+"""Render the chart with Helm itself, and read the rendered manifests."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ NEEDED: dict[str, Any] = {
     "config": {"langsmithApiKey": API_KEY, "langsmithWorkspaceId": WORKSPACE, "langgraphListenerId": LISTENER},
     "ingress": {"hostname": "agents.example.com"},
 }
-"""The least that an installation must say."""
+"""The values that every installation must set."""
 
 Values = dict[str, Any]
 
 
 class Refused(Exception):
-    """The chart does not take the values; the text is what a person sees."""
+    """The chart refuses the values; the text is the error message of Helm."""
 
 
 def layered(*layers: Values) -> Values:
-    """Values over values, as Helm lays several files over each other."""
+    """Merge values as Helm merges several values files; later layers win."""
     whole: Values = {}
     for layer in layers:
         for key, value in copy.deepcopy(layer).items():
@@ -66,7 +66,7 @@ def chart() -> Any:
 
 
 def files(*values: Values, namespace: str = "default", release: str = RELEASE) -> dict[str, str]:
-    """What each template renders to. Raises Refused."""
+    """Render the chart; return the text of each template by file name. Raises Refused."""
     return _files(json.dumps(layered(*values), sort_keys=True), namespace, release)
 
 
@@ -80,7 +80,7 @@ def _files(values: str, namespace: str, release: str) -> dict[str, str]:
 
 
 def objects(*values: Values, namespace: str = "default", release: str = RELEASE) -> list[Manifest]:
-    """Every object of the release. Raises Refused."""
+    """Render the chart; return every manifest of the release. Raises Refused."""
     return [
         manifest
         for name, text in sorted(files(*values, namespace=namespace, release=release).items())
@@ -91,7 +91,7 @@ def objects(*values: Values, namespace: str = "default", release: str = RELEASE)
 
 
 def rendered(*values: Values, namespace: str = "default", release: str = RELEASE) -> dict[tuple[str, str], Manifest]:
-    """The same, by kind and name (without the release's name)."""
+    """Render the chart; return the manifests by kind and name, without the prefix of the release name."""
     return {
         (manifest["kind"], manifest["metadata"]["name"].removeprefix(f"{release}-")): manifest
         for manifest in objects(*values, namespace=namespace, release=release)
@@ -99,20 +99,20 @@ def rendered(*values: Values, namespace: str = "default", release: str = RELEASE
 
 
 def pods(found: dict[tuple[str, str], Manifest]) -> Iterator[tuple[str, Manifest]]:
-    """The pod specs of the workloads, by name."""
+    """Yield name and pod spec of every Deployment and StatefulSet."""
     for (kind, name), manifest in found.items():
         if kind in ("Deployment", "StatefulSet"):
             yield name, manifest["spec"]["template"]["spec"]
 
 
 def container(pod: Manifest) -> Manifest:
-    """The container of ours."""
+    """Return the container of a pod that runs the chart's own program; sidecars come after it."""
     found: Manifest = pod["containers"][0]
     return found
 
 
 def environment(pod: Manifest, secrets: dict[tuple[str, str], str] | None = None) -> dict[str, str]:
-    """The variables of the container, as a kubelet would set them; references to Secrets from `secrets`."""
+    """Return the environment of the container as a kubelet sets it; `secrets` resolves references to Secrets."""
     values: dict[str, str] = {}
     for variable in container(pod).get("env", []):
         reference = variable.get("valueFrom", {}).get("secretKeyRef")
@@ -120,14 +120,16 @@ def environment(pod: Manifest, secrets: dict[tuple[str, str], str] | None = None
             values[variable["name"]] = variable["value"]
             continue
         value = (secrets or {}).get((reference["name"], reference["key"]))
-        assert value is not None or reference.get("optional"), f"{variable['name']} refers to a value that is not there"
+        assert value is not None or reference.get("optional"), (
+            f"{variable['name']} refers to a Secret value that does not exist"
+        )
         if value is not None:
             values[variable["name"]] = value
     return values
 
 
 def own_secrets(manifests: Iterable[Manifest]) -> dict[tuple[str, str], str]:
-    """Secret and key → value, of the Secrets of a release."""
+    """Return the values of the Secrets of a release by Secret name and key."""
     return {
         (manifest["metadata"]["name"], key): base64.b64decode(value).decode()
         for manifest in manifests
@@ -137,7 +139,7 @@ def own_secrets(manifests: Iterable[Manifest]) -> dict[tuple[str, str], str]:
 
 
 def settings_of(manifests: Sequence[Manifest]) -> Settings:
-    """The settings of a process of the release, with the values of its Secrets; one that fails is given up soon."""
+    """Return the settings of the processes of a release, with `failure_grace_seconds` shortened to 1 second."""
     beat = next(m for m in manifests if m["kind"] == "Deployment" and m["metadata"]["name"].endswith("-beat"))
     found = environment(beat["spec"]["template"]["spec"], own_secrets(manifests))
     given = {name.removeprefix(PREFIX).lower(): value for name, value in found.items() if name.startswith(PREFIX)}

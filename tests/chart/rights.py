@@ -1,11 +1,14 @@
-"""The rights that the chart grants, and a stage on which one of them can be missing.
+"""Prove that each right that the chart grants is needed: remove one right, and see what stops working.
 
-The chart is installed once per layout. For each right its Role is written without that verb on that resource, and the
-piece of the engine that needs it runs in the test's own thread, with the component's own token: the API server refuses
-exactly that, the log says what to do, and something is not there. Then the Role is put back, and what was refused is
-tried again when its time comes, and works.
+`Stage` installs the chart once per layout. For each right, a test takes these steps:
 
-This API server also checks who may be named as an owner, as OpenShift's does: `lgps/finalizers` is for that alone.
+1. Rewrite the Role without the verb on the resource.
+2. Run the part of the engine that needs the right, in the test's own thread, with the token of the component's account.
+3. Check that the API server refuses exactly this right, a report says what to grant, and the result is missing.
+4. Restore the Role, and check that the retry of the refused act succeeds.
+
+The API server also runs the admission plugin OwnerReferencesPermissionEnforcement, as OpenShift does. Only this plugin
+needs the right on `lgps/finalizers`.
 """
 
 from __future__ import annotations
@@ -73,7 +76,7 @@ API_VERSIONS = {
     "statefulsets": "apps/v1",
     "virtualservices": VIRTUAL_SERVICE[0],
 }
-"""Of every resource that a Role names."""
+"""Plural of each resource that a Role names → its API version."""
 
 KINDS = {plural: kind for kind, plural in PLURALS.items()}
 
@@ -103,19 +106,19 @@ def values_of(layout: str, front: str) -> Values:
 
 
 COMPONENTS = ("listener", "operator", "watcher", "leases")
-"""The last is the account of the Job that gives the leases back."""
+"""Accounts of the release; `leases` is the account of the Job that releases the namespace leases."""
 
 FRONT = "in the namespace of the Ingress"
 
 
 class Right(NamedTuple):
-    """A verb on a resource, with its subresource."""
+    """A verb on a resource (`plural` or `plural/subresource`), granted to one component."""
 
     component: str
     verb: str
     resource: str
     where: str = ""
-    """Empty: in the watched namespace; or FRONT."""
+    """Where the Role is: empty for the watched namespace, or FRONT."""
 
     @property
     def plural(self) -> str:
@@ -123,7 +126,7 @@ class Right(NamedTuple):
 
 
 def define(http: httpx.Client, api_version: str, kind: str) -> None:
-    """Make the API server serve a kind, as far as these tests need it."""
+    """Make the API server serve a kind with a schema that accepts any fields."""
     group, _, version = api_version.partition("/")
     plural = PLURALS[kind]
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
@@ -150,11 +153,11 @@ REFUSAL = re.compile(r'cannot (\w+) resource "([^"]+)" in API group "([^"]*)" in
 OWNER_REFUSED = "cannot set blockOwnerDeletion"
 
 UNREASONED = re.compile(r'([^ .]+)[^ ]* "[^"]+" is forbidden:\s*$')
-"""All that is said of an apply where there is nothing to patch yet."""
+"""The message, without verb and reason, with which the API server refuses an apply to an object that does not exist."""
 
 
 class Stage:
-    """The release of one layout, with the accounts of its components and the administrator's requests."""
+    """The installed release of one layout, the accounts of its components, and an administrator's client."""
 
     def __init__(self, server: ApiServer, layout: str) -> None:
         self.namespace = make_namespace(server)
@@ -162,14 +165,16 @@ class Stage:
         self.http = server.http()
         whole = layered(values_of(layout, self.front), at("operator.createCRDs", False))
         with helm.Config(kubeconfig_path=server.kubeconfig, namespace=self.namespace) as config:
-            release = config.install(chart(), RELEASE, whole)  # it goes with the server
+            release = config.install(
+                chart(), RELEASE, whole
+            )  # never uninstalled: the API server ends with the test run
         if self.front != self.namespace:
             self.make(shared_ingress(self.front))
         self.settings = settings_of([one for one in yaml.safe_load_all(release["manifest"]) if one])
         for manifest in objects(whole, namespace=self.namespace):
             if manifest["metadata"]["name"] == f"{RELEASE}-leases" and manifest["kind"] != "Job":
-                self.make(manifest)  # of a hook, which would only run when the release goes
-        self.kubelet = Kubelet(server, self.namespace)  # not started: it reports what it is told to
+                self.make(manifest)  # objects of a hook that Helm makes only on uninstall
+        self.kubelet = Kubelet(server, self.namespace)  # not started: tests call its `_report` themselves
         self.accounts = {name: Account(server, self.namespace, f"{RELEASE}-{name}") for name in COMPONENTS}
 
     def close(self) -> None:
@@ -179,7 +184,7 @@ class Stage:
         self.http.close()
 
     def engine(self, component: str, events: MemoryLog | None = None, **peers: Any) -> Engine:
-        """Return the engine of a process that has just started, over a log in memory whose clock may leap."""
+        """Return the engine of a newly started process; its log is in memory, and its clock can be moved forward."""
         clock = LeapingClock()
         log = events or MemoryLog(clock)
         peers.setdefault("control_plane", ControlPlane(self.namespace))
@@ -187,7 +192,7 @@ class Stage:
         engine = bootstrap.build(self.settings, events=log, cluster=account, health=Healthy(), **peers)
         return replace(engine, ports=replace(engine.ports, clock=clock))
 
-    # what the administrator does
+    # requests of the administrator
 
     def space(self, where: str) -> str:
         return self.front if where else self.namespace
@@ -203,19 +208,19 @@ class Stage:
         self.http.post(path, json=manifest).raise_for_status()
 
     def get(self, resource: str, name: str) -> Manifest | None:
-        """Return the object of the watched namespace, unless it is gone, or going."""
+        """Return an object of the watched namespace, or None if it does not exist or is being deleted."""
         answer = self.http.get(self.path(resource, name))
         there = answer.status_code == 200 and "deletionTimestamp" not in answer.json()["metadata"]
         return dict(answer.json()) if there else None
 
     def list(self, resource: str, labels: str = "", where: str = "") -> list[Manifest]:
-        """Return the objects that are not going."""
+        """Return the objects of a kind that are not being deleted."""
         found = self.http.get(self.path(resource, where=where), params={"labelSelector": labels}).raise_for_status()
         there = [one for one in found.json()["items"] if "deletionTimestamp" not in one["metadata"]]
         return [{**one, "apiVersion": API_VERSIONS[resource], "kind": KINDS[resource]} for one in there]
 
     def of(self, lgp: str, resource: str, where: str = "") -> Sequence[Manifest]:
-        """Return the objects of an LGP."""
+        """Return the objects of one kind that carry the label of an LGP."""
         return self.list(resource, f"{names.LGP_LABEL}={lgp}", where)
 
     def delete(self, manifest: Manifest) -> None:
@@ -236,18 +241,18 @@ class Stage:
         self.http.patch(path, json=patch, headers=merge).raise_for_status()
 
     def lease(self, age: timedelta | None) -> None:
-        """Let our lease be so old, or (None) not there."""
+        """Make our namespace lease `age` old, or delete it if `age` is None."""
         self.http.delete(self.path("leases", LEASE_NAME))
         if age is not None:
-            term = timedelta(seconds=self.settings.lease_seconds)
+            ttl = timedelta(seconds=self.settings.lease_seconds)
             now = datetime.now(UTC) - age
-            self.make(lease_manifest(NamespaceLease(namespace=self.namespace), self.settings.data_plane, term, now))
+            self.make(lease_manifest(NamespaceLease(namespace=self.namespace), self.settings.data_plane, ttl, now))
 
     # rights
 
     @contextmanager
     def without(self, right: Right) -> Iterator[Callable[[], None]]:
-        """Take a right away; yields what puts it back."""
+        """Remove a right from its Role; yields a function that restores the Role."""
         name = f"{RELEASE}-{right.component}" + (f"-{self.namespace}" if right.where else "")
         path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{self.space(right.where)}/roles/{name}"
         role = self.http.get(path).raise_for_status().json()
@@ -277,7 +282,7 @@ class Stage:
         )
 
     def refused(self, component: str) -> set[Right]:
-        """What the API server refused to a component since a right of it was taken away."""
+        """Return the rights that the API server refused to a component since `without` removed one."""
         return {self._refused(component, text) for text in self.accounts[component].refused}
 
     def _refused(self, component: str, text: str) -> Right:
@@ -304,24 +309,24 @@ def less(rules: Sequence[Manifest], right: Right) -> Iterator[Manifest]:
 
 
 class Piece(Protocol):
-    """A piece of the engine that needs a right, brought to the point where it does."""
+    """A piece of work that needs a right, prepared up to the point where the right is needed."""
 
-    def run(self, mend: Callable[[], None]) -> None:
-        """Work; call `mend` when what was refused is waited for, and go on then."""
+    def run(self, fix: Callable[[], None]) -> None:
+        """Work until the refused request waits for its retry, call `fix`, and continue."""
         ...
 
     def done(self) -> bool:
-        """Whether that came about for which the right is."""
+        """Whether the result exists that the right is needed for."""
         ...
 
-    def told(self) -> list[str]:
-        """What a person is told: type of the event, or words of the log line, then the text."""
+    def reports(self) -> list[str]:
+        """Return what a person can read: the type of an event or the message of a log line, then the error text."""
         ...
 
 
 @dataclass(kw_only=True)
 class Work:
-    """A stream of the listener or the operator."""
+    """A piece of work that advances one stream of the listener or the operator."""
 
     stage: Stage
     engine: Engine
@@ -329,7 +334,7 @@ class Work:
     is_done: Callable[[], bool] = lambda: False
 
     def append(self, *events: Event) -> None:
-        """As the watcher would."""
+        """Append events as the watcher does."""
         log = self.engine.events
         log.append(self.stream, log.version(self.stream), events, actor="watcher")
 
@@ -339,9 +344,9 @@ class Work:
     def until(self, done: Callable[[], bool]) -> Work:
         return replace(self, is_done=done)
 
-    def run(self, mend: Callable[[], None]) -> None:
+    def run(self, fix: Callable[[], None]) -> None:
         self.advance()
-        mend()
+        fix()
         log, clock = self.engine.events, self.engine.ports.clock
         assert isinstance(log, MemoryLog)
         assert isinstance(clock, LeapingClock)
@@ -349,7 +354,7 @@ class Work:
             if self.done():
                 return
             due = dict(log.due()).get(self.stream)
-            assert due is not None, f"never tried again: {self.told()}"
+            assert due is not None, f"no retry is planned: {self.reports()}"
             clock.leap(due)
             assert self.stream in log.take_due(clock.now())
             self.advance()
@@ -357,11 +362,11 @@ class Work:
     def done(self) -> bool:
         return self.is_done()
 
-    def told(self) -> list[str]:
+    def reports(self) -> list[str]:
         records = self.engine.events.read(self.stream)
         events = [f"{r.type} {r.data.get('reason', '')} {r.data.get('message', '')}" for r in records]
-        (view,) = deployments(self.engine.events, deleted=True)
-        return [*events, f"status {view.reason}"]
+        (summary,) = deployments(self.engine.events, deleted=True)
+        return [*events, f"status {summary.reason}"]
 
 
 LIGHT: Manifest = {"database": {"enabled": False}, "redis": {"enabled": False}}
@@ -371,7 +376,7 @@ WITH_DATABASE: Manifest = {"redis": {"enabled": False}}
 DOUBLED: Manifest = {**LIGHT, "serverSpec": {"replicas": 2}}
 
 OWN_NAME = "NAME-OF-THE-LGP"
-"""Stands for the name of the LGP in its spec."""
+"""Placeholder in a spec; `posted` replaces it with the name of the LGP."""
 
 OWN_PROVIDER: Manifest = {"name": OWN_NAME, "provider": "azure", "parameters": {"keyvaultName": "vault"}}
 
@@ -383,7 +388,7 @@ SCALED: Manifest = {**LIGHT, "autoscaling": {"enabled": True, "minReplicas": 1, 
 
 
 def posted(stage: Stage, spec: Manifest) -> tuple[Work, str]:
-    """An LGP that somebody wrote, which the watcher has just seen; with its name."""
+    """Create an LGP as a person does, and append its `LgpObserved`; return the work on its stream and its name."""
     name = f"by-hand-{uuid.uuid4().hex[:8]}"
     spec = orjson.loads(orjson.dumps(spec).replace(OWN_NAME.encode(), name.encode()))
     stage.make(lgp_manifest(stage.namespace, name, **spec))
@@ -394,8 +399,8 @@ def posted(stage: Stage, spec: Manifest) -> tuple[Work, str]:
     return work, name
 
 
-def claimed(piece: Callable[[Stage], Piece], age: timedelta | None) -> Callable[[Stage], Piece]:
-    """The first piece of work in a namespace whose lease is so old, or (None) is nobody's."""
+def with_lease(piece: Callable[[Stage], Piece], age: timedelta | None) -> Callable[[Stage], Piece]:
+    """Prepare a piece of work in a namespace whose lease is `age` old, or that has no lease if `age` is None."""
 
     def scene(stage: Stage) -> Piece:
         found = piece(stage)
@@ -407,63 +412,69 @@ def claimed(piece: Callable[[Stage], Piece], age: timedelta | None) -> Callable[
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """What a right is for."""
+    """What a right is needed for."""
 
     stops: str
-    """What stops working without it."""
+    """What stops working without the right."""
     shown: Callable[[Stage], Piece]
-    told: str
-    """Where a person reads of it: the type of an event, or what a log line begins with."""
+    """Prepares the piece of work that stops."""
+    reported_as: str
+    """How the report of the refusal begins: the type of an event, or the message of a log line."""
     layout: str = "ingress"
 
 
 LONG_AGO = timedelta(hours=1)
 
 
-def leases(component: str, piece: Callable[[Stage], Piece], told: str) -> dict[Right, Line]:
-    """The lease is read before anything is done in a namespace; whoever comes first writes it."""
-    nothing = "nothing is done in the namespace, for nobody knows whose it is"
+def leases(component: str, piece: Callable[[Stage], Piece], reported_as: str) -> dict[Right, Line]:
+    """Return the rights on namespace leases.
+
+    A component reads the lease before it acts in a namespace. Either component may be the first to write the lease.
+    """
+    nothing = "nothing is done in the namespace, because its holder is unknown"
     return {
-        Right(component, "get", "leases"): Line(stops=nothing, shown=claimed(piece, timedelta()), told=told),
+        Right(component, "get", "leases"): Line(
+            stops=nothing, shown=with_lease(piece, timedelta()), reported_as=reported_as
+        ),
         Right(component, "create", "leases"): Line(
-            stops="a namespace that is nobody's is never claimed, and nothing done in it",
-            shown=claimed(piece, None),
-            told=told,
+            stops="a namespace without a lease is never leased, and nothing is done in it",
+            shown=with_lease(piece, None),
+            reported_as=reported_as,
         ),
         Right(component, "patch", "leases"): Line(
-            stops="a lease is not renewed; when it is old, nothing is done in the namespace any more",
-            shown=claimed(piece, LONG_AGO),
-            told=told,
+            stops="the lease is not renewed; once it has expired, nothing is done in the namespace",
+            shown=with_lease(piece, LONG_AGO),
+            reported_as=reported_as,
         ),
     }
 
 
 def assert_needed(right: Right, line: Line, stages: Callable[[str], Stage]) -> None:
-    """Fail unless what `line` says stops without `right`, is reported, and works once the right is there again."""
+    """Fail unless the work of `line` stops without `right`, reports the refusal, and succeeds after the fix."""
     stage = stages(line.layout)
     piece = line.shown(stage)
-    mended = []
+    fixes = []
 
-    with stage.without(right) as put_back:
+    with stage.without(right) as restore_role:
 
-        def mend() -> None:
-            assert not piece.done(), f"it works without it, although {line.stops}"
+        def fix() -> None:
+            assert not piece.done(), f"works without {name_of(right)}, but the table says: {line.stops}"
             assert stage.refused(right.component) == {right}
             words = (
                 OWNER_REFUSED
                 if right.resource == "lgps/finalizers"
                 else f'cannot {right.verb} resource "{right.resource}"'
             )
-            told = [text for text in piece.told() if words in text and "grant the account" in text]
-            assert any(text.startswith(line.told) for text in told), f"nobody is told: {piece.told()}"
-            assert not isinstance(piece, Work) or any(text.startswith("status") for text in told), piece.told()
-            put_back()
-            mended.append(right)
+            reports = [text for text in piece.reports() if words in text and "grant the account" in text]
+            assert any(text.startswith(line.reported_as) for text in reports), f"no report: {piece.reports()}"
+            assert not isinstance(piece, Work) or any(text.startswith("status") for text in reports), piece.reports()
+            restore_role()
+            fixes.append(right)
 
-        piece.run(mend)
+        piece.run(fix)
 
-    assert mended
-    assert piece.done(), f"it was not tried again: {piece.told()}"
+    assert fixes
+    assert piece.done(), f"not done after the retry: {piece.reports()}"
 
 
 def rights_of(component: str) -> set[Right]:

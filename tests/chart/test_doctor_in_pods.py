@@ -1,7 +1,7 @@
-"""The doctor in each pod of a release: with that pod's environment and account, nothing fails and nothing is warned of.
+"""`agentplane doctor` in each pod of a release: with the pod's environment and account, no check fails or warns.
 
-The release is installed into a real API server with RBAC; what the kubelet would do is done here: each pod's variables
-are set, and its account's token is used. Only what no pod is there to answer is left out: pings of workers.
+The release is installed on a real API server with RBAC. The test does the kubelet's part: it sets the variables of each
+pod and uses the token of the pod's account. The check `workers` is left out, because no worker runs to answer its ping.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def doctor_in(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> Iterator[Examine]:
-    """A release; call it with a process to run the doctor in that one's pod."""
+    """Install a release; yields a function that runs the doctor in the pod of a process."""
     monkeypatch.setattr(workers, "PING_SECONDS", 0.05)
     home = make_namespace(own_real)
     install_crd(own_real)
@@ -98,7 +98,7 @@ def doctor_in(
 
 
 def _serve_routes(server: ApiServer) -> None:
-    """Make the API server one with a Gateway API, which has Gateways too: nobody's Role names them."""
+    """Make the API server serve HTTPRoutes and Gateways; no Role of the chart names Gateways."""
     routes = gateway_definition()
     kinds = {"kind": "Gateway", "plural": "gateways", "singular": "gateway", "listKind": "GatewayList"}
     gateways = {
@@ -124,7 +124,7 @@ def _examine(server: ApiServer, home: str, manifests: list[Manifest], process: s
         with server.http() as http:
             token = http.post(path, json=SELF_SUBJECT).raise_for_status().json()["status"]["token"]
         found[f"{PREFIX}KUBECONFIG"] = str(with_token(server.kubeconfig, token, folder))
-    else:  # as in a pod without an account: no kubeconfig, and no file of a token
+    else:  # as in a pod without a mounted token: no kubeconfig, no token file
         found |= {"KUBECONFIG": str(folder / "none"), "HOME": str(folder)}
     with pytest.MonkeyPatch.context() as inside:
         for name in os.environ:
@@ -135,36 +135,36 @@ def _examine(server: ApiServer, home: str, manifests: list[Manifest], process: s
         return list(examine())
 
 
-def test_nothing_is_wrong_nor_warned_of_in_any_pod(doctor_in: Examine, request: pytest.FixtureRequest) -> None:
+def test_no_check_fails_or_warns_in_any_pod(doctor_in: Examine, request: pytest.FixtureRequest) -> None:
     layout = request.node.callspec.params["doctor_in"]
     processes = ["listener", "operator", "watcher", "beat", "flower"]
     if layout == "an operator alone":
         processes.remove("listener")
 
-    told = {process: doctor_in(process) for process in processes}
+    found = {process: doctor_in(process) for process in processes}
 
     wrong = [
         (process, finding)
-        for process, findings in told.items()
+        for process, findings in found.items()
         for finding in findings
         if finding.level in (Level.WARN, Level.FAIL) and finding.subject != "workers"
     ]
     assert wrong == []
-    asked = {process: {f.detail for f in told[process] if f.subject == "permissions"} for process in processes}
+    permissions = {process: {f.detail for f in found[process] if f.subject == "permissions"} for process in processes}
     for process in ("listener", "operator", "watcher"):
         if process in processes:
-            (only,) = asked[process]
+            (only,) = permissions[process]
             assert only.endswith(f"all that the {process} needs")
-    assert asked["beat"] == asked["flower"] == set()
-    skipped = {process: [f.subject for f in told[process] if f.level is Level.SKIP] for process in processes}
+    assert permissions["beat"] == permissions["flower"] == set()
+    skipped = {process: [f.subject for f in found[process] if f.level is Level.SKIP] for process in processes}
     assert skipped == {process: [] for process in processes} | (
         {"operator": ["gateway"]} if "gateway" in layout else {}
     )
-    assert all(("network policy" in {f.subject for f in told[p]}) is (layout == "a network policy") for p in processes)
+    assert all(("network policy" in {f.subject for f in found[p]}) is (layout == "a network policy") for p in processes)
 
 
 @pytest.mark.parametrize("doctor_in", ["an ingress"], indirect=True)
-def test_a_right_that_is_missing_is_told_by_the_process_that_lacks_it(doctor_in: Examine, own_real: ApiServer) -> None:
+def test_a_missing_right_is_reported_in_the_pod_that_lacks_it(doctor_in: Examine, own_real: ApiServer) -> None:
     with own_real.http() as http:
         roles = http.get("/apis/rbac.authorization.k8s.io/v1/roles").json()["items"]
         (role,) = [r for r in roles if r["metadata"]["name"] == f"{RELEASE}-operator"]

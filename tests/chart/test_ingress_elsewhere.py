@@ -1,4 +1,4 @@
-"""A shared Ingress of somebody else, in another namespace than the Agent Servers: what the chart grants and refuses."""
+"""A shared Ingress in another namespace than the Agent Servers, not made by the chart: what the chart grants."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def key(manifest: Manifest) -> tuple[str, str]:
 
 
 def rules(found: list[Manifest], name: str, namespace: str) -> set[tuple[str, str, str]]:
-    """Verb, API group and resource of everything that a Role allows."""
+    """Return verb, API group and resource of each right in a Role."""
     (role,) = [m for m in found if m["kind"] == "Role" and key(m) == (name, namespace)]
     return {
         (verb, group, resource)
@@ -43,7 +43,7 @@ def rules(found: list[Manifest], name: str, namespace: str) -> set[tuple[str, st
     }
 
 
-def wanted(permissions: list[Any]) -> set[tuple[str, str, str]]:
+def rights(permissions: list[Any]) -> set[tuple[str, str, str]]:
     return {
         (
             verb,
@@ -55,15 +55,15 @@ def wanted(permissions: list[Any]) -> set[tuple[str, str, str]]:
     }
 
 
-def test_operator_and_watcher_may_write_and_watch_beside_the_ingress_and_nowhere_else() -> None:
+def test_operator_and_watcher_have_the_rights_they_need_in_the_namespace_of_the_ingress() -> None:
     found = objects(ELSEWHERE, namespace=HOME)
     settings = settings_of(found)
 
     assert settings.ingress_elsewhere == "edge"
     for process, permissions in needed_at_ingress(settings).items():
         name = f"{RELEASE}-{process}"
-        assert rules(found, f"{name}-{HOME}", "edge") == wanted(permissions)
-        assert rules(found, name, "agents") == wanted(needed(settings)[process])
+        assert rules(found, f"{name}-{HOME}", "edge") == rights(permissions)
+        assert rules(found, name, "agents") == rights(needed(settings)[process])
         assert not any(resource == "ingresses" for _, _, resource in rules(found, name, "agents"))
         (binding,) = [m for m in found if m["kind"] == "RoleBinding" and key(m) == (f"{name}-{HOME}", "edge")]
         assert binding["roleRef"]["name"] == f"{name}-{HOME}"
@@ -78,16 +78,16 @@ def test_operator_and_watcher_may_write_and_watch_beside_the_ingress_and_nowhere
 @pytest.mark.parametrize(
     "values",
     [at("ingress.namespace", "agents"), at("operator.enabled", False), at("ingress.enabled", False)],
-    ids=["the Ingress is where the Agent Servers are", "no operator", "no Ingress"],
+    ids=["Ingress in the namespace of the Agent Servers", "no operator", "no Ingress"],
 )
-def test_otherwise_nothing_is_granted_beside_it(values: Values) -> None:
+def test_otherwise_nothing_is_granted_outside_the_watched_namespace(values: Values) -> None:
     off = at("config.enableLGPDeploymentHealthCheck", False)
     found = objects(ELSEWHERE, off, values, namespace=HOME)
 
     assert {m["metadata"]["namespace"] for m in found if m["kind"].startswith("Role")} <= {"agents", HOME}
 
 
-def test_an_ingress_that_the_chart_makes_is_where_the_agent_servers_are() -> None:
+def test_the_chart_refuses_to_make_the_ingress_in_another_namespace() -> None:
     with pytest.raises(Refused) as refused:
         objects(ELSEWHERE, at("ingress.create", True), namespace=HOME)
 
@@ -95,7 +95,7 @@ def test_an_ingress_that_the_chart_makes_is_where_the_agent_servers_are() -> Non
     assert "set ingress.create=false to use your own Ingress in edge" in str(refused.value)
 
 
-def test_more_than_one_watched_namespace_stays_refused() -> None:
+def test_more_than_one_watched_namespace_is_refused() -> None:
     with pytest.raises(Refused, match="blue,green does not work with ingress"):
         objects(ELSEWHERE, at("config.watchNamespaces", "blue,green"), namespace=HOME)
 
@@ -106,7 +106,7 @@ MERGE = {"Content-Type": "application/merge-patch+json"}
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, Account], set[str]]:
-    """Namespace and account → verb and resource of every request, as they are made."""
+    """Records requests: namespace and account → `<verb> <resource>` of every request made so far."""
     found: dict[tuple[str, Account], set[str]] = {}
     note = Account._note
 
@@ -115,8 +115,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, Account], set[str]
         note(account, method, path, created=created)
         namespace = re.match(r".*/namespaces/([^/]+)/", path)
         if namespace is not None:
-            told = {f"{verb} {resource}" for verb, _, resource in account.used}
-            found.setdefault((namespace[1], account), set()).update(told)
+            used = {f"{verb} {resource}" for verb, _, resource in account.used}
+            found.setdefault((namespace[1], account), set()).update(used)
         account.used |= before
 
     monkeypatch.setattr(Account, "_note", by_namespace)
@@ -152,12 +152,12 @@ def test_the_life_of_a_deployment_needs_what_is_granted_beside_the_ingress_and_n
     granted = needed_at_ingress(plane.settings)
     for process, account in plane.accounts.items():
         assert account.refused == []
-        rights = {f"{verb} {resource}" for verb, _, resource in wanted(granted.get(process, []))}
-        assert asked.get((edge, account), set()) == rights, process
+        allowed = {f"{verb} {resource}" for verb, _, resource in rights(granted.get(process, []))}
+        assert asked.get((edge, account), set()) == allowed, process
 
 
 def come_and_go(http: httpx.Client, plane: DataPlane, control_plane: ControlPlane, edge: str) -> None:
-    """Deploy, drift beside the Ingress, delete."""
+    """Deploy; delete a Service in the namespace of the Ingress; delete the deployment."""
     name = lgp_name("hello", DEPLOYMENT)
 
     def services() -> list[str]:
@@ -165,19 +165,21 @@ def come_and_go(http: httpx.Client, plane: DataPlane, control_plane: ControlPlan
 
     control_plane.ask(REVISION, "1", "sk-first")
     plane.poll()
-    eventually(lambda: (REVISION, "DEPLOYED") in control_plane.reports, "it is deployed")
+    eventually(lambda: (REVISION, "DEPLOYED") in control_plane.reports, "the revision is deployed")
     before = services()
     (service,) = http.get(f"/api/v1/namespaces/{edge}/services").json()["items"]
     http.delete(f"/api/v1/namespaces/{edge}/services/{service['metadata']['name']}").raise_for_status()
-    eventually(lambda: services() not in ([], before), "its Service is back")
+    eventually(lambda: services() not in ([], before), "the Service in the namespace of the Ingress is back")
 
     assert control_plane.resource is not None
     control_plane.resource["status"] = "AWAITING_DELETE"
     plane.poll()
     lgp = f"/apis/apps.langchain.ai/v1alpha1/namespaces/{control_plane.namespace}/lgps/{name}"
-    eventually(lambda: "deletionTimestamp" in http.get(lgp).json()["metadata"], "the LGP is to go")
-    # The garbage collector learns of a new kind every 30 s only; what it would collect is left to the operator.
+    eventually(lambda: "deletionTimestamp" in http.get(lgp).json()["metadata"], "the LGP is marked for deletion")
+    # The garbage collector discovers new kinds only every 30 s; the operator deletes the objects instead.
     http.patch(lgp, json={"metadata": {"finalizers": None}}, headers=MERGE).raise_for_status()
-    eventually(lambda: services() == [], "nothing is left beside the Ingress")
+    eventually(lambda: services() == [], "nothing is left in the namespace of the Ingress")
     stream = f"lgp/{control_plane.namespace}/{name}"
-    eventually(lambda: "ObjectsPruned" in [r.type for r in plane.events.read(stream)], "what was left is pruned")
+    eventually(
+        lambda: "ObjectsPruned" in [r.type for r in plane.events.read(stream)], "the operator has pruned the leftovers"
+    )

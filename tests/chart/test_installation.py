@@ -1,4 +1,4 @@
-"""Helm installs, upgrades and removes the chart on an API server, embedded and real."""
+"""Helm installs, upgrades and removes the chart, on the embedded and on a real API server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CRD = f"{CRDS}/lgps.apps.langchain.ai"
 REFERENCE = ROOT.parent / "shared" / "reference" / "crds"
 
 THERE = at("operator.createCRDs", False)
-"""The definition of LGPs is in the cluster already."""
+"""The CustomResourceDefinition of LGPs is already in the cluster."""
 
 EVERYTHING: Values = {
     "flower": {"enabled": True, "existingSecretName": "flower"},
@@ -48,7 +48,7 @@ EVERYTHING: Values = {
     "commonVolumes": [{"name": "more", "emptyDir": {}}],
     "commonVolumeMounts": [{"name": "more", "mountPath": "/more"}],
 }
-"""Whatever is off by default."""
+"""Values that switch on everything that is off by default."""
 
 
 BEFORE = """
@@ -99,7 +99,7 @@ spec:
 ---
 {{- end }}
 """
-"""What another chart left: the fields of its workloads that nobody can change later."""
+"""A template as in the upstream chart: workloads with the fields that an upgrade cannot change."""
 
 
 def path_of(manifest: Manifest, namespace: str) -> str:
@@ -117,7 +117,7 @@ def manifests(release: Any) -> list[Manifest]:
 
 
 def versions(http: httpx.Client, release: Any, namespace: str) -> dict[str, Any]:
-    """Path → uid and what somebody asked for; a status moves by itself."""
+    """Return by path the uid, generation and content of every object, without its status."""
     found = {}
     for manifest in manifests(release):
         path = path_of(manifest, namespace)
@@ -129,7 +129,7 @@ def versions(http: httpx.Client, release: Any, namespace: str) -> dict[str, Any]
 
 def content(live: Manifest) -> list[Any]:
     metadata = {key: value for key, value in live["metadata"].items() if key in ("labels", "annotations")}
-    if live["kind"] == "Deployment":  # counts its revisions there
+    if live["kind"] == "Deployment":  # its controller counts revisions in annotations
         metadata = {"labels": metadata["labels"]}
     return [metadata, *(live.get(key) for key in ("spec", "data", "rules", "roleRef", "subjects"))]
 
@@ -207,16 +207,16 @@ def test_removal_leaves_agents_their_definition_and_the_event_log(
         claims = http.get(f"/api/v1/namespaces/{namespace}/persistentvolumeclaims").json()["items"]
         assert [claim["metadata"]["name"] for claim in claims] in ([], [f"data-{RELEASE}-redis-0"])
 
-        config.install(chart(), RELEASE, NEEDED)  # the kept definition is still its own
+        config.install(chart(), RELEASE, NEEDED)  # the kept CustomResourceDefinition still belongs to the release
 
 
 def still(http: httpx.Client, path: str) -> bool:
-    """Whether an object is there, and not about to go."""
+    """Whether an object exists and is not being deleted."""
     answer = http.get(path)
     return answer.status_code == 200 and "deletionTimestamp" not in answer.json()["metadata"]
 
 
-def test_a_second_installation_is_told_that_the_definition_is_there(
+def test_a_second_installation_is_refused_because_the_definition_exists(
     server: ApiServer, namespaces: Callable[[], str], releases: Callable[[str], Any]
 ) -> None:
     first, second = namespaces(), namespaces()
@@ -234,7 +234,7 @@ def test_a_second_installation_is_told_that_the_definition_is_there(
     releases(second).install(chart(), RELEASE, layered(NEEDED, THERE))
 
 
-def test_workers_are_scaled_by_keda_where_it_is_and_by_a_number_where_not(
+def test_keda_scales_the_workers_if_it_is_installed_and_else_their_number_is_fixed(
     server: ApiServer, namespaces: Callable[[], str], releases: Callable[[str], Any]
 ) -> None:
     if not REFERENCE.exists():
@@ -264,7 +264,8 @@ def test_workers_are_scaled_by_keda_where_it_is_and_by_a_number_where_not(
             lambda: http.get("/apis/keda.sh/v1alpha1/scaledobjects").status_code == 200, "ScaledObjects are served"
         )
         eventually(
-            lambda: http.get("/apis/keda.sh/v1alpha1/triggerauthentications").status_code == 200, "and the other"
+            lambda: http.get("/apis/keda.sh/v1alpha1/triggerauthentications").status_code == 200,
+            "TriggerAuthentications are served",
         )
         namespace = namespaces()
         release = releases(namespace).install(chart(), RELEASE, values)
@@ -293,7 +294,7 @@ def test_workers_are_scaled_by_keda_where_it_is_and_by_a_number_where_not(
     assert "replicas" not in deployments[f"{RELEASE}-listener"]["spec"]
 
 
-def test_a_cluster_older_than_what_is_supported_is_refused(own_embedded: ApiServer, tmp_path: Path) -> None:
+def test_an_unsupported_kubernetes_version_is_refused(own_embedded: ApiServer, tmp_path: Path) -> None:
     namespace = make_namespace(own_embedded)
     with own_embedded.http() as http, of_version(http, "v1.29.14") as url:
         kubeconfig = elsewhere(own_embedded.kubeconfig, url, tmp_path)
@@ -304,12 +305,13 @@ def test_a_cluster_older_than_what_is_supported_is_refused(own_embedded: ApiServ
             config.install(chart(), RELEASE, layered(NEEDED, THERE))
 
 
-@pytest.mark.parametrize("name", ["langgraph-dataplane", "renamed", ""], ids=["newer", "named otherwise", "older"])
-def test_an_installation_of_the_chart_that_people_come_from_is_upgraded_in_place(
+@pytest.mark.parametrize("name", ["langgraph-dataplane", "renamed", ""], ids=["newer", "another name", "older"])
+def test_an_installation_of_the_upstream_chart_is_upgraded_in_place(
     server: ApiServer, namespaces: Callable[[], str], releases: Callable[[str], Any], tmp_path: Path, name: str
 ) -> None:
-    """Names, selectors and claims of a Deployment and a StatefulSet cannot change. Older versions of that chart leave
-    the name out of selectors.
+    """Names, selectors and volume claim templates of Deployments and StatefulSets cannot change.
+
+    Older versions of the upstream chart leave the name out of selectors.
     """
     namespace, folder = namespaces(), tmp_path / "before"
     install_crd(server)
@@ -337,7 +339,7 @@ def test_an_installation_of_the_chart_that_people_come_from_is_upgraded_in_place
 
 
 @pytest.mark.skipif(not UPSTREAM.exists(), reason=f"{UPSTREAM} is not here")
-def test_the_upstream_values_file_installs_the_workloads_that_people_expect(
+def test_the_upstream_values_file_installs_the_expected_workloads(
     server: ApiServer, namespaces: Callable[[], str], releases: Callable[[str], Any]
 ) -> None:
     install_crd(server)

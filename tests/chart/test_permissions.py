@@ -1,7 +1,7 @@
-"""The whole life of a deployment with exactly the chart's accounts, on a real API server with RBAC.
+"""The whole life of a deployment with exactly the accounts of the chart, on a real API server with RBAC.
 
-Every request of listener, operator and watcher goes out with a token of its own ServiceAccount. Nothing is refused,
-and what was asked for is all that is granted: a rule that nobody needs goes.
+Listener, operator and watcher each send their requests with a token of their own ServiceAccount. The API server refuses
+no request, and the requests use every right that the chart grants: a right that nothing uses must be removed.
 """
 
 from __future__ import annotations
@@ -43,64 +43,67 @@ from tests.support.namespaces import jobs_done, make_namespace
 from tests.support.operator_stack import Kubelet, install_crd, lgp_manifest
 
 NOT_IN_THIS_LIFE: dict[str, set[Right]] = {
-    # Of a deployment whose name does not fit, which another listener may have called otherwise.
+    # Used for a deployment with a long name: another listener may have shortened the name differently.
     "listener": {("list", "apps.langchain.ai", "lgps")},
-    # No request asks for it, but an admission plugin that this API server does not run.
+    # Used by an admission plugin that this API server does not run.
     "operator": {("update", "apps.langchain.ai", "lgps/finalizers")},
     "watcher": set(),
 }
-"""Granted, and not used here; the tests of the rules show what stops without it."""
+"""Rights that are granted but not used here; `test_rules_of_*.py` shows what stops without them."""
 
 AUTOSCALING = {"horizontalpodautoscalers", "scaledobjects"}
-"""Of Agent Servers that ask for it, as some in the tests of the rules do; the deployments of this test do not."""
+"""Resources of Agent Servers with autoscaling. This file deploys none; `test_rules_of_operator.py` does."""
 
-CLAIMING: set[Right] = {(verb, "coordination.k8s.io", "leases") for verb in ("get", "create", "patch")}
-"""Done by whichever process comes first."""
+LEASING: set[Right] = {(verb, "coordination.k8s.io", "leases") for verb in ("get", "create", "patch")}
+"""Rights on namespace leases; whichever process comes first uses them."""
 
 
 def live(server: ApiServer, plane: DataPlane, control_plane: ControlPlane) -> None:
-    """Create, update, fail, drift, delete."""
+    """Create, update, fail, drift and delete a deployment."""
     namespace, name = control_plane.namespace, lgp_name("hello", DEPLOYMENT)
     revisions = [f"{n}0000000-0000-4000-8000-000000000000" for n in range(1, 4)]
 
-    def told(*report: str) -> Callable[[], bool]:
+    def reported(*report: str) -> Callable[[], bool]:
         return lambda: tuple(report) in control_plane.reports
 
-    with server.http() as http:  # as another operator may have left it, to be adopted
+    with server.http() as http:  # a password of another operator, to be adopted
         password = {"metadata": {"name": f"{name}-db"}, "stringData": {"POSTGRES_PASSWORD": "kept"}}
         http.post(f"/api/v1/namespaces/{namespace}/secrets", json=password).raise_for_status()
     control_plane.ask(revisions[0], "1", "sk-first")
     plane.poll()
-    eventually(told(revisions[0], "DEPLOYED"), f"the first is deployed: {plane.accounts['operator'].refused}")
+    eventually(reported(revisions[0], "DEPLOYED"), f"revision 1 is deployed: {plane.accounts['operator'].refused}")
     control_plane.ask(revisions[1], "2", "sk-second")
     plane.poll()
-    eventually(told(revisions[1], "DEPLOYED"), "the second is deployed")
+    eventually(reported(revisions[1], "DEPLOYED"), "revision 2 is deployed")
     control_plane.ask(revisions[2], "missing", "sk-second")
     plane.poll()
-    eventually(told(revisions[2], "DEPLOY_FAILED"), "the third fails")
+    eventually(reported(revisions[2], "DEPLOY_FAILED"), "revision 3 fails")
     with server.http() as http:
         server_path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
-        eventually(lambda: '"registry.example/hello:2"' in http.get(server_path).text, "the second is back")
+        eventually(lambda: '"registry.example/hello:2"' in http.get(server_path).text, "revision 2 is back")
         drift(http, plane, namespace, name)
         lgps = f"/apis/apps.langchain.ai/v1alpha1/namespaces/{namespace}/lgps"
         http.post(lgps, json=lgp_manifest(namespace, "by-hand")).raise_for_status()
         secret = f"/api/v1/namespaces/{namespace}/secrets/by-hand-db"
-        eventually(lambda: http.get(secret).status_code == 200, "an LGP that somebody else wrote gets a password")
+        eventually(lambda: http.get(secret).status_code == 200, "an LGP that was written by hand gets a password")
         lgp = f"{lgps}/{name}"
         assert control_plane.resource is not None
         control_plane.resource["status"] = "AWAITING_DELETE"
         plane.poll()
-        eventually(lambda: "deletionTimestamp" in http.get(lgp).json()["metadata"], "the LGP is to go")
-        # No garbage collector ends a deletion in the foreground here; what it would collect is left to the operator.
+        eventually(lambda: "deletionTimestamp" in http.get(lgp).json()["metadata"], "the LGP is marked for deletion")
+        # No garbage collector runs here to end the foreground deletion; the operator deletes the objects instead.
         merge = {"Content-Type": "application/merge-patch+json"}
         http.patch(lgp, json={"metadata": {"finalizers": None}}, headers=merge).raise_for_status()
         stream = f"lgp/{namespace}/{name}"
-        eventually(lambda: "ObjectsPruned" in [r.type for r in plane.events.read(stream)], "what was left is pruned")
-        eventually(lambda: told(DEPLOYMENT, "DELETED")() or _deleted(plane), "the deletion is done")
+        eventually(
+            lambda: "ObjectsPruned" in [r.type for r in plane.events.read(stream)],
+            "the operator has pruned the leftovers",
+        )
+        eventually(lambda: reported(DEPLOYMENT, "DELETED")() or _deleted(plane), "the deletion is done")
 
 
 def drift(http: httpx.Client, plane: DataPlane, namespace: str, name: str) -> None:
-    """Delete objects by hand, edit the LGP; everything comes back."""
+    """Delete objects by hand and edit the LGP; wait until the data plane has repaired each change."""
     routed = [f"gateway.networking.k8s.io/v1/namespaces/{namespace}/httproutes/{name}"]
     objects = [
         f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}",
@@ -110,13 +113,13 @@ def drift(http: httpx.Client, plane: DataPlane, namespace: str, name: str) -> No
         *(f"/apis/{path}" for path in routed if plane.settings.gateway_enabled),
     ]
     uids = {path: http.get(path).raise_for_status().json()["metadata"]["uid"] for path in objects}
-    for path, uid in uids.items():  # one by one: what comes back with another is never looked at by itself
+    for path, uid in uids.items():  # one by one, so that each object is restored because of its own drift
         http.delete(path).raise_for_status()
         eventually(partial(made_again, http, path, uid), f"{path} is back")
     lgp = f"/apis/apps.langchain.ai/v1alpha1/namespaces/{namespace}/lgps/{name}"
     merge = {"Content-Type": "application/merge-patch+json"}
     http.patch(lgp, json={"spec": {"serverSpec": {"image": "by-hand"}}}, headers=merge).raise_for_status()
-    eventually(lambda: http.get(lgp).json()["spec"]["serverSpec"]["image"] != "by-hand", "the LGP is mended")
+    eventually(lambda: http.get(lgp).json()["spec"]["serverSpec"]["image"] != "by-hand", "the LGP is repaired")
 
 
 def made_again(http: httpx.Client, path: str, uid: str) -> bool:
@@ -129,7 +132,7 @@ def _deleted(plane: DataPlane) -> bool:
 
 @pytest.fixture(scope="module")
 def uncollected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    """A real API server whose garbage collector never comes before the operator, as a slow one."""
+    """A real API server without a garbage collector, so that the operator always deletes the objects first."""
     controllers = [name for name in envtest.CONTROLLERS if name != "garbagecollector"]
     with running_real(tmp_path_factory.mktemp("uncollected"), controllers=controllers) as server, jobs_done(server):
         yield server
@@ -159,11 +162,11 @@ def test_the_life_of_a_deployment_needs_what_is_granted_and_no_more(uncollected:
         at("operator.createCRDs", False),
         at("operator.kedaEnabled", False),
         at("config.watchNamespaces", ",".join(others)),
-        at("config.settings", {"lease_seconds": 5, "lock_seconds": 2}),  # so that leases are renewed meanwhile
+        at("config.settings", {"lease_seconds": 5, "lock_seconds": 2}),  # short, so that leases are renewed in the test
         LAYOUTS[layout],
     )
     control_plane = ControlPlane(others[-1] if others else home)
-    control_plane.resource_spec = {"min_scale": 2}  # so that there are budgets
+    control_plane.resource_spec = {"min_scale": 2}  # two replicas, so that there are PodDisruptionBudgets
     with helm.Config(kubeconfig_path=server.kubeconfig, namespace=home) as config:
         release = config.install(chart(), RELEASE, values)
         try:
@@ -172,7 +175,7 @@ def test_the_life_of_a_deployment_needs_what_is_granted_and_no_more(uncollected:
                 Kubelet(server, control_plane.namespace),
             ):
                 live(server, plane, control_plane)
-                eventually(lambda: plane.used() >= CLAIMING, "a lease is renewed")
+                eventually(lambda: plane.used() >= LEASING, "a lease is renewed")
         finally:
             config.uninstall(RELEASE)
 
@@ -181,7 +184,7 @@ def test_the_life_of_a_deployment_needs_what_is_granted_and_no_more(uncollected:
     for name in COMPONENTS:
         rights = {right for right in granted(plane.manifests, name) if right[2] not in AUTOSCALING}
         assert used[name] <= rights
-        assert rights - used[name] - CLAIMING == NOT_IN_THIS_LIFE[name], f"{name} is granted what it never asked for"
+        assert rights - used[name] - LEASING == NOT_IN_THIS_LIFE[name], f"{name} has rights that it never used"
 
 
 @pytest.mark.parametrize(
@@ -218,7 +221,7 @@ def test_roles_are_what_the_processes_say_they_need(values: Values) -> None:
     assert {m["kind"] for m in found if m["apiVersion"].startswith("rbac")} == {"Role", "RoleBinding"}
 
 
-def test_nobody_reads_secrets_of_other_namespaces(own_real: ApiServer) -> None:
+def test_no_account_reads_secrets_of_other_namespaces(own_real: ApiServer) -> None:
     home, other = make_namespace(own_real), make_namespace(own_real)
     install_crd(own_real)
     with helm.Config(kubeconfig_path=own_real.kubeconfig, namespace=home) as config:

@@ -1,8 +1,8 @@
-"""The rendered containers as processes: their commands with their environment and nothing else, and their probes.
+"""The rendered containers as processes: their commands, with only their own environment, and their probes.
 
-What stands in for a kubelet here runs `python` as this interpreter, in an empty folder, with the settings of a sandbox:
-the embedded API server, a Redis, and a control plane that nobody answers for. It can import what the image holds
-(requirements-production.lock) and nothing else.
+`Container` stands in for a kubelet. It runs `python` as this interpreter, in an empty folder, against the embedded API
+server, a Redis, and a control plane URL where nothing listens. The process can import only what the image holds
+(requirements-production.lock).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PROCESSES = ("listener", "operator", "beat", "watcher", "flower")
 
 
 class Container:
-    """One container at work."""
+    """A running container."""
 
     def __init__(self, name: str, pod: Manifest, secrets: dict[tuple[str, str], str], folder: Path) -> None:
         self.name = name
@@ -60,7 +60,7 @@ class Container:
         return {"env": self.environment, "cwd": self.folder}
 
     def probe(self, name: str) -> int:
-        """The exit code of a probe."""
+        """Run a probe; return its exit code."""
         command = self._words(self.spec[name]["exec"]["command"])
         return subprocess.run(command, capture_output=True, timeout=60, check=False, **self._like()).returncode
 
@@ -81,7 +81,7 @@ class Container:
             self._process.kill()
             self._process.wait(10)
 
-    def said(self) -> str:
+    def log_tail(self) -> str:
         return self.log.read_text(errors="replace")[-2000:]
 
 
@@ -114,11 +114,11 @@ def containers(own_embedded: ApiServer, redis_url: str, tmp_path: Path) -> Itera
         one.kill()
 
 
-def test_every_container_works_answers_its_probes_and_ends_in_time(containers: dict[str, Container]) -> None:
+def test_every_container_starts_answers_its_probes_and_ends_in_time(containers: dict[str, Container]) -> None:
     assert set(containers) == set(PROCESSES)
     for name, one in containers.items():
-        eventually(one.up_or_ended, f"{name} is up: {one.said()}")
-        assert one.running(), f"{name} ended: {one.said()}"
+        eventually(one.up_or_ended, f"{name} is up: {one.log_tail()}")
+        assert one.running(), f"{name} ended: {one.log_tail()}"
         assert one.spec["livenessProbe"]["exec"] == one.spec["startupProbe"]["exec"]
 
     port = int(containers["flower"].environment["FLOWER_PORT"])
@@ -133,24 +133,24 @@ def test_every_container_works_answers_its_probes_and_ends_in_time(containers: d
     started = time.monotonic()
     for name, one in working.items():
         one.ended_within(one.grace)
-        assert time.monotonic() - started < one.grace, f"{name} took longer than it is given"
+        assert time.monotonic() - started < one.grace, f"{name} took longer than its grace period of {one.grace} s"
 
     for name in ("beat", "watcher"):
-        assert dead(containers[name]), f"the probe of {name} does not notice that it is gone"
+        assert probed_dead(containers[name]), f"the liveness probe of {name} does not notice that its process is dead"
 
 
-def dead(one: Container) -> bool:
-    """Whether the probe says so of a process that was killed an hour ago."""
+def probed_dead(one: Container) -> bool:
+    """Kill a process and age its heartbeat by an hour; return whether the liveness probe fails."""
     one.kill()
     (sign,) = (one.folder / "tmp").glob("*.heartbeat")
     aged = time.time() - 3600
-    if one.name == "watcher":  # keeps the time in the file
+    if one.name == "watcher":  # the watcher's heartbeat holds its time as content
         sign.write_text(f'{{"at": {aged}}}')
     os.utime(sign, (aged, aged))
     return one.probe("livenessProbe") == 1
 
 
-def test_what_the_image_holds_is_pinned_as_in_the_whole_lock() -> None:
+def test_the_production_lock_has_the_pins_of_the_full_lock() -> None:
     def pins(path: Path) -> set[str]:
         return {line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if "==" in line}
 

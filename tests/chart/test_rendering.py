@@ -1,4 +1,4 @@
-"""What the chart renders: settings that load, pods that are hardened, refusals that say what to do."""
+"""What the chart renders: settings that load, hardened pods, and error messages that say what to do."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ OPERATOR_ALONE: Values = {"listener": {"enabled": False}, "config": {"digestKey"
 
 
 def secrets(found: dict[tuple[str, str], Any]) -> dict[tuple[str, str], str]:
-    """Secret and key → value; those of others are made up."""
+    """Return Secret values by Secret name and key; Secrets that the chart does not make have example values."""
     values = own_secrets(found.values())
     return {("flower", "basic_auth"): "me:secret", ("mine", "langsmith_api_key"): API_KEY, **values}
 
@@ -116,7 +116,7 @@ def test_every_process_starts_with_its_environment(
         mounts = {mount["mountPath"] for mount in container(pod)["volumeMounts"]}
         for variable, value in variables.items():
             if value.startswith("/etc/agentplane/"):
-                assert str(Path(value).parent) in mounts, f"{variable} of {name} leads to nothing"
+                assert str(Path(value).parent) in mounts, f"{variable} of {name} is a path without a volume mount"
         with monkeypatch.context() as patch:
             for variable in ("AGENTPLANE_REDIS_URL", "AGENTPLANE_KUBECONFIG"):
                 patch.delenv(variable, raising=False)
@@ -165,7 +165,9 @@ def test_values_become_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_managed_resources_are_a_right_only_where_they_are_switched_on(value: str, setting: str, resource: str) -> None:
+def test_rights_on_managed_resources_are_granted_only_if_they_are_enabled(
+    value: str, setting: str, resource: str
+) -> None:
     def granted_to(found: list[Manifest]) -> set[str]:
         roles = [m for m in found if m["kind"] == "Role"]
         return {m["metadata"]["name"] for m in roles for rule in m["rules"] if resource in rule["resources"]}
@@ -208,7 +210,7 @@ def test_pods_are_hardened() -> None:
         assert {"startupProbe", "livenessProbe"} <= container(pod).keys()
 
 
-def test_one_key_of_a_security_context_changes_that_key_alone() -> None:
+def test_a_key_of_a_security_context_is_merged_into_the_defaults() -> None:
     change = at("listener.deployment.podSecurityContext", {"runAsUser": None, "fsGroup": 4})
     pod = dict(pods(rendered(NEEDED, change)))["listener"]
     expected = {"runAsNonRoot": True, "runAsGroup": 10001, "fsGroup": 4, "seccompProfile": {"type": "RuntimeDefault"}}
@@ -225,7 +227,7 @@ def test_the_token_of_an_account_is_mounted_or_not_as_its_values_say(component: 
 
 @pytest.mark.parametrize("component", ["listener", "operator", "redis", "beat", "watcher"])
 @pytest.mark.parametrize("mounted", [True, False])
-def test_pods_say_whether_they_get_the_token_of_somebody_elses_account_too(component: str, mounted: bool) -> None:
+def test_the_token_of_an_existing_account_is_mounted_or_not_as_the_values_say(component: str, mounted: bool) -> None:
     account = {"create": False, "name": "mine", "automountServiceAccountToken": mounted}
     found = rendered(NEEDED, at(f"{component}.serviceAccount", account))
     pod = dict(pods(found))[component]
@@ -247,9 +249,9 @@ def test_every_watched_namespace_has_roles_and_nothing_is_cluster_wide() -> None
     found = objects(NEEDED, GATEWAY)
     roles = {(m["metadata"]["namespace"], m["metadata"]["name"]) for m in found if m["kind"] == "Role"}
     assert roles == {
-        (where, f"{RELEASE}-{who}")
+        (where, f"{RELEASE}-{component}")
         for where in ("blue", "green")
-        for who in ("listener", "operator", "watcher", "leases")
+        for component in ("listener", "operator", "watcher", "leases")
     }
     cluster_wide = [m["kind"] for m in found if "namespace" not in m["metadata"]]
     assert cluster_wide == ["CustomResourceDefinition"]
@@ -272,7 +274,7 @@ def test_volumes_of_everybody_and_of_one() -> None:
         assert expected <= {mount["name"] for mount in container(pod)["volumeMounts"]}
 
 
-def test_a_probe_of_ones_own_replaces_ours_and_timings_alone_keep_it() -> None:
+def test_a_custom_probe_replaces_ours_and_custom_timings_keep_it() -> None:
     probes = {
         "readinessProbe": {"tcpSocket": {"port": 8080}},
         "livenessProbe": {"failureThreshold": 9},
@@ -320,7 +322,7 @@ def test_tls_to_redis_is_verified_unless_told_otherwise() -> None:
     assert ("StatefulSet", "redis") not in found
 
 
-def test_sentinels_lead_to_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sentinels_become_the_redis_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     found = rendered(NEEDED, {"redis": {"external": SENTINELS}})
 
     assert ("StatefulSet", "redis") not in found
@@ -360,10 +362,10 @@ def test_sentinels_lead_to_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=["a URL", "a Secret", "no password"],
 )
-def test_keda_asks_the_sentinels(tmp_path: Path, given: Values, keys: dict[str, str]) -> None:
+def test_keda_reads_queues_through_the_sentinels(tmp_path: Path, given: Values, keys: dict[str, str]) -> None:
     scaling = {"autoscaling": {"enabled": True, "keda": {"enabled": True}}}
 
-    found = where_keda_is(tmp_path, layered(NEEDED, {"listener": scaling, "redis": {"external": given}}))
+    found = rendered_with_keda(tmp_path, layered(NEEDED, {"listener": scaling, "redis": {"external": given}}))
 
     triggers = found[("ScaledObject", "listener")]["spec"]["triggers"]
     assert {trigger["type"] for trigger in triggers} == {"redis-sentinel"}
@@ -391,13 +393,13 @@ def test_keda_asks_the_sentinels(tmp_path: Path, given: Values, keys: dict[str, 
         assert {(one["name"], one["key"]) for one in references} <= secrets(found).keys()
 
 
-def test_the_definition_is_the_one_of_the_project() -> None:
+def test_the_custom_resource_definition_is_the_one_of_the_project() -> None:
     (crd,) = [m for m in objects(NEEDED) if m["kind"] == "CustomResourceDefinition"]
     assert crd == yaml.safe_load((ROOT / "k8s/crds/lgps.apps.langchain.ai.yaml").read_text())
     assert crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
 
 
-def test_the_package_holds_the_definition(tmp_path: Path) -> None:
+def test_the_package_holds_the_custom_resource_definition(tmp_path: Path) -> None:
     archive = helm.package(CHART, destination=tmp_path)
     with tarfile.open(archive) as package:
         packed = package.extractfile("agentplane/files/lgps.apps.langchain.ai.yaml")
@@ -406,13 +408,13 @@ def test_the_package_holds_the_definition(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("values", [{}, layered(NEEDED, FLOWER, at("networkPolicy.enabled", True))])
-def test_helm_lints_it(values: Values) -> None:
+def test_helm_lint_has_no_complaint(values: Values) -> None:
     report = helm.lint(CHART, values, strict=True)
     assert report["errors"] == []
     assert [m for m in report["messages"] if m["severity"] > 1] == []
 
 
-def test_the_chart_knows_every_default_and_every_setting() -> None:
+def test_the_chart_knows_every_setting() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
     assert schema["properties"]["config"]["properties"]["settings"]["propertyNames"]["pattern"]
     assert (CHART / "files/settings.txt").read_text().split() == sorted(Settings.model_fields)
@@ -420,29 +422,29 @@ def test_the_chart_knows_every_default_and_every_setting() -> None:
 
 SECOND_ROUTE = {"gateway": {"enabled": True, "name": "front", "hostname": "agents.example.com"}}
 REFUSALS: dict[str, tuple[Values, list[str]]] = {
-    "a key that nobody knows": (at("listener.deployment.replicaCount", 2), ["replicaCount", "not allowed"]),
-    "a value of another type": (at("listener.deployment.replicas", "two"), ["/listener/deployment/replicas"]),
-    "a setting that nobody knows": (
+    "an unknown key": (at("listener.deployment.replicaCount", 2), ["replicaCount", "not allowed"]),
+    "a value of the wrong type": (at("listener.deployment.replicas", "two"), ["/listener/deployment/replicas"]),
+    "an unknown setting": (
         at("config.settings.pol_seconds", 3),
         ["config.settings.pol_seconds: there is no such setting; did you mean poll_seconds?"],
     ),
-    "a setting that has a value of its own": (
+    "a setting that has its own key in the values": (
         at("config.settings.watch_namespaces", "x"),
         ["AGENTPLANE_WATCH_NAMESPACES twice"],
     ),
-    "a variable that comes twice": (
+    "a variable that is set twice": (
         {
             "commonEnv": [{"name": "A", "value": "1"}],
             "beat": {"deployment": {"extraEnv": [{"name": "A", "value": "2"}]}},
         },
         ["environment of beat has A twice"],
     ),
-    "no key": (at("config.langsmithApiKey", ""), ["config.langsmithApiKey is not set", "existingSecretName"]),
-    "an id that is none": (
+    "no API key": (at("config.langsmithApiKey", ""), ["config.langsmithApiKey is not set", "existingSecretName"]),
+    "an invalid id": (
         at("config.langsmithWorkspaceId", "mine"),
         ["config.langsmithWorkspaceId=mine is not a UUID"],
     ),
-    "two routes": (SECOND_ROUTE, ["ingress and gateway are enabled together", "ingress.enabled=false"]),
+    "two kinds of exposure": (SECOND_ROUTE, ["ingress and gateway are enabled together", "ingress.enabled=false"]),
     "several namespaces behind an ingress": (
         at("config.watchNamespaces", "blue,green"),
         ["blue,green does not work with ingress", "Services of its own namespace", "use gateway or istioGateway"],
@@ -461,7 +463,7 @@ REFUSALS: dict[str, tuple[Values, list[str]]] = {
         {"config": {"region": "aws-us", "hostBackendUrl": "https://api.host.langchain.com"}},
         ["config.hostBackendUrl belongs to gcp-us, config.region belongs to aws-us"],
     ),
-    "URLs that are swapped": (
+    "swapped URLs": (
         at("config.hostBackendUrl", "https://api.smith.langchain.com"),
         ["the wrong one of the two URLs"],
     ),
@@ -497,21 +499,21 @@ REFUSALS: dict[str, tuple[Values, list[str]]] = {
         ),
         ["every address between the semicolons must be sentinel://"],
     ),
-    "a master of no Sentinels": (
+    "a master without Sentinels": (
         at(
             "redis.external",
             {"enabled": True, "connectionUrl": "redis://:hunter2@one.example", "sentinel": {"master": "main"}},
         ),
         ["redis.external.sentinel has no effect", "does not start with sentinel://"],
     ),
-    "a password of Sentinels beside a Secret": (
+    "a password of Sentinels together with a Secret": (
         at(
             "redis.external",
             {"enabled": True, "existingSecretName": "redis", "sentinel": {"master": "main", "password": "hunter2"}},
         ),
         ["put the password into the Secret", "redis.external.sentinel.passwordSecretKey"],
     ),
-    "a key of no Secret": (
+    "a Secret key without a Secret": (
         at(
             "redis.external",
             {
@@ -522,18 +524,18 @@ REFUSALS: dict[str, tuple[Values, list[str]]] = {
         ),
         ["redis.external.existingSecretName, which is not set", "set redis.external.sentinel.password"],
     ),
-    "a password of nobody's Sentinels": (
+    "a password of Sentinels without a master": (
         at(
             "redis.external",
             {"enabled": True, "existingSecretName": "redis", "sentinel": {"passwordSecretKey": "own"}},
         ),
         ["redis.external.sentinel.master is not set"],
     ),
-    "Sentinels of no external Redis": (
+    "Sentinels without an external Redis": (
         at("redis.external.sentinel.master", "main"),
         ["redis.external.sentinel have no effect while redis.external.enabled is false"],
     ),
-    "a URL of Redis that is none": (
+    "an invalid URL of Redis": (
         at("redis.external", {"enabled": True, "connectionUrl": "redis://:hunter2%zz@one.example:6379x"}),
         ["redis.external.connectionUrl (its value is not shown)", "percent-encoded"],
     ),
@@ -544,7 +546,7 @@ REFUSALS: dict[str, tuple[Values, list[str]]] = {
         },
         ["operator.autoscaling.keda.enabled", "redis.external.address to host:port of every Sentinel, separated"],
     ),
-    "an external Redis nowhere": (
+    "an external Redis without a URL": (
         at("redis.external.enabled", True),
         ["needs redis.external.connectionUrl", "connection_url"],
     ),
@@ -555,23 +557,26 @@ REFUSALS: dict[str, tuple[Values, list[str]]] = {
         },
         ["operator.autoscaling.keda.enabled", "redis.external.address"],
     ),
-    "a prefix that is none": (at("config.hostQueue", "My_Queue"), ["config.hostQueue=My_Queue", "lowercase"]),
-    "templates where they were": (at("listener.templates", {"db": "x"}), ["operator.templates"]),
+    "an invalid prefix": (at("config.hostQueue", "My_Queue"), ["config.hostQueue=My_Queue", "lowercase"]),
+    "templates under their former key": (at("listener.templates", {"db": "x"}), ["operator.templates"]),
     "an address of Redis without a port": (
         at("redis.external", {"enabled": True, "existingSecretName": "redis", "address": "hunter2"}),
         ["redis.external.address (its value is not shown)", "host:port"],
     ),
-    "a port of Redis that is none": (
+    "an invalid port of Redis": (
         at("redis.external", {"enabled": True, "connectionUrl": "redis://:hunter2@one.example:99999"}),
         ["redis.external.connectionUrl (its value is not shown)", "from 1 to 65535"],
     ),
-    "a port of the hostname that is none": (
+    "an invalid port in the hostname": (
         at("ingress.hostname", "agents.example.com:99999"),
         ["ingress.hostname=agents.example.com:99999", "from 1 to 65535"],
     ),
-    "a port of the hostname that is a word": (at("ingress.hostname", "agents.example.com:https"), ["ingress.hostname"]),
+    "a port in the hostname that is no number": (
+        at("ingress.hostname", "agents.example.com:https"),
+        ["ingress.hostname"],
+    ),
     "a hostname that is an address": (at("ingress.hostname", "2001:db8::1"), ["ingress.hostname=2001:db8::1"]),
-    "a peer that is none": (at("networkPolicy.gatewayTo", ["envoy"]), ["/networkPolicy/gatewayTo/0"]),
+    "a peer that is no object": (at("networkPolicy.gatewayTo", ["envoy"]), ["/networkPolicy/gatewayTo/0"]),
     "an empty peer": (at("networkPolicy.gatewayTo", [{}]), ["/networkPolicy/gatewayTo/0"]),
     "a misspelt peer": (at("networkPolicy.processesFrom", [{"podselector": {}}]), ["/networkPolicy/processesFrom/0"]),
     "an address for a peer": (
@@ -582,10 +587,13 @@ REFUSALS: dict[str, tuple[Values, list[str]]] = {
         at("commonEnv", [{"name": "THREADS", "value": 5}]),
         ["/commonEnv/0/value", "want null or string"],
     ),
-    "a tag that loses its end": (at("images.agentplaneImage.tag", 1.1), ["/images/agentplaneImage/tag", "string"]),
+    "a tag that YAML reads as a fraction": (
+        at("images.agentplaneImage.tag", 1.1),
+        ["/images/agentplaneImage/tag", "string"],
+    ),
     "a number as a tag of upstream's image": (at("images.operatorImage.tag", 17), ["images.operatorImage.tag=17"]),
     "a hostname that is a URL": (at("ingress.hostname", "https://agents.example.com"), ["without https://"]),
-    "nothing to run": ({"listener": {"enabled": False}, "operator": {"enabled": False}}, ["nothing would run"]),
+    "no component enabled": ({"listener": {"enabled": False}, "operator": {"enabled": False}}, ["nothing would run"]),
     "several mistakes": (
         {"config": {"langsmithApiKey": "", "hostQueue": "A"}, "flower": {"enabled": True}},
         ["config.langsmithApiKey", "config.hostQueue", "flower.existingSecretName"],
@@ -594,7 +602,7 @@ REFUSALS: dict[str, tuple[Values, list[str]]] = {
 
 
 def _parts(values: Values, path: str = "") -> Iterator[str]:
-    """Paths of what an installation may set, without empty texts and without what Kubernetes itself defines."""
+    """Yield the paths of all values, without empty strings and without the fields that Kubernetes defines."""
     for name, value in values.items():
         if value != "":
             yield f"{path}{name}"
@@ -615,15 +623,15 @@ def test_every_value_may_be_null_or_is_refused_by_name() -> None:
     failed = {}
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     for name in ("operator", "beat", "watcher", "flower"):
-        values[name]["deployment"] = {"replicas": 1}  # the listener's has all of it
+        values[name]["deployment"] = {"replicas": 1}  # the listener has the full set of keys
     for path in _parts(values):
         try:
             files(EVERYTHING, at(path, None))
         except Refused as refusal:
-            said = str(refusal)
-            named = path.rpartition(".")[2] in said
-            if not named or not ("execution error at (agentplane/templates/validate" in said or "schema" in said):
-                failed[path] = said
+            message = str(refusal)
+            named = path.rpartition(".")[2] in message
+            if not named or not ("execution error at (agentplane/templates/validate" in message or "schema" in message):
+                failed[path] = message
     assert failed == {}
 
 
@@ -635,8 +643,8 @@ def test_a_tag_of_digits_needs_no_quotes(tag: int) -> None:
     }
 
 
-def test_values_of_a_chart_without_the_newest_ones_go_on() -> None:
-    """`helm upgrade --reuse-values` knows no default of the new chart."""
+def test_values_of_an_older_chart_still_render() -> None:
+    """`helm upgrade --reuse-values` does not add the defaults of the new chart."""
     old = [at("operator.managedResources", None), at("operator.podDisruptionBudgets", None), at("networkPolicy", {})]
     assert files(EVERYTHING, *old) == files(EVERYTHING)
 
@@ -675,7 +683,7 @@ def test_images(images: Values, listener: str, beat: str) -> None:
     assert container(found["beat"])["image"] == beat
 
 
-def test_the_shared_ingress_is_where_the_agents_are() -> None:
+def test_the_shared_ingress_is_in_the_namespace_of_the_agent_servers() -> None:
     found = rendered(
         NEEDED,
         at("config.watchNamespaces", "agents"),
@@ -693,7 +701,7 @@ def test_the_shared_ingress_is_where_the_agents_are() -> None:
     assert (path["path"], path["backend"]["service"]["name"]) == ("/data-plane/metrics", f"{RELEASE}-operator")
 
 
-def test_an_operator_alone_has_nothing_of_a_listener() -> None:
+def test_an_operator_alone_renders_no_object_of_the_listener() -> None:
     kinds = {kind for kind, name in rendered(NEEDED, OPERATOR_ALONE) if name == "listener"}
     assert kinds == set()
     assert files(NEEDED, OPERATOR_ALONE)["NOTES.txt"].count("deploy/langgraph-dataplane-operator") == 3
@@ -704,7 +712,7 @@ def test_an_operator_alone_has_nothing_of_a_listener() -> None:
     [({}, ("listener", "operator")), (OPERATOR_ALONE, ("operator",))],
     ids=["both", "operator alone"],
 )
-def test_workers_scale_by_the_queues_that_they_serve_and_by_what_they_have_in_hand(
+def test_workers_scale_by_the_length_of_their_queues_and_by_messages_in_flight(
     tmp_path: Path, values: Values, scaled: tuple[str, ...]
 ) -> None:
     scaling = {
@@ -723,7 +731,7 @@ def test_workers_scale_by_the_queues_that_they_serve_and_by_what_they_have_in_ha
     }
     given = layered(NEEDED, {"listener": scaling, "operator": scaling, "config": {"hostQueue": "blue"}}, values)
 
-    found = where_keda_is(tmp_path, given)
+    found = rendered_with_keda(tmp_path, given)
 
     settings = settings_of(list(found.values()))
     assert tuple(name for kind, name in found if kind == "ScaledObject") == scaled
@@ -741,14 +749,17 @@ def test_workers_scale_by_the_queues_that_they_serve_and_by_what_they_have_in_ha
         assert "replicas" not in found[("Deployment", worker)]["spec"]
 
 
-def where_keda_is(folder: Path, values: Values) -> dict[tuple[str, str], Any]:
-    """What renders in a cluster that serves ScaledObjects: rendering alone knows no cluster, so the question goes."""
+def rendered_with_keda(folder: Path, values: Values) -> dict[tuple[str, str], Any]:
+    """Render the chart as in a cluster that serves ScaledObjects; return the manifests by kind and name.
+
+    Rendering alone knows no cluster, so a copy of the chart has the check for the API replaced by `true`.
+    """
     shutil.copytree(CHART, folder / "chart")
-    asks = folder / "chart" / "templates" / "autoscaling.yaml"
-    text = asks.read_text(encoding="utf-8")
-    question = '.Capabilities.APIVersions.Has "keda.sh/v1alpha1/ScaledObject"'
-    assert text.count(question) == 1
-    asks.write_text(text.replace(question, "true"), encoding="utf-8")
+    template = folder / "chart" / "templates" / "autoscaling.yaml"
+    text = template.read_text(encoding="utf-8")
+    check = '.Capabilities.APIVersions.Has "keda.sh/v1alpha1/ScaledObject"'
+    assert text.count(check) == 1
+    template.write_text(text.replace(check, "true"), encoding="utf-8")
     rendered_files = helm.Chart.load(folder / "chart").render(values, name=RELEASE, namespace="default")
     return {
         (manifest["kind"], manifest["metadata"]["name"].removeprefix(f"{RELEASE}-")): manifest
@@ -759,7 +770,7 @@ def where_keda_is(folder: Path, values: Values) -> dict[tuple[str, str], Any]:
     }
 
 
-def test_an_hpa_counts_cpu_and_memory_and_the_deployment_does_not_count() -> None:
+def test_with_an_hpa_the_deployment_has_no_replica_count() -> None:
     scaling = {"enabled": True, "minReplicas": 2, "maxReplicas": 4, "targetMemoryUtilizationPercentage": None}
     found = rendered(NEEDED, at("listener.autoscaling", scaling))
     spec = found[("HorizontalPodAutoscaler", "listener")]["spec"]
@@ -773,7 +784,7 @@ def test_an_hpa_counts_cpu_and_memory_and_the_deployment_does_not_count() -> Non
     assert "replicas" not in own[("Deployment", "listener")]["spec"]
 
 
-def test_the_values_in_the_installation_guide_are_taken() -> None:
+def test_the_values_in_the_installation_guide_render() -> None:
     guide = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
     blocks = [textwrap.dedent(block) for block in re.findall(r"(?:^    .*\n|^\n(?=    ))+", guide, re.MULTILINE)]
     (values,) = [yaml.safe_load(block) for block in blocks if "# values.yaml" in block]

@@ -1,4 +1,4 @@
-"""What stops working without each right of the Job after `helm uninstall`: see `tests/chart/rights.py`."""
+"""What stops working without each right of the `helm uninstall` Job: see `tests/chart/rights.py`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.chart.rights import (
 
 @dataclass
 class Release:
-    """`agentplane leases release`."""
+    """The command `agentplane leases release`."""
 
     stage: Stage
 
@@ -31,11 +31,11 @@ class Release:
         self.stage.lease(timedelta())
         self._lines: list[str] = []
 
-    def run(self, mend: Callable[[], None]) -> None:
+    def run(self, fix: Callable[[], None]) -> None:
         with pytest.raises(ClusterError) as refused:
             self._release()
         self._lines = [f"error {refused.value}"]
-        mend()
+        fix()
         self._release()
 
     def _release(self) -> None:
@@ -44,14 +44,14 @@ class Release:
     def done(self) -> bool:
         return self.stage.get("leases", LEASE_NAME) is None
 
-    def told(self) -> list[str]:
+    def reports(self) -> list[str]:
         return self._lines
 
 
 LEASES: dict[Right, Line] = {
     **{
         Right("leases", verb, "leases"): Line(
-            stops="a namespace stays claimed by a data plane that is gone", shown=Release, told="error"
+            stops="a removed data plane keeps its lease of the namespace", shown=Release, reported_as="error"
         )
         for verb in ("get", "delete")
     },

@@ -30,7 +30,7 @@ from tests.support.granted import ControlPlane
 
 
 def asked(stage: Stage, name: str = "hello") -> tuple[Work, ControlPlane, str]:
-    """A deployment that the control plane has just made; with the name of its LGP."""
+    """Poll a new deployment of the control plane; return its work, the control plane, and the name of its LGP."""
     control_plane = ControlPlane(stage.namespace)
     control_plane.watched = stage.settings.watch_namespaces
     engine = stage.engine("listener", control_plane=control_plane)
@@ -48,7 +48,7 @@ def ask(work: Work, control_plane: ControlPlane, number: int, name: str = "hello
 
 
 def rolled_out(work: Work, lgp: str) -> None:
-    """Let the LGP be rolled out, as the watcher tells it."""
+    """Append, as the watcher does, that the LGP is rolled out."""
     live = work.stage.get("lgps", lgp)
     assert live is not None
     generation = live["metadata"]["generation"]
@@ -70,7 +70,7 @@ def secrets_of(work: Work) -> list[Manifest]:
 
 
 def earlier_secret(stage: Stage) -> Piece:
-    """A second revision that is about to be deployed; that of the first has another Secret."""
+    """A second revision that is about to be deployed, while the Secret of the first revision still exists."""
     work, control_plane, lgp = asked(stage)
     for number in (1, 2):
         if number > 1:
@@ -93,26 +93,34 @@ def deletion(stage: Stage) -> Piece:
 
 LISTENER: dict[Right, Line] = {
     **leases("listener", first_secret, "ActRefused"),
-    Right("listener", "get", "lgps"): Line(stops="a deployment gets no LGP", shown=first_lgp, told="LgpRejected"),
-    Right("listener", "create", "lgps"): Line(stops="a deployment gets no LGP", shown=first_lgp, told="LgpRejected"),
-    Right("listener", "patch", "lgps"): Line(stops="a deployment gets no LGP", shown=first_lgp, told="LgpRejected"),
+    Right("listener", "get", "lgps"): Line(
+        stops="a deployment gets no LGP", shown=first_lgp, reported_as="LgpRejected"
+    ),
+    Right("listener", "create", "lgps"): Line(
+        stops="a deployment gets no LGP", shown=first_lgp, reported_as="LgpRejected"
+    ),
+    Right("listener", "patch", "lgps"): Line(
+        stops="a deployment gets no LGP", shown=first_lgp, reported_as="LgpRejected"
+    ),
     Right("listener", "list", "lgps"): Line(
-        stops="a deployment of a long name gets no LGP, for another listener may have called it otherwise",
+        stops="a deployment with a long name gets no LGP: another listener may have shortened the name differently",
         shown=partial(first_lgp, name=f"a-name-that-{'very-' * 10}often-does-not-fit"),
-        told="LgpRejected",
+        reported_as="LgpRejected",
     ),
     Right("listener", "delete", "lgps"): Line(
-        stops="a deployment that is deleted on the control plane keeps running", shown=deletion, told="ActRefused"
+        stops="a deployment that is deleted on the control plane keeps running",
+        shown=deletion,
+        reported_as="ActRefused",
     ),
     **{
         Right("listener", verb, "secrets"): Line(
-            stops="a deployment gets neither its secrets nor an LGP", shown=first_secret, told="LgpRejected"
+            stops="a deployment gets neither its Secret nor an LGP", shown=first_secret, reported_as="LgpRejected"
         )
         for verb in ("get", "create", "patch")
     },
     **{
         Right("listener", verb, "secrets"): Line(
-            stops="the Secrets of earlier revisions stay in the cluster", shown=earlier_secret, told="ActRefused"
+            stops="the Secrets of earlier revisions stay in the cluster", shown=earlier_secret, reported_as="ActRefused"
         )
         for verb in ("list", "delete")
     },

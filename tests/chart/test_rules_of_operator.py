@@ -50,7 +50,10 @@ from tests.support.operator_stack import lgp_manifest
 
 
 def makes(stage: Stage, resource: str, suffix: str = "", spec: Manifest = LIGHT, where: str = "") -> Piece:
-    """An LGP whose object of this kind is to be made. Its name ends in `suffix`; elsewhere in anything."""
+    """An LGP whose object of this kind does not exist yet.
+
+    The object is named after the LGP with `suffix`; in another namespace (`where`) only its label counts.
+    """
     work, name = posted(stage, spec)
     return work.until(
         lambda: bool(stage.of(name, resource, where) if where else stage.get(resource, f"{name}{suffix}"))
@@ -63,7 +66,7 @@ def status(stage: Stage) -> Piece:
 
 
 def password(stage: Stage) -> Piece:
-    """A password that was there before, so that its Secret does not go with the LGP yet."""
+    """A Secret with a password that existed before the LGP, so its label does not name the LGP yet."""
     work, name = posted(stage, WITH_DATABASE)
     metadata = {"name": f"{name}-db", "namespace": stage.namespace}
     values = {"POSTGRES_PASSWORD": "kept"}
@@ -72,7 +75,7 @@ def password(stage: Stage) -> Piece:
 
 
 def leftover(stage: Stage, resource: str, spec: Manifest = LIGHT, where: str = "") -> Piece:
-    """An LGP that is gone, and one object of it that is not: it lost its owner, or never had one."""
+    """A deleted LGP with one object left: the object has no owner reference, so the garbage collector keeps it."""
     name = f"gone-{uuid.uuid4().hex[:8]}"
     labels = {names.LGP_LABEL: name, **({names.LGP_NAMESPACE_LABEL: stage.namespace} if where else {})}
     metadata = {"name": f"{name}-left", "namespace": stage.space(where), "labels": labels}
@@ -87,7 +90,7 @@ def leftover(stage: Stage, resource: str, spec: Manifest = LIGHT, where: str = "
 
 
 def spec_of(resource: str, labels: Manifest) -> Manifest:
-    """The least that an object may say."""
+    """Return the smallest valid spec of a kind."""
     template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
     workload = {"replicas": 0, "selector": {"matchLabels": labels}, "template": template}
     target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}
@@ -108,17 +111,20 @@ def spec_of(resource: str, labels: Manifest) -> Manifest:
 def made(
     resource: str, what: str, suffix: str = "", spec: Manifest = LIGHT, layout: str = "ingress", where: str = ""
 ) -> dict[Right, Line]:
-    """An apply reads, then patches, and creates what is not there; leftovers are listed and deleted."""
+    """Return the rights on a kind that the operator applies.
+
+    An apply reads the object, then patches it, or creates it if it does not exist. Leftovers are listed and deleted.
+    """
     applied = Line(
         stops=f"an LGP gets no {what}",
         shown=partial(makes, resource=resource, suffix=suffix, spec=spec, where=where),
-        told="ObjectRejected",
+        reported_as="ObjectRejected",
         layout=layout,
     )
     left = Line(
-        stops=f"the {what} of an LGP outlives it",
+        stops=f"the {what} stays after its LGP is deleted",
         shown=partial(leftover, resource=resource, spec=spec, where=where),
-        told="ActRefused",
+        reported_as="ActRefused",
         layout=layout,
     )
     lines = {"get": applied, "list": left, "create": applied, "patch": applied, "delete": left}
@@ -130,54 +136,54 @@ def path(stage: Stage) -> Piece:
     return work.until(lambda: stage.leads_to(name))
 
 
-NO_PATH = Line(stops="an Agent Server cannot be reached from outside", shown=path, told="ObjectRejected")
+NO_PATH = Line(stops="an Agent Server cannot be reached from outside", shown=path, reported_as="ObjectRejected")
 
 OPERATOR: dict[Right, Line] = {
     **leases("operator", partial(makes, resource="deployments"), "ActRefused"),
     Right("operator", "get", "lgps"): Line(
-        stops="nothing is made of an LGP", shown=partial(makes, resource="deployments"), told="ActRefused"
+        stops="an LGP gets no objects", shown=partial(makes, resource="deployments"), reported_as="ActRefused"
     ),
     Right("operator", "patch", "lgps/status"): Line(
-        stops="nobody learns how an LGP is, and no revision is ever deployed", shown=status, told="ActRefused"
+        stops="an LGP gets no status, so no revision is ever deployed", shown=status, reported_as="ActRefused"
     ),
     Right("operator", "update", "lgps/finalizers"): Line(
-        stops="no object can have its LGP as owner, so none is made",
+        stops="no object can name its LGP as owner, so no object is made",
         shown=partial(makes, resource="deployments"),
-        told="ObjectRejected",
+        reported_as="ObjectRejected",
     ),
     **made("deployments", "Agent Server"),
     Right("operator", "get", "deployments"): Line(
-        stops="nothing is made of an LGP, for something may be there to be taken over",
+        stops="an LGP gets no objects, because the operator cannot check whether there are objects to adopt",
         shown=partial(makes, resource="deployments"),
-        told="ActRefused",
+        reported_as="ActRefused",
     ),
     **made("statefulsets", "database", "-db", WITH_DATABASE),
     **made("services", "Service"),
     **made("secrets", "password", "-db", WITH_DATABASE),
     Right("operator", "patch", "secrets"): Line(
-        stops="a password that was there before is not told to be the LGP's, and outlives it",
+        stops="an existing password is not labelled as the LGP's, so it stays after the LGP is deleted",
         shown=password,
-        told="ObjectRejected",
+        reported_as="ObjectRejected",
     ),
     **{
         Right("operator", verb, "persistentvolumeclaims"): Line(
-            stops="the volume of a database outlives its LGP",
+            stops="the volume of a database stays after its LGP is deleted",
             shown=partial(leftover, resource="persistentvolumeclaims", spec=WITH_DATABASE),
-            told="ActRefused",
+            reported_as="ActRefused",
         )
         for verb in ("list", "delete")
     },
     **made("horizontalpodautoscalers", "autoscaler", spec=SCALED),
     **made("scaledobjects", "autoscaler", spec=SCALED, layout="gateway and KEDA"),
-    **made("poddisruptionbudgets", "budget of evictions", spec=DOUBLED),
-    **made("serviceaccounts", "account of its own", "-sa", OWN_ACCOUNT, "gateway and KEDA"),
-    **made("secretproviderclasses", "class of secrets", spec=OWN_CLASS, layout="gateway and KEDA"),
+    **made("poddisruptionbudgets", "PodDisruptionBudget", spec=DOUBLED),
+    **made("serviceaccounts", "ServiceAccount", "-sa", OWN_ACCOUNT, "gateway and KEDA"),
+    **made("secretproviderclasses", "SecretProviderClass", spec=OWN_CLASS, layout="gateway and KEDA"),
     **{Right("operator", verb, "ingresses"): NO_PATH for verb in ("list", "patch")},
     **{
         Right("operator", verb, "ingresses", FRONT): replace(NO_PATH, layout="ingress elsewhere")
         for verb in ("list", "patch")
     },
-    **made("services", "Service beside the Ingress", layout="ingress elsewhere", where=FRONT),
+    **made("services", "Service in the namespace of the Ingress", layout="ingress elsewhere", where=FRONT),
     **made("httproutes", "route", layout="gateway and KEDA"),
     **made("virtualservices", "route", layout="istio"),
 }
@@ -192,8 +198,8 @@ def test_every_right_of_every_layout_is_in_the_table() -> None:
     assert rights_of("operator") == OPERATOR.keys()
 
 
-def test_a_kind_that_the_api_server_does_not_know_as_owner_yet_is_waited_for(strict: ApiServer, tmp_path: Path) -> None:
-    """An account that may set the finalizers of every kind, as administrators may, is not asked for the kind."""
+def test_a_kind_that_the_owner_check_does_not_know_yet_is_a_passing_error(strict: ApiServer, tmp_path: Path) -> None:
+    """Administrators may set the finalizers of every kind, so the plugin skips them; this account may not."""
     namespace = make_namespace(strict)
     services = {"apiGroups": [""], "resources": ["services"], "verbs": ["get", "create", "patch"]}
     with strict.http() as http:

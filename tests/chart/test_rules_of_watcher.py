@@ -40,21 +40,21 @@ from tests.chart.rights import (
     Stage,
     Work,
     assert_needed,
-    claimed,
     name_of,
     posted,
     rights_of,
+    with_lease,
 )
 from tests.support.eventually import eventually
 from tests.support.operator_stack import lgp_manifest
 from workers.watcher import watch
 
 PATIENCE = 60.0
-"""Seconds for what must come; a loaded machine is slow."""
+"""Seconds that a test waits for a result; a loaded machine is slow."""
 
 
 class Turn:
-    """Takes the place of what the watcher waits on: what others do meanwhile is done in its waits."""
+    """Replaces an event that the watcher waits on; the work of other processes happens during the wait."""
 
     def __init__(self, ended: Callable[[], bool], waits: Callable[[], None]) -> None:
         self._ended, self._waits = ended, waits
@@ -67,7 +67,7 @@ class Turn:
 
 
 def failing(do: Callable[[], Any]) -> Any:
-    """Do something of the test whose errors the watcher must not survive, as it does its own."""
+    """Call a function of the test; turn its error into a failed test, because the watcher survives ordinary errors."""
     try:
         return do()
     except Exception as error:
@@ -76,7 +76,7 @@ def failing(do: Callable[[], Any]) -> Any:
 
 @dataclass(kw_only=True)
 class Lookout:
-    """The watcher: it follows the kinds of `beside`, then `watched`, and judges what it saw."""
+    """The watcher: follows the watches of `beside`, then `watched`, and compares the observed objects with the log."""
 
     stage: Stage
     events: MemoryLog
@@ -86,18 +86,18 @@ class Lookout:
     is_done: Callable[[], bool]
     beside: tuple[Watch, ...] = (LGPS,)
     where: str = ""
-    """Of `watched`; FRONT, or in the watched namespace."""
+    """Where `watched` is followed: empty for the watched namespace, or FRONT."""
     later: bool = False
-    """What happens does so when `watched` is known whole: only the stream of changes can tell of it."""
+    """Whether `happens` is called after `watched` has synced, so that only the watch stream can report the change."""
 
     def __post_init__(self) -> None:
         self.watcher = watch(self.stage.engine("watcher", self.events))
         self._now = time.monotonic()
         self._lines: list[Any] = []
-        self._mend: Callable[[], None] | None = None
+        self._fix: Callable[[], None] | None = None
 
-    def run(self, mend: Callable[[], None]) -> None:
-        self._mend = mend
+    def run(self, fix: Callable[[], None]) -> None:
+        self._fix = fix
         if not self.later:
             self.happens(self)
         http = self.stage.accounts["watcher"]._http
@@ -108,20 +108,20 @@ class Lookout:
                     self._follow(watched)
             finally:
                 http.closed = closed
-            self._judge()
-            if self._mend is not None:  # nobody had to wait, so it was the look that confirms what is suspected
+            self._compare()
+            if self._fix is not None:  # no watch was refused, so the read that confirms the drift was
                 self._meanwhile()
                 self._now += 60
-                self._judge()
+                self._compare()
 
     def done(self) -> bool:
         return self.is_done()
 
-    def told(self) -> list[str]:
+    def reports(self) -> list[str]:
         return [f"{line['event']} {line.get('error', '')}" for line in self._lines]
 
-    def see(self, watched: Watch, manifests: Sequence[Manifest]) -> None:
-        """Take in what another watch tells."""
+    def deliver(self, watched: Watch, manifests: Sequence[Manifest]) -> None:
+        """Give the observation loop objects that another watch would report."""
         for manifest in manifests:
             event = WatchEvent(type="MODIFIED", object=manifest)
             self.watcher.loop.take(Changed(watched, self.stage.namespace, event), self._now)
@@ -142,11 +142,11 @@ class Lookout:
             if "SYNCED" not in seen[:before]:
                 self.happens(self)
                 return False
-            self._judge()
+            self._compare()
             return self.done()
 
         def late() -> bool:
-            assert time.monotonic() < deadline, f"{watched} tells nothing of it"
+            assert time.monotonic() < deadline, f"{watched} does not report the change"
             return False
 
         self.watcher._stop = Turn(ended, self._meanwhile)  # type: ignore[assignment]
@@ -154,21 +154,21 @@ class Lookout:
         self.watcher._follow(watched, self.stage.space(self.where if watched == self.watched else ""))
 
     def _meanwhile(self) -> None:
-        self._judge()
-        mend, self._mend = self._mend, None
-        assert mend is not None, f"it waits although nothing is refused: {self.told()}"
-        mend()
+        self._compare()
+        fix, self._fix = self._fix, None
+        assert fix is not None, f"the watcher waits although nothing is refused: {self.reports()}"
+        fix()
 
-    def _judge(self) -> None:
-        """Judge what is due within a few seconds, which is longer than a suspicion is held."""
+    def _compare(self) -> None:
+        """Compare everything that is due within 10 seconds, which is longer than the debounce time."""
         loop, until = self.watcher.loop, self._now + 10
         loop.take(Appended(self.stream), self._now)
         while (due := loop.next_due()) is not None and due <= until:
             loop.compare_due(due)
 
 
-def looks(work: Work, watched: Watch, verb: str, done: Callable[[Event], bool], **options: Any) -> Lookout:
-    """A watcher beside the operator of `work`, on the same log."""
+def watcher_of(work: Work, watched: Watch, verb: str, done: Callable[[Event], bool], **options: Any) -> Lookout:
+    """Return a watcher that shares the log with the operator of `work`."""
     log, stream = work.engine.events, work.stream
     assert isinstance(log, MemoryLog)
     registry = work.engine.machine_of(stream).events
@@ -184,7 +184,7 @@ def looks(work: Work, watched: Watch, verb: str, done: Callable[[Event], bool], 
 
 
 def drift(stage: Stage, verb: str, resource: str, suffix: str = "", spec: Manifest = LIGHT, where: str = "") -> Piece:
-    """An object of an LGP that somebody deletes."""
+    """An object of an LGP is deleted by hand."""
     work, name = posted(stage, spec)
     work.advance()
     kind = KINDS[resource]
@@ -194,7 +194,7 @@ def drift(stage: Stage, verb: str, resource: str, suffix: str = "", spec: Manife
         "poddisruptionbudgets": BUDGETS,
         **({"services": EXTERNAL_SERVICES} if where else {}),
     }
-    return looks(
+    return watcher_of(
         work,
         special.get(resource, watch_of_lgp_objects(API_VERSIONS[resource], kind)),
         verb,
@@ -205,7 +205,7 @@ def drift(stage: Stage, verb: str, resource: str, suffix: str = "", spec: Manife
 
 
 def path_drift(stage: Stage, verb: str, where: str = "") -> Piece:
-    """A path on the shared Ingress that somebody takes away."""
+    """The path of an LGP on the shared Ingress is removed by hand."""
     work, name = posted(stage, LIGHT)
     work.advance()
     assert stage.leads_to(name)
@@ -215,14 +215,16 @@ def path_drift(stage: Stage, verb: str, where: str = "") -> Piece:
         rules = without_path(ingress, f"/lgp/{name}")["spec"]["rules"]
         stage.merge(stage.path("ingresses", ingress["metadata"]["name"], FRONT), {"spec": {"rules": rules}})
 
-    return looks(work, INGRESSES, verb, lambda event: isinstance(event, DriftDetected), happens=happens, where=where)
+    return watcher_of(
+        work, INGRESSES, verb, lambda event: isinstance(event, DriftDetected), happens=happens, where=where
+    )
 
 
-def somebodys_lgp(stage: Stage, verb: str) -> Piece:
-    """An LGP that somebody writes."""
+def lgp_by_hand(stage: Stage, verb: str) -> Piece:
+    """An LGP is created by hand."""
     name = f"by-hand-{uuid.uuid4().hex[:8]}"
     work = Work(stage=stage, engine=stage.engine("operator"), stream=lgp_stream(stage.namespace, name))
-    return looks(
+    return watcher_of(
         work,
         LGPS,
         verb,
@@ -233,9 +235,9 @@ def somebodys_lgp(stage: Stage, verb: str) -> Piece:
 
 
 def vanished_lgp(stage: Stage) -> Piece:
-    """An LGP that went while the watcher was away."""
+    """An LGP is deleted while the watcher does not run."""
     work, name = posted(stage, LIGHT)
-    return looks(
+    return watcher_of(
         work,
         LGPS,
         "get",
@@ -258,17 +260,18 @@ def rollout(stage: Stage, verb: str, watched: Watch, done: Callable[[WorkloadSta
 
     def happens(lookout: Lookout) -> None:
         work.advance()
-        eventually(lambda: bool(stage.of(name, "pods")), "controllers make a pod")
+        eventually(lambda: bool(stage.of(name, "pods")), "the controllers have made a pod")
         eventually(
-            lambda: all("observedGeneration" in one["status"] for one in stage.of(name, "deployments")), "and say so"
+            lambda: all("observedGeneration" in one["status"] for one in stage.of(name, "deployments")),
+            "the controllers have reported it",
         )
         for pod in stage.of(name, "pods"):
             stage.kubelet._report(pod)
         if lookout.later:
             for resource, other in others.items():
-                lookout.see(other, stage.of(name, resource))
+                lookout.deliver(other, stage.of(name, resource))
 
-    return looks(
+    return watcher_of(
         work,
         watched,
         verb,
@@ -278,16 +281,19 @@ def rollout(stage: Stage, verb: str, watched: Watch, done: Callable[[WorkloadSta
     )
 
 
-def seen(
+def observed(
     resource: str, what: str, suffix: str = "", spec: Manifest = LIGHT, layout: str = "ingress", where: str = ""
 ) -> dict[Right, Line]:
-    """Who watches lists first, and looks once more at what is suspected to have drifted."""
+    """Return the rights on a kind that the watcher observes.
+
+    A watch begins with a list. Before the watcher reports drift, it reads the object again.
+    """
     return watched(
         resource,
         {
-            "list": f"a {what} that was deleted while the watcher was away does not come back",
-            "watch": f"that a {what} was deleted is only noticed by listing all of them again, seconds later",
-            "get": f"a {what} that is missing is suspected, never confirmed, and does not come back",
+            "list": f"a {what} that was deleted while the watcher did not run does not come back",
+            "watch": f"the deletion of a {what} is noticed only by the next list, seconds later",
+            "get": f"the deletion of a {what} stays unconfirmed, so it does not come back",
         },
         lambda verb: partial(drift, verb=verb, resource=resource, suffix=suffix, spec=spec, where=where),
         layout,
@@ -295,7 +301,7 @@ def seen(
     )
 
 
-WATCHER_SAYS = {"list": "watch failed", "watch": "watch interrupted", "get": "comparison refused"}
+LOG_LINES = {"list": "watch failed", "watch": "watch interrupted", "get": "comparison refused"}
 
 
 def watched(
@@ -307,56 +313,56 @@ def watched(
 ) -> dict[Right, Line]:
     return {
         Right("watcher", verb, resource, where): Line(
-            stops=words, shown=shown(verb), told=WATCHER_SAYS[verb], layout=layout
+            stops=words, shown=shown(verb), reported_as=LOG_LINES[verb], layout=layout
         )
         for verb, words in stops.items()
     }
 
 
 PATH_LOST = {
-    "list": "a path that was taken from the shared Ingress does not come back",
-    "watch": "that a path was taken is only noticed by listing again, seconds later",
+    "list": "a path that was removed from the shared Ingress does not come back",
+    "watch": "the removal of a path is noticed only by the next list, seconds later",
 }
 
 WATCHER: dict[Right, Line] = {
     Right("watcher", "get", "leases"): Line(
-        stops="nothing in the namespace is seen, for nobody knows whose it is",
-        shown=claimed(partial(somebodys_lgp, verb="list"), timedelta()),
-        told="watch failed",
+        stops="nothing in the namespace is observed, because its holder is unknown",
+        shown=with_lease(partial(lgp_by_hand, verb="list"), timedelta()),
+        reported_as="watch failed",
     ),
     **watched(
         "lgps",
         {
             "list": "no LGP is known",
-            "watch": "an LGP that is made is only noticed by listing all of them again, seconds later",
-            "get": "an LGP that went while the watcher was away is kept in mind, and what is left of it in the cluster",
+            "watch": "a new LGP is noticed only by the next list, seconds later",
+            "get": "an LGP that was deleted while the watcher did not run is never recorded as removed; leftovers stay",
         },
-        lambda verb: vanished_lgp if verb == "get" else partial(somebodys_lgp, verb=verb),
+        lambda verb: vanished_lgp if verb == "get" else partial(lgp_by_hand, verb=verb),
     ),
-    **seen("secrets", "password", "-db", WITH_DATABASE),
-    **seen("deployments", "Agent Server"),
-    **seen("statefulsets", "database", "-db", WITH_DATABASE),
-    **seen("services", "Service"),
-    **seen("horizontalpodautoscalers", "autoscaler", spec=SCALED),
-    **seen("scaledobjects", "autoscaler", spec=SCALED, layout="gateway and KEDA"),
-    **seen("poddisruptionbudgets", "budget of evictions", spec=DOUBLED),
-    **seen("serviceaccounts", "account", "-sa", OWN_ACCOUNT, "gateway and KEDA"),
-    **seen("secretproviderclasses", "class of secrets", spec=OWN_CLASS, layout="gateway and KEDA"),
-    **seen("httproutes", "route", layout="gateway and KEDA"),
-    **seen("virtualservices", "route", layout="istio"),
+    **observed("secrets", "password", "-db", WITH_DATABASE),
+    **observed("deployments", "Agent Server"),
+    **observed("statefulsets", "database", "-db", WITH_DATABASE),
+    **observed("services", "Service"),
+    **observed("horizontalpodautoscalers", "autoscaler", spec=SCALED),
+    **observed("scaledobjects", "autoscaler", spec=SCALED, layout="gateway and KEDA"),
+    **observed("poddisruptionbudgets", "PodDisruptionBudget", spec=DOUBLED),
+    **observed("serviceaccounts", "ServiceAccount", "-sa", OWN_ACCOUNT, "gateway and KEDA"),
+    **observed("secretproviderclasses", "SecretProviderClass", spec=OWN_CLASS, layout="gateway and KEDA"),
+    **observed("httproutes", "route", layout="gateway and KEDA"),
+    **observed("virtualservices", "route", layout="istio"),
     **watched(
         "replicasets",
         {
-            "list": "how a rollout goes is not known, so no revision is ever deployed",
-            "watch": "which pods are of the newest revision is only noticed by listing again, seconds later",
+            "list": "the progress of a rollout is unknown, so no revision is ever deployed",
+            "watch": "which pods belong to the newest revision is noticed only by the next list, seconds later",
         },
         lambda verb: partial(rollout, verb=verb, watched=REPLICA_SETS, done=lambda workload: bool(workload.template)),
     ),
     **watched(
         "pods",
         {
-            "list": "how a rollout goes is not known, so no revision is ever deployed, or fails",
-            "watch": "why a pod does not come up is only noticed by listing again, seconds later",
+            "list": "the progress of a rollout is unknown, so no revision is ever deployed or failed",
+            "watch": "the reason why a pod does not start is noticed only by the next list, seconds later",
         },
         lambda verb: partial(rollout, verb=verb, watched=PODS, done=lambda workload: workload.failure is not None),
     ),
@@ -368,7 +374,7 @@ WATCHER: dict[Right, Line] = {
         "ingress elsewhere",
         FRONT,
     ),
-    **seen("services", "Service beside the Ingress", layout="ingress elsewhere", where=FRONT),
+    **observed("services", "Service in the namespace of the Ingress", layout="ingress elsewhere", where=FRONT),
 }
 
 

@@ -1,4 +1,4 @@
-"""The shared Ingress belongs to two: Helm, which creates it, and the operator, which keeps its paths."""
+"""The shared Ingress has two owners: Helm creates it, and the operator keeps its paths."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def rules(name: str) -> list[Manifest]:
 
 
 def lead(http: httpx.Client, ingress: str, name: str) -> None:
-    """Do what the operator does when an Agent Server comes."""
+    """Add the path of a new Agent Server as the operator does."""
     headers = {"Content-Type": "application/merge-patch+json", "User-Agent": "agentplane"}
     http.patch(ingress, json={"spec": {"rules": rules(name)}}, headers=headers).raise_for_status()
 
 
 def owners(ingress: Manifest) -> set[str]:
-    """Field managers of its rules."""
+    """Return the field managers of the rules of an Ingress."""
     entries = ingress["metadata"]["managedFields"]
     return {entry["manager"] for entry in entries if "f:rules" in entry["fieldsV1"].get("f:spec", {})}
 
@@ -38,7 +38,7 @@ def owners(ingress: Manifest) -> set[str]:
 def test_helm_leaves_the_paths_to_the_operator(
     server: ApiServer, namespaces: Callable[[], str], releases: Callable[[str], Any], values: Values
 ) -> None:
-    """So a path that comes or goes in the middle of an upgrade or a rollback is no conflict, and is not lost."""
+    """A path that the operator adds or removes during an upgrade or rollback causes no conflict and is not lost."""
     install_crd(server)
     namespace = namespaces()
     config, given = releases(namespace), layered(NEEDED, THERE, values)

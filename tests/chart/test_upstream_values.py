@@ -1,4 +1,4 @@
-"""Every key of the upstream values file is honoured or refused: changing it changes the objects, or is an error."""
+"""Every key of the upstream values file is honoured or refused: a change of it changes an object or is an error."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BESIDE: dict[str, Values] = {
     "redis.external.": {"redis": {"external": {"enabled": True, "connectionUrl": "redis://redis.example:6379/1"}}},
     "redis.external.existingSecretName": {"redis": {"external": {"enabled": True, "existingSecretName": "first"}}},
 }
-"""What must be set besides for a key to mean anything: by the key, or by how it begins (the longest wins)."""
+"""Values without which a key has no effect, by key or by prefix of the key; the longest match wins."""
 
 CHANGED: dict[str, Any] = {
     "ingress.namespace": "elsewhere",
@@ -57,7 +57,7 @@ CHANGED: dict[str, Any] = {
     ],
     "ingress.tls": [{"hosts": ["agents.example.com"], "secretName": "tls"}],
 }
-"""Values to change a key to, where one made from its default would be no valid one."""
+"""Changed values of keys for which `another` cannot derive a valid value from the default."""
 
 LISTS: dict[str, Any] = {
     "Env": [{"name": "EXAMPLE", "value": "yes"}],
@@ -69,7 +69,7 @@ LISTS: dict[str, Any] = {
     "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}],
     "loadBalancerSourceRanges": ["10.0.0.0/8"],
 }
-"""Lists that are empty by default, by how their key ends."""
+"""Changed values of lists that are empty by default, by suffix of the key."""
 
 MAPS: dict[str, Any] = {
     "lifecycle": {"preStop": {"exec": {"command": ["sleep", "1"]}}},
@@ -79,7 +79,7 @@ MAPS: dict[str, Any] = {
     "odSecurityContext": {"runAsUser": 4711},
     "securityContext": {"runAsUser": 4711},
 }
-"""The same for maps; any other is one of texts."""
+"""Changed values of maps that are empty by default, by suffix of the key; all other maps hold strings."""
 
 
 def upstream() -> Values:
@@ -88,7 +88,7 @@ def upstream() -> Values:
 
 
 def leaves(values: Values, before: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key with its default; a list, an empty map, or a probe's handler counts as one value."""
+    """Yield every key with its default; a list, an empty map, or the handler of a probe counts as one value."""
     for key, value in values.items():
         path = f"{before}{key}"
         if isinstance(value, dict) and value and key not in PROBE_KEYS:
@@ -101,7 +101,7 @@ KEYS = dict(leaves(upstream())) if UPSTREAM.exists() else {}
 
 
 def another(path: str, default: Any) -> Any:
-    """A value of the same kind that is not the default."""
+    """Return a value of the same type that is not the default."""
     if path in CHANGED:
         return CHANGED[path]
     end = path.rpartition(".")[2]
@@ -126,7 +126,9 @@ def another(path: str, default: Any) -> Any:
             return {"command": ["/check.sh"]}
         case {}:
             return next((value for name, value in MAPS.items() if end.endswith(name)), {"key": "changed"})
-    raise AssertionError(f"{path}: no idea what to change {default!r} to")
+    raise AssertionError(
+        f"{path}: no changed value known for the default {default!r}; add one to CHANGED, LISTS or MAPS"
+    )
 
 
 def beside(path: str) -> Values:
@@ -135,12 +137,12 @@ def beside(path: str) -> Values:
 
 
 def shown(text: dict[str, str]) -> dict[str, str]:
-    """What counts as rendered: everything but the notes, which no object follows."""
+    """Return the rendered templates without NOTES.txt, which makes no object."""
     return {name: content for name, content in text.items() if name != "NOTES.txt"}
 
 
 def attempt(*values: Values) -> tuple[dict[str, str], str]:
-    """What is rendered, or why not."""
+    """Return the rendered templates and an empty text, or no templates and the reason of the refusal."""
     try:
         return shown(files(*values)), ""
     except Refused as refusal:
@@ -163,7 +165,7 @@ def test_a_key_is_honoured_or_refused(path: str) -> None:
         assert after != before, f"{path} is silently ignored"
 
 
-def test_the_values_file_as_it_is_only_lacks_what_nobody_else_knows() -> None:
+def test_the_upstream_values_file_lacks_only_the_values_of_the_installation() -> None:
     with pytest.raises(Refused) as refusal:
         files(upstream())
 
@@ -176,7 +178,7 @@ def test_the_values_file_as_it_is_only_lacks_what_nobody_else_knows() -> None:
     }
 
 
-def test_the_values_file_runs_our_programs_and_checks() -> None:
+def test_the_upstream_values_file_runs_our_programs_and_probes() -> None:
     found = rendered(upstream(), NEEDED)
 
     listener = container(dict(pods(found))["listener"])
@@ -190,7 +192,7 @@ def test_the_values_file_runs_our_programs_and_checks() -> None:
     assert redis["livenessProbe"]["exec"]["command"][2].startswith("redis-cli -p 6379 ping")
 
 
-def test_the_templates_of_the_values_file_are_mounted_and_named() -> None:
+def test_the_templates_of_the_upstream_values_file_are_mounted_and_set() -> None:
     found = rendered(upstream(), NEEDED)
 
     templates = found[("ConfigMap", "templates")]["data"]

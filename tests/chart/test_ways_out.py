@@ -1,4 +1,7 @@
-"""A proxy and a private authority, as the chart sets them: for the control plane, not for the Kubernetes API."""
+"""A proxy and a private certificate authority, as the chart sets them up.
+
+The proxy is used for the control plane, not for the Kubernetes API.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from tests.support.certificates import self_signed
 
 
 class Recorder(http.server.BaseHTTPRequestHandler):
-    """Answers everything with 404 and an empty Status, and notes what was asked for."""
+    """Answers every request with 404 and an empty Status, and records the request."""
 
     def _answer(self) -> None:
         self.server.asked.append(f"{self.command} {self.path}")  # type: ignore[attr-defined]
@@ -41,7 +44,7 @@ class Recorder(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def recording(address: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Iterator[tuple[int, list[str]]]:
-    """A server; yields its port and what it was asked for."""
+    """Run a server; yields its port and the list of its requests."""
     server = http.server.ThreadingHTTPServer((address, 0), Recorder)
     asked: list[str] = []
     server.asked = asked  # type: ignore[attr-defined]
@@ -58,7 +61,7 @@ def recording(address: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> 
 
 
 def enter(monkeypatch: pytest.MonkeyPatch, values: Values, mounts: dict[str, Path], service_host: str) -> None:
-    """Take on the listener's environment, with references expanded as a kubelet does."""
+    """Set the environment of the listener's container, and expand references as a kubelet does."""
     for name in ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_FILE", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -73,7 +76,7 @@ def enter(monkeypatch: pytest.MonkeyPatch, values: Values, mounts: dict[str, Pat
 
 
 def first_page(url: str) -> str:
-    """Ask for deployments; return what went wrong."""
+    """Read the first page of deployments; return its length as text, or the error."""
     control_plane = HttpControlPlane(url, api_key="key", workspace_id="w", connect_seconds=5, read_seconds=5)
     try:
         return f"{len(next(iter(control_plane.deployments()), []))} deployments"
