@@ -1,4 +1,4 @@
-"""The cluster as its administrator sees it: kubectl, reads of the API, requests at the hostname, patience."""
+"""The cluster as its administrator uses it: kubectl, reads of the API, requests to Agent Servers, and timeouts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Manifest = dict[str, Any]
 T = TypeVar("T")
 
 PATIENCE = 90.0
-"""Seconds that a test waits for what must come; a small node is slow."""
+"""Seconds that a test waits for a result; a small node is slow."""
 
 CORE, APPS = "/api/v1", "/apis/apps/v1"
 LGPS = "/apis/apps.langchain.ai/v1alpha1/namespaces/{ns}/lgps"
@@ -41,12 +41,12 @@ OWNED = (
     CORE + "/namespaces/{ns}/secrets",
     CLAIMS,
 )
-"""Every kind of which a deployment may have objects, routes and autoscalers aside."""
+"""Collections of all kinds that a deployment may have, except routes and autoscalers."""
 
 
 @dataclass
 class Cluster:
-    """A cluster with nodes."""
+    """A cluster with nodes, and an administrator's client."""
 
     kubeconfig: Path
     http: httpx.Client = field(repr=False)
@@ -54,28 +54,28 @@ class Cluster:
     @classmethod
     @contextmanager
     def current(cls) -> Iterator[Cluster]:
-        """The cluster of KUBECONFIG."""
+        """Connect to the cluster of KUBECONFIG."""
         with kubernetes_client(path := place.kubeconfig()) as http:
             yield cls(path, http)
 
     def kubectl(self, *arguments: str, stdin: str = "", check: bool = True, seconds: float = PATIENCE) -> str:
-        """Run kubectl; return what it printed. Fails where kubectl does, unless `check` is false."""
+        """Run kubectl; return its output. Raises AssertionError if kubectl fails, unless `check` is false."""
         command = ["kubectl", "--kubeconfig", str(self.kubeconfig), *arguments]
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=seconds, check=False)
         assert done.returncode == 0 or not check, f"kubectl {' '.join(arguments)}: {done.stdout}{done.stderr}"
         return done.stdout + ("" if check else done.stderr)
 
     def serves(self, group: str) -> bool:
-        """Whether the API server serves a group and version that answers."""
+        """Whether the API server serves a group and version."""
         return self.http.get(f"/apis/{group}").is_success
 
     def need(self, group: str, what: str) -> None:
-        """Skip unless the API server serves a group."""
+        """Skip the test unless the API server serves a group and version."""
         if not self.serves(group):
             pytest.skip(f"{what}: the cluster does not serve {group}")
 
     def get(self, path: str) -> Manifest | None:
-        """Return an object, None where it is not there."""
+        """Return an object, or None if it does not exist."""
         answer = self.http.get(path)
         if answer.status_code == 404:
             return None
@@ -83,7 +83,7 @@ class Cluster:
         return found
 
     def listed(self, path: str, namespace: str, labels: str = "") -> list[Manifest]:
-        """Return the objects of a collection; none where the kind is not served."""
+        """Return the objects of a collection; an empty list if the kind is not served."""
         answer = self.http.get(path.format(ns=namespace), params={"labelSelector": labels})
         if answer.status_code == 404:
             return []
@@ -91,15 +91,15 @@ class Cluster:
         return items
 
     def patch(self, path: str, merge: Mapping[str, Any]) -> Manifest:
-        """Merge into an object, as `kubectl patch --type merge`."""
+        """Patch an object as `kubectl patch --type merge` does; return the new object."""
         headers = {"Content-Type": "application/merge-patch+json"}
         found: Manifest = self.http.patch(path, json=merge, headers=headers).raise_for_status().json()
         return found
 
     def deployment(self, namespace: str, name: str) -> Manifest:
-        """Return a Deployment; fail where it is not there."""
+        """Return a Deployment. Raises AssertionError if it does not exist."""
         found = self.get(f"{DEPLOYMENTS.format(ns=namespace)}/{name}")
-        assert found is not None, f"no Deployment {namespace}/{name}"
+        assert found is not None, f"Deployment {namespace}/{name} does not exist"
         return found
 
     def make_namespace(self, name: str, pod_security: str) -> None:
@@ -112,7 +112,7 @@ class Cluster:
         return self.get(path) is None
 
     def gone(self, *namespaces: str, seconds: float = PATIENCE) -> float:
-        """Delete namespaces and wait until they are gone; return the seconds it took."""
+        """Delete namespaces and wait until they are gone; return the seconds that the deletion took."""
         started = time.monotonic()
         for namespace in namespaces:
             self.http.delete(f"/api/v1/namespaces/{namespace}")
@@ -138,19 +138,19 @@ def ready(pod: Manifest) -> bool:
 
 
 def outside(url: str, path: str = "") -> tuple[str, dict[str, str]]:
-    """Return where a person outside asks for a URL of the hostname, and the headers that say so."""
+    """Return the address at which a client outside the cluster reaches a URL, and the Host header to send."""
     parts = urlsplit(url)
-    return f"http://{place.told('INGRESS')}{parts.path}{path}", {"Host": parts.netloc}
+    return f"http://{place.variable('INGRESS')}{parts.path}{path}", {"Host": parts.netloc}
 
 
 def fetch(url: str, path: str = "") -> httpx.Response:
-    """GET as a person outside does, whose names lead to the ingress controller or the Gateway."""
+    """GET a URL through the ingress controller or the Gateway, as a client outside the cluster does."""
     address, headers = outside(url, path)
     return httpx.get(address, headers=headers, timeout=30)
 
 
 def silent(url: str) -> bool:
-    """Whether nobody answers at a URL; a proxy without a single route does not even listen."""
+    """Whether no Agent Server answers at a URL. A proxy without any route does not listen at all."""
     try:
         return fetch(url, "/ok").status_code in (404, 503)
     except httpx.ConnectError:

@@ -1,4 +1,4 @@
-"""One data plane on the cluster of KUBECONFIG, shared by the cases that can share; the others install their own."""
+"""Fixtures on the cluster of KUBECONFIG: a data plane that most cases share, and `prepare` for a separate one."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.cluster.data_plane import DataPlane, Install, Workspace, image, ingre
 
 HERE = Path(__file__).parent
 LAST = ("test_faults.py", "test_removal.py")
-"""Files whose cases disturb the whole cluster."""
+"""Files that run last, because their cases disturb the whole cluster."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give every case time for an installation of its own; what disturbs the whole cluster comes last."""
+    """Give every case 400 seconds, enough for its own installation; move the files of `LAST` to the end."""
     for item in items:
         if HERE in item.path.parents and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(400))
@@ -30,14 +30,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="package")
 def cluster() -> Iterator[Cluster]:
-    place.told("IMAGE")
+    place.variable("IMAGE")
     with Cluster.current() as found:
         yield found
 
 
 @pytest.fixture(scope="package")
 def control_plane() -> Iterator[ControlPlane]:
-    """A control plane on this machine, which pods reach: on another port than 443, as self-hosted ones may be."""
+    """A control plane on this machine that pods can reach. Its port is not 443, as with some self-hosted ones."""
     with ControlPlane({"nobody": str(uuid4())}, infer_listener=True, host=place.address()) as plane:
         yield plane
 
@@ -46,9 +46,9 @@ def control_plane() -> Iterator[ControlPlane]:
 def prepare(
     cluster: Cluster, control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Install]:
-    """Makes namespaces and a workspace, and a data plane for them that is not yet installed.
+    """A function that makes namespaces and a workspace, and returns a data plane for them that is not yet installed.
 
-    `restricted` and `baseline` of Pod Security hold in its namespace and in those of the Agent Servers.
+    Its own namespace enforces Pod Security `restricted`; the namespaces of the Agent Servers enforce `baseline`.
     """
     prepared: list[DataPlane] = []
     made: list[str] = []
@@ -66,7 +66,7 @@ def prepare(
             "config": {"watchNamespaces": ",".join(agents)},
             "operator": {"createCRDs": not cluster.serves("apps.langchain.ai/v1alpha1")},
         }
-        values = layered(modest(), image(place.told("IMAGE")), workspace.values(), own, *layers)
+        values = layered(modest(), image(place.variable("IMAGE")), workspace.values(), own, *layers)
         prepared.append(DataPlane(cluster, workspace, name, ",".join(agents), values))
         return prepared[-1]
 
@@ -78,7 +78,7 @@ def prepare(
 
 @pytest.fixture(scope="package")
 def plane(prepare: Install) -> DataPlane:
-    """The data plane that most cases share: upstream's default values, and what must be set besides."""
+    """The data plane that most cases share: upstream's default values, and the values that every installation sets."""
     made = prepare(ingress())
     made.values = layered(upstream(), made.values)
     made.upgrade()

@@ -1,4 +1,4 @@
-"""A data plane that Helm installed on the cluster, and the workspace that it works for."""
+"""A data plane that Helm installs on the cluster, and its LangSmith workspace."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from tests.support.eventually import eventually
 HELM_SECONDS = 180
 COMPONENTS = ("beat", "listener", "operator", "watcher")
 ELSEWHERE = {"POSTGRES_URI_CUSTOM": "postgres://nobody@127.0.0.1/none", "REDIS_URI_CUSTOM": "redis://127.0.0.1/0"}
-"""Secrets of a deployment that brings its own database and Redis: one pod instead of three."""
+"""Secrets of a deployment with an external database and Redis: it has one pod instead of three."""
 
 
 def modest() -> Values:
-    """Requests for a node of two CPUs, and times for tests."""
+    """Values with resource requests for a node of two CPUs, and short times for tests."""
     asked = {"requests": {"cpu": "20m", "memory": "64Mi"}}
     return {
         **{component: {"deployment": {"resources": asked}} for component in COMPONENTS},
@@ -54,26 +54,26 @@ def modest() -> Values:
 
 
 def template(name: str) -> str:
-    """Return a template of ours whose containers ask for next to nothing."""
+    """Return a built-in template whose container requests almost no CPU and memory."""
     made = yaml.safe_load(getattr(templates, name))
     made["spec"]["template"]["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "20m", "memory": "32Mi"}}
     return str(yaml.safe_dump(made))
 
 
 def upstream() -> Values:
-    """All values of the chart that people come from, where the file is."""
+    """Return the default values of the upstream chart, or no values if its file is missing."""
     return dict(yaml.safe_load(UPSTREAM.read_text(encoding="utf-8"))) if UPSTREAM.exists() else {}
 
 
 def image(reference: str) -> Values:
-    """Values that name an image of the data plane."""
+    """Return values that set the image of the data plane."""
     found = place.Image.of(reference)
     return {"images": {"agentplaneImage": {"repository": found.repository, "tag": found.tag}}}
 
 
 def ingress() -> Values:
-    """Agent Servers at the paths of a shared Ingress that the chart makes."""
-    hostname, name = place.told("HOSTNAME"), place.told("INGRESS_CLASS")
+    """Return values that expose Agent Servers at paths of a shared Ingress that the chart makes."""
+    hostname, name = place.variable("HOSTNAME"), place.variable("INGRESS_CLASS")
     return {
         "ingress": {"enabled": True, "hostname": hostname, "ingressClassName": name, "tlsEnabled": False},
         "gateway": {"enabled": False, "name": "", "namespace": "", "hostname": ""},
@@ -81,9 +81,9 @@ def ingress() -> Values:
 
 
 def gateway() -> Values:
-    """An HTTPRoute for each Agent Server, at a Gateway that is there."""
-    namespace, _, name = place.told("GATEWAY").partition("/")
-    hostname = place.told("HOSTNAME")
+    """Return values that expose each Agent Server with an HTTPRoute at an existing Gateway."""
+    namespace, _, name = place.variable("GATEWAY").partition("/")
+    hostname = place.variable("HOSTNAME")
     return {
         "ingress": {"enabled": False, "hostname": "", "ingressClassName": ""},
         "gateway": {
@@ -96,15 +96,15 @@ def gateway() -> Values:
     }
 
 
-WAYS_IN = {"ingress": ingress, "gateway": gateway}
+EXPOSURES = {"ingress": ingress, "gateway": gateway}
 
 
 @dataclass
 class Workspace:
-    """A LangSmith workspace with one listener, as a person sees it."""
+    """A LangSmith workspace with one listener, as its user sees it."""
 
     url: str
-    """Of the control plane."""
+    """URL of the control plane."""
     id: str
     listener: str
     key: str = field(repr=False)
@@ -113,7 +113,7 @@ class Workspace:
 
     @classmethod
     def make(cls, control_plane: ControlPlane, folder: Path, *namespaces: str) -> Workspace:
-        """Make one with a listener for `namespaces`, as Deployments > Listeners does."""
+        """Make a workspace and its listener for `namespaces`, as the page Deployments > Listeners does."""
         identity, key = str(uuid4()), f"lsv2_pt_{secrets.token_hex(16)}"
         headers = control_plane.admit(key, identity)
         http = httpx.Client(base_url=control_plane.url, headers=headers, timeout=30)
@@ -122,7 +122,7 @@ class Workspace:
         return cls(control_plane.url, identity, listener, key, http, folder / identity)
 
     def values(self) -> Values:
-        """What its data plane must be told."""
+        """Return the values that connect a data plane to this workspace."""
         return {
             "config": {
                 "region": "",
@@ -151,7 +151,7 @@ class Workspace:
         return run(changed, env=variables, seconds=2 * PATIENCE)
 
     def deploy(self, name: str, image: str, **env: str) -> subprocess.CompletedProcess[str]:
-        """`langgraph deploy --image-uri` and wait for its end."""
+        """Run `langgraph deploy --image-uri` to its end."""
         return self.langgraph("--name", name, "--image-uri", image, "--no-input", env=env)
 
     def create(
@@ -197,7 +197,7 @@ class Workspace:
         return next(one for one in self.deployments() if one["name"] == name)
 
     def url_of(self, name: str) -> str:
-        """Return where a deployment is reached, once the data plane has said so."""
+        """Wait until the data plane has published the URL of a deployment; return the URL."""
         url: str = eventually(lambda: self.deployment(name)["source_config"].get("custom_url"), f"{name} has a URL")
         return url
 
@@ -229,15 +229,15 @@ class DataPlane:
     workspace: Workspace
     namespace: str
     agents: str
-    """Namespaces of the Agent Servers, with commas between."""
+    """Namespaces of the Agent Servers, separated by commas."""
     values: Values
     chart: Path = CHART
     release: str = RELEASE
     notes: str = ""
-    """What Helm said last."""
+    """The notes of Helm's last install or upgrade."""
 
     def upgrade(self, *changes: Values, chart: Path | None = None, wait: bool = True) -> None:
-        """`helm upgrade -i --wait` with the values and `changes`, which stay."""
+        """Run `helm upgrade -i --wait` with the values and `changes`; later upgrades keep `changes`."""
         self.values, self.chart = layered(self.values, *changes), chart or self.chart
         with self.helm() as config:
             present = self.release in [found["name"] for found in config.list(all_states=True)]
@@ -246,11 +246,11 @@ class DataPlane:
             try:
                 act(loaded, self.release, self.values, wait="watcher" if wait else "hookOnly", timeout=HELM_SECONDS)
             except helm.HelmError as error:
-                raise AssertionError(f"{error}\n{self.said()}") from error
+                raise AssertionError(f"{error}\n{self.diagnostics()}") from error
             self.notes = config.get_all(self.release)["info"]["notes"]
 
     def uninstall(self) -> None:
-        """`helm uninstall --wait --ignore-not-found`."""
+        """Run `helm uninstall --wait --ignore-not-found`."""
         with self.helm() as config:
             config.uninstall(self.release, wait="watcher", timeout=HELM_SECONDS, ignore_not_found=True)
 
@@ -270,17 +270,17 @@ class DataPlane:
         return self.cluster.kubectl("-n", self.namespace, "exec", pod, "--", "agentplane", *arguments, check=check)
 
     def findings(self, component: str) -> list[dict[str, str]]:
-        """Return what `agentplane doctor` finds in a pod of a component."""
-        said = self.agentplane("doctor", "--json", component=component, check=False)
-        return [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+        """Return the findings of `agentplane doctor` in a pod of a component."""
+        output = self.agentplane("doctor", "--json", component=component, check=False)
+        return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
 
     def status(self) -> list[dict[str, Any]]:
         """Return the lines of `agentplane status --json`."""
-        said = self.agentplane("status", "--json", check=False)
-        return [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+        output = self.agentplane("status", "--json", check=False)
+        return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
 
     def reason(self, name: str) -> str:
-        """Return why `agentplane status` says a deployment is as it is."""
+        """Return the reason that `agentplane status` gives for a deployment."""
         return next((line["reason"] for line in self.status() if line.get("name") == name), "")
 
     def log(self) -> list[dict[str, Any]]:
@@ -295,8 +295,8 @@ class DataPlane:
     def lgp_name(self, name: str) -> str:
         return lgp_name(name, self.workspace.deployment(name)["id"])
 
-    def said(self) -> str:
-        """The last words of its pods, for a person who asks what went wrong."""
+    def diagnostics(self) -> str:
+        """Return pods, events and the end of each log, for the message of a failed test."""
         shown = ["get", "pods", "-o", "wide"], ["get", "events", "--sort-by=.lastTimestamp"]
         words = [self.cluster.kubectl("-n", self.namespace, *arguments, check=False)[-3000:] for arguments in shown]
         for component in COMPONENTS:
@@ -306,21 +306,21 @@ class DataPlane:
 
 
 ONCE = ("RevisionRequested", "SecretsApplied", "RevisionDeployed")
-"""Events of which each revision has one."""
+"""Types of events that each revision has exactly once."""
 
 
 def doubled(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """What the log holds twice although it can happen once."""
-    told: Counter[str] = Counter()
+    """Return what the log holds more than once although it can happen only once."""
+    counts: Counter[str] = Counter()
     for record in records:
         stream, kind, content = record["stream"], record["type"], record["data"]
         if kind == "DeploymentRegistered":
-            told[f"{stream} {kind}"] += 1
+            counts[f"{stream} {kind}"] += 1
         elif kind in ONCE:
-            told[f"{stream} {kind} {content['revision_id']}"] += 1
+            counts[f"{stream} {kind} {content['revision_id']}"] += 1
         elif kind == "StatusReported":
-            told[f"{stream} {content['id']} {content['status']}"] += 1
-    return [what for what, times in told.items() if times > 1]
+            counts[f"{stream} {content['id']} {content['status']}"] += 1
+    return [what for what, times in counts.items() if times > 1]
 
 
 Install = Callable[..., DataPlane]

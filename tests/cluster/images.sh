@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Builds the images of the cluster tests without Docker and without a registry: images.sh ARCHIVE
 #
-# ARCHIVE is an OCI archive to load into the node. It holds what the node itself needs, a real Agent Server
-# (sandbox.local/hello:1), a stand-in for one (sandbox.local/stub:1), and this checkout built from k8s/Dockerfile
-# (registry.test/agentplane:checkout); where git knows it, also the commit before (registry.test/agentplane:earlier).
-# Layers that did not change are kept in TESTS_IMAGE_CACHE, by default ~/.cache/agentplane-images.
+# The script writes ARCHIVE, an OCI archive to load into the node. It holds a stand-in for an Agent Server
+# (sandbox.local/stub:1), this checkout built from k8s/Dockerfile (registry.test/agentplane:checkout) and, if git has it,
+# the previous commit (registry.test/agentplane:earlier). A second archive, node.tar in the cache, holds the images of
+# the node itself and a real Agent Server (sandbox.local/hello:1). The cache is TESTS_IMAGE_CACHE, by default
+# ~/.cache/agentplane-images; it also keeps unchanged layers.
 set -euo pipefail
 checkout=$(cd "$(dirname "$0")/../.." && pwd)
 tools=${TESTS_KUBERNETES_TOOLS:-$checkout/../shared/tools/kubernetes}
@@ -14,7 +15,7 @@ mkdir -p "$cache"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# The tool builds every image once but ours each time: it gets a checkout in which ours is next to nothing.
+# The tool $tools/images also builds k8s/Dockerfile, which we build below: give it a checkout with a trivial one.
 mkdir -p "$work/staging/k8s" "$work/staging/sandbox/apps"
 cp -r "$checkout/sandbox/apps/hello" "$work/staging/sandbox/apps/"
 echo 'FROM docker.io/library/python:3.11.12-slim-bookworm' > "$work/staging/k8s/Dockerfile"
@@ -22,7 +23,7 @@ echo 'FROM docker.io/library/python:3.11.12-slim-bookworm' > "$work/staging/k8s/
 
 export BUILDAH_ISOLATION=chroot STORAGE_DRIVER=overlay
 b() { buildah --root "$cache/storage" --runroot "$cache/run" "$@"; }
-# What pip needs on this machine to reach its package index.
+# Settings and certificates that pip needs to reach its package index.
 pip=(--env PIP_CERT="${PIP_CERT:-}")
 for file in /etc/pip.conf /etc/ssl/certs; do [ -e $file ] && pip+=(--volume "$file:$file:ro"); done
 build() { # tag dockerfile folder

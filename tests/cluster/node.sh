@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Runs a command on a real Kubernetes node of its own, and ends the node: node.sh [COMMAND…], by default make test-cluster
+# Starts a real Kubernetes node, runs a command, and stops the node: node.sh [COMMAND…], by default make test-cluster
 #
-# For machines that can pull no image, where the neighbouring folder of Kubernetes tools is (or TESTS_KUBERNETES_TOOLS
-# says where) and its `install node` has run. `node.sh --available` only tells whether they are: 0, or 1 with the reason.
-# The command finds the node in KUBECONFIG and the rest in TESTS_CLUSTER_…, which docs/development.md explains.
+# The script is for machines that cannot pull images. It needs the neighbouring folder of Kubernetes tools (or
+# TESTS_KUBERNETES_TOOLS) after its `install node` has run. `node.sh --available` only checks that: it exits with 0, or
+# with 1 and prints the reason. The command gets KUBECONFIG and the variables TESTS_CLUSTER_…, which docs/development.md
+# explains.
 set -euo pipefail
 checkout=$(cd "$(dirname "$0")/../.." && pwd)
 tools=${TESTS_KUBERNETES_TOOLS:-$checkout/../shared/tools/kubernetes}
@@ -39,7 +40,7 @@ echo '10.88.0.1 agents.test' > "$folder/hosts"
 "$tools/node" load "$folder" "${TESTS_IMAGE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/agentplane-images}/node.tar" \
   "$folder/images.tar" > "$folder/images.txt"
 rm -f "$folder/images.tar"
-# `langgraph deploy` asks for images by digest; two names of one image are two revisions.
+# `langgraph deploy` needs images by digest; two digests for the same image give two different revisions.
 digest() { echo "sandbox.local/$1@sha256:$(printf '%064d' "$2")"; }
 for image in stub hello; do
   for number in 1 2; do "$tools/node" tag "$folder" "sandbox.local/$image:1" "$(digest $image $number)"; done

@@ -1,6 +1,6 @@
-"""What the tests are told about the cluster that KUBECONFIG points to: variables, and a reason to skip for each.
+"""Variables that describe the cluster of KUBECONFIG. A test that needs an unset variable is skipped with the reason.
 
-docs/development.md says what to set on kind and k3d; `tests/cluster/node.sh` sets all of it on a node of its own.
+docs/development.md says what to set on kind and k3d; `tests/cluster/node.sh` sets all variables for the node it starts.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import pytest
 PREFIX = "TESTS_CLUSTER_"
 WHAT = {
     "IMAGE": "agentplane's image, repository:tag, as nodes pull it",
-    "STUB": "two images by digest of tests/cluster/images/stub, with a comma between",
-    "AGENT": "two images by digest of a real Agent Server, with a comma between",
+    "STUB": "two images by digest of tests/cluster/images/stub, separated by a comma",
+    "AGENT": "two images by digest of a real Agent Server, separated by a comma",
     "ADDRESS": "address of this machine as pods see it",
     "INGRESS": "host:port at which the ingress controller and the Gateway answer",
     "HOSTNAME": "hostname of Agent Servers, which pods can resolve",
     "INGRESS_CLASS": "class of the ingress controller",
-    "GATEWAY": "namespace/name of a Gateway that lets routes of all namespaces in",
-    "EARLIER": "agentplane's image of the commit before",
-    "EARLIER_CHART": "folder of the chart of the commit before",
+    "GATEWAY": "namespace/name of a Gateway that accepts routes of all namespaces",
+    "EARLIER": "agentplane's image of the previous commit",
+    "EARLIER_CHART": "folder of the chart of the previous commit",
     "NODE": "folder of the node that tests/cluster/node.sh started",
 }
 
 
-def told(name: str) -> str:
-    """Return a variable of the place; skip the test, saying what is missing, where nobody set the variable."""
+def variable(name: str) -> str:
+    """Return the value of TESTS_CLUSTER_`name`; skip the test with the reason if the variable is not set."""
     value = os.environ.get(PREFIX + name, "")
     if not value:
         pytest.skip(f"{PREFIX}{name} is not set: {WHAT[name]} (docs/development.md)")
@@ -39,12 +39,12 @@ def told(name: str) -> str:
 slow = pytest.mark.skipif(
     not os.environ.get(PREFIX + "SLOW"), reason=f"{PREFIX}SLOW is not set: the case takes a minute or more"
 )
-"""Leaves a case out of the default run, which must fit in a quarter of an hour on a node of two CPUs."""
+"""Excludes a case from the default run, which must take at most 15 minutes on a node of two CPUs."""
 
 
 def address() -> str:
-    """Return the address of this machine as pods see it; skip where this machine has no such address."""
-    given = told("ADDRESS")
+    """Return the address of this machine as pods see it; skip the test if this machine does not have it."""
+    given = variable("ADDRESS")
     try:
         socket.create_server((given, 0)).close()
     except OSError as error:
@@ -53,10 +53,10 @@ def address() -> str:
 
 
 def kubeconfig() -> Path:
-    """Return the file in KUBECONFIG; skip where there is none."""
+    """Return the path in KUBECONFIG; skip the test if there is no such file."""
     path = os.environ.get("KUBECONFIG", "")
     if not path:
-        pytest.skip("KUBECONFIG is not set: it says which cluster to test on (docs/development.md)")
+        pytest.skip("KUBECONFIG is not set: set it to the cluster to test on (docs/development.md)")
     if not Path(path).is_file():
         pytest.skip(f"KUBECONFIG={path} is no file")
     return Path(path)
@@ -78,6 +78,6 @@ class Image:
 
 
 def images(name: str) -> tuple[str, str]:
-    """Return two references by digest, of an image and its successor."""
-    first, _, second = told(name).partition(",")
+    """Return the two image references by digest of a variable; if it has one, return it twice."""
+    first, _, second = variable(name).partition(",")
     return first, second or first

@@ -1,7 +1,7 @@
-"""A day of life: many deployments, random operations, pods that die, one drain; and at its end all is as asked for.
+"""Random operations on many deployments, killed pods and one drain; at the end every deployment is as requested.
 
-TESTS_CLUSTER_SLOW=1 runs it, TESTS_CLUSTER_DAY_SECONDS is its length, TESTS_CLUSTER_DAY_SEED what to repeat it with; a
-failure names the seed.
+TESTS_CLUSTER_SLOW=1 runs the test, TESTS_CLUSTER_DAY_SECONDS is its length, and TESTS_CLUSTER_DAY_SEED repeats a run.
+The message of a failure names the seed.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from tests.support.eventually import eventually
 SECONDS = float(os.environ.get("TESTS_CLUSTER_DAY_SECONDS", "90"))
 SEED = int(os.environ.get("TESTS_CLUSTER_DAY_SEED", secrets.randbelow(1 << 30)))
 MOST = 40 if SECONDS >= 300 else 16
-"""Deployments at once."""
+"""Largest number of deployments at the same time."""
 SETTLING = 240.0
-"""Seconds after the last operation until everything must be as asked for."""
+"""Seconds after the last operation until every deployment must be as requested."""
 
 pytestmark = [
     pytest.mark.timeout(SECONDS + 2 * SETTLING + 120),
@@ -36,7 +36,7 @@ pytestmark = [
 
 @dataclass
 class Day:
-    """What people and the cluster do to a data plane, and what they asked for last."""
+    """Random operations of users and the cluster on a data plane, and the last request for each deployment."""
 
     cluster: Cluster
     plane: DataPlane
@@ -44,7 +44,7 @@ class Day:
     asked: dict[str, str] = field(default_factory=dict)
     """Name of each deployment → its id."""
     failing: set[str] = field(default_factory=set)
-    """Names whose latest revision cannot come up."""
+    """Names of deployments whose latest revision cannot start."""
     deleted: list[str] = field(default_factory=list)
     """Names of the LGPs of deployments that were deleted."""
     secret: str = field(default_factory=lambda: f"s3cret-{secrets.token_hex(8)}")
@@ -106,7 +106,7 @@ class Day:
             self.cluster.http.request("DELETE", f"{PODS.format(ns=namespace)}/{name}", json=body)
 
     def live(self) -> None:
-        """Do something at random again and again until the day is over; the drain comes at noon."""
+        """Do random operations until SECONDS have passed; the drain comes halfway."""
         often: list[tuple[Callable[[], None], int]] = [
             (self.create, 8),
             (self.update, 6),
@@ -132,15 +132,15 @@ def named(pod: dict[str, dict[str, str]]) -> dict[str, str]:
     return {key: pod["metadata"][key] for key in ("name", "namespace")}
 
 
-def test_after_a_day_of_life_everything_is_as_asked_for(cluster: Cluster, plane: DataPlane) -> None:
+def test_after_random_operations_every_deployment_is_as_requested(cluster: Cluster, plane: DataPlane) -> None:
     print(f"TESTS_CLUSTER_DAY_SEED={SEED}")
     day = Day(cluster, plane, random.Random(SEED))
 
     day.live()
 
     assert {"create", "update", "delete", "drain"} <= set(day.done), f"seed {SEED}: {day.done}"
-    eventually(lambda: not unsettled(day), f"seed {SEED}: every revision came to its end", SETTLING)
-    eventually(lambda: acknowledged(plane), f"seed {SEED}: no stream is left to look at", SETTLING)
+    eventually(lambda: not unsettled(day), f"seed {SEED}: every revision is deployed or failed", SETTLING)
+    eventually(lambda: acknowledged(plane), f"seed {SEED}: no stream waits for a worker", SETTLING)
     assert set(day.asked) == {one["name"] for one in plane.workspace.deployments()}, f"seed {SEED}"
     assert wrong(day) == [], f"seed {SEED}"
     assert [name for name in day.deleted if cluster.objects_of(plane.agents, name)] == [], f"seed {SEED}"
@@ -150,14 +150,14 @@ def test_after_a_day_of_life_everything_is_as_asked_for(cluster: Cluster, plane:
     exported = plane.agentplane("export")
     assert day.secret not in exported, f"seed {SEED}"
     assert plane.workspace.key not in exported, f"seed {SEED}"
-    plane.agentplane("replay", "--live")  # today's code and the log agree, else it ends with 1
+    plane.agentplane("replay", "--live")  # exits with 1 if today's code and the log disagree
 
     plane.workspace.delete(*day.asked.values())
     eventually(lambda: not plane.workspace.deployments(), "every deployment is gone", SETTLING)
 
 
 def unsettled(day: Day) -> list[str]:
-    """Return the names of deployments whose latest revision has not come to its end."""
+    """Return the names of deployments whose latest revision has not reached its expected status."""
     found = {one["name"]: one for one in day.plane.workspace.deployments()}
     waiting = [name for name in found if name not in day.asked]
     for name in day.asked:
@@ -173,7 +173,7 @@ def acknowledged(plane: DataPlane) -> bool:
 
 
 def wrong(day: Day) -> list[str]:
-    """Return the names of Agent Servers that do not serve the revision that was asked for last."""
+    """Return the names of Agent Servers that do not serve their latest revision."""
     found = {one["name"]: one for one in day.plane.workspace.deployments()}
     serving = {name: one for name, one in found.items() if name not in day.failing and one["active_revision_id"]}
 

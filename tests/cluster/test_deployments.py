@@ -9,30 +9,30 @@ import pytest
 from sandbox.demo.prober import Prober
 from tests.cluster import place
 from tests.cluster.cluster import Cluster, fetch, outside, silent
-from tests.cluster.data_plane import ELSEWHERE, WAYS_IN, DataPlane
+from tests.cluster.data_plane import ELSEWHERE, EXPOSURES, DataPlane
 from tests.support.eventually import eventually
 
 NOWHERE = f"registry.invalid/none@sha256:{'0' * 64}"
 OUR_TEMPLATE = {"operator": {"templates": {"deployment": "", "service": ""}}}
-"""Upstream's ends a pod while proxies still send to it; ours lets the pod wait for a moment."""
+"""Our built-in templates: a pod waits a moment before it ends. With upstream's, proxies still send requests to it."""
 TWO = {"min_scale": 2, "max_scale": 2}
 
 
-@pytest.fixture(scope="module", params=WAYS_IN)
+@pytest.fixture(scope="module", params=EXPOSURES)
 def reached(request: pytest.FixtureRequest, cluster: Cluster, plane: DataPlane) -> Iterator[DataPlane]:
-    """The data plane, with one of the ways in to Agent Servers."""
+    """The data plane, with one kind of exposure."""
     if request.param == "gateway":
         cluster.need("gateway.networking.k8s.io/v1", "a Gateway")
-    plane.upgrade(WAYS_IN[request.param](), OUR_TEMPLATE)
+    plane.upgrade(EXPOSURES[request.param](), OUR_TEMPLATE)
     yield plane
     plane.workspace.delete(*(one["id"] for one in plane.workspace.deployments()))
     eventually(lambda: not plane.workspace.deployments(), "every deployment is gone")
-    plane.upgrade(WAYS_IN["ingress"]())
+    plane.upgrade(EXPOSURES["ingress"]())
 
 
 @pytest.fixture(scope="module")
 def steady(reached: DataPlane) -> str:
-    """The name of a deployment with two replicas that serves."""
+    """The name of a deployed deployment with two replicas."""
     reached.workspace.create("steady", place.images("STUB")[0], spec=TWO)
     reached.workspace.wait_until_deployed()
     return "steady"
@@ -50,7 +50,7 @@ def test_langgraph_deploy_ends_deployed_and_the_agent_server_answers(reached: Da
 
     done = reached.workspace.deploy("hello", agent, GREETING_SECRET="s3cret")
 
-    assert done.returncode == 0, done.stdout + done.stderr + reached.said()
+    assert done.returncode == 0, done.stdout + done.stderr + reached.diagnostics()
     assert reached.workspace.revision("hello") == "DEPLOYED"
     assert fetch(reached.workspace.url_of("hello"), "/ok").json()["ok"] is True
     assert serves(reached, "hello")
@@ -74,7 +74,7 @@ def test_no_request_fails_during_an_update(reached: DataPlane, steady: str) -> N
     with Prober(address, headers) as prober:
         done = reached.workspace.deploy(steady, place.images("STUB")[1], **ELSEWHERE, CHANGED="yes")
         assert done.returncode == 0, done.stdout + done.stderr
-        eventually(lambda: one_revision(reached, steady), "the pods of before are gone")
+        eventually(lambda: one_revision(reached, steady), "the pods of the earlier revision are gone")
 
     assert serves(reached, steady)
     assert prober.requests > 20
@@ -82,12 +82,12 @@ def test_no_request_fails_during_an_update(reached: DataPlane, steady: str) -> N
 
 
 def one_revision(plane: DataPlane, name: str) -> bool:
-    """Whether both pods of a deployment are of one ReplicaSet and nothing is on its way in or out."""
+    """Whether a deployment has exactly two pods, both of one ReplicaSet."""
     pods = plane.cluster.listed("/api/v1/namespaces/{ns}/pods", plane.agents, f"app={plane.lgp_name(name)}")
     return len(pods) == 2 and len({pod["metadata"]["labels"]["pod-template-hash"] for pod in pods}) == 1
 
 
-def test_an_image_that_cannot_be_pulled_fails_and_says_so(reached: DataPlane, steady: str) -> None:
+def test_an_image_that_cannot_be_pulled_fails_with_the_reason(reached: DataPlane, steady: str) -> None:
     serving = fetch(reached.workspace.url_of(steady), "/info").json()
 
     done = reached.workspace.deploy(steady, NOWHERE, **ELSEWHERE)

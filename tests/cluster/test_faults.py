@@ -1,4 +1,4 @@
-"""What a cluster does to a data plane: no room, no quota, no storage class; a node, an API server, etcd that fail."""
+"""Faults of the cluster: no free CPU, no quota, no storage class; and outages of the node, the API server and etcd."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def _clean(plane: DataPlane) -> Iterator[None]:
     eventually(lambda: not plane.workspace.deployments(), "every deployment is gone")
 
 
-def tells(plane: DataPlane, name: str, words: str) -> None:
-    """Wait until a condition of the LGP, which `kubectl describe` shows, has `words` in its message."""
+def wait_for_condition(plane: DataPlane, name: str, words: str) -> None:
+    """Wait until the message of a condition of the LGP, as `kubectl describe` shows it, contains `words`."""
 
     def messages() -> list[str]:
         conditions = ((plane.lgp(name) or {}).get("status") or {}).get("conditions") or ()
@@ -40,29 +40,29 @@ def tells(plane: DataPlane, name: str, words: str) -> None:
     eventually(lambda: any(words in message for message in messages()), f"a condition of {name} says {words}")
 
 
-def test_a_pod_without_room_says_which_resource_is_missing(plane: DataPlane) -> None:
+def test_a_condition_names_the_resource_that_a_pod_lacks(plane: DataPlane) -> None:
     plane.workspace.create("large", place.images("STUB")[0], spec={"cpu": 8, "memory_mb": 64})
 
-    tells(plane, "large", "Insufficient cpu")
+    wait_for_condition(plane, "large", "Insufficient cpu")
 
     plane.workspace.update(plane.workspace.deployment("large")["id"], spec={"cpu": 0.1, "memory_mb": 64})
     plane.workspace.wait_until_deployed()
 
 
-def test_a_quota_is_named_and_its_end_is_noticed(cluster: Cluster, plane: DataPlane) -> None:
+def test_a_condition_names_an_exceeded_quota_and_its_removal_is_noticed(cluster: Cluster, plane: DataPlane) -> None:
     path = QUOTAS.format(ns=plane.agents)
     quota = {"metadata": {"name": "no-pods"}, "spec": {"hard": {"pods": "0"}}}
     cluster.http.post(path, json=quota).raise_for_status()
     try:
         plane.workspace.create("over-quota", place.images("STUB")[0])
-        tells(plane, "over-quota", "exceeded quota: no-pods")
+        wait_for_condition(plane, "over-quota", "exceeded quota: no-pods")
     finally:
         cluster.http.delete(f"{path}/no-pods").raise_for_status()
 
     plane.workspace.wait_until_deployed(150)
 
 
-def test_a_claim_without_a_storage_class_is_named(cluster: Cluster, plane: DataPlane) -> None:
+def test_a_condition_names_a_claim_without_a_storage_class(cluster: Cluster, plane: DataPlane) -> None:
     classes = [
         found["metadata"]["name"]
         for found in cluster.listed(CLASSES, "")
@@ -76,11 +76,11 @@ def test_a_claim_without_a_storage_class_is_named(cluster: Cluster, plane: DataP
     default("false")
     try:
         plane.workspace.create("unbound", place.images("STUB")[0], env={})
-        tells(plane, "unbound", "PersistentVolumeClaim")
+        wait_for_condition(plane, "unbound", "PersistentVolumeClaim")
     finally:
         default("true")
 
-    plane.workspace.wait_until_deployed(150)  # Kubernetes gives the claim the class that came
+    plane.workspace.wait_until_deployed(150)  # Kubernetes assigns the new default class to the claim
 
 
 class Node:
@@ -99,7 +99,7 @@ class Node:
         os.kill(self.process(name), signal.SIGCONT)
 
     def restart(self, *names: str, between: Callable[[], object] = lambda: None) -> None:
-        """End programs, do what is to be done between, and start them again with their own command lines."""
+        """Kill programs, call `between`, and start the programs again with their own command lines."""
         commands = {name: Path(f"/proc/{self.process(name)}/cmdline").read_bytes().split(b"\0")[:-1] for name in names}
         for name in names:
             os.kill(self.process(name), signal.SIGKILL)
@@ -119,7 +119,7 @@ class Node:
 
 
 def ended(process: int) -> bool:
-    """Whether a process is gone, or waits for its parent to hear of its end."""
+    """Whether a process is gone, or is a zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
@@ -128,11 +128,11 @@ def ended(process: int) -> bool:
 
 @pytest.fixture
 def node() -> Node:
-    return Node(Path(place.told("NODE")))
+    return Node(Path(place.variable("NODE")))
 
 
 @place.slow
-def test_a_node_that_is_away_for_a_minute_fails_nothing(cluster: Cluster, plane: DataPlane, node: Node) -> None:
+def test_no_revision_fails_while_the_node_is_away_for_a_minute(cluster: Cluster, plane: DataPlane, node: Node) -> None:
     plane.workspace.create("on-node", place.images("STUB")[0])
     plane.workspace.wait_until_deployed()
     before = plane.lgp_name("on-node")
@@ -162,7 +162,7 @@ def node_ready(cluster: Cluster) -> bool:
     )
 
 
-def test_an_api_server_that_restarts_in_the_middle_of_work_loses_nothing(
+def test_a_restart_of_the_api_server_during_deployments_loses_nothing(
     cluster: Cluster, plane: DataPlane, node: Node
 ) -> None:
     names = [f"meanwhile-{number}" for number in range(4)]
@@ -180,7 +180,7 @@ def test_an_api_server_that_restarts_in_the_middle_of_work_loses_nothing(
 
 @pytest.fixture
 def older(cluster: Cluster, plane: DataPlane, node: Node, tmp_path: Path) -> str:
-    """A cluster whose etcd was put back to before the deployment `after` was made and `before` was changed."""
+    """Restore etcd to a copy from before deployment `after` was made and `before` was changed; return `after`."""
     stub, other = place.images("STUB")
     plane.workspace.create("before", stub)
     plane.workspace.wait_until_deployed()
@@ -197,14 +197,14 @@ def older(cluster: Cluster, plane: DataPlane, node: Node, tmp_path: Path) -> str
 
     node.restart("apiserver", "etcd", between=put_back)
     eventually(lambda: cluster.http.get("/readyz").is_success, "the API server answers")
-    # Kubernetes demands this of whoever restores etcd: they hold newer versions of objects than there are now.
+    # Kubernetes requires this after a restore of etcd: these programs hold newer versions of objects than etcd does.
     node.restart("controllers", "scheduler", "kubelet")
     return "after"
 
 
 @place.slow
-def test_an_etcd_that_was_put_back_is_brought_up_to_date(cluster: Cluster, plane: DataPlane, older: str) -> None:
-    """Watches go on from versions that the older copy does not know; every program of the cluster starts again."""
+def test_a_cluster_with_a_restored_etcd_is_brought_up_to_date(cluster: Cluster, plane: DataPlane, older: str) -> None:
+    """Watches continue from versions that the restored etcd does not know; every program of the cluster restarts."""
     eventually(lambda: older in str(cluster.listed(LGPS, plane.agents)), "the LGP is back", 120)
     eventually(
         lambda: all(

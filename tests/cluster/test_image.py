@@ -1,4 +1,4 @@
-"""The image that was built from k8s/Dockerfile, looked at from inside a pod of the chart."""
+"""The image built from k8s/Dockerfile, inspected from inside a pod of the chart."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tests.chart.rendering import RELEASE
 from tests.cluster.data_plane import COMPONENTS, DataPlane
 
 START_SECONDS = 1.0
-"""CPU, user and system, that a worker may take until it has loaded its program."""
+"""Largest CPU time, user and system, that a worker may take to load its program; seconds."""
 
-LOOK = """
+INSPECT = """
 import importlib.util, json, os, resource, shutil, subprocess, sys
 
 def start():
@@ -40,26 +40,26 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def look(plane: DataPlane) -> dict[str, Any]:
-    """What a program in the listener's pod sees."""
+def inspected(plane: DataPlane) -> dict[str, Any]:
+    """What a program in the listener's pod finds: user, installers, programs, writable folders, start time."""
     pod = f"deploy/{RELEASE}-listener"
-    said = plane.cluster.kubectl("-n", plane.namespace, "exec", pod, "--", "python", "-c", LOOK)
-    found: dict[str, Any] = json.loads(said.splitlines()[-1])
+    output = plane.cluster.kubectl("-n", plane.namespace, "exec", pod, "--", "python", "-c", INSPECT)
+    found: dict[str, Any] = json.loads(output.splitlines()[-1])
     return found
 
 
-def test_its_user_has_no_rights_and_nothing_to_write_to(look: dict[str, Any]) -> None:
-    assert look["user"] == [10001, 10001]
-    assert look["writable"] == []
+def test_its_user_is_not_root_and_has_no_writable_folder(inspected: dict[str, Any]) -> None:
+    assert inspected["user"] == [10001, 10001]
+    assert inspected["writable"] == []
 
 
-def test_it_holds_nothing_that_installs_or_compiles(look: dict[str, Any]) -> None:
-    assert look["installers"] == []
-    assert look["programs"] == []
+def test_it_holds_no_installer_and_no_compiler(inspected: dict[str, Any]) -> None:
+    assert inspected["installers"] == []
+    assert inspected["programs"] == []
 
 
-def test_a_worker_starts_in_under_a_second_of_cpu(look: dict[str, Any]) -> None:
-    assert look["start"] < START_SECONDS
+def test_a_worker_starts_in_under_a_second_of_cpu(inspected: dict[str, Any]) -> None:
+    assert inspected["start"] < START_SECONDS
 
 
 def test_its_programs_start_without_a_shell(plane: DataPlane) -> None:

@@ -1,4 +1,4 @@
-"""The chart with upstream's default values, the image built from k8s/Dockerfile, and only what must be set besides."""
+"""The chart with upstream's default values, an image from k8s/Dockerfile, and only the values that must be set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.eventually import eventually
 
 @pytest.fixture(scope="module")
 def serving(plane: DataPlane) -> Iterator[DataPlane]:
-    """The data plane with an Agent Server: a proxy may not even listen before it has a route."""
+    """The data plane with one Agent Server, because a proxy without a route may not listen at all."""
     plane.workspace.create("first", place.images("STUB")[0])
     plane.workspace.wait_until_deployed()
     yield plane
@@ -31,24 +31,24 @@ def test_every_workload_is_ready(plane: DataPlane) -> None:
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
-def test_the_doctor_has_nothing_to_say_against_a_pod(serving: DataPlane, component: str) -> None:
+def test_the_doctor_neither_warns_nor_fails_in_a_pod(serving: DataPlane, component: str) -> None:
     findings = serving.findings(component)
 
     assert [finding for finding in findings if finding["level"] in ("warn", "fail")] == []
     assert {"settings", "redis", "workers"} <= {finding["subject"] for finding in findings}
 
 
-def test_the_doctor_names_what_is_wrong_with_a_pod(plane: DataPlane) -> None:
+def test_the_doctor_names_an_unreachable_redis(plane: DataPlane) -> None:
     address = ["env", "AGENTPLANE_REDIS_URL=redis://127.0.0.1:1/0", "agentplane", "doctor"]
     pod = f"deploy/{RELEASE}-listener"
 
-    said = plane.cluster.kubectl("-n", plane.namespace, "exec", pod, "--", *address, check=False)
+    output = plane.cluster.kubectl("-n", plane.namespace, "exec", pod, "--", *address, check=False)
 
-    assert "fail redis" in said
+    assert "fail redis" in output
 
 
 def test_pod_security_holds_in_both_namespaces(cluster: Cluster, plane: DataPlane) -> None:
-    """The data plane runs under `restricted`, Agent Servers under `baseline`; and the cluster does enforce that."""
+    """The data plane runs under `restricted`, Agent Servers run under `baseline`, and the cluster enforces both."""
     as_root: Manifest = {"metadata": {"name": "root"}, "spec": {"containers": [{"name": "root", "image": "none"}]}}
     on_node = {"metadata": {"name": "host"}, "spec": {**as_root["spec"], "hostNetwork": True}}
 

@@ -1,4 +1,4 @@
-"""`networkPolicy.enabled`: the processes reach what they must and nothing else."""
+"""`networkPolicy.enabled`: the processes reach the peers that they need and nothing else."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ POLICIES = "/apis/networking.k8s.io/v1/namespaces/{ns}/networkpolicies"
 
 @pytest.fixture(scope="module")
 def closed(cluster: Cluster, plane: DataPlane) -> Iterator[DataPlane]:
-    """The data plane behind its policies; skipped where nobody enforces policies."""
+    """The data plane behind its policies; skips if the cluster does not enforce NetworkPolicies."""
     if not enforced(cluster, plane):
-        pytest.skip("nobody enforces NetworkPolicies in this cluster")
+        pytest.skip("this cluster does not enforce NetworkPolicies")
     plane.upgrade({"networkPolicy": {"enabled": True}})
     yield plane
     plane.upgrade({"networkPolicy": {"enabled": False}})
 
 
 def enforced(cluster: Cluster, plane: DataPlane) -> bool:
-    """Whether a policy of the test's own, which lets nothing out, keeps the processes from a port that is open."""
+    """Whether a policy that denies all egress keeps the processes from an open port."""
     path = POLICIES.format(ns=plane.namespace)
     nothing = {"metadata": {"name": "nothing-out"}, "spec": {"podSelector": {}, "policyTypes": ["Egress"]}}
     cluster.http.post(path, json=nothing).raise_for_status()
@@ -52,7 +52,7 @@ def enforced(cluster: Cluster, plane: DataPlane) -> bool:
 
 
 def holds_soon(check: Callable[[], bool], seconds: float = 15) -> bool:
-    """Whether `check` comes true; who enforces policies takes a moment."""
+    """Return whether `check` becomes true within `seconds`; enforcement of a policy takes a moment."""
     deadline = time.monotonic() + seconds
     while not (held := check()) and time.monotonic() < deadline:
         time.sleep(0.5)
@@ -61,14 +61,14 @@ def holds_soon(check: Callable[[], bool], seconds: float = 15) -> bool:
 
 @contextmanager
 def listening() -> Iterator[tuple[str, str]]:
-    """A port of this machine, open to pods, that no value of the chart names: its host and number."""
+    """Open a port of this machine that no value of the chart names; yields its host and number."""
     with socket.create_server((place.address(), 0)) as server:
         host, port = server.getsockname()
         yield host, str(port)
 
 
 def reach(plane: DataPlane, host: str, port: str) -> str:
-    """Try to connect from the listener's pod."""
+    """Try to connect from the listener's pod; return `connected`, or `cut off:` and the error."""
     pod = f"deploy/{RELEASE}-listener"
     command = ["python", "-c", CONNECT, host, port]
     return plane.cluster.kubectl("-n", plane.namespace, "exec", pod, "--", *command).strip()
@@ -89,11 +89,11 @@ def test_the_processes_reach_nothing_else(closed: DataPlane) -> None:
 
 
 def test_a_deployment_is_deployed_behind_the_policies(closed: DataPlane) -> None:
-    """The health check goes through the hostname, which is answered at another port than the one asked for."""
+    """The health check uses the hostname; the pods behind the hostname listen on another port than the URL says."""
     closed.workspace.create("enclosed", place.images("STUB")[0])
 
-    eventually(lambda: closed.workspace.revision("enclosed") == "DEPLOYED", "it is deployed")
+    eventually(lambda: closed.workspace.revision("enclosed") == "DEPLOYED", "the revision is deployed")
 
     assert fetch(closed.workspace.url_of("enclosed"), "/ok").is_success
     closed.workspace.delete(closed.workspace.deployment("enclosed")["id"])
-    eventually(lambda: not closed.workspace.deployments(), "it is gone")
+    eventually(lambda: not closed.workspace.deployments(), "the deployment is gone")

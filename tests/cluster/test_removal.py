@@ -1,4 +1,4 @@
-"""Uninstall in every order that people do it: nothing hangs, and what remains is said."""
+"""Remove a data plane in every order: nothing hangs, and messages say what remains."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SOON = 60.0
 
 @pytest.fixture
 def serving(cluster: Cluster, prepare: Install) -> DataPlane:
-    """A data plane of its own with one Agent Server, database and Redis included."""
+    """A separate data plane with one Agent Server that has its own database and Redis."""
     cluster.need("gateway.networking.k8s.io/v1", "a Gateway")
     made = prepare(gateway())
     made.upgrade()
@@ -35,7 +35,7 @@ def releases(plane: DataPlane) -> list[str]:
         return [found["name"] for found in config.list(all_states=True)]
 
 
-def test_helm_first_leaves_agent_servers_which_go_with_their_namespace(cluster: Cluster, serving: DataPlane) -> None:
+def test_helm_first_keeps_agent_servers_until_their_namespace_is_deleted(cluster: Cluster, serving: DataPlane) -> None:
     url = serving.workspace.url_of("agent")
     assert "keeps the Agent Servers, their LGPs and their Secrets" in serving.notes
 
@@ -44,7 +44,7 @@ def test_helm_first_leaves_agent_servers_which_go_with_their_namespace(cluster: 
 
     assert time.monotonic() - started < SOON
     assert releases(serving) == []
-    assert cluster.listed(LEASE, serving.agents) == [], "the namespace was given back"
+    assert cluster.listed(LEASE, serving.agents) == [], "the namespace lease was released"
     assert fetch(url, "/ok").is_success
     assert cluster.gone(serving.agents, serving.namespace) < SOON
 
@@ -54,8 +54,8 @@ def test_the_namespaces_first(cluster: Cluster, serving: DataPlane) -> None:
     assert cluster.gone(serving.agents, serving.namespace) < SOON
 
     assert releases(serving) == []
-    serving.uninstall()  # `helm uninstall --ignore-not-found`: there is nothing to remove, and Helm does not hang
-    assert cluster.get(DEFINITION) is not None, "the definition of LGPs is nobody's namespace's"
+    serving.uninstall()  # with --ignore-not-found: there is nothing to remove, and Helm does not hang
+    assert cluster.get(DEFINITION) is not None, "the CustomResourceDefinition of LGPs belongs to no namespace"
 
 
 @place.slow
@@ -63,13 +63,13 @@ def test_the_namespace_of_the_agents_first_then_helm(cluster: Cluster, serving: 
     assert cluster.gone(serving.agents) < SOON
     problems = eventually(
         lambda: [f["detail"] for f in serving.findings("operator") if f["level"] == "fail"],
-        "the doctor misses the namespace",
+        "the doctor reports the missing namespace",
     )
 
     assert any(serving.agents in problem for problem in problems), problems
     started = time.monotonic()
     with pytest.raises(helm.HelmError, match=f'namespaces "{serving.agents}" not found'):
-        serving.uninstall()  # the hook that gives the namespace back has nowhere to go: Helm says so, and ends
+        serving.uninstall()  # the hook that releases the lease fails without the namespace; Helm reports that and ends
     assert time.monotonic() - started < SOON
     assert releases(serving) == []
     assert cluster.gone(serving.namespace) < SOON
@@ -82,7 +82,7 @@ def test_the_definition_of_lgps_first(cluster: Cluster, serving: DataPlane) -> N
     cluster.http.delete(DEFINITION).raise_for_status()
     eventually(lambda: cluster.get(DEFINITION) is None, "the definition is gone", SOON)
 
-    eventually(lambda: not servers(cluster, serving, lgp), "the Agent Server went with its LGP", SOON)
+    eventually(lambda: not servers(cluster, serving, lgp), "the Agent Server is deleted with its LGP", SOON)
     failures = [f for f in serving.findings("operator") if f["level"] == "fail"]
     assert any("does not serve LGP" in failure["detail"] for failure in failures), failures
     started = time.monotonic()
@@ -95,5 +95,5 @@ def test_the_definition_of_lgps_first(cluster: Cluster, serving: DataPlane) -> N
 
 
 def servers(cluster: Cluster, plane: DataPlane, lgp: str) -> list[str]:
-    """Return the pods and workloads of an Agent Server that are left."""
+    """Return the objects of an Agent Server that are left, except Secrets and PersistentVolumeClaims."""
     return [name for name in cluster.objects_of(plane.agents, lgp) if not name.startswith(("secrets", "persistent"))]

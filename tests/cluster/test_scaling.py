@@ -1,4 +1,4 @@
-"""KEDA and HPAs that really scale: the data plane's workers, the queue workers and the API servers of agents."""
+"""Real scaling by KEDA and HPAs: workers of the data plane, queue workers and API servers of Agent Servers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _clean(plane: DataPlane) -> Iterator[None]:
 
 
 def others(plane: DataPlane) -> list[Manifest]:
-    """Return the deployments that one case makes: all but the one whose autoscaler cannot work."""
+    """Return the deployments of the current case: all but the deployment UNABLE, which cases share."""
     return [one for one in plane.workspace.deployments() if one["name"] != UNABLE]
 
 
@@ -51,7 +51,7 @@ def others(plane: DataPlane) -> list[Manifest]:
 def unable(cluster: Cluster, plane: DataPlane) -> Iterator[str]:
     """The name of a deployment whose queue workers KEDA cannot scale: its database has no table `run` yet.
 
-    The operator waits for three minutes before it tells of that, so the deployment is made before the other cases.
+    The operator reports that only after three minutes, so the deployment is made before the other cases.
     """
     cluster.need("keda.sh/v1alpha1", "KEDA")
     spec = {**SMALL, "min_scale": 1, "max_scale": 3}
@@ -63,18 +63,18 @@ def unable(cluster: Cluster, plane: DataPlane) -> Iterator[str]:
 
 
 @contextmanager
-def most_replicas(cluster: Cluster, namespace: str, name: str) -> Iterator[list[int]]:
-    """Watches a Deployment; gives the replica counts that were asked for, in their order."""
+def replica_counts(cluster: Cluster, namespace: str, name: str) -> Iterator[list[int]]:
+    """Watch a Deployment; yields the list of its requested replica counts, in order of time."""
     seen: list[int] = []
     done = threading.Event()
 
-    def look() -> None:
+    def watch() -> None:
         while not done.wait(0.5):
             asked = cluster.deployment(namespace, name)["spec"]["replicas"]
             if not seen or seen[-1] != asked:
                 seen.append(asked)
 
-    thread = threading.Thread(target=look, daemon=True)
+    thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
         yield seen
@@ -84,14 +84,14 @@ def most_replicas(cluster: Cluster, namespace: str, name: str) -> Iterator[list[
 
 
 def by_queues() -> Values:
-    """KEDA counts what waits for workers of few threads."""
+    """Return values with which KEDA scales workers with few threads by the length of their queues."""
     keda = {"enabled": True, "queueLength": 4, "pollingInterval": 5, "scaleDownSeconds": 5}
     scaled = {"autoscaling": {"enabled": True, "minReplicas": 1, "maxReplicas": 3, "keda": keda}, "threads": 2}
     return {"listener": scaled, "operator": scaled}
 
 
 def fixed() -> Values:
-    """One worker of each kind."""
+    """Return values with one worker per component and no autoscaling."""
     alone = {"autoscaling": {"enabled": False}, "threads": 16}
     return {"listener": alone, "operator": alone}
 
@@ -103,7 +103,7 @@ def test_keda_scales_the_workers_by_their_queues_and_nothing_is_lost(cluster: Cl
     eventually(lambda: all(replicas(cluster, plane, name) == 1 for name in names), "each starts with one worker")
     stub, _ = place.images("STUB")
 
-    watched = [most_replicas(cluster, plane.namespace, name) for name in names]
+    watched = [replica_counts(cluster, plane.namespace, name) for name in names]
     with watched[0] as listeners, watched[1] as operators:
         created = [plane.workspace.create(f"burst-{number}", stub) for number in range(BURST)]
         plane.workspace.wait_until_deployed(seconds=180)
@@ -148,17 +148,17 @@ def sql(plane: DataPlane, lgp: str, statement: str) -> None:
         lambda: (
             "ERROR"
             not in (
-                said := plane.cluster.kubectl("-n", plane.agents, "exec", pod, "--", "sh", "-c", command, check=False)
+                output := plane.cluster.kubectl("-n", plane.agents, "exec", pod, "--", "sh", "-c", command, check=False)
             )
-            and "refused" not in said
-            and "starting up" not in said
+            and "refused" not in output
+            and "starting up" not in output
         ),
-        f"Postgres takes: {statement}",
+        f"Postgres runs: {statement}",
     )
 
 
 def autoscalers_of(cluster: Cluster, plane: DataPlane, lgp: str) -> list[str]:
-    """Return the names of the autoscalers of an Agent Server, of whichever kind."""
+    """Return the names of the HPAs and ScaledObjects of an Agent Server."""
     found = (*cluster.listed(SCALERS, plane.agents), *cluster.listed(SCALED_OBJECTS, plane.agents))
     return [name for one in found if lgp in (name := one["metadata"]["name"])]
 
@@ -168,7 +168,7 @@ def pods_of(cluster: Cluster, plane: DataPlane, name: str) -> int:
     return len(cluster.listed(PODS, plane.agents, f"app={name}"))
 
 
-def test_scaling_down_in_the_middle_of_work_loses_nothing(cluster: Cluster, plane: DataPlane) -> None:
+def test_scaling_down_during_deployments_loses_nothing(cluster: Cluster, plane: DataPlane) -> None:
     names = [f"{RELEASE}-listener", f"{RELEASE}-operator"]
 
     def scale(count: int) -> None:
@@ -177,7 +177,10 @@ def test_scaling_down_in_the_middle_of_work_loses_nothing(cluster: Cluster, plan
 
     scale(3)
     found = partial(cluster.deployment, plane.namespace)
-    eventually(lambda: all(found(name)["status"].get("readyReplicas") == 3 for name in names), "three of each")
+    eventually(
+        lambda: all(found(name)["status"].get("readyReplicas") == 3 for name in names),
+        "three listeners and three operators are ready",
+    )
     started = datetime.now(UTC)
     stub, _ = place.images("STUB")
     for number in range(12):
@@ -192,32 +195,32 @@ def test_scaling_down_in_the_middle_of_work_loses_nothing(cluster: Cluster, plan
 
 
 def condition(lgp: Manifest | None, kind: str) -> Manifest:
-    """Return a condition of an LGP, an empty one where it has none."""
+    """Return a condition of an LGP, or an empty one if the LGP has none of that type."""
     found = ((lgp or {}).get("status") or {}).get("conditions") or ()
     return next((one for one in found if one["type"] == kind), {})
 
 
-def test_an_autoscaler_that_cannot_work_is_told_until_it_can(plane: DataPlane, unable: str) -> None:
+def test_a_condition_reports_an_autoscaler_that_cannot_work_until_it_can(plane: DataPlane, unable: str) -> None:
     def autoscaling(status: str) -> Manifest | None:
         found = condition(plane.lgp(unable), "Autoscaling")
         return found if found.get("status") == status else None
 
-    told = eventually(lambda: autoscaling("False"), "the condition Autoscaling is False", 270)
+    reported = eventually(lambda: autoscaling("False"), "the condition Autoscaling is False", 270)
 
-    assert f"{plane.lgp_name(unable)}-queue" in told["message"]
-    assert "KEDA cannot read what it scales by" in told["message"]
+    assert f"{plane.lgp_name(unable)}-queue" in reported["message"]
+    assert "KEDA cannot read what it scales by" in reported["message"]
     assert plane.workspace.revision(unable) == "DEPLOYED"
-    eventually(lambda: told["reason"] in plane.reason(unable), "the status says it")
+    eventually(lambda: reported["reason"] in plane.reason(unable), "the status command gives the reason")
 
     sql(plane, plane.lgp_name(unable), "create table run(run_id int, status text)")
 
-    eventually(lambda: autoscaling("True"), "the condition heals", 150)
-    eventually(lambda: plane.reason(unable) == "", "the status heals")
+    eventually(lambda: autoscaling("True"), "the condition is True again", 150)
+    eventually(lambda: plane.reason(unable) == "", "the status command gives no reason any more")
 
 
 @contextmanager
 def load(url: str) -> Iterator[None]:
-    """Asks for work from several threads as long as the block lasts."""
+    """Send requests that use CPU from four threads until the block ends."""
     address, headers = outside(url, "/burn")
     done = threading.Event()
 
@@ -236,9 +239,7 @@ def load(url: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("keda", [True, pytest.param(False, marks=place.slow)], ids=["keda", "hpa"])
-def test_api_servers_follow_their_cpu_until_autoscaling_is_taken_away(
-    cluster: Cluster, plane: DataPlane, keda: bool
-) -> None:
+def test_api_servers_scale_by_cpu_until_autoscaling_is_removed(cluster: Cluster, plane: DataPlane, keda: bool) -> None:
     if keda:
         cluster.need("keda.sh/v1alpha1", "KEDA")
     plane.upgrade({"operator": {"kedaEnabled": keda}})

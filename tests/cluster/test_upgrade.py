@@ -1,4 +1,4 @@
-"""`helm upgrade` from the commit before, under load, with another template, setting and image: nothing is lost."""
+"""`helm upgrade` from the previous commit, under load, with another template, setting and image: nothing is lost."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ UNDER_LOAD = 12
 
 
 def changed() -> Values:
-    """Another template of Agent Servers, another setting, another image."""
+    """Return values with another template of Agent Servers, another setting, and another image."""
     template = yaml.safe_load(templates.DEPLOYMENT)
     template["spec"]["template"]["metadata"]["annotations"] = {"example.com/template": "second"}
     return layered(
         {"operator": {"templates": {"deployment": yaml.safe_dump(template)}}},
         {"config": {"settings": {"request_timeout_seconds": 20}}},
-        image(place.told("IMAGE")),
+        image(place.variable("IMAGE")),
     )
 
 
 def lay_load(workspace: Workspace, earlier: list[str], upgraded: threading.Event) -> None:
-    """Create deployments and update earlier ones all through the upgrade."""
+    """Create deployments and update earlier ones during the upgrade."""
     first, second = place.images("STUB")
     for number in range(UNDER_LOAD):
         workspace.create(f"under-load-{number}", first)
@@ -41,9 +41,9 @@ def lay_load(workspace: Workspace, earlier: list[str], upgraded: threading.Event
 
 def test_an_upgrade_under_load_loses_nothing(cluster: Cluster, prepare: Install) -> None:
     cluster.need("gateway.networking.k8s.io/v1", "a Gateway")
-    chart = Path(place.told("EARLIER_CHART"))
+    chart = Path(place.variable("EARLIER_CHART"))
     without_queues = {"config": {"settings": {"queue_enabled": False}}}
-    plane = prepare(gateway(), image(place.told("EARLIER")), without_queues)
+    plane = prepare(gateway(), image(place.variable("EARLIER")), without_queues)
     plane.upgrade(chart=chart)
     stub, _ = place.images("STUB")
     earlier = [plane.workspace.create(f"earlier-{number}", stub) for number in range(3)]
@@ -58,13 +58,16 @@ def test_an_upgrade_under_load_loses_nothing(cluster: Cluster, prepare: Install)
         load.result()
         plane.workspace.wait_until_deployed(180)
         eventually(lambda: old_templates(cluster, plane) == [], "every Agent Server has the new template", 150)
-        eventually(lambda: rolled_out(cluster, plane), "nothing is on its way in or out", 150)
+        eventually(lambda: rolled_out(cluster, plane), "every rollout is complete", 150)
 
     assert doubled(plane.log()) == []
     for deployment in plane.workspace.deployments():
         answer = fetch(deployment["source_config"]["custom_url"], "/info").json()
         assert answer["host"]["revision_id"] == deployment["latest_revision_id"], deployment["name"]
-    eventually(lambda: not before & {pod["metadata"]["name"] for pod in plane.pods()}, "the pods of before have ended")
+    eventually(
+        lambda: not before & {pod["metadata"]["name"] for pod in plane.pods()},
+        "the pods of the earlier release have ended",
+    )
     plane.uninstall()
 
 
@@ -74,7 +77,7 @@ def servers(cluster: Cluster, plane: DataPlane) -> list[Manifest]:
 
 
 def old_templates(cluster: Cluster, plane: DataPlane) -> list[str]:
-    """Return the names of Agent Servers' Deployments that were not made from the changed template."""
+    """Return the names of Deployments of Agent Servers that were not made from the changed template."""
     return [
         found["metadata"]["name"]
         for found in servers(cluster, plane)
@@ -83,7 +86,7 @@ def old_templates(cluster: Cluster, plane: DataPlane) -> list[str]:
 
 
 def rolled_out(cluster: Cluster, plane: DataPlane) -> bool:
-    """Whether every Agent Server has all its pods, of its newest template, and none on the way out."""
+    """Whether all pods of every Agent Server are ready and of its newest template, and no pod is being deleted."""
     pods = cluster.listed(PODS, plane.agents, LGP_LABEL)
     return not any("deletionTimestamp" in pod["metadata"] for pod in pods) and all(
         found["status"].get("observedGeneration") == found["metadata"]["generation"]

@@ -1,8 +1,8 @@
-"""The least that passes for an Agent Server, in a real container: `/ok`, and `/info` with the revision.
+"""A minimal stand-in for an Agent Server, in a real container: it serves `/ok`, and `/info` with the revision.
 
-A real Agent Server takes seconds of CPU to start; dozens of them at once would measure the node, not the data plane.
-STUB_CRASH in a deployment's secrets makes the program end at once with that text as its last words, STUB_BURN makes
-every request to `/burn` use the CPU for that many milliseconds.
+A real Agent Server takes seconds of CPU to start; dozens of them at once would test the node, not the data plane. Two
+secrets of a deployment change the program: with STUB_CRASH it prints that text and exits with 3; with STUB_BURN, a
+number of milliseconds, every request to `/burn` uses the CPU for that time.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Probes are not worth a line."""
+        """Log nothing: most requests are probes."""
 
 
 def burn() -> None:
-    """Use the CPU."""
+    """Use the CPU for BURN_SECONDS."""
     until = time.process_time() + BURN_SECONDS
     while time.process_time() < until:
         sum(range(1000))
@@ -53,7 +53,7 @@ def main() -> None:
     if words := os.environ.get("STUB_CRASH"):
         print(f"stub: {words}", flush=True)
         sys.exit(3)
-    # The first process of a container ignores a signal that it has no handler for.
+    # The kernel ignores SIGTERM for the first process of a container unless the process has a handler.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     ThreadingHTTPServer(("", int(os.environ.get("PORT", "8000"))), Handler).serve_forever()
 
