@@ -1,4 +1,4 @@
-"""The demo as a newcomer runs it, on both clusters, and then a search of everything it left for secret values."""
+"""The demo as a newcomer runs it, on both clusters, and then a search for secret values in everything that it wrote."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.timeout(400)
 
 @dataclass(frozen=True)
 class Finished:
-    """A demo that ended."""
+    """A finished run of the demo."""
 
     code: int
     output: str
@@ -74,7 +74,7 @@ def test_nothing_is_left_running(finished: Finished) -> None:
 
 
 def everything_written(directory: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield what Redis was ever told (its append-only file), task messages decoded, every log line, and the export."""
+    """Yield Redis's append-only file, with task messages decoded, every log line, and the export."""
     for path in sorted((directory / "redis").rglob("*")):
         if path.is_file():
             content = path.read_bytes()
@@ -91,7 +91,7 @@ def test_no_secret_value_is_in_redis_in_a_task_or_in_a_log_line(finished: Finish
     written = list(everything_written(finished.directory))
     kinds = [where.split()[0] for where, _ in written]
 
-    # The search would find something: Redis was told of events, tasks were sent, every process logged.
+    # The search covers real content: Redis holds events, tasks were sent, and every process logged.
     assert kinds.count("task") > 10
     assert any(b"RevisionRequested" in content for where, content in written if where.startswith("redis"))
     assert any(b"deployment/" in content for where, content in written if where == "task message")

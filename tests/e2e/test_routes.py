@@ -1,4 +1,4 @@
-"""Each way in, with the whole stack: a deployment is DEPLOYED because the health check went through that very route.
+"""Each kind of exposure, with the whole stack: a deployment is DEPLOYED because the health check passed by that route.
 
 One control plane, API server, node and Redis serve four data planes, one after the other, each with a listener and
 namespaces of its own. In each, one deployment is reached by the endpoint that was published, and the proxy's own access
@@ -48,7 +48,7 @@ COLLECTIONS = {
 
 @dataclass(frozen=True)
 class Deployment:
-    """What was asked for."""
+    """A deployment as the control plane knows it."""
 
     id: str
     revision: str
@@ -58,7 +58,7 @@ class Deployment:
 
 @dataclass
 class Site:
-    """What the data planes share."""
+    """The control plane, API server, node and Redis that the data planes share."""
 
     stack: Stack
     control_plane: httpx.Client
@@ -71,10 +71,10 @@ class Site:
         assert answer.is_success, answer.text
 
     def recorded(self, url: str) -> list[str]:
-        """What the proxy's access record says of a URL: status, route and pod of each request."""
-        mark = f" GET {url}: "
+        """Return the proxy's access record of a URL: status, route and pod of each request."""
+        prefix = f" GET {url}: "
         lines = self.stack.log("kubelet").read_text().splitlines()
-        return [line.partition(mark)[2] for line in lines if mark in line]
+        return [line.partition(prefix)[2] for line in lines if prefix in line]
 
 
 @dataclass
@@ -132,18 +132,18 @@ class DataPlane:
             status: str = self.site.control_plane.get(path).raise_for_status().json()["status"]
             if status in ("DEPLOYED", "DEPLOY_FAILED"):
                 return status
-            assert time.monotonic() < deadline, f"{deployment} is still {status}: {self.said(deployment)}"
+            assert time.monotonic() < deadline, f"{deployment} is still {status}: {self.reported(deployment)}"
             time.sleep(0.1)
 
-    def said(self, deployment: Deployment) -> list[tuple[str, str]]:
-        """Type and message of the deployment's events."""
+    def reported(self, deployment: Deployment) -> list[tuple[str, str]]:
+        """Return type and message of the deployment's events."""
         log = RedisLog.from_url(self.site.stack.redis_url, self.name)
         found = [(record.type, record.data.get("message", "")) for record in log.read(deployment_stream(deployment.id))]
         log.close()
         return found
 
     def published(self, deployment: Deployment) -> str:
-        """The endpoint that the control plane shows."""
+        """Return the endpoint that the control plane shows."""
         resource = self.site.control_plane.get(f"/v2/deployments/{deployment.id}").raise_for_status().json()
         url: str = resource["source_config"]["custom_url"]
         return url
@@ -184,7 +184,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def definition(kind: str, plural: str, group: str) -> Manifest:
-    """A kind of route, as far as the proxy reads it. (tests/integration holds ours against the real definitions.)"""
+    """Return a definition with the fields that the proxy reads. (tests/integration uses the real definitions.)"""
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
     approved = {"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/gateway-api/pull/2466"}
@@ -234,7 +234,7 @@ STOLEN = {"Ingress": stolen_ingress, "HTTPRoute": stolen_http_route, "VirtualSer
 
 
 def break_route(site: Site, kind: str, deployment: Deployment, host: str, base_path: str = "") -> None:
-    """Let somebody else's route of the same kind take the path of the health check, which leads nowhere."""
+    """Give the path of the health check to another owner's route of the same kind, whose backend does not exist."""
     spec = STOLEN[kind](host, f"{base_path}/lgp/{deployment.lgp}/ok")
     metadata = {"name": "thief", "namespace": deployment.namespace}
     api_version = COLLECTIONS[kind].removeprefix("/apis/").partition("/namespaces")[0]
@@ -243,7 +243,7 @@ def break_route(site: Site, kind: str, deployment: Deployment, host: str, base_p
 
 def assert_it_went_through(plane: DataPlane, deployment: Deployment, url: str, route: str) -> None:
     """The revision is DEPLOYED, and the proxy let a health check through by `route` to a pod of the deployment."""
-    assert plane.wait(deployment) == "DEPLOYED", plane.said(deployment)
+    assert plane.wait(deployment) == "DEPLOYED", plane.reported(deployment)
     asked = plane.site.recorded(f"{url}/ok")
     assert asked, "no health check went through the proxy"
     assert asked[-1].startswith(f"200, {route}, pod {deployment.lgp}-"), asked
@@ -253,7 +253,7 @@ def assert_it_went_through(plane: DataPlane, deployment: Deployment, url: str, r
 def assert_it_failed(plane: DataPlane, deployment: Deployment, url: str, route: str) -> None:
     """The revision failed for want of a route although its pods are ready, and the message says so."""
     assert plane.wait(deployment) == "DEPLOY_FAILED"
-    (message,) = [message for kind, message in plane.said(deployment) if kind == "RevisionFailed"]
+    (message,) = [message for kind, message in plane.reported(deployment) if kind == "RevisionFailed"]
     assert f"GET {url}/ok did not answer 200 within {HEALTH_SECONDS:g} s" in message
     assert "503" in message
     assert "stolen does not exist" in message
@@ -276,7 +276,7 @@ def assert_a_client_reaches(plane: DataPlane, deployment: Deployment, ask: Ask) 
 
 
 def by_name(site: Site, method: str, url: str, **options: Any) -> httpx.Response:
-    """Ask as somebody for whom HOST leads to the proxy."""
+    """Send a request as a client that resolves the hostname to the proxy."""
     asked = httpx.URL(url)
     headers = {**options.pop("headers", {}), "Host": asked.host}
     there = asked.copy_with(host=LOOPBACK, port=site.stack.ports.ingress)
@@ -311,7 +311,9 @@ def test_an_ingress_over_tls_with_a_base_path_beside_the_operators_metrics(site:
         with httpx.Client(verify=trusting, timeout=30) as client:
             assert_a_client_reaches(plane, hello, client.request)
             metrics = client.get(f"https://{host}/data-plane/metrics")
-        assert f"service plain/{chart.RELEASE}-operator does not exist" in metrics.text, "here it is no pod"
+        assert f"service plain/{chart.RELEASE}-operator does not exist" in metrics.text, (
+            "no pod serves the operator's metrics in this test"
+        )
         assert_it_failed(plane, broken, f"https://{host}/team/lgp/{broken.lgp}", "Ingress plain/thief")
 
 

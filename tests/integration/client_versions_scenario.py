@@ -24,7 +24,7 @@ def config_map(namespace: str, value: str) -> Manifest:
 
 
 def run(kubeconfig: Path, namespace: str) -> dict[str, object]:
-    """Apply, apply again, watch a change and the deletion, and say what was seen."""
+    """Apply, apply again, watch a change and the deletion; return the observed results by name."""
     cluster = KubernetesCluster.load(kubeconfig)
     first = cluster.apply(config_map(namespace, "1"), manager=MANAGER)
     again = cluster.apply(config_map(namespace, "1"), manager=MANAGER)

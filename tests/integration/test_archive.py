@@ -1,4 +1,4 @@
-"""`agentplane archive` moves old events into a file, and `import` takes them back."""
+"""`agentplane archive` moves old events into a file, and `agentplane import` puts them back into the log."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Autoscalers that do not work, on an embedded and a real API server: told with what to do, and so is their recovery.
+"""Failing autoscalers, on an embedded and a real API server: conditions report the failure, its fix, and the recovery.
 
-No autoscaler runs here, but in the last test: what its controller says, a test says in its name.
+Only the last test runs a real autoscaler. The other tests write the status that an autoscaler's controller would write.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BOUNDS = {"enabled": True, "minReplicas": 1, "maxReplicas": 8}
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for minutes here."""
+    """Shorten the waits of minutes."""
     monkeypatch.setattr(decide, "GRACE", timedelta(seconds=2))
 
 
@@ -50,11 +50,11 @@ def write_status(http: httpx.Client, namespace: str, plural: str, name: str, *co
     """Write the status of an autoscaler as its controller does."""
     group = "autoscaling/v2" if plural.startswith("horizontal") else "keda.sh/v1alpha1"
     at = "2026-01-01T00:00:00Z"
-    told = [
+    reported = [
         {"type": kind, "status": status, "reason": reason, "message": f"says {reason}", "lastTransitionTime": at}
         for kind, status, reason in conditions
     ]
-    status: dict[str, Any] = {"conditions": told}
+    status: dict[str, Any] = {"conditions": reported}
     if group.startswith("autoscaling"):
         status |= {"desiredReplicas": 1, "currentMetrics": []}
     path = f"/apis/{group}/namespaces/{namespace}/{plural}/{name}/status"
@@ -62,10 +62,10 @@ def write_status(http: httpx.Client, namespace: str, plural: str, name: str, *co
     http.patch(path, json={"status": status}, headers=merge).raise_for_status()
 
 
-def test_a_cluster_without_metrics_is_told_in_the_conditions_and_in_status(
+def test_conditions_and_status_report_a_cluster_without_metrics(
     plane: ControlPlane, own_api_server: ApiServer, http: httpx.Client, namespace: str
 ) -> None:
-    """From the control plane: DEPLOYED all the same, and the reason in `agentplane status`."""
+    """The revision becomes DEPLOYED all the same, and `agentplane status` shows the reason."""
     with (
         listener_at_work(plane, own_api_server, namespace, operator_enabled=True) as both,
         Kubelet(own_api_server, namespace),
@@ -96,7 +96,7 @@ def test_a_cluster_without_metrics_is_told_in_the_conditions_and_in_status(
         assert (view.phase, view.failed) == ("DEPLOYED", False)
 
 
-def test_a_trigger_error_of_keda_is_told_and_so_is_its_end(
+def test_the_condition_reports_a_trigger_error_of_keda_and_its_recovery(
     own_api_server: ApiServer, http: httpx.Client, namespace: str
 ) -> None:
     with keda_installed(http), at_work(own_api_server, namespace, config=KEDA) as operator:
@@ -106,22 +106,22 @@ def test_a_trigger_error_of_keda_is_told_and_so_is_its_end(
         write_status(http, namespace, "scaledobjects", NAME, ("Ready", "False", "TriggerError"))
         made_by_keda(operator, http)
 
-        eventually(lambda: told(operator)[1] == "TriggerError", "the condition tells")
-        assert told(operator)[0] == "False"
+        eventually(lambda: reported(operator)[1] == "TriggerError", "the condition reports the failure")
+        assert reported(operator)[0] == "False"
         message = operator.condition(NAME, "Autoscaling")["message"]
         assert "log of keda-operator" in message
         eventually(
             lambda: f"keda-hpa-{NAME}" in operator.condition(NAME, "Autoscaling")["message"], "and what its HPA says"
         )
-        assert operator.available(NAME), "it serves"
+        assert operator.available(NAME), "the Agent Server is available"
 
         write_status(http, namespace, "scaledobjects", NAME, ("Ready", "True", "ScaledObjectReady"))
         operator.watching.delete(horizontal(operator))
-        eventually(lambda: told(operator) == ("True", "Applied"), "its end is told")
+        eventually(lambda: reported(operator) == ("True", "Applied"), "the condition reports the recovery")
         assert operator.types(NAME).count("AutoscalerUnhealthy") == 1
 
 
-def told(operator: Operator) -> tuple[str, str]:
+def reported(operator: Operator) -> tuple[str, str]:
     condition = operator.condition(NAME, "Autoscaling")
     return condition.get("status", ""), condition.get("reason", "")
 
@@ -167,7 +167,7 @@ def autoscaling_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api
         yield server
 
 
-def test_what_the_real_controller_says_without_metrics_is_told_once(autoscaling_server: ApiServer) -> None:
+def test_the_real_controllers_failure_without_metrics_is_reported_once(autoscaling_server: ApiServer) -> None:
     namespace = "autoscaled"
     with autoscaling_server.http() as http:
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
@@ -175,10 +175,12 @@ def test_what_the_real_controller_says_without_metrics_is_told_once(autoscaling_
     with at_work(autoscaling_server, namespace) as operator:
         operator.put(lgp_manifest(namespace, NAME, serverSpec={"queueEnabled": False}, autoscaling=BOUNDS, **QUIET))
         eventually(lambda: operator.available(NAME), "it is available")
-        eventually(lambda: told(operator) == ("False", "FailedGetResourceMetric"), "the condition tells", 90)
+        eventually(
+            lambda: reported(operator) == ("False", "FailedGetResourceMetric"), "the condition reports the failure", 90
+        )
         message = operator.condition(NAME, "Autoscaling")["message"]
         assert "could not find the requested resource (get pods.metrics.k8s.io)" in message
-        assert operator.available(NAME), "it serves"
+        assert operator.available(NAME), "the Agent Server is available"
 
-        operator.quiet(NAME, 35)  # the controller looks every 15 seconds
+        operator.quiet(NAME, 35)  # the controller checks every 15 seconds
         assert operator.types(NAME).count("AutoscalerUnhealthy") == 1

@@ -1,5 +1,7 @@
-"""Autoscaling of Agent Servers on an embedded and a real API server: who decides on the replicas, and what is told
-where the cluster does not know the autoscaler's kind. No autoscaler runs here: what one does, a test does in its name.
+"""Autoscaling of Agent Servers on an embedded and a real API server.
+
+The tests show which writer decides on the replicas, and what the operator reports if the cluster does not serve the
+autoscaler's kind. No autoscaler runs here: the tests write what an autoscaler would write.
 """
 
 from __future__ import annotations
@@ -45,14 +47,14 @@ def keda(http: httpx.Client) -> Iterator[None]:
 
 @pytest.fixture
 def operator(own_api_server: ApiServer, namespace: str) -> Iterator[Operator]:
-    """An operator that may use KEDA."""
+    """Return an operator whose configuration enables KEDA."""
     with at_work(own_api_server, namespace, config=KEDA) as operator:
         yield operator
 
 
 @dataclass
 class Replicas:
-    """Every number of replicas that a Deployment was ever asked for, as a watch tells them."""
+    """Collects every value of a Deployment's `spec.replicas` that a watch reports."""
 
     operator: Operator
     name: str
@@ -78,7 +80,7 @@ class Replicas:
 
 
 def scale(http: httpx.Client, operator: Operator, name: str, replicas: int) -> None:
-    """Do what an autoscaler does: read the scale, write it, by the name of kube-controller-manager."""
+    """Do what an autoscaler does: read the scale and write it, as the field manager kube-controller-manager."""
     path = f"/apis/apps/v1/namespaces/{operator.namespace}/deployments/{name}/scale"
 
     def written() -> bool:
@@ -108,7 +110,7 @@ def bounds(operator: Operator, suffix: str = "") -> tuple[int, int] | None:
     return (found["spec"]["minReplicaCount"], found["spec"]["maxReplicaCount"]) if found is not None else None
 
 
-def test_scaling_by_hand_is_undone_where_no_autoscaler_is_asked_for(operator: Operator, http: httpx.Client) -> None:
+def test_scaling_by_hand_is_undone_without_an_autoscaler(operator: Operator, http: httpx.Client) -> None:
     operator.put(lgp_manifest(operator.namespace, NAME, serverSpec={"replicas": 2}, **QUIET))
     eventually(lambda: operator.available(NAME), "it is available")
     operator.quiet(NAME, 1.0)
@@ -120,7 +122,7 @@ def test_scaling_by_hand_is_undone_where_no_autoscaler_is_asked_for(operator: Op
     assert operator.drifts(NAME) == [("Deployment", "edited")]
 
 
-def test_the_replicas_are_the_autoscalers_from_first_to_last(
+def test_only_the_autoscaler_sets_replicas_while_autoscaling_is_on(
     operator: Operator, own_api_server: ApiServer, http: httpx.Client, keda: None
 ) -> None:
     namespace = operator.namespace
@@ -129,13 +131,13 @@ def test_the_replicas_are_the_autoscalers_from_first_to_last(
     operator.quiet(NAME, 1.0)
 
     with Replicas(operator, NAME) as replicas:
-        # autoscaling is switched on: three replicas were ours, and stay
+        # autoscaling is switched on: the operator's three replicas stay
         operator.put(lgp_manifest(namespace, NAME, serverSpec={"replicas": 3}, autoscaling=BOUNDS, **QUIET))
         eventually(lambda: operator.condition(NAME, "Autoscaling").get("status") in MADE, "it is autoscaled")
         operator.quiet(NAME, 1.0)
         assert (bounds(operator), bounds(operator, "-queue")) == ((2, 8), (1, 20))
         scale(http, operator, NAME, 5)
-        eventually(lambda: replicas.seen == [3, 5], "the autoscaler's number holds")
+        eventually(lambda: replicas.seen == [3, 5], "the autoscaler's number of replicas stays")
 
         # an edit by hand of another field of the same Deployment is undone
         edit = {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 7, "containers": [edited(operator)]}}}}
@@ -153,14 +155,14 @@ def test_the_replicas_are_the_autoscalers_from_first_to_last(
             eventually(lambda: operator.available(NAME, 4), "r3 is available")
         assert image_of(operator).endswith("hello:r3")
 
-        # a Deployment that somebody deletes comes back as it was
+        # a Deployment that a user deletes is created again with the same replicas
         uid = operator.uid(operator.key("Deployment", NAME))
         operator.watching.delete(operator.key("Deployment", NAME))
         eventually(lambda: operator.uid(operator.key("Deployment", NAME)) not in (None, uid), "it is back")
         operator.quiet(NAME, 1.0)
         assert replicas.seen == [3, 5]
 
-        # autoscaling is switched off: the autoscalers go, and the LGP's number counts again
+        # autoscaling is switched off: the autoscalers are deleted, and the LGP's number of replicas applies again
         operator.put(lgp_manifest(namespace, NAME, "r3", serverSpec={"replicas": 4}, **QUIET))
         eventually(lambda: replicas.seen == [3, 5, 4], "four, as asked")
         eventually(lambda: bounds(operator) is None and bounds(operator, "-queue") is None, "no autoscaler is left")
@@ -168,15 +170,15 @@ def test_the_replicas_are_the_autoscalers_from_first_to_last(
 
 
 def edited(operator: Operator) -> Manifest:
-    """The container of the API server with another image."""
+    """Return a patch that gives the API server's container another image."""
     found = operator.cluster.get(operator.key("Deployment", NAME)) or {}
     return {**found["spec"]["template"]["spec"]["containers"][0], "image": "somebody/else"}
 
 
-def test_a_cluster_without_keda_is_told_and_mends_when_keda_comes_goes_and_comes_again(
+def test_a_missing_keda_is_reported_and_recovers_when_keda_is_installed_again(
     operator: Operator, http: httpx.Client
 ) -> None:
-    """It rolls out all the same, at the fewest replicas that are asked for."""
+    """The revision rolls out all the same, with the minimum number of replicas."""
     operator.put(lgp_manifest(operator.namespace, NAME, autoscaling=BOUNDS, **QUIET))
     eventually(lambda: operator.available(NAME), "it is available")
     operator.quiet(NAME, 1.0)
@@ -190,15 +192,22 @@ def test_a_cluster_without_keda_is_told_and_mends_when_keda_comes_goes_and_comes
     assert "does not serve ScaledObject keda.sh/v1alpha1" in rejections(operator)[0]["message"]
     rejected = operator.state(NAME).rejected.values()
     assert [one.retry_at for one in rejected] == [one.at + refused_delay(one.attempts) for one in rejected]
-    assert sum(one.attempts for one in rejected) == len(rejections(operator)) < 8, "tried again ever more rarely"
+    assert sum(one.attempts for one in rejected) == len(rejections(operator)) < 8, (
+        "the delays between attempts must grow"
+    )
 
     for _ in range(2):
         with keda_installed(http):
             eventually(lambda: bounds(operator) == (2, 8), "the autoscaler is made")
-            eventually(lambda: operator.condition(NAME, "Autoscaling").get("status") in MADE, "which is told")
+            eventually(
+                lambda: operator.condition(NAME, "Autoscaling").get("status") in MADE,
+                "the condition reports the autoscaler",
+            )
             operator.quiet(NAME, 1.0)
         eventually(
-            lambda: operator.condition(NAME, "Autoscaling")["reason"] == "KindNotServed", "its loss is told", 150
+            lambda: operator.condition(NAME, "Autoscaling")["reason"] == "KindNotServed",
+            "the condition reports the removal",
+            150,
         )
         assert operator.available(NAME)
 
@@ -206,7 +215,7 @@ def test_a_cluster_without_keda_is_told_and_mends_when_keda_comes_goes_and_comes
     eventually(lambda: operator.state(NAME).life is Life.PRUNED, "it is pruned without KEDA as well")
 
 
-def test_autoscalers_go_with_their_lgp(operator: Operator, keda: None) -> None:
+def test_autoscalers_are_deleted_with_their_lgp(operator: Operator, keda: None) -> None:
     operator.put(lgp_manifest(operator.namespace, NAME, autoscaling=BOUNDS, **QUIET))
     eventually(lambda: bounds(operator) == (2, 8), "the autoscaler is there")
 
@@ -228,7 +237,7 @@ def plane() -> Iterator[ControlPlane]:
 def test_a_deployment_that_may_grow_is_autoscaled(
     plane: ControlPlane, own_api_server: ApiServer, namespace: str
 ) -> None:
-    """From the control plane's `min_scale` and `max_scale` to the HorizontalPodAutoscaler."""
+    """The control plane's `min_scale` and `max_scale` reach the HorizontalPodAutoscaler."""
     spec = {"cpu": 0.5, "memory_mb": 512, "min_scale": 2, "max_scale": 5, "queue_max_scale": 7}
     with (
         listener_at_work(plane, own_api_server, namespace, operator_enabled=True) as both,
@@ -245,7 +254,7 @@ def test_a_deployment_that_may_grow_is_autoscaled(
         eventually(lambda: both.phase(deployment_id) is Phase.DEPLOYED, "it is deployed")
 
         name = both.key(deployment_id).name
-        told = [r for r in both.events.read(lgp_stream(namespace, name)) if r.type == "ObjectRejected"]
+        rejected_events = [r for r in both.events.read(lgp_stream(namespace, name)) if r.type == "ObjectRejected"]
         condition = next(c for c in both.lgp(deployment_id)["status"]["conditions"] if c["type"] == "Autoscaling")
         deployments = {d["metadata"]["name"]: d["spec"] for d in cluster.list("apps/v1", "Deployment", namespace)}
         assert (deployments[name]["replicas"], deployments[f"{name}-queue"]["replicas"]) == (2, 2)
@@ -255,4 +264,4 @@ def test_a_deployment_that_may_grow_is_autoscaled(
             f"{name}-queue": (2, 7),
         }
         assert condition["status"] in MADE
-        assert told == []
+        assert rejected_events == []

@@ -28,7 +28,7 @@ sys.exit(main([]))
 """
 
 
-def test_beat_ends_when_told_so_wherever_it_is(tmp_path: Path) -> None:
+def test_beat_ends_on_a_signal_at_any_moment(tmp_path: Path) -> None:
     variables = {**os.environ, **environment("redis://127.0.0.1:1/0", "blue"), "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-c", TOLD_TO_STOP]
     ended = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)

@@ -1,7 +1,7 @@
 """The budgets that count things: requests to Kubernetes for a rollout, a resync and a restart, and what a poll costs.
 
-They hold on every machine, however busy; what depends on time is measured by `python -m bench`. Both count alike: the
-measuring is in `bench`.
+These budgets hold on every machine, however busy. `python -m bench` measures the budgets that depend on time. The tests
+and the command use the same measuring code, in `bench`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DEPLOYMENTS = 300
 
 @pytest.fixture(scope="module")
 def plane(api_server: ApiServer, redis_server: RedisServer) -> Iterator[Plane]:
-    """A data plane with one Agent Server, which was just deployed for the first time."""
+    """Return a data plane with one Agent Server that has just been deployed for the first time."""
     namespace = f"budgets-{secrets.token_hex(4)}"
     install_crd(api_server)
     with ExitStack() as stack:
@@ -135,7 +135,7 @@ def test_a_resync_of_what_did_not_change_writes_nothing(counted: rollout.Counted
     assert (counted.resync_writes, counted.resync_events) == (0, 0)
 
 
-def test_a_new_watcher_that_lists_everything_has_nothing_to_say(counted: rollout.Counted) -> None:
+def test_a_new_watcher_lists_everything_and_appends_nothing(counted: rollout.Counted) -> None:
     assert (counted.restart_writes, counted.restart_events) == (0, 0)
 
 
@@ -146,14 +146,14 @@ def test_a_poll_of_unchanged_deployments_appends_nothing_and_asks_redis_little(r
     with poll.polling(DEPLOYMENTS) as engine:
         assert poll.polled(engine).events == 2 * DEPLOYMENTS  # registered and requested
         poll.live(engine)
-        assert poll.polled(engine).events == 0  # takes notice of what happened to them
+        assert poll.polled(engine).events == 0  # the poll catches up with the appended events
         commands = commands_of(engine.settings.redis_url.get_secret_value())
 
         unchanged = poll.polled(engine)
 
-        asked = commands_of(engine.settings.redis_url.get_secret_value()) - commands
+        issued = commands_of(engine.settings.redis_url.get_secret_value()) - commands
         assert (unchanged.listed, unchanged.events) == (DEPLOYMENTS, 0)
-        assert asked < DEPLOYMENTS / 3, "the cost in Redis must not grow with deployments that did not change"
+        assert issued < DEPLOYMENTS / 3, "the cost in Redis must not grow with deployments that did not change"
 
         engine.poller.memory = PollMemory()
         forgotten = poll.polled(engine)
@@ -161,17 +161,17 @@ def test_a_poll_of_unchanged_deployments_appends_nothing_and_asks_redis_little(r
 
 
 def commands_of(url: str) -> int:
-    """Return how many commands a Redis has processed."""
+    """Return the number of commands that a Redis has processed."""
     with redis.Redis.from_url(url) as client:
         return int(client.info("stats")["total_commands_processed"])
 
 
-# --- what `python -m bench` says
+# --- what `python -m bench` prints
 
 
 @pytest.fixture
 def _logging_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the command from setting up the logs of the whole test run."""
+    """Keep the command from changing the logging of the whole test run."""
     monkeypatch.setattr("engine.telemetry.configure_logging", lambda *_: None)
 
 
@@ -190,7 +190,7 @@ def test_a_missed_budget_is_an_exit_code(monkeypatch: pytest.MonkeyPatch, capsys
 
 
 @pytest.mark.usefixtures("_logging_as_it_is")
-def test_what_is_not_installed_is_said_and_skipped(
+def test_a_measurement_without_its_program_is_named_and_skipped(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("KUBEBUILDER_ASSETS", "/nowhere")

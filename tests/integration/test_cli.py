@@ -1,6 +1,6 @@
-"""The command line as a platform engineer types it, against a real Redis: what it prints, and how it ends.
+"""The command line as a platform engineer types it, against a real Redis: output and exit codes.
 
-What has to do with pipes, signals and full disks runs in processes of its own.
+Tests of pipes, signals and full disks run the command in a separate process.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def test_help_names_every_command(agentplane: Agentplane) -> None:
 
 
 @pytest.mark.parametrize("process", ["beat", "listener", "operator", "watcher", "flower"])
-def test_a_process_says_which_settings_it_misses(agentplane: Agentplane, process: str) -> None:
+def test_a_process_names_its_missing_settings(agentplane: Agentplane, process: str) -> None:
     assert "AGENTPLANE_LISTENER_ID is not set" in agentplane.run(process, code=2).stderr
 
 
@@ -86,20 +86,20 @@ def test_a_process_has_help_of_its_own(agentplane: Agentplane, process: str) -> 
         ("archive", "/no/such/folder"),
     ],
 )
-def test_what_cannot_be_understood_ends_with_2(agentplane: Agentplane, arguments: Sequence[str]) -> None:
+def test_invalid_arguments_exit_with_2(agentplane: Agentplane, arguments: Sequence[str]) -> None:
     agentplane.run(*arguments, code=2)
 
 
 # --- status
 
 
-def test_status_of_nothing(agentplane: Agentplane) -> None:
+def test_status_of_an_empty_log(agentplane: Agentplane) -> None:
     assert agentplane.run("status").stdout == (
         "no deployments yet\n0 deployments; 0 deployments are waiting for a worker; 0 events in the log\n"
     )
 
 
-def test_status_is_well_when_all_is(agentplane: Agentplane) -> None:
+def test_status_exits_with_0_without_problems(agentplane: Agentplane) -> None:
     stream = agentplane.deployment()
     agentplane.append(
         stream,
@@ -131,7 +131,7 @@ def applied_lgp(revision: str) -> LgpApplied:
     )
 
 
-def test_a_failed_revision_says_why_and_ends_with_1(agentplane: Agentplane) -> None:
+def test_status_shows_why_a_revision_failed_and_exits_with_1(agentplane: Agentplane) -> None:
     agentplane.append(
         agentplane.deployment(),
         RevisionFailed(revision_id="revision-of-hello", reason="ImagePullBackOff", message="no such image\nand more"),
@@ -141,7 +141,7 @@ def test_a_failed_revision_says_why_and_ends_with_1(agentplane: Agentplane) -> N
     assert "ImagePullBackOff: no such image\n" in agentplane.run("status", code=1).stdout
 
 
-def test_a_failed_revision_that_was_stopped_says_so(agentplane: Agentplane) -> None:
+def test_status_shows_that_a_failed_revision_was_stopped(agentplane: Agentplane) -> None:
     stopped = LgpApplied(
         revision_id="revision-of-hello",
         manifest_digest="d",
@@ -156,8 +156,8 @@ def test_a_failed_revision_that_was_stopped_says_so(agentplane: Agentplane) -> N
     assert "LGP scaled to zero" in agentplane.run("events", "hello").stdout
 
 
-def test_an_act_that_keeps_failing_says_why(agentplane: Agentplane) -> None:
-    """Passing failures change no phase: without this a deployment would just stay QUEUED."""
+def test_status_shows_why_an_act_keeps_failing(agentplane: Agentplane) -> None:
+    """Temporary failures change no phase: without the reason, `status` would show only QUEUED."""
     retry = datetime.now(UTC) + timedelta(seconds=9)
     agentplane.append(
         agentplane.deployment(),
@@ -189,7 +189,7 @@ def test_an_lgp_of_another_client_is_shown_too(agentplane: Agentplane) -> None:
     assert "an LGP that this listener did not write" in agentplane.run("pause", "foreign", code=2).stderr
 
 
-def test_what_is_wrong_with_the_data_plane_itself(agentplane: Agentplane) -> None:
+def test_status_shows_problems_of_the_data_plane_itself(agentplane: Agentplane) -> None:
     agentplane.append(
         ENGINE,
         PollFailed(reason="503 from the control plane"),
@@ -309,7 +309,7 @@ def test_an_unknown_deployment_names_the_known_ones(agentplane: Agentplane) -> N
     assert output == "error: the log has no deployment 'helo' (live ones: hello)\n"
 
 
-def test_a_reader_who_leaves_ends_it_quietly(agentplane: Agentplane) -> None:
+def test_a_closed_pipe_ends_the_command_quietly(agentplane: Agentplane) -> None:
     for _ in range(50):
         agentplane.append(ENGINE, *[PollFailed(reason="x" * 500)] * 20)
 
@@ -355,11 +355,11 @@ def test_following_survives_a_restart_of_redis(prefix: str, tmp_path: Path) -> N
         assert [json.loads(line)["type"] for line in printed.read_text().splitlines()][-1] == "Paused"
 
 
-# --- Redis and settings that are wrong
+# --- an unreachable Redis, and wrong settings
 
 
 @pytest.mark.parametrize("arguments", [("status",), ("events",), ("export",), ("replay", "--live"), ("pause", "hello")])
-def test_a_redis_that_is_away(prefix: str, arguments: Sequence[str]) -> None:
+def test_an_unreachable_redis(prefix: str, arguments: Sequence[str]) -> None:
     output = Agentplane(f"redis://:hunter2@127.0.0.1:{free_port()}/0", prefix).run(*arguments, code=2).stderr
 
     assert output.startswith("error: Cannot reach Redis at 127.0.0.1:")
@@ -377,7 +377,7 @@ def test_a_redis_that_is_away(prefix: str, arguments: Sequence[str]) -> None:
         ("redis:///0", "must name a host"),
     ],
 )
-def test_a_redis_url_that_cannot_be_right(redis_url: str, prefix: str, url: str, why: str) -> None:
+def test_an_invalid_redis_url(redis_url: str, prefix: str, url: str, why: str) -> None:
     output = Agentplane(redis_url, prefix).run("status", code=2, AGENTPLANE_REDIS_URL=url).stderr
 
     assert output.startswith("error: AGENTPLANE_REDIS_URL")
@@ -481,7 +481,7 @@ def test_a_damaged_export_is_refused_whole(
     assert other.events.head() == 0
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk is played by /dev/full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full stands for a full disk")
 def test_a_full_disk(agentplane: Agentplane, exported: Path, tmp_path: Path) -> None:
     assert "No space left on device" in agentplane.run("export", "/dev/full", code=2).stderr
     for command in ("export", "events", "status", "events --json"):
@@ -494,7 +494,7 @@ def test_an_export_that_does_not_fit_leaves_the_earlier_one(agentplane: Agentpla
     before = exported.read_bytes()
     agentplane.append(ENGINE, *[PollFailed(reason="x" * 1000)] * 20)
 
-    # Without bytecode: a file of compiled code that is cut off by the limit breaks later imports.
+    # Without bytecode: the size limit would truncate a compiled file, and a truncated file breaks later imports.
     command = f"ulimit -f 4; PYTHONDONTWRITEBYTECODE=1 agentplane export {exported}; echo $?"
     output = agentplane.shell(command)
 
@@ -510,7 +510,7 @@ def test_a_device_is_written_rather_than_replaced(agentplane: Agentplane, export
 
 
 @pytest.mark.parametrize("arguments", [("export", "/no/such/folder/log"), ("export", "/")])
-def test_a_place_that_cannot_be_written(agentplane: Agentplane, arguments: Sequence[str]) -> None:
+def test_an_export_to_an_unwritable_path(agentplane: Agentplane, arguments: Sequence[str]) -> None:
     assert agentplane.run(*arguments, code=2).stderr.startswith("error: /")
 
 
@@ -562,7 +562,7 @@ def test_deletions_are_named_before_they_are_released(agentplane: Agentplane) ->
 # --- doctor, as a command
 
 
-def test_the_doctor_ends_with_1_and_says_so_in_json(agentplane: Agentplane) -> None:
+def test_the_doctor_exits_with_1_and_reports_in_json(agentplane: Agentplane) -> None:
     output = agentplane.run("doctor", code=1).stdout
     findings = lines(agentplane.run("doctor", "--json", code=1))
 

@@ -24,7 +24,7 @@ SCENARIO = Path(__file__).with_name("client_versions_scenario.py")
 
 
 def minimum() -> str:
-    """The lowest version of the kubernetes client that the project asks for."""
+    """Return the lowest version of the kubernetes client that pyproject.toml allows."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (found,) = (asked for text in project["dependencies"] if (asked := Requirement(text)).name == "kubernetes")
     (specifier,) = found.specifier
@@ -34,7 +34,7 @@ def minimum() -> str:
 
 @pytest.fixture(scope="session")
 def oldest_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the oldest client and what it needs; goes before the installed packages on the path."""
+    """Return a folder with the oldest client and its dependencies; it precedes the installed packages on the path."""
     folder = tmp_path_factory.mktemp("oldest-client")
     asked = f"kubernetes=={minimum()}"
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
@@ -50,7 +50,7 @@ def oldest_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def scenario(server: ApiServer, namespace: str, *path: Path) -> dict[str, object]:
-    """What the scenario saw with these folders before the installed packages."""
+    """Run the scenario with these folders first on the path; return the JSON that the scenario prints."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*path, ROOT]))}
     finished = subprocess.run(
         [sys.executable, str(SCENARIO), str(server.kubeconfig), namespace],

@@ -51,7 +51,7 @@ def test_an_apply_creates_then_changes_then_leaves_alone(cluster: KubernetesClus
     assert same.manifest["data"] == {"colour": "blue"}
 
 
-def test_an_apply_takes_over_fields_of_others(cluster: KubernetesCluster, namespace: str) -> None:
+def test_an_apply_takes_ownership_of_fields_of_other_managers(cluster: KubernetesCluster, namespace: str) -> None:
     cluster.apply(config_map(namespace, colour="red"), manager="somebody-else")
 
     applied = cluster.apply(config_map(namespace, colour="blue"), manager=MANAGER)
@@ -59,7 +59,7 @@ def test_an_apply_takes_over_fields_of_others(cluster: KubernetesCluster, namesp
     assert applied.manifest["data"] == {"colour": "blue"}
 
 
-def test_the_proof_comes_between_the_read_and_the_write(cluster: KubernetesCluster, namespace: str) -> None:
+def test_before_write_runs_between_the_read_and_the_write(cluster: KubernetesCluster, namespace: str) -> None:
     def lost() -> None:
         raise LockLost("slept too long")
 
@@ -69,7 +69,7 @@ def test_the_proof_comes_between_the_read_and_the_write(cluster: KubernetesClust
     assert cluster.get(key(config_map(namespace))) is None
 
 
-def test_a_write_by_somebody_else_after_the_read_costs_a_fresh_read_and_proof(
+def test_a_foreign_write_after_the_read_causes_a_fresh_read_and_check(
     cluster: KubernetesCluster, namespace: str
 ) -> None:
     cluster.apply(config_map(namespace, colour="red"), manager=MANAGER)
@@ -86,7 +86,7 @@ def test_a_write_by_somebody_else_after_the_read_costs_a_fresh_read_and_proof(
     assert applied.manifest["data"] == {"colour": "blue", "size": "small"}
 
 
-def test_a_worker_that_slept_cannot_bring_a_deleted_object_back(cluster: KubernetesCluster, namespace: str) -> None:
+def test_a_delayed_worker_cannot_recreate_a_deleted_object(cluster: KubernetesCluster, namespace: str) -> None:
     cluster.apply(config_map(namespace, colour="red"), manager=MANAGER)
     proofs: list[object] = []
 
@@ -102,7 +102,7 @@ def test_a_worker_that_slept_cannot_bring_a_deleted_object_back(cluster: Kuberne
     assert cluster.get(key(config_map(namespace))) is None
 
 
-def test_a_recreated_namesake_is_a_conflict_too(cluster: KubernetesCluster, namespace: str) -> None:
+def test_a_recreated_object_of_the_same_name_is_a_conflict_too(cluster: KubernetesCluster, namespace: str) -> None:
     cluster.apply(config_map(namespace, colour="red"), manager=MANAGER)
     proofs: list[object] = []
 
@@ -118,7 +118,7 @@ def test_a_recreated_namesake_is_a_conflict_too(cluster: KubernetesCluster, name
     assert applied.manifest["data"]["colour"] == "blue"
 
 
-def test_endless_interference_is_given_back_as_a_conflict(cluster: KubernetesCluster, namespace: str) -> None:
+def test_endless_interference_is_returned_as_a_conflict(cluster: KubernetesCluster, namespace: str) -> None:
     cluster.apply(config_map(namespace), manager=MANAGER)
     proofs: list[object] = []
 
@@ -133,10 +133,12 @@ def test_endless_interference_is_given_back_as_a_conflict(cluster: KubernetesClu
 
 
 def test_losing_the_race_to_create_is_visible(cluster: KubernetesCluster, namespace: str) -> None:
-    def somebody_creates_it() -> None:
+    def another_writer_creates_it() -> None:
         cluster.create(config_map(namespace, colour="green"))
 
-    applied = cluster.apply(config_map(namespace, colour="blue"), manager=MANAGER, before_write=somebody_creates_it)
+    applied = cluster.apply(
+        config_map(namespace, colour="blue"), manager=MANAGER, before_write=another_writer_creates_it
+    )
 
     assert (applied.created, applied.changed) == (False, True)
     assert applied.manifest["data"] == {"colour": "blue"}
@@ -165,7 +167,7 @@ def test_the_status_is_applied_without_touching_the_spec(cluster: KubernetesClus
     assert applied.manifest["spec"]["replicas"] == 0
 
 
-def test_the_status_of_nothing_is_refused(cluster: KubernetesCluster, namespace: str) -> None:
+def test_a_status_without_an_object_is_refused(cluster: KubernetesCluster, namespace: str) -> None:
     status = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -186,7 +188,7 @@ def test_create_is_done_by_exactly_one(cluster: KubernetesCluster, namespace: st
     assert sum(outcomes) == 1
 
 
-def test_patch_and_delete_of_nothing_say_so(cluster: KubernetesCluster, namespace: str) -> None:
+def test_patch_and_delete_report_a_missing_object(cluster: KubernetesCluster, namespace: str) -> None:
     nothing = key(config_map(namespace, "nothing"))
 
     assert cluster.get(nothing) is None
@@ -194,14 +196,14 @@ def test_patch_and_delete_of_nothing_say_so(cluster: KubernetesCluster, namespac
     assert cluster.delete(nothing) is False
 
 
-def test_a_delete_spares_a_namesake_of_another_uid(cluster: KubernetesCluster, namespace: str) -> None:
+def test_a_delete_keeps_an_object_of_the_same_name_and_another_uid(cluster: KubernetesCluster, namespace: str) -> None:
     uid = cluster.apply(config_map(namespace), manager=MANAGER).manifest["metadata"]["uid"]
 
     assert cluster.delete(key(config_map(namespace)), uid="00000000-0000-4000-8000-000000000000") is False
     assert cluster.delete(key(config_map(namespace)), uid=uid) is True
 
 
-def test_lists_come_whole_through_all_pages(cluster: KubernetesCluster, namespace: str) -> None:
+def test_a_list_holds_the_objects_of_all_pages(cluster: KubernetesCluster, namespace: str) -> None:
     names = {f"item-{n}" for n in range(8)}
     for name in sorted(names):
         cluster.create(config_map(namespace, name))
@@ -229,7 +231,7 @@ def test_delete_all_deletes_what_matches(cluster: KubernetesCluster, namespace: 
         cluster.delete_all("v1", "ConfigMap", namespace, labels="")
 
 
-def test_a_rejected_object_keeps_the_servers_words(cluster: KubernetesCluster, namespace: str) -> None:
+def test_the_error_of_a_rejected_object_quotes_the_server(cluster: KubernetesCluster, namespace: str) -> None:
     service = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -244,7 +246,7 @@ def test_a_rejected_object_keeps_the_servers_words(cluster: KubernetesCluster, n
     assert not refused.value.retryable
 
 
-def test_a_missing_namespace_is_named_with_its_mend(cluster: KubernetesCluster, namespace: str) -> None:
+def test_the_error_names_a_missing_namespace_and_the_fix(cluster: KubernetesCluster, namespace: str) -> None:
     with pytest.raises(ObjectRefused, match="create namespace 'nowhere-to-be'"):
         cluster.apply(config_map("nowhere-to-be"), manager=MANAGER)
 
@@ -300,7 +302,7 @@ def test_permissions_are_asked_for(cluster: KubernetesCluster, namespace: str) -
     assert cluster.allowed("get", "v1", "Pod", namespace, subresource="log")
 
 
-def test_a_wrong_token_is_passing_and_names_the_server(api_server: ApiServer, namespace: str) -> None:
+def test_a_wrong_token_is_a_temporary_failure_and_names_the_server(api_server: ApiServer, namespace: str) -> None:
     cluster = with_token(api_server, "not-the-token")
 
     with pytest.raises(ClusterUnavailable, match="does not accept the credentials") as denied:
@@ -336,7 +338,7 @@ def test_a_missing_permission_names_account_and_permission(real_api_server: ApiS
     assert not powerless.allowed("create", "apps/v1", "Deployment", "default")
 
 
-def test_no_way_to_a_cluster_names_the_settings(tmp_path: Any) -> None:
+def test_the_error_of_a_missing_cluster_names_the_settings(tmp_path: Any) -> None:
     broken = tmp_path / "kubeconfig"
     broken.write_text("apiVersion: v1\nkind: Config\n")
 
@@ -346,13 +348,13 @@ def test_no_way_to_a_cluster_names_the_settings(tmp_path: Any) -> None:
 
 def with_token(api_server: ApiServer, token: str) -> KubernetesCluster:
     configuration = load_configuration(api_server.kubeconfig)
-    configuration.refresh_api_key_hook = None  # it would read the kubeconfig's token again
+    configuration.refresh_api_key_hook = None  # the hook would read the kubeconfig's token again
     configuration.api_key = {"BearerToken": f"Bearer {token}"}
     return KubernetesCluster(configuration)
 
 
 def applied_when_served(cluster: KubernetesCluster, manifest: Manifest) -> Manifest:
-    """A definition is discoverable a moment before its objects can be written."""
+    """Apply with retries: the API server lists a new kind a moment before it accepts objects of that kind."""
     applied: list[Manifest] = []
 
     def attempt() -> bool:

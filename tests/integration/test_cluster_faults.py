@@ -1,4 +1,4 @@
-"""The cluster adapter against an API server that misbehaves: what each fault becomes, and whether it is retried."""
+"""The cluster adapter against an API server that misbehaves: the error for each fault, and whether it is retried."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PASSING: dict[str, tuple[Reply, str]] = {
 
 
 @pytest.mark.parametrize("fault", PASSING)
-def test_a_passing_fault_is_unavailable_and_says_what_came(fault: str) -> None:
+def test_a_temporary_fault_is_unavailable_and_names_the_answer(fault: str) -> None:
     reply, words = PASSING[fault]
     with serving(lambda _: reply) as server, pytest.raises(ClusterUnavailable, match=words) as raised:
         reaching(server.url).get(KEY)
@@ -60,7 +60,7 @@ def test_a_refused_connection_is_unavailable_and_names_the_server() -> None:
         reaching(url).get(KEY)
 
 
-def test_the_servers_wish_to_be_left_alone_is_kept() -> None:
+def test_retry_after_of_the_server_is_kept() -> None:
     busy = Reply(status=429, body=b"busy", headers={"Retry-After": "7"})
     with serving(lambda _: busy) as server, pytest.raises(ClusterUnavailable) as raised:
         reaching(server.url).get(KEY)
@@ -87,7 +87,7 @@ def test_after_a_fault_the_next_request_works() -> None:
         assert cluster.get(KEY) is not None
 
 
-def test_connections_are_kept() -> None:
+def test_connections_are_reused() -> None:
     with serving(lambda _: WHOLE) as server:
         cluster = reaching(server.url)
         for _ in range(20):
@@ -96,7 +96,7 @@ def test_connections_are_kept() -> None:
         assert server.connections == 1
 
 
-def test_a_starting_api_server_is_not_believed_that_a_kind_is_missing() -> None:
+def test_a_404_of_a_starting_api_server_does_not_prove_a_missing_kind() -> None:
     def starting(request: Request) -> Reply:
         return Reply(status=500, body=b"[-]poststarthook failed") if request.path == "/readyz" else missing(request)
 
@@ -131,13 +131,13 @@ def test_an_expired_continue_token_starts_the_list_over() -> None:
         assert [request.query.get("continue", "") for request in server.requests] == ["", "t", "", "t"]
 
 
-def test_a_token_that_always_expires_is_given_up() -> None:
+def test_a_list_whose_token_always_expires_fails() -> None:
     pages = paging({"": lambda: page(["a"], "t"), "t": lambda: status(410, "Expired", "too old")})
     with serving(pages) as server, pytest.raises(ClusterUnavailable, match=f"expired {LIST_TRIES} times"):
         reaching(server.url).list("v1", "ConfigMap", "n")
 
 
-def test_half_a_list_is_no_list() -> None:
+def test_an_incomplete_list_fails() -> None:
     pages = paging({"": lambda: page(["a"], "t"), "t": lambda: Reply(body=page(["b"]).body, cut_at=12)})
     with serving(pages) as server, pytest.raises(ClusterUnavailable):
         reaching(server.url).list("v1", "ConfigMap", "n")

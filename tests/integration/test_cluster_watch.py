@@ -1,4 +1,4 @@
-"""Watches that outlive their connections: cut, stalled, restarted, expired and broken ones."""
+"""Watches outlive their connections: connections that are cut, stalled, restarted, expired or broken."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Proxied = Callable[..., KubernetesCluster]
 
 
 class TcpProxy:
-    """Passes bytes between a client and a server until it is told to misbehave."""
+    """Passes bytes between a client and a server until a test calls `cut` or `stall`."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
@@ -69,14 +69,14 @@ class TcpProxy:
                 end.shutdown(socket.SHUT_RDWR)
 
     def cut(self) -> None:
-        """Break every connection there is."""
+        """Break every open connection."""
         pairs, self._pairs = self._pairs, []
         for end in (end for pair in pairs for end in pair):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
     def stall(self) -> None:
-        """Let nothing pass on the connections there are, without closing them, as a dead network does."""
+        """Pass no more bytes on the open connections, without closing them, as a dead network does."""
         self._flowing.clear()
         self._flowing = threading.Event()
         self._flowing.set()
@@ -109,7 +109,7 @@ class Watcher:
         return event.type, str(event.object.get("metadata", {}).get("name", ""))
 
     def until(self, kind: str, name: str = "") -> list[tuple[str, str]]:
-        """Return (type, name) of all events up to the first one like this."""
+        """Return (type, name) of all events up to the first event of this type and name."""
         seen = [self.next()]
         while seen[-1] != (kind, name):
             seen.append(self.next())
@@ -142,7 +142,7 @@ def proxy(api_server: ApiServer) -> Iterator[TcpProxy]:
 
 @pytest.fixture
 def closing() -> Iterator[list[KubernetesCluster]]:
-    """Clusters that are closed, and their watches with them, after the test."""
+    """Return a list; the fixture closes each cluster in the list, with its watches, after the test."""
     clusters: list[KubernetesCluster] = []
     yield clusters
     for cluster in clusters:
@@ -151,7 +151,7 @@ def closing() -> Iterator[list[KubernetesCluster]]:
 
 @pytest.fixture
 def proxied(proxy: TcpProxy, api_server: ApiServer, closing: list[KubernetesCluster]) -> Proxied:
-    """Makes clusters that are reached through the proxy."""
+    """Return a function that makes clusters whose requests go through the proxy."""
 
     def make(**options: Any) -> KubernetesCluster:
         closing.append(through(proxy, api_server, **options))
@@ -162,7 +162,7 @@ def proxied(proxy: TcpProxy, api_server: ApiServer, closing: list[KubernetesClus
 
 def through(proxy: TcpProxy, api_server: ApiServer, **options: Any) -> KubernetesCluster:
     configuration = load_configuration(api_server.kubeconfig)
-    configuration.refresh_api_key_hook = None  # it would set the kubeconfig's URL again
+    configuration.refresh_api_key_hook = None  # the hook would set the kubeconfig's URL again
     configuration.host = configuration.host.replace(f":{configuration.host.rsplit(':')[-1]}", f":{proxy.port}")
     return KubernetesCluster(configuration, **options)
 
@@ -217,7 +217,7 @@ def test_an_idle_watch_is_renewed_by_resuming(
 
     cluster.apply(config_map(namespace, "late"), manager=MANAGER)
 
-    assert watcher.until("ADDED", "late") == [("ADDED", "late")]  # no second SYNCED: it never listed again
+    assert watcher.until("ADDED", "late") == [("ADDED", "late")]  # no second SYNCED: the watch did not list again
 
 
 def test_a_watch_survives_a_restart_of_the_api_server(
@@ -268,7 +268,7 @@ def test_closing_the_cluster_ends_its_watches_in_other_threads(cluster: Kubernet
 
 
 def retrying(write: Any) -> None:
-    """Do what the loop does: try a passing failure again."""
+    """Do what the loop does: retry after a temporary failure."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -279,11 +279,11 @@ def retrying(write: Any) -> None:
             time.sleep(0.05)
 
 
-# --- what no real server does when asked
+# --- faults that no real server produces on demand
 
 
 class Script:
-    """A source that plays what it is given: lists, and streams that end in lines or errors."""
+    """A source that returns the given lists and streams; an item of a stream is a line or an error."""
 
     def __init__(self, lists: list[Any], streams: list[list[Any]]) -> None:
         self._lists = lists
@@ -349,7 +349,7 @@ GONE = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old 
 @pytest.mark.parametrize(
     "expiry", [WatchExpired("410"), line("ERROR", GONE)], ids=["status of the answer", "line of the stream"]
 )
-def test_after_410_what_changed_in_the_gap_comes_and_nothing_else(expiry: Any) -> None:
+def test_after_410_only_changes_of_the_gap_are_yielded(expiry: Any) -> None:
     before = [thing("same", 1), thing("changed", 2), thing("gone", 3), thing("replaced", 4, "uid-old")]
     after = [thing("same", 1), thing("changed", 9), thing("replaced", 8, "uid-new"), thing("new", 7)]
     script = Script([listed(5, *before), listed(10, *after)], [[expiry]])
@@ -366,7 +366,7 @@ def test_after_410_what_changed_in_the_gap_comes_and_nothing_else(expiry: Any) -
         ("SYNCED", ""),
     ]
     assert gap.index(("DELETED", "replaced")) < gap.index(("ADDED", "replaced"))
-    assert slept == []  # 410 is no failure of the server
+    assert slept == []  # status 410 is no failure of the server
     assert script.resumed == ["5", "10"]
     deleted = next(event.object for event in events if event.type == "DELETED")
     assert (deleted["kind"], deleted["metadata"]["uid"]) == ("ConfigMap", "uid-gone")
@@ -382,18 +382,18 @@ def test_bookmarks_move_the_place_to_resume_from_and_are_not_yielded() -> None:
     assert script.resumed == ["5", "42"]
 
 
-def test_half_a_line_of_json_resumes_after_the_last_whole_one() -> None:
-    whole, component = line("ADDED", thing("whole", 6)), line("ADDED", thing("component", 7))[:30]
-    script = Script([listed(5)], [[whole, component], [line("ADDED", thing("component", 7))]])
+def test_a_truncated_line_resumes_after_the_last_complete_line() -> None:
+    whole, cut = line("ADDED", thing("whole", 6)), line("ADDED", thing("cut", 7))[:30]
+    script = Script([listed(5)], [[whole, cut], [line("ADDED", thing("cut", 7))]])
 
     seen, slept, _ = play(script)
 
-    assert seen == [("SYNCED", ""), ("ADDED", "whole"), ("ADDED", "component")]
+    assert seen == [("SYNCED", ""), ("ADDED", "whole"), ("ADDED", "cut")]
     assert script.resumed == ["5", "6", "7"]
     assert len(slept) == 1
 
 
-def test_a_server_that_is_away_is_asked_ever_more_seldom_and_then_listed_again() -> None:
+def test_an_unreachable_server_is_retried_with_growing_delays_and_then_listed_again() -> None:
     away = ClusterUnavailable("connection refused")
     script = Script([listed(5, thing("a", 1)), away, away, listed(9, thing("a", 1))], [[away], [away], [away], []])
 
@@ -404,7 +404,7 @@ def test_a_server_that_is_away_is_asked_ever_more_seldom_and_then_listed_again()
     assert slept[-1] > 4 * slept[0]
 
 
-def test_a_refusal_at_the_start_is_raised_and_later_waited_out() -> None:
+def test_a_refusal_raises_at_the_start_and_is_retried_later() -> None:
     refusal = ObjectRefused("cannot list", status=403)
     with pytest.raises(ObjectRefused):
         next(iter(Watch(Script([refusal], []), "things").events()))

@@ -1,4 +1,4 @@
-"""The control plane adapter against a server that misbehaves in every way that the contract names."""
+"""The control plane adapter against a server with every fault that the adapter's contract names."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ OPENED: list[HttpControlPlane] = []
 
 @pytest.fixture(autouse=True)
 def closed() -> Iterator[None]:
-    """Closes what the test opened by `reaching`."""
+    """Close the adapters that the test opened with `reaching`."""
     yield
     while OPENED:
         OPENED.pop().close()
 
 
 def reaching(url: str, **options: Any) -> HttpControlPlane:
-    """Return an adapter of a server; it is closed after the test."""
+    """Return an adapter for the server at `url`; a fixture closes the adapter after the test."""
     adapter = HttpControlPlane(
         url,
         **{
@@ -65,7 +65,7 @@ def reaching(url: str, **options: Any) -> HttpControlPlane:
 
 
 def listing(count: int, *, echo: str = "next") -> Any:
-    """A handler that lists `count` deployments; `echo` says what it puts into `offset`."""
+    """Return a handler that lists `count` deployments; `echo` selects what the answer's `offset` holds."""
     resources = [{"id": f"d{n}", "name": f"app-{n}"} for n in range(count)]
 
     def handler(request: Request) -> Reply:
@@ -123,7 +123,7 @@ def test_a_key_that_the_answer_repeats_is_not_shown() -> None:
         names(reaching(server.url))
 
 
-def test_a_list_that_is_not_there_means_a_wrong_url() -> None:
+def test_404_for_the_list_means_a_wrong_url() -> None:
     with (
         serving(lambda _: json_reply({"detail": "Not Found"}, 404)) as server,
         pytest.raises(ControlPlaneUnavailable, match=r"no control plane.*AGENTPLANE_HOST_BACKEND_URL"),
@@ -148,7 +148,7 @@ def test_404_of_another_program_proves_nothing_about_a_deployment() -> None:
         reaching(server.url).deployment("d1")
 
 
-def test_throttling_says_for_how_long() -> None:
+def test_throttling_carries_the_seconds_to_wait() -> None:
     with serving(lambda _: _throttled("17")) as server, pytest.raises(ControlPlaneThrottled) as throttled:
         names(reaching(server.url))
     assert throttled.value.retry_after == 17.0
@@ -203,7 +203,7 @@ UNAVAILABLE: dict[str, tuple[Reply, str]] = {
 
 
 @pytest.mark.parametrize("fault", UNAVAILABLE)
-def test_a_fault_is_unavailable_and_names_the_url_and_what_came(fault: str) -> None:
+def test_a_fault_is_unavailable_and_names_the_url_and_the_answer(fault: str) -> None:
     reply, words = UNAVAILABLE[fault]
     with serving(lambda _: reply) as server:
         with pytest.raises(ControlPlaneUnavailable, match=words) as raised:
@@ -213,7 +213,7 @@ def test_a_fault_is_unavailable_and_names_the_url_and_what_came(fault: str) -> N
     assert KEY not in str(raised.value)
 
 
-def test_503_keeps_the_wish_to_be_left_alone() -> None:
+def test_503_keeps_retry_after() -> None:
     with (
         serving(lambda _: Reply(status=503, headers={"Retry-After": "9"})) as server,
         pytest.raises(ControlPlaneUnavailable) as raised,
@@ -241,7 +241,7 @@ def test_a_fault_in_the_second_page_ends_the_list() -> None:
             next(pages)
 
 
-def test_a_certificate_that_nobody_vouches_for(certificate: tuple[ssl.SSLContext, Path]) -> None:
+def test_an_untrusted_certificate(certificate: tuple[ssl.SSLContext, Path]) -> None:
     context, authority = certificate
     with serving(listing(1), tls=context) as server:
         with pytest.raises(ControlPlaneUnavailable, match="AGENTPLANE_CONTROL_PLANE_CA_FILE"):
@@ -282,7 +282,7 @@ def test_a_report_goes_to_the_configured_route() -> None:
     "reply",
     [reply_of(404), reply_of(404, "Not Found"), reply_of(405, "Method Not Allowed"), reply_of(403, "Forbidden")],
 )
-def test_a_control_plane_that_takes_no_reports(reply: Reply) -> None:
+def test_a_control_plane_that_accepts_no_reports(reply: Reply) -> None:
     with (
         serving(lambda _: reply) as server,
         pytest.raises(ReportsUnsupported, match=r"accepts no reports.*AGENTPLANE_REPORT_REVISION_ROUTE"),
@@ -290,7 +290,7 @@ def test_a_control_plane_that_takes_no_reports(reply: Reply) -> None:
         report(server)
 
 
-def test_reports_that_are_switched_off_ask_nobody() -> None:
+def test_disabled_reports_send_no_request() -> None:
     with serving(lambda _: json_reply({})) as server:
         with pytest.raises(ReportsUnsupported, match="are off"):
             report(server, report_revision_route="")
@@ -320,7 +320,7 @@ def test_a_report_that_is_refused(status: int, detail: Any) -> None:
         (_throttled("3"), ControlPlaneThrottled),
     ],
 )
-def test_a_report_meets_the_usual_faults_too(reply: Reply, error: type[ControlPlaneError]) -> None:
+def test_a_report_raises_the_same_errors_for_faults(reply: Reply, error: type[ControlPlaneError]) -> None:
     with serving(lambda _: reply) as server, pytest.raises(error):
         report(server)
 
@@ -340,7 +340,7 @@ def test_the_version_is_published() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 422])
-def test_a_version_that_nobody_takes_is_denied_and_no_more(status: int) -> None:
+def test_an_unaccepted_version_is_denied_without_an_error(status: int) -> None:
     with serving(lambda _: reply_of(status, "no")) as server, pytest.raises(ControlPlaneDenied, match="not published"):
         reaching(server.url).publish_version("l1", "1.2.3")
 
@@ -414,7 +414,7 @@ def test_ten_thousand_deployments_cost_little_cpu() -> None:
 
     with serving(handler) as server:
         control_plane = reaching(server.url, read_seconds=15.0)
-        next(iter(control_plane.deployments()))  # imports and the connection are not what is measured
+        next(iter(control_plane.deployments()))  # exclude imports and the connection from the measurement
         start = time.thread_time()
         assert len(names(control_plane)) == 10_000
         spent = time.thread_time() - start
@@ -424,5 +424,5 @@ def test_ten_thousand_deployments_cost_little_cpu() -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, Path]:
-    """A server context for 127.0.0.1 with a certificate of its own, and the file that vouches for it."""
+    """Return a server context for 127.0.0.1 with a self-signed certificate, and the CA file for clients."""
     return self_signed(tmp_path_factory.mktemp("tls"))

@@ -1,4 +1,4 @@
-"""Our definition of the LGP: it takes whatever upstream's takes, and people can use it with kubectl."""
+"""Our definition of the LGP accepts every object that upstream's definition accepts, and works with kubectl."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def schema(file: Path) -> Schema:
 
 @dataclass(frozen=True)
 class Field:
-    """One field of upstream's, beside what ours says of it; None where ours leaves it open."""
+    """One field of upstream's definition and the same field of ours; None if our definition leaves the field open."""
 
     path: str
     theirs: Schema
@@ -78,7 +78,7 @@ class Field:
 
 
 def fields(theirs: Schema, ours: Schema | None, path: str = "") -> Iterator[Field]:
-    """Yield every field of upstream's. Fails for one that ours would prune or refuse."""
+    """Yield every field of upstream's definition. Fail for a field that our definition would prune or refuse."""
     yield Field(path.lstrip("."), theirs, ours)
     for name, field in theirs.get("properties", {}).items():
         yield from _below(f"{path}.{name}", field, ours, ("properties", name))
@@ -88,7 +88,7 @@ def fields(theirs: Schema, ours: Schema | None, path: str = "") -> Iterator[Fiel
 
 
 def _below(path: str, theirs: Schema, parent: Schema | None, step: tuple[str, ...]) -> Iterator[Field]:
-    """Go on with `theirs`, which is at the keys `step` below the schema that is `parent` in ours."""
+    """Yield the fields of `theirs`, which lies at the keys `step` below the schema `parent` of our definition."""
     ours: Any = parent
     for key in step:
         ours = (ours or {}).get(key)
@@ -104,7 +104,7 @@ def compared() -> list[Field]:
     return list(fields(schema(UPSTREAM), schema(OURS)))
 
 
-def test_every_field_of_upstream_is_taken(compared: list[Field]) -> None:
+def test_every_field_of_upstream_is_accepted(compared: list[Field]) -> None:
     assert len(compared) > 900
     paths = {field.path for field in compared}
     assert {"spec.serverSpec.sidecars[].lifecycle.preStop.exec.command[]", "status.conditions[].reason"} <= paths
@@ -122,7 +122,7 @@ def test_types_and_defaults_are_the_same(compared: list[Field]) -> None:
 
 
 def _left_to_kubernetes(field: Field, word: str) -> bool:
-    """What is required inside containers and volumes is refused when they are applied."""
+    """Return whether the API server checks the field itself: it refuses invalid containers and volumes on apply."""
     return word == "required" and field.ours is not None and bool(field.ours.get(PRESERVE))
 
 
@@ -145,15 +145,15 @@ def test_ours_is_not_stricter(compared: list[Field]) -> None:
     assert stricter == OURS_ALONE
 
 
-def test_ours_says_nothing_of_fields_that_upstream_does_not_have(compared: list[Field]) -> None:
-    """A field of our own would be pruned by upstream's definition where that one is installed."""
+def test_ours_defines_no_field_that_upstream_does_not_have(compared: list[Field]) -> None:
+    """Upstream's definition, if installed, would prune a field that only our definition has."""
     theirs = {field.path for field in compared}
     ours = {field.path for field in fields(schema(OURS), None)}
     assert {path for path in ours - theirs if not path.startswith(PROPOSED)} == set()
     assert PROPOSED in ours - theirs
 
 
-def test_what_upstream_proposes_is_taken_as_it_proposes_it() -> None:
+def test_values_that_upstream_proposes_are_accepted_unchanged() -> None:
     managed = schema(OURS)["properties"]["spec"]["properties"]["managedResources"]
     account, provider = (managed["properties"][name] for name in ("serviceAccount", "secretProviderClass"))
 
@@ -168,8 +168,8 @@ def test_what_upstream_proposes_is_taken_as_it_proposes_it() -> None:
     assert provider["properties"]["parameters"]["minProperties"] == 1
 
 
-def test_every_part_that_newer_versions_may_extend_keeps_what_it_does_not_know() -> None:
-    """Of every object with fields of its own; containers and volumes are left open as a whole."""
+def test_every_extensible_object_keeps_unknown_fields() -> None:
+    """This holds for every object with listed fields; containers and volumes are left open as a whole."""
     whole = schema(OURS)["properties"]
 
     def pruning(part: Schema, path: str) -> Iterator[str]:
@@ -197,7 +197,7 @@ Kubectl = Callable[..., str]
 
 @pytest.fixture
 def kubectl(api_server: ApiServer, namespace: str, tmp_path_factory: pytest.TempPathFactory) -> Kubectl:
-    """`kubectl("get", "lgps")`: in the test's namespace, with objects in `stdin`."""
+    """Return a function: `kubectl("get", "lgps")` runs kubectl in the test's namespace; `stdin` holds objects."""
     binary = shutil.which("kubectl")
     if binary is None:
         pytest.skip("kubectl is not installed")
@@ -242,11 +242,11 @@ def condition(kind: str, status: str, reason: str) -> dict[str, Any]:
     return {"type": kind, "status": status, "reason": reason, "message": "told", "lastTransitionTime": since}
 
 
-def test_the_file_as_it_is_goes_in_with_kubectl(kubectl: Kubectl, http: httpx.Client) -> None:
-    """A person types `kubectl apply -f`."""
-    said = kubectl("apply", "--server-side", "--force-conflicts", "-f", str(OURS))
+def test_kubectl_applies_the_file_unchanged(kubectl: Kubectl, http: httpx.Client) -> None:
+    """A user runs `kubectl apply -f`."""
+    output = kubectl("apply", "--server-side", "--force-conflicts", "-f", str(OURS))
 
-    assert "lgps.apps.langchain.ai" in said
+    assert "lgps.apps.langchain.ai" in output
     path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/lgps.apps.langchain.ai"
     conditions = {c["type"]: c["status"] for c in http.get(path).json()["status"]["conditions"]}
     assert (conditions["Established"], conditions["NamesAccepted"]) == ("True", "True")
@@ -314,17 +314,17 @@ def test_spec_and_status_are_written_apart(kubectl: Kubectl, http: httpx.Client,
 
 @pytest.mark.parametrize("api_server", ["real"], indirect=True, scope="session")
 def test_kubectl_explains_it(kubectl: Kubectl) -> None:
-    """The embedded API server serves no OpenAPI of its kinds, which is where explanations come from."""
+    """`kubectl explain` reads OpenAPI, which the embedded API server does not serve."""
     eventually(lambda: "queueEnabled" in kubectl("explain", "lgp.spec.serverSpec"), "definitions are published")
 
-    told = kubectl("explain", "lgp.spec")
+    explanation = kubectl("explain", "lgp.spec")
     deeper = kubectl("explain", "lgp.spec.serverSpec.queueEnabled")
 
-    assert "What the Agent Server should be." in told
+    assert "What the Agent Server should be." in explanation
     for field in ("serverSpec", "database", "redis", "ingress", "autoscaling", "affinity", "tolerations"):
-        assert f"{field}\t<" in told, told
+        assert f"{field}\t<" in explanation, explanation
     assert "Whether processes of their own, the queue workers, work on runs." in deeper
-    assert "<no description>" not in told + deeper
+    assert "<no description>" not in explanation + deeper
 
 
 # --- what newer versions write
@@ -360,7 +360,7 @@ def defined(api_server: ApiServer) -> None:
         ({"serviceAccount": {"automountServiceAccountToken": "no"}}, "automountServiceAccountToken"),
     ],
 )
-def test_which_managed_resources_are_taken(http: httpx.Client, namespace: str, managed: Any, refused: str) -> None:
+def test_which_managed_resources_are_accepted(http: httpx.Client, namespace: str, managed: Any, refused: str) -> None:
     answer = create(http, namespace, {"managedResources": managed})
 
     assert answer.status_code == (422 if refused else 201), answer.text

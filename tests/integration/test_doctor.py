@@ -1,4 +1,4 @@
-"""The doctor against real peers: all is well, and every way in which it is not, with a fix that a person can apply."""
+"""The doctor against real peers: an installation without problems, and each problem with a fix for the user."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ON_REAL = pytest.mark.parametrize("api_server", ["real"], indirect=True, scope="
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do not wait long for workers that are not there."""
+    """Shorten the wait for workers that do not run."""
     monkeypatch.setattr(workers, "PING_SECONDS", 0.05)
 
 
@@ -60,7 +60,7 @@ def listener(control_plane: ControlPlane, namespace: str) -> str:
 
 @pytest.fixture
 def ingress(http: httpx.Client, api_server: ApiServer, namespace: str) -> None:
-    """An API server that serves LGPs, and a namespace with its shared Ingress."""
+    """Make the API server serve LGPs, and give the namespace a shared Ingress."""
     install_crd(api_server)
     add_ingress(http, namespace, "shared")
 
@@ -82,7 +82,7 @@ def settings(
     namespace: str,
     ingress: None,
 ) -> Set:
-    """The environment of an installation that is well; call it to change settings, None unsets one."""
+    """Set the environment of a working installation. Return a function that changes settings; None unsets a setting."""
 
     def change(**changed: str | None) -> None:
         for name, value in changed.items():
@@ -113,14 +113,14 @@ def findings_of(subject: str, level: Level | None = None) -> list[Finding]:
 
 
 def the_one(subject: str, level: Level) -> Finding:
-    """The only finding of that subject, which must be of that level."""
+    """Return the only finding of the subject; its level must be `level`."""
     found = findings_of(subject)
     assert [finding.level for finding in found] == [level], found
     return found[0]
 
 
 def the_one_of(findings: list[Finding], text: str) -> Finding:
-    """The only finding that names `text`."""
+    """Return the only finding whose text names `text`."""
     (found,) = [finding for finding in findings if text in finding.detail]
     return found
 
@@ -278,7 +278,7 @@ class TestSettings:
 
 @pytest.fixture
 def other_redis() -> Iterator[redis.Redis]:
-    """A Redis of this test alone, whose settings it may change."""
+    """Return a Redis for this test alone; the test may change its settings."""
     with RedisServer() as server:
         yield redis.Redis.from_url(server.url)
 
@@ -344,7 +344,7 @@ class TestRedis:
 
 
 class Stranger(http.server.BaseHTTPRequestHandler):
-    """A web server that is no control plane: 404 for everything, in HTML."""
+    """A web server that is no control plane: it answers every request with 404 and HTML."""
 
     def do_GET(self) -> None:
         body = b"<html>nginx</html>"
@@ -367,7 +367,7 @@ def stranger() -> Iterator[str]:
 
 @contextmanager
 def without_listeners(status: int, detail: str) -> Iterator[str]:
-    """A self-hosted control plane, below /api-host, that lists deployments and answers so when asked for a listener."""
+    """Serve a self-hosted control plane below /api-host: it lists deployments, and answers `status` for a listener."""
 
     class Answers(Stranger):
         def do_GET(self) -> None:
@@ -488,7 +488,9 @@ def test_the_version_of_the_api_server(
     assert (finding.level, text in finding.detail) == (level, True), finding
     if level is not Level.OK:
         assert "Kubernetes 1.30 or newer" in finding.fix
-    assert "lgp resource" in {found.subject for found in findings if found.level is Level.OK}, "the rest is looked at"
+    assert "lgp resource" in {found.subject for found in findings if found.level is Level.OK}, (
+        "the doctor must go on with the other checks"
+    )
 
 
 def test_a_namespace_that_does_not_exist(settings: Set, namespace: str) -> None:
@@ -550,7 +552,7 @@ def test_a_gateway_api_that_is_not_installed(settings: Set) -> None:
 
 
 def test_no_lgp_resource(settings: Set, tmp_path: Path, stranger: str, api_server: ApiServer) -> None:
-    """An API server without it is played by a server that knows nothing at all."""
+    """A web server that answers 404 stands for an API server without the LGP resource."""
     settings(kubeconfig=str(elsewhere(api_server.kubeconfig, stranger, tmp_path)))
 
     assert "is unknown" in the_one("kubernetes", Level.WARN).detail
@@ -562,7 +564,7 @@ def test_no_lgp_resource(settings: Set, tmp_path: Path, stranger: str, api_serve
 
 @ON_REAL
 class TestPermissions:
-    """Real RBAC: the embedded API server lets everybody do everything."""
+    """These tests need real RBAC: the embedded API server allows every request."""
 
     def test_a_role_that_allows_all_that_is_needed(
         self, settings: Set, api_server: ApiServer, http: httpx.Client, namespace: str, tmp_path: Path
@@ -589,7 +591,7 @@ class TestPermissions:
     def test_an_account_of_one_process_alone(
         self, settings: Set, api_server: ApiServer, http: httpx.Client, namespace: str, tmp_path: Path
     ) -> None:
-        """As in the chart, where the notes run the doctor in the listener's pod."""
+        """The chart's notes run the doctor like this, in the listener's pod."""
         allowed = rules(needed(Settings.load())["listener"])
         settings(kubeconfig=str(account(api_server.kubeconfig, http, namespace, allowed, tmp_path)))
 

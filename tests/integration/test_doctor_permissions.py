@@ -1,7 +1,7 @@
-"""The doctor's table of permissions is enough: the whole data plane does its work with a Role of exactly that.
+"""The doctor's table of permissions suffices: the whole data plane works with a Role of exactly these permissions.
 
 A real kube-apiserver with RBAC, and every process of the engine as a service account whose Role is made from the
-table. A deployment is created, updated, drifts and is deleted; nobody is ever refused anything.
+table. A deployment is created, updated, repaired after drift, and deleted; the API server refuses no request.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     )
 
     def confine(name: str) -> None:
-        """Once the infrastructure is up, and before the engine starts."""
+        """Give the engine an account with only the Role; the infrastructure runs by then, the engine does not."""
         if name != "kubelet":
             return
         for variable, value in stack.environment().items():
@@ -75,8 +75,8 @@ def test_the_whole_life_of_a_deployment_takes_no_more(world: World) -> None:
 
     deleted = world.langgraph("delete", deployment, "--force", folder=world.project(HELLO, {}))
     assert deleted.returncode == 0, deleted.stdout + deleted.stderr
-    eventually(lambda: gone(world, deployment), "the control plane forgets it", 60)
-    eventually(lambda: not world.objects_of(lgp), "nothing of it is left in the cluster", 60)
+    eventually(lambda: gone(world, deployment), "the control plane deletes the deployment", 60)
+    eventually(lambda: not world.objects_of(lgp), "no object of the LGP is left in the cluster", 60)
 
     refusals = [
         (record.type, record.data.get("reason") or record.data.get("message"))

@@ -1,4 +1,4 @@
-"""A revision that fails, with both components at work: only what was deployed before it is left in the cluster."""
+"""A failing revision, with both components running: only the objects of the previous revision stay in the cluster."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def plane() -> Iterator[ControlPlane]:
 
 @pytest.fixture
 def both(plane: ControlPlane, api_server: ApiServer, namespace: str) -> Iterator[Listener]:
-    """Listener and operator, which give a pod that fails half a second."""
+    """Return a listener and an operator whose deadline for failing pods is half a second."""
     with (
         at_work(plane, api_server, namespace, operator_enabled=True, failure_grace_seconds=0.5) as both,
         Kubelet(api_server, namespace),
@@ -39,7 +39,7 @@ def both(plane: ControlPlane, api_server: ApiServer, namespace: str) -> Iterator
 
 
 def pods(both: Listener, name: str, lgp: str = "") -> dict[str, str]:
-    """Return uid and image of the pods of a Deployment that are not on their way out."""
+    """Return uid and image of a Deployment's pods, except pods that are being deleted."""
     found = both.engine.ports.cluster.list("v1", "Pod", both.namespace, labels=f"{LGP_LABEL}={lgp or name}")
     return {
         pod["metadata"]["uid"]: image_of(pod["spec"])
@@ -52,7 +52,7 @@ def image_of(spec: Manifest) -> str:
     return str(spec["containers"][0]["image"])
 
 
-def test_what_failed_goes_and_what_served_stays_and_comes_back(both: Listener) -> None:
+def test_a_failed_revision_is_stopped_and_the_previous_one_serves_on(both: Listener) -> None:
     deployment_id = both.deploy()
     eventually(lambda: both.phase(deployment_id) is Phase.DEPLOYED, "v1 is deployed")
     name, cluster = both.key(deployment_id).name, both.engine.ports.cluster
@@ -126,7 +126,7 @@ def servers(both: Listener, name: str) -> dict[str, str]:
 
 
 def replicas(both: Listener, name: str) -> dict[str, int]:
-    """Return how many replicas are asked for, by what the workload's name adds to the LGP's."""
+    """Return `spec.replicas` of each workload; keys are the suffixes that workloads add to the LGP's name."""
     return {
         workload["metadata"]["name"].removeprefix(name): workload["spec"]["replicas"]
         for kind in ("Deployment", "StatefulSet")

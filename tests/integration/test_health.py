@@ -1,4 +1,4 @@
-"""Health checks against a server that answers in every way an ingress can."""
+"""Health checks against a server that gives every answer that an ingress can give."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ UNHEALTHY: dict[str, tuple[Reply, str]] = {
 
 
 @pytest.mark.parametrize("case", UNHEALTHY)
-def test_anything_else_is_not_and_says_why(case: str) -> None:
+def test_any_other_answer_is_unhealthy_with_a_reason(case: str) -> None:
     reply, words = UNHEALTHY[case]
     with serving(lambda _: reply) as server:
         start = time.monotonic()

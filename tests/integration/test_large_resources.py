@@ -1,6 +1,6 @@
-"""Large requests, from the control plane to the pods: what the resource definition of LGPs allows is allowed.
+"""Large resource requests, from the control plane to the pods: the engine allows whatever the LGP definition allows.
 
-The hosted service caps cores, because the nodes are its own. On nodes of one's own the cluster decides.
+The hosted service caps cores, because it owns the nodes. A self-hosted data plane leaves the limit to the cluster.
 """
 
 from __future__ import annotations

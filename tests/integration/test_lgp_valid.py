@@ -1,7 +1,7 @@
 """The LGPs that our listener makes are valid under upstream's definition and under ours, and cost no second write.
 
-Whatever a `resource_spec` of the control plane asks for arrives in the LGP unchanged: nothing is pruned, and applying
-the same again moves no resourceVersion (after a pause, since a real API server stamps a write with its second).
+Every value of the control plane's `resource_spec` arrives in the LGP unchanged: nothing is pruned, and applying the
+same manifest again changes no resourceVersion (after a pause, since a real API server stamps a write with its second).
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def lgp(namespace: str, spec: Spec, **changes: Any) -> Manifest:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[envtest.RealControlPlane]:
-    """A real API server of these tests alone, as they change its definition of LGPs."""
+    """Start a real API server for these tests alone, because the tests change its definition of LGPs."""
     if reason := envtest.available():
         pytest.skip(f"real API server: {reason}")
     with envtest.RealControlPlane() as running:
@@ -211,7 +211,7 @@ def client(server: envtest.RealControlPlane) -> httpx.Client:
 
 
 def prunes_sidecars(http: httpx.Client) -> bool | None:
-    """Whether an unknown field of a sidecar is lost, which tells the definitions apart; None while none is served."""
+    """Return whether the served definition prunes unknown sidecar fields; None while no definition is served."""
     probe = {
         "apiVersion": "apps.langchain.ai/v1alpha1",
         "kind": "LGP",
@@ -223,7 +223,7 @@ def prunes_sidecars(http: httpx.Client) -> bool | None:
 
 
 def kept(asked: Any, got: Any, path: str = "spec") -> list[str]:
-    """Return the paths at which `got` lost or changed what was `asked`; defaults may have been added."""
+    """Return the paths at which `got` lacks or changes a value of `asked`; `got` may have additional defaults."""
     if isinstance(asked, dict) and isinstance(got, dict):
         return [p for key, value in asked.items() for p in kept(value, got.get(key), f"{path}.{key}")]
     if isinstance(asked, list) and isinstance(got, list) and len(asked) == len(got):
@@ -270,7 +270,7 @@ def test_all_arrive_unchanged_and_cost_no_second_write(cluster: KubernetesCluste
 
 
 def test_the_listener_writes_no_empty_value_of_its_own() -> None:
-    """A variable without a value is written without one."""
+    """An environment variable without a value has no `value` key in the LGP."""
     found = {
         (name, path)
         for name, spec in SPECS.items()

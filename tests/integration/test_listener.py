@@ -1,4 +1,4 @@
-"""The listener component alone, on both API servers, with the sandbox control plane and operators not ours."""
+"""The listener alone, on both API servers, with the sandbox control plane and stand-ins for other operators."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ COUNTS = {"deploymentStatus": {"replicas": 1, "readyReplicas": 1, "updatedReplic
 
 
 def conditions(generation: int, available: bool) -> dict[str, Any]:
-    said = {"reason": "Said", "message": "as it is", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    common = {"reason": "Said", "message": "as it is", "lastTransitionTime": "2026-01-01T00:00:00Z"}
     return {
         "observedGeneration": generation,
-        "conditions": [{"type": "Available", "status": str(available), **said}],
+        "conditions": [{"type": "Available", "status": str(available), **common}],
         **COUNTS,
     }
 
@@ -72,17 +72,17 @@ def test_a_deployment_becomes_an_lgp_and_a_secret(listener: Listener) -> None:
     assert KEY not in logged
 
 
-@pytest.mark.parametrize("speaks", ["counts", "conditions"])
-def test_the_status_of_another_operator_leads_to_deployed(listener: Listener, speaks: str) -> None:
+@pytest.mark.parametrize("reports", ["counts", "conditions"])
+def test_the_status_of_another_operator_leads_to_deployed(listener: Listener, reports: str) -> None:
     deployment_id = listener.deploy()
     first = listener.shown(deployment_id)["latest_revision_id"]
     eventually(lambda: listener.lgp(deployment_id), "the LGP is there")
 
-    if speaks == "conditions":
+    if reports == "conditions":
         listener.operator_says(deployment_id, conditions(1, available=False))
         eventually(lambda: "RolloutObserved" in listener.types(deployment_id), "it is seen")
         assert listener.phase(deployment_id) is not Phase.DEPLOYED
-    listener.operator_says(deployment_id, COUNTS if speaks == "counts" else conditions(1, available=True))
+    listener.operator_says(deployment_id, COUNTS if reports == "counts" else conditions(1, available=True))
     eventually(lambda: listener.revision_status(deployment_id, first) == "DEPLOYED", "the control plane says DEPLOYED")
 
     eventually(lambda: listener.shown(deployment_id)["status"] == "READY", "READY")
@@ -90,17 +90,17 @@ def test_the_status_of_another_operator_leads_to_deployed(listener: Listener, sp
     assert shown["active_revision_id"] == first
     url = f"https://agents.example.com/lgp/{listener.key(deployment_id).name}"
     assert shown["source_config"]["custom_url"] == url
-    assert shown["latest_revision_id"] == first  # telling it made no revision
+    assert shown["latest_revision_id"] == first  # the status report created no revision
 
     time.sleep(1.1)  # managedFields count whole seconds
     second = listener.update(deployment_id, "v2")
     eventually(lambda: listener.image(deployment_id) == f"{IMAGE}:v2", "the new image is asked for")
     eventually(lambda: listener.phase(deployment_id) is Phase.DEPLOYING, "it rolls out")
     progressing = {"deploymentStatus": {**COUNTS["deploymentStatus"], "replicas": 2}}
-    listener.operator_says(deployment_id, progressing if speaks == "counts" else conditions(2, available=False))
+    listener.operator_says(deployment_id, progressing if reports == "counts" else conditions(2, available=False))
     eventually(lambda: listener.types(deployment_id).count("RolloutObserved") >= 2, "it is seen")
     assert listener.phase(deployment_id) is Phase.DEPLOYING
-    listener.operator_says(deployment_id, COUNTS if speaks == "counts" else conditions(2, available=True))
+    listener.operator_says(deployment_id, COUNTS if reports == "counts" else conditions(2, available=True))
     eventually(lambda: listener.revision_status(deployment_id, second) == "DEPLOYED", "v2 is deployed")
     assert replay(listener.events.read_all(limit=10_000)).divergences == []
 
@@ -112,12 +112,12 @@ def test_an_own_custom_url_is_left_alone(listener: Listener) -> None:
     eventually(lambda: listener.lgp(deployment_id), "the LGP is there")
     listener.operator_says(deployment_id, conditions(1, available=True))
 
-    eventually(lambda: "EndpointNotPublished" in listener.types(deployment_id), "it is said")
+    eventually(lambda: "EndpointNotPublished" in listener.types(deployment_id), "the failure is reported")
     eventually(lambda: listener.phase(deployment_id) is Phase.DEPLOYED, "and goes on")
     assert listener.shown(deployment_id)["source_config"]["custom_url"] == "https://my.example"
 
 
-def test_what_people_change_or_delete_comes_back(listener: Listener) -> None:
+def test_manual_changes_and_deletions_are_repaired(listener: Listener) -> None:
     deployment_id = listener.deploy()
     eventually(lambda: listener.lgp(deployment_id), "the LGP is there")
     listener.operator_says(deployment_id, conditions(1, available=True))
@@ -151,7 +151,9 @@ def test_a_wrong_key_is_one_event_that_names_the_setting(
 ) -> None:
     plane.admit("lsv2_another", "99999999-2222-4333-8444-555555555555")
     with at_work(plane, api_server, namespace, langsmith_api_key="lsv2_pt_wrong_0123456789") as listener:
-        eventually(lambda: any(event.type == "PollFailed" for event in listener.engine_events()), "it is said")
+        eventually(
+            lambda: any(event.type == "PollFailed" for event in listener.engine_events()), "the failure is reported"
+        )
         (failed,) = [event for event in listener.engine_events() if event.type == "PollFailed"]
 
     assert "401" in failed.reason
@@ -160,7 +162,7 @@ def test_a_wrong_key_is_one_event_that_names_the_setting(
 
 
 class Throttling:
-    """The adapter of a control plane that refuses to list deployments, for a while."""
+    """An adapter whose control plane answers 429 to lists of deployments for `seconds`."""
 
     def __init__(self, adapter: ControlPlaneAdapter, seconds: float) -> None:
         self._adapter = adapter
@@ -177,7 +179,7 @@ class Throttling:
         return getattr(self._adapter, name)
 
 
-def test_a_throttling_control_plane_is_left_alone_as_long_as_it_asks(listener: Listener) -> None:
+def test_a_throttling_control_plane_gets_no_request_until_retry_after(listener: Listener) -> None:
     throttling: Any = Throttling(listener.engine.poller.control_plane, 1.5)
     listener.engine.poller.control_plane = throttling
     deployment_id = listener.deploy()
@@ -191,7 +193,7 @@ def test_a_throttling_control_plane_is_left_alone_as_long_as_it_asks(listener: L
 
 
 def test_a_control_plane_that_restarts_is_waited_for(api_server: ApiServer, namespace: str, tmp_path: Path) -> None:
-    """It goes away in the middle of a rollout, and comes back at the same place with the same data."""
+    """The control plane stops during a rollout, and returns at the same URL with the same data."""
     install_crd(api_server)
     database = tmp_path / "control-plane.sqlite"
     front = Front()
@@ -216,7 +218,7 @@ def test_a_control_plane_that_restarts_is_waited_for(api_server: ApiServer, name
 
 
 class Front:
-    """A port that stays, in front of a control plane that comes and goes."""
+    """A server with a constant port in front of a control plane that stops and starts."""
 
     def __init__(self) -> None:
         self.target = ""
@@ -245,14 +247,14 @@ class Front:
         return Reply(status=answer.status_code, body=answer.content, headers=body)
 
 
-def test_a_worker_that_slept_through_its_lock_leaves_no_older_lgp(
+def test_a_worker_whose_lock_expired_writes_no_older_lgp(
     plane: ControlPlane, api_server: ApiServer, namespace: str
 ) -> None:
-    """Between its read and its write, everything else happens: the lock runs out, and another worker applies v2."""
+    """Between the first worker's read and write, its lock expires and another worker applies v2."""
     with at_work(plane, api_server, namespace) as listener:
         deployment_id = listener.deploy()
         eventually(lambda: "LgpApplied" in listener.types(deployment_id), "v1 is there")
-    # From here on, this test is the only one that works.
+    # From here on, only this test advances the stream.
     listener = Listener(plane, listener.settings.stream_name, api_server, namespace)
     _ = listener.engine.poll()
     stream = deployment_stream(deployment_id)
@@ -268,7 +270,7 @@ def test_a_worker_that_slept_through_its_lock_leaves_no_older_lgp(
     assert outcome == "lost"
     assert listener.image(deployment_id) == f"{IMAGE}:v3"
     assert listener.state(deployment_id).revision.id != second
-    assert stream in listener.events.dirty()  # it is looked at once more
+    assert stream in listener.events.dirty()  # another worker will check the stream once more
     listener.engine.advance(stream)
     assert listener.image(deployment_id) == f"{IMAGE}:v3"
     assert queries.find(listener.events, "hello").phase == "DEPLOYING"
@@ -277,7 +279,7 @@ def test_a_worker_that_slept_through_its_lock_leaves_no_older_lgp(
 
 
 class Sleeper:
-    """A worker whose first write of an LGP comes after its lock ran out, and after another worker's."""
+    """A worker whose first write of an LGP comes after its lock expired and after another worker's write."""
 
     def __init__(self, listener: Listener, stream: str) -> None:
         self._listener = listener
@@ -289,7 +291,7 @@ class Sleeper:
         def late(method: str, path: str, *args: Any, **kwargs: Any) -> Any:
             if method == "PATCH" and "/lgps/" in path and not self.slept:
                 self.slept = True
-                self._listener.events._locks.clear()  # it ran out
+                self._listener.events._locks.clear()  # the lock expires
                 self._listener.engine.poll()
                 assert self._listener.engine.advance(self._stream).outcome in ("acknowledged", "waiting")
             return call(method, path, *args, **kwargs)
@@ -307,7 +309,7 @@ class Sleeper:
 
 
 @pytest.mark.parametrize(("status", "refused"), [(400, True), (403, True), (404, True), (422, True), (503, False)])
-def test_a_url_that_the_control_plane_does_not_take_is_a_refusal(status: int, refused: bool) -> None:
+def test_a_url_that_the_control_plane_refuses_is_a_refusal(status: int, refused: bool) -> None:
     server = FaultyServer(lambda request: json_reply({"detail": "no"}, status))
     plane = HttpControlPlane(server.url, api_key=KEY, workspace_id=WORKSPACE)
     with pytest.raises(ReportRefused if refused else ControlPlaneUnavailable, match="no"):

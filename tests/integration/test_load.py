@@ -1,7 +1,7 @@
-"""Workers under load: what a scaler reads is the backlog, and ending a worker at any moment loses and doubles nothing.
+"""Workers under load: a scaler reads the true backlog, and ending a worker at any moment loses or repeats no work.
 
-The backlog is counted by the event log itself: a stream is dirty from the moment that somebody asks for it until a
-worker has settled it, whatever becomes of its message.
+The event log counts the backlog: a stream is dirty from `mark_dirty` until a worker acknowledges the stream, whatever
+happens to its Celery message.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ AT_ONCE = 10
 
 @dataclass(frozen=True)
 class Numbers:
-    """What both triggers of a worker read at one moment, and what there is to do."""
+    """The values that both triggers of a worker read, and the backlog, at one moment."""
 
     waiting: int
     in_flight: int
@@ -51,12 +51,12 @@ class Numbers:
 
     @property
     def missing(self) -> int:
-        """Streams that the triggers do not count (below zero: that they count though they are done)."""
+        """Return how many streams the triggers miss; a negative number means that they count finished streams."""
         return self.backlog - self.waiting - self.in_flight
 
 
 def read(client: redis.Redis, settings: Settings, queue: str, worker: str) -> Numbers:
-    """Read them at once."""
+    """Read all three numbers in one transaction."""
     with client.pipeline(transaction=True) as pipeline:
         pipeline.eval(TRIGGER, 1, list_key(settings, queue))
         pipeline.eval(TRIGGER, 1, in_flight_key(settings, worker))
@@ -65,11 +65,11 @@ def read(client: redis.Redis, settings: Settings, queue: str, worker: str) -> Nu
 
 
 def test_the_triggers_are_the_backlog_through_the_life_of_a_worker(start: Callable[..., Fleet]) -> None:
-    """The operator worker as the chart starts it; its streams hold nothing, so it looks at each and settles it."""
+    """The operator worker as the chart starts it; its streams are empty, so it acknowledges each without an act."""
     fleet = start()
     samples: list[Numbers] = []
 
-    def look() -> Numbers:
+    def read_now() -> Numbers:
         samples.append(read(fleet.client, fleet.settings, OPERATOR, "operator"))
         return samples[-1]
 
@@ -79,27 +79,27 @@ def test_the_triggers_are_the_backlog_through_the_life_of_a_worker(start: Callab
             fleet.dispatcher.dispatch(f"lgp/default/agent-{number}")
 
     ask(0, 2000)
-    assert look() == Numbers(waiting=2000, in_flight=0, backlog=2000)
+    assert read_now() == Numbers(waiting=2000, in_flight=0, backlog=2000)
     worker = fleet.operator(THREADS)
     for first in range(2000, TASKS, AT_ONCE):
         ask(first, first + AT_ONCE)
-        look()
-    eventually(lambda: look() == Numbers(0, 0, 0), "all are settled and acknowledged", 480)
+        read_now()
+    eventually(lambda: read_now() == Numbers(0, 0, 0), "all streams and messages are acknowledged", 480)
 
     assert len(samples) > (TASKS - 2000) / AT_ONCE
-    # What is missing is on its way from the list to the worker; what is too many is settled, and its
-    # acknowledgement on its way back.
+    # A missing stream is between the list and the worker. A surplus stream is acknowledged in the log already; the
+    # acknowledgement of its message has not reached Redis yet.
     assert {numbers for numbers in samples if not -THREADS <= numbers.missing <= 1} == set()
     assert max(numbers.in_flight for numbers in samples) == THREADS
     [stats] = (build(fleet.settings).control.inspect(timeout=10, limit=1).stats() or {}).values()
     assert stats["total"] == {"operator.advance": TASKS}
     assert stats["prefetch_count"] == THREADS
     worker.terminate()
-    eventually(lambda: not worker.running, "it ends by itself", IN_TIME)
+    eventually(lambda: not worker.running, "the worker ends by itself", IN_TIME)
 
 
-def test_workers_that_are_told_to_end_at_any_moment_lose_and_double_nothing(start: Callable[..., Fleet]) -> None:
-    """Two workers at a time, each as KEDA takes one away; and no sweep that would make anything good."""
+def test_workers_that_get_sigterm_at_any_moment_lose_and_repeat_nothing(start: Callable[..., Fleet]) -> None:
+    """Two workers run at a time; each ends as when KEDA scales down. No sweep runs, so no sweep can repair a loss."""
     fleet = start(LOCK_SECONDS="15")
     chance, load = random.Random(1), Load(fleet, steps=3)
     with load.watched() as samples:
@@ -110,13 +110,13 @@ def test_workers_that_are_told_to_end_at_any_moment_lose_and_double_nothing(star
             leaving = working.pop(chance.randrange(2))
             leaving.terminate()
             working.append(fleet.worker(THREADS, step_seconds=0.05, wait=False))
-            eventually(lambda: not leaving.running, "it ends by itself", IN_TIME)  # noqa: B023
+            eventually(lambda: not leaving.running, "the worker ends by itself", IN_TIME)  # noqa: B023
         load.keep(100)
         for worker in working:
             worker.terminate()
         eventually(lambda: not any(worker.running for worker in working), "both end by themselves", IN_TIME)
 
-        # Nobody works: everything that is left is in the list, each stream once.
+        # No worker runs: the list holds every unfinished stream exactly once.
         numbers = load.numbers()
         assert (numbers.in_flight, numbers.missing) == (0, 0)
         assert numbers.waiting > 0
@@ -128,12 +128,12 @@ def test_workers_that_are_told_to_end_at_any_moment_lose_and_double_nothing(star
     assert Counter(fleet.effects("begun")) == steps
     assert Counter(fleet.effects("done")) == steps
     assert all(fleet.steps(stream) == [1, 2, 3] for stream in load.streams)
-    # All along: a message is with each of the three workers at most, and one with us.
+    # At every reading, at most one message is with each of the three workers, and one with the test.
     assert {numbers for numbers in samples if not -3 * THREADS <= numbers.missing <= 4} == set()
 
 
-def test_workers_that_are_killed_at_any_moment_lose_nothing_and_double_no_event(start: Callable[..., Fleet]) -> None:
-    """As the loss of a node ends them. What they were in the middle of is done again, and nothing else."""
+def test_workers_that_are_killed_at_any_moment_lose_nothing_and_repeat_no_event(start: Callable[..., Fleet]) -> None:
+    """Workers end as when a node is lost. Only the interrupted step of each worker is repeated."""
     fleet, kills = start(), 5
     chance, load = random.Random(2), Load(fleet, steps=2)
     fleet.beat()
@@ -151,7 +151,8 @@ def test_workers_that_are_killed_at_any_moment_lose_nothing_and_double_no_event(
     assert sum(times - 1 for times in begun.values()) <= kills * THREADS
     assert max(begun.values()) <= 1 + kills
 
-    # What the dead had in hand counts until its visibility timeout; then somebody takes it, and finds nothing to do.
+    # Messages of the killed workers count until the visibility timeout; then another worker takes them and finds
+    # nothing to do.
     eventually(lambda: load.numbers().waiting == 0, "what was asked for twice is looked at")
     assert load.numbers().in_flight <= kills * THREADS
     restore(fleet.settings, "listener")
@@ -161,7 +162,7 @@ def test_workers_that_are_killed_at_any_moment_lose_nothing_and_double_no_event(
 
 @pytest.fixture
 def start(redis_url: str, prefix: str, tmp_path: Path) -> Iterator[Callable[..., Fleet]]:
-    """Make an installation whose listener worker writes down every step, and whose operator finds no cluster."""
+    """Make an installation whose listener worker records every step, and whose operator has no cluster."""
     fleets: list[Fleet] = []
     kubeconfig = tmp_path / "kubeconfig"
     write_kubeconfig(kubeconfig, "http://127.0.0.1:9", "nobody")
@@ -176,7 +177,7 @@ def start(redis_url: str, prefix: str, tmp_path: Path) -> Iterator[Callable[...,
 
 
 class Load:
-    """Streams with work in them, each asked for once."""
+    """Streams with work in them; each is marked dirty once."""
 
     def __init__(self, fleet: Fleet, steps: int) -> None:
         self.streams: list[str] = []
@@ -188,14 +189,14 @@ class Load:
         return read(self._own, self._fleet.settings, RECONCILE, "listener")
 
     def keep(self, backlog: int) -> None:
-        """Ask for what is missing from so much to do."""
+        """Add streams until the backlog is `backlog`."""
         for _ in range(backlog - self.numbers().backlog):
             self.streams.append(self._fleet.ask(f"n{len(self.streams)}", self._steps))
             self._fleet.dispatcher.dispatch(self.streams[-1])
 
     @contextmanager
     def watched(self) -> Iterator[list[Numbers]]:
-        """Read the numbers all the time."""
+        """Read the numbers repeatedly in a thread until the block ends; yield the list of readings."""
         samples: list[Numbers] = []
         ended = threading.Event()
 

@@ -1,5 +1,7 @@
-"""Objects that people make by hand too, on an embedded and a real API server: the ServiceAccount and the
-SecretProviderClass that an LGP asks for, and the PodDisruptionBudgets of its workloads, which a drain can pass.
+"""Objects that users may also create by hand, on an embedded and a real API server.
+
+These are the ServiceAccount and the SecretProviderClass of an LGP, and the PodDisruptionBudgets of its workloads. The
+budgets let `kubectl drain` finish.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ def live(operator: Operator, what: str) -> Manifest:
     return found
 
 
-def there(operator: Operator) -> set[str]:
+def existing(operator: Operator) -> set[str]:
     return {what for what, key in keys(operator).items() if operator.cluster.get(key) is not None}
 
 
@@ -65,7 +67,7 @@ def written(operator: Operator, **spec: Any) -> Manifest:
     return lgp_manifest(operator.namespace, NAME, **{**QUIET, "serverSpec": {"replicas": 2}, **spec})
 
 
-def test_objects_come_with_the_driver_are_repaired_and_go_with_the_field(
+def test_objects_are_created_with_the_driver_repaired_and_deleted_with_the_field(
     own_api_server: ApiServer, http: httpx.Client, namespace: str
 ) -> None:
     with at_work(own_api_server, namespace, config=CONFIG) as operator:
@@ -74,10 +76,14 @@ def test_objects_come_with_the_driver_are_repaired_and_go_with_the_field(
             lambda: operator.condition(NAME, "Degraded").get("reason") == "KindNotServed", "it says what to install"
         )
         assert "install the Secrets Store CSI driver" in operator.condition(NAME, "Degraded")["message"]
-        eventually(lambda: there(operator) == {"account", "budget", "budget of the queue"}, "the others are made")
+        eventually(lambda: existing(operator) == {"account", "budget", "budget of the queue"}, "the others are made")
 
         http.post(DEFINITIONS, json=SECRET_PROVIDER_CLASSES).raise_for_status()
-        eventually(lambda: "class" in there(operator), "it is made as soon as the kind is served", seconds=120)
+        eventually(
+            lambda: "class" in existing(operator),
+            "the SecretProviderClass is created as soon as its kind is served",
+            seconds=120,
+        )
         eventually(lambda: operator.condition(NAME, "Degraded")["status"] == "False", "nothing is wrong any more")
         eventually(lambda: operator.available(NAME), "it is rolled out")
         lgp = operator.lgp(NAME)["metadata"]["uid"]
@@ -87,7 +93,9 @@ def test_objects_come_with_the_driver_are_repaired_and_go_with_the_field(
         assert pod is not None
         assert pod["spec"]["template"]["spec"]["serviceAccountName"] == f"{NAME}-sa"
         operator.quiet(NAME)
-        assert operator.drifts(NAME) == [("SecretProviderClass", "deleted")], "that is how it was noticed"
+        assert operator.drifts(NAME) == [("SecretProviderClass", "deleted")], (
+            "the watcher must report the deletion as drift"
+        )
 
         for what, key in keys(operator).items():
             before = operator.uid(key)
@@ -104,7 +112,7 @@ def test_objects_come_with_the_driver_are_repaired_and_go_with_the_field(
             eventually(partial(as_asked, operator, what, asked[what]), f"the {what} is as it was")
 
         operator.put(written(operator, serverSpec={"replicas": 1}))
-        eventually(lambda: there(operator) == set(), "everything goes with the fields and the replicas")
+        eventually(lambda: existing(operator) == set(), "everything goes with the fields and the replicas")
         operator.quiet(NAME)
         assert operator.condition(NAME, "Degraded")["status"] == "False"
 
@@ -130,20 +138,20 @@ def test_objects_of_others_stay_when_the_lgp_goes(
         mine = operator.uid(keys(operator)["account"])
         operator.put(written(operator, managedResources={"serviceAccount": {"annotations": {"client": "c-1"}}}))
         eventually(lambda: "does not belong" in operator.condition(NAME, "Degraded").get("message", ""), "it is told")
-        eventually(lambda: there(operator) >= {"account", "budget"}, "the budget is made")
+        eventually(lambda: existing(operator) >= {"account", "budget"}, "the budget is made")
         assert live(operator, "account")["metadata"]["annotations"] == {"whose": "mine"}
 
         http.delete(f"/apis/{LGP_API_VERSION}/namespaces/{namespace}/lgps/{NAME}").raise_for_status()
         eventually(lambda: operator.state(NAME).life is Life.PRUNED, "the LGP is gone")
-        eventually(lambda: there(operator) == {"account"}, "its budget goes")
+        eventually(lambda: existing(operator) == {"account"}, "the operator's budget is deleted")
         assert operator.uid(keys(operator)["account"]) == mine
 
 
-def test_what_another_operator_made_for_the_lgp_becomes_ours(own_api_server: ApiServer, namespace: str) -> None:
-    """One budget says `minAvailable`, and no budget may say both: what nobody asks for goes."""
+def test_objects_of_another_operator_are_adopted(own_api_server: ApiServer, namespace: str) -> None:
+    """The adopted budget sets `minAvailable`; no budget may set both fields, so the operator removes `minAvailable`."""
     with at_work(own_api_server, namespace, config=CONFIG) as operator:
         operator.put(written(operator, serverSpec={"replicas": 1}))
-        eventually(lambda: operator.available(NAME), "it runs")
+        eventually(lambda: operator.available(NAME), "the Agent Server is available")
         owner = {
             "apiVersion": LGP_API_VERSION,
             "kind": "LGP",
@@ -156,7 +164,7 @@ def test_what_another_operator_made_for_the_lgp_becomes_ours(own_api_server: Api
         theirs = operator.uid(keys(operator)["budget"])
 
         operator.put(written(operator))
-        eventually(lambda: "maxUnavailable" in live(operator, "budget")["spec"], "it says what ours says")
+        eventually(lambda: "maxUnavailable" in live(operator, "budget")["spec"], "the budget has the operator's field")
 
         assert operator.uid(keys(operator)["budget"]) == theirs
         assert "minAvailable" not in live(operator, "budget")["spec"]
@@ -164,25 +172,25 @@ def test_what_another_operator_made_for_the_lgp_becomes_ours(own_api_server: Api
         assert "DisruptionBudgets" not in str(operator.lgp(NAME)["status"]["conditions"])
 
 
-def test_a_budget_of_somebody_elses_over_the_same_pods_takes_the_place_of_ours(
+def test_our_budget_is_deleted_while_a_foreign_budget_covers_the_same_pods(
     own_api_server: ApiServer, namespace: str
 ) -> None:
     with at_work(own_api_server, namespace, config=CONFIG) as operator:
         operator.put(written(operator, serverSpec={"replicas": 2, "queueEnabled": False}))
-        eventually(lambda: there(operator) == {"budget"}, "it has a budget")
+        eventually(lambda: existing(operator) == {"budget"}, "it has a budget")
         operator.quiet(NAME)
 
         metadata = {"name": "by-hand", "namespace": namespace}
         spec = {"minAvailable": 1, "selector": {"matchLabels": {"app": NAME}}}
         operator.put({"apiVersion": BUDGET[0], "kind": BUDGET[1], "metadata": metadata, "spec": spec})
-        eventually(lambda: there(operator) == set(), "ours goes")
+        eventually(lambda: existing(operator) == set(), "ours goes")
         eventually(
             lambda: "by-hand" in operator.condition(NAME, "DisruptionBudgets").get("message", ""), "and it says why"
         )
         operator.quiet(NAME)
 
         operator.cluster.delete(operator.key(BUDGET[1], "by-hand", BUDGET[0]))
-        eventually(lambda: there(operator) == {"budget"}, "ours is back")
+        eventually(lambda: existing(operator) == {"budget"}, "ours is back")
         eventually(lambda: operator.condition(NAME, "DisruptionBudgets") == {}, "and nothing is said any more")
 
 
@@ -190,7 +198,7 @@ def test_a_budget_of_somebody_elses_over_the_same_pods_takes_the_place_of_ours(
 def test_a_node_can_be_drained_while_the_agent_server_serves(
     own_api_server: ApiServer, http: httpx.Client, namespace: str
 ) -> None:
-    """Evictions as `kubectl drain` asks for them; pods become ready when the test says so."""
+    """The test evicts pods as `kubectl drain` does, and sets the readiness of pods itself."""
     install_crd(own_api_server)
     kubelet = Kubelet(own_api_server, namespace)
     with Operator(own_api_server.kubeconfig, namespace, config=CONFIG) as operator:
@@ -207,7 +215,7 @@ def test_a_node_can_be_drained_while_the_agent_server_serves(
         first, second = pods(http, namespace)
 
         assert evict(http, namespace, first) == 201
-        assert evict(http, namespace, second) == 429, "nobody else serves yet"
+        assert evict(http, namespace, second) == 429, "no other pod serves yet"
         start()
         eventually(lambda: evict(http, namespace, second) in (201, 404), "it may go once the first is replaced")
         start()

@@ -1,7 +1,7 @@
 """A real kube-apiserver takes every manifest, and applying one again changes nothing; the sandbox's does the same.
 
-The second half proves that manifests are spelled as the API server spells them: a difference in spelling alone would
-be a write. An API server stamps such a write with the second it came in, hence the pause between the two applies.
+The second apply proves that manifests are spelled as the API server spells them: a difference in spelling alone would
+be a write. An API server stamps a write with the current second, so the tests pause between the two applies.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ CONFIGS = {
 
 
 class Api:
-    """The few requests that these tests make of an API server."""
+    """The requests to an API server that these tests need."""
 
     def __init__(self, http: httpx.Client, namespace: str) -> None:
         self.http = http
@@ -215,7 +215,7 @@ class Api:
 
 @pytest.fixture(scope="module")
 def http(api_server: ApiServer) -> Iterator[httpx.Client]:
-    """A client of an API server that knows every kind; routes and scalers by their real definitions."""
+    """Return a client of an API server that serves every kind; routes and scalers have their real definitions."""
     if not CRDS.exists():
         pytest.skip("no custom resource definitions of LGP, KEDA, Gateway API and Istio beside the checkout")
     with api_server.http() as client:
@@ -260,7 +260,7 @@ def api(http: httpx.Client) -> Iterator[Api]:
 
 
 def stored_lgp(api: Api, spec: Mapping[str, Any]) -> Lgp:
-    """The LGP as the API server keeps it: its real definition has accepted it, and garbage collection knows it."""
+    """Store an LGP and return it: the real definition has accepted the LGP, and garbage collection knows its uid."""
     manifest = {
         "apiVersion": "apps.langchain.ai/v1alpha1",
         "kind": "LGP",
@@ -268,7 +268,7 @@ def stored_lgp(api: Api, spec: Mapping[str, Any]) -> Lgp:
         "spec": spec,
     }
     stored = api.create(manifest)
-    if "managedResources" in spec:  # which upstream's definition does not have yet, and so prunes
+    if "managedResources" in spec:  # upstream's definition has no such field yet and prunes it
         stored["spec"]["managedResources"] = spec["managedResources"]
     return read_lgp(stored)
 
@@ -286,7 +286,7 @@ def test_everything_is_accepted_and_applying_again_changes_nothing(api: Api, spe
 
 
 def with_upstream_templates() -> OperatorConfig:
-    """The templates that existing values files hold."""
+    """Return a configuration with the templates that existing values files hold."""
     values = yaml.safe_load((CRDS.parent / "langgraph-dataplane-values.yaml").read_text())
     return OperatorConfig(templates=Templates(**values["operator"]["templates"]))
 
@@ -307,7 +307,7 @@ def acknowledged(api: Api, one: Lgp, config: OperatorConfig) -> None:
 
 
 def changes(api: Api, manifest: dict[str, Any]) -> bool:
-    """Whether applying `manifest` writes; a controller that writes the status at that moment looks the same."""
+    """Return whether applying `manifest` writes. A controller's status write at that moment gives the same result."""
     before = api.version(manifest)
     return bool(api.apply(manifest)["metadata"]["resourceVersion"] != before)
 

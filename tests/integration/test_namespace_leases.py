@@ -1,4 +1,4 @@
-"""Two data planes in one cluster: each namespace belongs to one of them, or to those that agree to share it."""
+"""Two data planes in one cluster: one data plane leases each namespace, or several data planes agree to share it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DATABASES: dict[str, Any] = {"database": {"enabled": False}, "redis": {"enabled"
 
 
 class DataPlane:
-    """An operator at work as its processes are: watcher, worker, sweeps; the log in memory."""
+    """An operator with a watcher, a worker and sweeps, as in production, but with the log in memory."""
 
     def __init__(self, api_server: ApiServer, name: str, *namespaces: str, **given: Any) -> None:
         self.listener_id = str(given.pop("listener_id", uuid4()))
@@ -84,19 +84,19 @@ class DataPlane:
         while not self._done.wait(0.2):
             sweep(self.engine, self)
 
-    # --- what tests ask
+    # --- queries of the tests
 
     @property
     def name(self) -> str:
         return self.settings.data_plane
 
-    def told(self) -> list[Event]:
+    def reported(self) -> list[Event]:
         records = self.events.read(self.engine.own_stream)
         events = [DATA_PLANE_EVENTS.decode(record) for record in records]
         return [event for event in events if isinstance(event, NamespaceLeased | NamespaceRefused)]
 
     def made(self, namespace: str, name: str) -> bool:
-        """Whether it wrote the Deployment of an LGP."""
+        """Return whether this data plane wrote the Deployment of an LGP."""
         types = [record.type for record in self.events.read(lgp_stream(namespace, name))]
         return "ObjectsApplied" in types and self.deployment(namespace, name) is not None
 
@@ -117,14 +117,14 @@ def other_namespace(http: httpx.Client, namespace: str) -> str:
 
 
 def put(plane: DataPlane, namespace: str, name: str, listener_id: str = "") -> None:
-    """Write an LGP as a person would."""
+    """Write an LGP as a user would."""
     manifest = lgp_manifest(namespace, name, **DATABASES)
     if listener_id:
         manifest["metadata"]["labels"] = {LISTENER_LABEL: listener_id}
     plane.engine.ports.cluster.apply(manifest, manager="somebody")
 
 
-def test_a_second_data_plane_keeps_off_a_claimed_namespace_and_works_on_its_own(
+def test_a_second_data_plane_leaves_a_leased_namespace_alone_and_works_in_its_own(
     api_server: ApiServer, namespace: str, other_namespace: str
 ) -> None:
     install_crd(api_server)
@@ -135,17 +135,17 @@ def test_a_second_data_plane_keeps_off_a_claimed_namespace_and_works_on_its_own(
             put(second, other_namespace, "own")
             eventually(lambda: first.made(namespace, "contested"), "the first works where it was first")
             eventually(lambda: second.made(other_namespace, "own"), "the second works on its own namespace")
-            eventually(lambda: len(second.told()) == 2, "the second says what is whose")
+            eventually(lambda: len(second.reported()) == 2, "the second data plane reports one lease and one refusal")
 
-            assert second.told() == [
+            assert second.reported() == [
                 NamespaceRefused(namespace=namespace, holder=first.name),
                 NamespaceLeased(namespace=other_namespace),
             ]
             assert second.events.streams("lgp/") == [lgp_stream(other_namespace, "own")]
-            assert first.told() == [NamespaceLeased(namespace=namespace)]
+            assert first.reported() == [NamespaceLeased(namespace=namespace)]
 
 
-def test_the_namespace_of_a_dead_data_plane_is_taken_by_command_and_not_silently(
+def test_the_namespace_of_a_dead_data_plane_changes_its_holder_only_by_command(
     api_server: ApiServer, namespace: str
 ) -> None:
     install_crd(api_server)
@@ -153,7 +153,7 @@ def test_the_namespace_of_a_dead_data_plane_is_taken_by_command_and_not_silently
         eventually(lambda: dead.holder(namespace) == dead.name, "it has leased its namespace")
     with DataPlane(api_server, "heir", namespace) as heir:
         put(heir, namespace, "orphan")
-        eventually(lambda: bool(heir.told()), "the heir says who holds the namespace")
+        eventually(lambda: bool(heir.reported()), "the second data plane reports the holder of the namespace")
         with pytest.raises(LeaseRefused, match="is alive"):
             heir.engine.leases.take(namespace)
         now = SystemClock().now
@@ -165,11 +165,11 @@ def test_the_namespace_of_a_dead_data_plane_is_taken_by_command_and_not_silently
         eventually(lambda: heir.made(namespace, "orphan"), "the heir goes to work without a restart")
 
         with DataPlane(api_server, "dead", namespace, listener_id=dead.listener_id) as risen:
-            eventually(lambda: bool(risen.told()), "the one that was dead finds its namespace gone")
-            assert risen.told() == [NamespaceRefused(namespace=namespace, holder=heir.name)]
+            eventually(lambda: bool(risen.reported()), "the restarted data plane reports that its lease is lost")
+            assert risen.reported() == [NamespaceRefused(namespace=namespace, holder=heir.name)]
 
 
-def test_claims_survive_a_restart_and_are_released_by_command(api_server: ApiServer, namespace: str) -> None:
+def test_leases_survive_a_restart_and_are_released_by_command(api_server: ApiServer, namespace: str) -> None:
     install_crd(api_server)
     with DataPlane(api_server, "one", namespace) as one:
         eventually(lambda: one.holder(namespace) == one.name, "it has leased its namespace")
@@ -210,5 +210,5 @@ def test_two_workspaces_share_a_namespace_each_touching_its_own(api_server: ApiS
         assert b.deployment(namespace, "of-b") is not None
         assert b.deployment(namespace, "of-nobody") is None
         with DataPlane(api_server, "alone", namespace) as alone:
-            eventually(lambda: bool(alone.told()), "one that does not share is kept away")
-            assert alone.told() == [NamespaceRefused(namespace=namespace, holder=SHARED)]
+            eventually(lambda: bool(alone.reported()), "a data plane that does not share is refused")
+            assert alone.reported() == [NamespaceRefused(namespace=namespace, holder=SHARED)]

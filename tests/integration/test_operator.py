@@ -1,4 +1,4 @@
-"""The operator, its watcher and a Kubernetes API, embedded and real, with controllers and a stand-in for kubelets."""
+"""The operator and its watcher on an embedded and a real API server, with controllers and a stand-in for kubelets."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_resync_of_what_did_not_change_writes_nothing(operator: Operator, api_
     assert [call for call in operator.requests.made[made:] if call[0] != "GET"] == []
 
 
-def test_a_new_revision_rolls_out_and_a_failing_one_says_why(operator: Operator) -> None:
+def test_a_new_revision_rolls_out_and_a_failing_one_reports_why(operator: Operator) -> None:
     deployed(operator)
 
     operator.put(lgp_manifest(operator.namespace, NAME, "r2"))
@@ -133,7 +133,7 @@ def test_a_deleted_lgp_leaves_nothing_behind(operator: Operator) -> None:
 
 
 def none_left(operator: Operator, api_version: str, kind: str) -> bool:
-    """Whether no object of a kind that is named after the LGP is left, but for those that are going."""
+    """Return whether no object of the kind has the LGP's name, except objects that are being deleted."""
     return not [
         found
         for found in operator.cluster.list(api_version, kind, operator.namespace)
@@ -141,7 +141,7 @@ def none_left(operator: Operator, api_version: str, kind: str) -> bool:
     ]
 
 
-def test_an_object_that_the_api_server_rejects_is_told_and_the_others_go_out(operator: Operator) -> None:
+def test_a_rejected_object_is_reported_and_the_others_are_applied(operator: Operator) -> None:
     broken: Manifest = {"serverSpec": {"resources": {"requests": {"cpu": "4"}, "limits": {"cpu": "1"}}}}
     operator.put(lgp_manifest(operator.namespace, NAME, **broken))
     eventually(lambda: operator.condition(NAME, "Degraded").get("reason") == "ObjectRejected", "the rejection is told")
@@ -209,7 +209,7 @@ def test_a_recorded_log_replays_to_the_same_state(operator: Operator) -> None:
 
 
 class _With:
-    """The operator's state from another log."""
+    """The operator with another event log."""
 
     def __init__(self, operator: Operator, events: MemoryLog) -> None:
         self.machine, self.events, self.stream = operator.machine, events, operator.stream

@@ -36,7 +36,7 @@ MERGE = {"Content-Type": "application/merge-patch+json"}
 
 
 def backends(operator: Operator, namespace: str) -> dict[str, str]:
-    """Service by path, on the shared Ingress of a namespace."""
+    """Return the Service of each path on the shared Ingress of a namespace."""
     key = ObjectKey(api_version="networking.k8s.io/v1", kind="Ingress", namespace=namespace, name="shared")
     rules = (operator.watching.get(key) or {})["spec"]["rules"]
     paths = [path for rule in rules for path in (rule.get("http") or {}).get("paths", [])]
@@ -47,7 +47,7 @@ def backends(operator: Operator, namespace: str) -> dict[str, str]:
 
 
 class Conflicts:
-    """Counts the writes to Ingresses that the API server refused because somebody else had been faster."""
+    """Counts the writes to Ingresses that the API server refused because another writer had changed the Ingress."""
 
     def __init__(self, operator: Operator) -> None:
         self.count = 0
@@ -63,7 +63,7 @@ class Conflicts:
 
 @pytest.fixture
 def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers that take no turns, as if each were a process, and that read the shared Ingress at the same time once."""
+    """Disable the lock between threads, as if each were a process; their first reads of the Ingress coincide."""
     monkeypatch.setattr(ingresses, "TURNS", defaultdict(contextlib.nullcontext))
     read: Callable[[str, Context], Manifest | None] = ingresses._shared_ingress
     both = threading.Barrier(2)
@@ -92,7 +92,7 @@ def test_two_processes_and_a_person_lose_nothing_on_one_ingress(
             operator.put(lgp_manifest(namespace, name, **LEAST))
         everything = {"/": "theirs", f"/lgp/{one}": one, f"/lgp/{other}": other}
         eventually(lambda: backends(operator, namespace) == everything, "everybody's path is there")
-        assert conflicts.count >= 1, "the second writer had read what the first one changed"
+        assert conflicts.count >= 1, "the second writer must have read the Ingress before the first write"
 
         operator.watching.delete(operator.key(LGP[0], one, LGP[1]))
         eventually(lambda: operator.state(one).life is Life.PRUNED, "one is gone")
@@ -104,7 +104,7 @@ def test_two_processes_and_a_person_lose_nothing_on_one_ingress(
 
 @pytest.fixture
 def edge(http: httpx.Client) -> str:
-    """A namespace with a shared Ingress of somebody else."""
+    """Return a namespace with a shared Ingress that the data plane does not own."""
     name = f"edge-{secrets.token_hex(5)}"
     http.post("/api/v1/namespaces", json={"metadata": {"name": name}}).raise_for_status()
     ingress = shared_ingress(name)
@@ -117,7 +117,7 @@ def elsewhere(namespace: str) -> OperatorConfig:
 
 
 def services(http: httpx.Client, namespace: str) -> dict[str, str]:
-    """External name by Service."""
+    """Return the external name of each Service."""
     items = http.get(f"/api/v1/namespaces/{namespace}/services").raise_for_status().json()["items"]
     return {item["metadata"]["name"]: item["spec"]["externalName"] for item in items}
 
@@ -156,7 +156,7 @@ def test_an_ingress_elsewhere_leads_to_the_agent_server_until_it_goes(
         assert backends(operator, edge) == {}
 
 
-def test_an_lgp_that_went_while_nobody_watched_leaves_nothing_beside_the_ingress(
+def test_an_lgp_deleted_without_a_running_watcher_leaves_nothing_beside_the_ingress(
     api_server: ApiServer, http: httpx.Client, namespace: str, edge: str
 ) -> None:
     with at_work(api_server, namespace, config=elsewhere(edge)) as first:
@@ -170,7 +170,7 @@ def test_an_lgp_that_went_while_nobody_watched_leaves_nothing_beside_the_ingress
         assert backends(second, edge) == {}
 
 
-def test_two_data_planes_with_an_lgp_of_the_same_name_keep_apart_on_one_ingress(
+def test_two_data_planes_with_lgps_of_the_same_name_share_one_ingress_without_conflict(
     api_server: ApiServer, http: httpx.Client, namespace: str, edge: str
 ) -> None:
     other = f"{namespace}-other"
@@ -209,8 +209,8 @@ GATEWAY = Gateway(enabled=True, name="front", namespace="gateways", hostname="ag
 class Kind:
     """A kind of route, its definition, and the configuration that asks for it."""
 
-    def __init__(self, kind: str, plural: str, group: str, mend: str, **way: Gateway) -> None:
-        self.kind, self.mend = kind, mend
+    def __init__(self, kind: str, plural: str, group: str, fix: str, **way: Gateway) -> None:
+        self.kind, self.fix = kind, fix
         self.name, self.served = f"{plural}.{group}", f"/apis/{group}/v1/{plural}"
         self.config = OperatorConfig(ingress=SharedIngress(enabled=False), **way)  # type: ignore[arg-type]
         schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
@@ -240,7 +240,7 @@ KINDS = {
 
 @pytest.fixture(params=KINDS)
 def missing(request: pytest.FixtureRequest, http: httpx.Client) -> Iterator[Kind]:
-    """A kind of route that the API server does not serve; whatever definition there is goes, before and after."""
+    """Return a kind of route that the API server does not serve; delete its definition before and after the test."""
     kind = KINDS[request.param]
 
     def remove() -> None:
@@ -252,13 +252,13 @@ def missing(request: pytest.FixtureRequest, http: httpx.Client) -> Iterator[Kind
     remove()
 
 
-def test_a_missing_kind_of_route_is_told_and_used_once_it_is_served(
+def test_a_missing_kind_of_route_is_reported_and_used_once_it_is_served(
     missing: Kind, api_server: ApiServer, http: httpx.Client, namespace: str
 ) -> None:
     with at_work(api_server, namespace, config=missing.config) as operator:
         operator.put(lgp_manifest(namespace, NAME, **LEAST))
         eventually(lambda: operator.condition(NAME, "Degraded").get("reason") == "KindNotServed", "it is told")
-        assert missing.mend in operator.condition(NAME, "Degraded")["message"]
+        assert missing.fix in operator.condition(NAME, "Degraded")["message"]
         eventually(lambda: operator.available(NAME), "the rest goes on")
         operator.quiet(NAME, 1.0)
         assert operator.types(NAME).count("ObjectRejected") == 1

@@ -1,4 +1,4 @@
-"""`make -f k8s/Makefile sbom`: every pin of the image's lock is in it, with its hashes."""
+"""`make -f k8s/Makefile sbom`: the list holds every pin of the image's lock, with its hashes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_it_lists_every_pin_of_the_lock_with_its_hashes(tmp_path: Path) -> None:
     assert all(component["purl"].startswith("pkg:pypi/") for component in bom["components"])
 
 
-def test_what_writes_it_is_pinned_with_hashes() -> None:
+def test_the_generator_is_pinned_with_hashes() -> None:
     requirements = re.split(r"\n(?=\S)", (ROOT / "requirements-sbom.lock").read_text())
 
     assert any(requirement.startswith("cyclonedx-bom==") for requirement in requirements)

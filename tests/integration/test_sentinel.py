@@ -1,4 +1,4 @@
-"""A real master, its replica and three Sentinels: what happens when the one takes the place of the other."""
+"""A real master, its replica and three Sentinels: the engine before, during and after a failover."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ PASSWORD, OWN_PASSWORD = "of-the-servers", "of-the-sentinels"
 
 @pytest.fixture(scope="module")
 def shared(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisGroup]:
-    """`redis_url` skips where there is no Redis at all."""
+    """Start the group once for all tests. `redis_url` skips the tests if no Redis is installed."""
     with RedisGroup(tmp_path_factory.mktemp("group"), password=PASSWORD, own_password=OWN_PASSWORD) as group:
         yield group
 
 
 @pytest.fixture
 def group(shared: RedisGroup) -> RedisGroup:
-    """Three Sentinels, a master and a replica that is in step, whatever the test before did to them."""
+    """Return three Sentinels, a master and a synchronised replica, repaired after the previous test."""
     shared.repair()
     return shared
 
 
 @pytest.fixture
 def start(group: RedisGroup, tmp_path: Path, prefix: str) -> Iterator[Callable[[], Fleet]]:
-    """Make the installation of a test; it ends with it."""
+    """Return a function that makes the test's installation; the fixture stops the installation after the test."""
     fleets: list[Fleet] = []
 
     def make() -> Fleet:
@@ -94,18 +94,18 @@ def test_the_same_processes_go_on_when_the_master_dies(start: Callable[[], Fleet
     eventually(lambda: fleet.steps(after) == [1, 2], "messages are consumed again")
     swept = fleet.ask("swept", steps=1)
     eventually(lambda: fleet.steps(swept) == [1], "sweeps come again")
-    # What the dead master had not told its replica may include the acknowledgement of a message, which then comes
-    # once more after the visibility timeout.
+    # The replica may lack the last acknowledgement of a message; Celery then delivers the message once more after the
+    # visibility timeout.
     eventually(lambda: fleet.unacknowledged() <= 1, "the message that was in flight is acknowledged too")
     assert (worker.running, beat.running) == (True, True)
     assert (worker.pid, beat.pid) == pids
     assert [r.version for r in fleet.events.read(before)] == list(range(1, fleet.events.version(before) + 1))
 
 
-def test_a_master_that_was_replaced_and_refuses_is_left_for_its_successor(
+def test_clients_leave_a_replaced_master_that_refuses_for_the_new_master(
     start: Callable[[], Fleet], group: RedisGroup
 ) -> None:
-    """A failover that somebody asked for: the old master knows it some seconds later, but has no replica any more."""
+    """After a manual failover, the old master still acts as a master for some seconds, but has no replica."""
     fleet = start()
     worker, beat = fleet.worker(step_seconds=0.1), fleet.beat()
     streams = [fleet.ask(f"n{number}", steps=5) for number in range(10)]
@@ -116,9 +116,9 @@ def test_a_master_that_was_replaced_and_refuses_is_left_for_its_successor(
         old.config_set("min-replicas-to-write", 1)
         group.fail_over()
 
-        fleet.events.close()  # so that we ask the Sentinels, too
+        fleet.events.close()  # so that the test's next command asks the Sentinels, too
         eventually(lambda: all(fleet.steps(stream)[-1:] == [5] for stream in streams), "all of it is done")
-        eventually(lambda: fleet.events.dirty() == [], "settled")
+        eventually(lambda: fleet.events.dirty() == [], "all streams are acknowledged")
         old.config_set("min-replicas-to-write", 0)
     assert (worker.running, beat.running) == (True, True)
     keys = [key.decode() for key in fleet.client.scan_iter(f"*{fleet.prefix}*")]
@@ -128,8 +128,8 @@ def test_a_master_that_was_replaced_and_refuses_is_left_for_its_successor(
 # --- the event log
 
 
-def test_what_the_replica_did_not_have_is_gone_as_a_whole(group: RedisGroup, events: RedisLog) -> None:
-    """The log of the successor is the log of a moment before: events, work tokens, timers and locks of that moment."""
+def test_appends_that_the_replica_lacks_are_lost_as_a_whole(group: RedisGroup, events: RedisLog) -> None:
+    """The new master holds an earlier state of the log: events, work tokens, timers and locks of one moment."""
     events.append("work/a", 0, notes("one", "two"), actor="poll")
     events.append("work/b", 0, notes("other"), actor="poll")
     assert events.acknowledge("work/b", 1)
@@ -198,7 +198,7 @@ def test_appends_that_a_crash_interrupts_leave_a_prefix_of_the_log(group: RedisG
     assert [record.id for record in everything[: len(kept)]] == kept
     for stream in events.streams():
         texts = [record.data["text"] for record in events.read(stream)]
-        assert texts == ["a", "b", "c"] * (len(texts) // 3)  # no append is there by half
+        assert texts == ["a", "b", "c"] * (len(texts) // 3)  # no append is stored partly
         assert events.version(stream) == len(texts)
     assert sorted(events.dirty()) == events.streams()
 
@@ -216,21 +216,21 @@ def test_a_tail_and_its_appender_find_the_successor_of_a_master_that_becomes_a_r
     thread = threading.Thread(target=follow)
     thread.start()
     events.append("work/a", 0, notes("before"), actor="poll")
-    eventually(lambda: seen == ["before"], "it follows")
+    eventually(lambda: seen == ["before"], "the tail follows the master")
     group.replicated()
 
     group.fail_over()
     group.repair()  # the former master becomes a replica
-    eventually(lambda: taken(events, "after"), "the successor takes events")
+    eventually(lambda: accepted(events, "after"), "the successor takes events")
 
-    eventually(lambda: seen == ["before", "after"], "it follows the successor")
+    eventually(lambda: seen == ["before", "after"], "the tail follows the new master")
     stop.set()
     thread.join(10)
     assert not thread.is_alive()
 
 
 def test_a_replica_refuses_to_be_written_to(group: RedisGroup, prefix: str) -> None:
-    """Before Redis 7, a script says so in another way than a command."""
+    """Before Redis 7, the error of a script differs from the error of a command."""
     log = RedisLog.from_url(f"redis://:{PASSWORD}@127.0.0.1:{group.replica.port}/0", prefix, attempts=0)
 
     with pytest.raises(LogUnavailable, match="read only replica"):
@@ -244,7 +244,7 @@ def test_a_replica_refuses_to_be_written_to(group: RedisGroup, prefix: str) -> N
     log.close()
 
 
-def test_a_master_without_the_replicas_that_it_is_to_have_takes_no_events(redis_url: str, prefix: str) -> None:
+def test_a_master_without_its_required_replicas_accepts_no_events(redis_url: str, prefix: str) -> None:
     with RedisServer(more={"min-replicas-to-write": "1"}) as alone, redis.Redis.from_url(alone.url) as client:
         log = RedisLog.from_url(alone.url, prefix, attempts=0)
 
@@ -253,7 +253,7 @@ def test_a_master_without_the_replicas_that_it_is_to_have_takes_no_events(redis_
 
         assert log.head() == 0
         client.config_set("min-replicas-to-write", 0)
-        assert taken(log, "one")
+        assert accepted(log, "one")
         log.close()
 
 
@@ -261,7 +261,7 @@ def test_a_master_without_the_replicas_that_it_is_to_have_takes_no_events(redis_
 
 
 class Relay(socketserver.ThreadingTCPServer):
-    """Ends TLS in front of a server of loopback, and names another port of five digits in what that one says."""
+    """Terminates TLS in front of a server on loopback, and replaces a port (five digits) in the server's answers."""
 
     daemon_threads = True
 
@@ -288,17 +288,17 @@ class Relayed(socketserver.BaseRequestHandler):
         ):
             ends = threading.Thread(target=self._back, args=(client, behind), daemon=True)
             ends.start()
-            while asked := client.recv(65536):
-                behind.sendall(asked)
+            while request_bytes := client.recv(65536):
+                behind.sendall(request_bytes)
 
     def _back(self, client: ssl.SSLSocket, behind: socket.socket) -> None:
         with suppress(OSError):
-            while told := behind.recv(65536):
-                client.sendall(told.replace(*self.server.names))
+            while answer := behind.recv(65536):
+                client.sendall(answer.replace(*self.server.names))
 
 
 def test_tls_leads_to_the_sentinels_and_to_the_master(group: RedisGroup, prefix: str, tmp_path: Path) -> None:
-    """The Redis that tests have speaks no TLS itself, so a relay does in front of each."""
+    """The Redis of the tests speaks no TLS, so a relay in front of each server terminates TLS."""
     context, authority = self_signed(tmp_path)
     behind = group.master.port
     with Relay(context, behind) as master, Relay(context, group.sentinels[0].port, (behind, master.port)) as sentinel:
@@ -331,7 +331,7 @@ def test_tls_leads_to_the_sentinels_and_to_the_master(group: RedisGroup, prefix:
 
 
 def findings(group: RedisGroup, url: str = "", **more: Any) -> dict[str, Finding]:
-    """What the doctor says of Redis, by subject; the worst where there are several."""
+    """Return the doctor's finding for each subject of Redis; if a subject has several, the worst one."""
     given = {"redis_sentinel_master": group.NAME, "redis_sentinel_password": OWN_PASSWORD, **more}
     settings = Settings.load(listener_enabled=False, operator_enabled=False, redis_url=url or group.url, **given)
     found = sorted(check_redis(settings), key=lambda finding: list(Level).index(finding.level))
@@ -349,7 +349,7 @@ def test_the_doctor_names_the_master(group: RedisGroup) -> None:
     assert "min-replicas-to-write 1" in found["redis replicas"].fix
 
 
-def test_the_doctor_is_content_with_replicas_that_the_master_waits_for(group: RedisGroup) -> None:
+def test_the_doctor_accepts_replicas_that_the_master_waits_for(group: RedisGroup) -> None:
     with group.client(group.master) as master:
         master.config_set("min-replicas-to-write", 1)
         found = findings(group)
@@ -395,8 +395,8 @@ def test_the_doctor_counts_sentinels_that_cannot_be_asked(group: RedisGroup) -> 
     assert none["redis sentinels"].fix == "start the Sentinels, or correct AGENTPLANE_REDIS_URL"
 
 
-def taken(log: RedisLog, text: str) -> bool:
-    """Try to append once."""
+def accepted(log: RedisLog, text: str) -> bool:
+    """Append once; return whether the log accepted the event."""
     try:
         return log.append("work/a", log.version("work/a"), notes(text), actor="poll") > 0
     except LogUnavailable:

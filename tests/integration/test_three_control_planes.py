@@ -51,7 +51,7 @@ def test_a_hosted_one_is_named_by_its_region(region: str) -> None:
 
 
 class Asked:
-    """What a client sent, none of which left this process."""
+    """Records the requests of a client; no request leaves this process."""
 
     def __init__(self) -> None:
         self.urls: list[str] = []
@@ -74,7 +74,7 @@ def settings_of(plane: ControlPlane, listener: str) -> Settings:
         workspace_id=WORKSPACE,
         listener_id=listener,
         watch_namespaces="agents",
-        host_backend_url=f"{plane.url}/",  # as people copy it
+        host_backend_url=f"{plane.url}/",  # with the trailing slash of a copied URL
         smith_backend_url=f"{plane.url}/langsmith",
         ingress_hostname="agents.example.com",
         operator_enabled=False,
@@ -84,15 +84,15 @@ def settings_of(plane: ControlPlane, listener: str) -> Settings:
 @contextmanager
 def data_plane(settings: Settings) -> Iterator[None]:
     """Report every revision as deployed through the adapter that the listener uses, until the block ends."""
-    done, told = threading.Event(), set()
+    done, reported = threading.Event(), set()
 
     def reconcile(control_plane: HttpControlPlane) -> None:
         for found in (found for page in control_plane.deployments() for found in page):
             identity, revision = found["id"], found["latest_revision_id"]
             if found["status"] == "AWAITING_DELETE":
                 control_plane.report_deployment(identity, "DELETED", reason=None)
-            elif revision and revision not in told:
-                told.add(revision)
+            elif revision and revision not in reported:
+                reported.add(revision)
                 for status in ("AWAITING_DEPLOY", "DEPLOYING"):
                     control_plane.report_revision(identity, revision, status, reason=None, message=None)
                 control_plane.report_deployment(identity, "READY", reason=None)
@@ -123,7 +123,7 @@ def test_langgraph_deploy_and_delete_work_with_it(plane: ControlPlane, project: 
         assert f"Deleted deployment {made['id']}" in langgraph(plane, project, "delete", made["id"], "--force")
 
 
-def test_the_listener_polls_it_and_tells_its_version(plane: ControlPlane) -> None:
+def test_the_listener_polls_it_and_reports_its_version(plane: ControlPlane) -> None:
     listener = seed(plane.store, WORKSPACE, "laptop", ["agents"])["id"]
     form = {
         "name": "hello",

@@ -1,4 +1,4 @@
-"""`agentplane uninstall` and `agentplane leases`, as commands, beside a data plane at work."""
+"""The commands `agentplane uninstall` and `agentplane leases`, beside a running data plane."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def plane() -> Iterator[ControlPlane]:
 def data_plane(
     plane: ControlPlane, api_server: ApiServer, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Listener]:
-    """Both components at work, and commands that find their log."""
+    """Run both components, and let commands find their event log."""
     options: dict[str, Any] = {"operator_enabled": True, "ingress_enabled": False, "health_check_enabled": False}
     with at_work(plane, api_server, namespace, **options) as listener:
         monkeypatch.setattr(uninstall, "event_log", lambda: listener.events)
@@ -56,7 +56,7 @@ def test_agent_servers_go_before_the_data_plane_and_come_back_when_that_is_cance
     cluster.apply(by_hand, manager="somebody")
     for key in keys.values():
         stream = lgp_stream(key.namespace, key.name)
-        eventually(lambda: data_plane.events.version(stream) > 1, "its objects are there")  # noqa: B023
+        eventually(lambda: data_plane.events.version(stream) > 1, "the objects of the LGP exist")  # noqa: B023
 
     code, output = run("uninstall", "--delete-agents")
     assert code == 1
@@ -80,7 +80,7 @@ def test_agent_servers_go_before_the_data_plane_and_come_back_when_that_is_cance
         eventually(lambda: cluster.get(key), "what the control plane lists is deployed anew")  # noqa: B023
 
 
-def test_a_removal_that_cannot_end_says_what_is_still_there(data_plane: Listener) -> None:
+def test_a_removal_that_cannot_finish_names_the_remaining_objects(data_plane: Listener) -> None:
     deployment_id = data_plane.deploy()
     cluster, key = data_plane.engine.ports.cluster, data_plane.key(deployment_id)
     eventually(lambda: cluster.get(key), "the LGP is there")
@@ -103,7 +103,7 @@ def test_leases_are_shown_taken_and_released(
         monkeypatch.setenv(variable("lock_seconds"), "2")
         monkeypatch.setenv(variable("kubeconfig"), str(api_server.kubeconfig))
 
-    monkeypatch.setenv("COLUMNS", "200")  # so that no line is folded
+    monkeypatch.setenv("COLUMNS", "200")  # so that no line is wrapped
     i_am("ours")
     assert "free: the first data plane that writes there takes the lease" in run("leases")[1]
     assert run("leases", "take", namespace) == (0, f"this data plane holds namespace {namespace}\n")

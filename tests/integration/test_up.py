@@ -1,4 +1,4 @@
-"""`agentplane up` as people use it: in a terminal, pasting what it prints, and ending it in every way there is."""
+"""`agentplane up` as people use it: in a terminal, pasting the printed commands, and ending it in every way."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Terminal:
 
     def __init__(self, home: Path) -> None:
         home.mkdir()
-        self._said = bytearray()
+        self._output = bytearray()
         environment = {**os.environ, "TMPDIR": str(home), "HOME": str(home), "TERM": "xterm", "COLUMNS": "100"}
         environment = {name: value for name, value in environment.items() if not name.startswith("AGENTPLANE_")}
         self.home = home
@@ -60,17 +60,17 @@ class Terminal:
                 return
             if not part:
                 return
-            self._said += part
+            self._output += part
 
     @property
-    def said(self) -> str:
-        text = self._said.decode(errors="replace").replace("\r\n", "\n")
+    def output(self) -> str:
+        text = self._output.decode(errors="replace").replace("\r\n", "\n")
         return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
     def pasted(self, title: str) -> str:
-        """Return what is printed to be pasted under a title."""
-        until(lambda: f"{title}\n  " in self.said and "Ctrl-C ends" in self.said, f"{title!r} is printed", self)
-        return self.said.split(f"{title}\n  ", 1)[1].split("\n", 1)[0]
+        """Return the command that `up` prints under `title`."""
+        until(lambda: f"{title}\n  " in self.output and "Ctrl-C ends" in self.output, f"{title!r} is printed", self)
+        return self.output.split(f"{title}\n  ", 1)[1].split("\n", 1)[0]
 
     @property
     def folder(self) -> Path:
@@ -80,7 +80,7 @@ class Terminal:
         os.write(self._terminal, characters)
 
     def hang_up(self) -> None:
-        """Close the terminal, which sends SIGHUP and lets no more be written. Nobody may be reading from it."""
+        """Close the terminal, which sends SIGHUP and prevents writes. No thread may be reading from the terminal."""
         self._closing.set()
         self._reader.join(10)
         os.close(self._terminal)
@@ -92,22 +92,22 @@ class Terminal:
         return self.status is not None
 
     def run(self, command: str) -> str:
-        """Run what was pasted, in a shell that knows nothing else."""
+        """Run the pasted command in a shell with a minimal environment."""
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.home)}
         done = subprocess.run(
             ["/bin/sh", "-c", command], env=environment, cwd=self.home, capture_output=True, text=True, timeout=PATIENCE
         )
-        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}\n{self.said[-2000:]}"
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}\n{self.output[-2000:]}"
         return done.stdout
 
 
 def until(holds: Callable[[], Any], what: str, terminal: Terminal | None = None, seconds: float = PATIENCE) -> None:
-    """As `eventually`; the failure shows what the terminal said last."""
+    """Wait as `eventually` does; the failure shows the last output of the terminal."""
 
-    def told() -> str:
-        return what if terminal is None else f"{what}; it said:\n{terminal.said[-3000:]}"
+    def message() -> str:
+        return what if terminal is None else f"{what}; last output:\n{terminal.output[-3000:]}"
 
-    eventually(holds, told, seconds)
+    eventually(holds, message, seconds)
 
 
 def processes_of(home: Path) -> list[str]:
@@ -118,7 +118,7 @@ def processes_of(home: Path) -> list[str]:
             if str(home).encode() in (process / "environ").read_bytes():
                 found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
         except OSError:
-            continue  # it ended meanwhile
+            continue  # the process has ended meanwhile
     return [command for command in found if command]
 
 
@@ -133,7 +133,7 @@ def up(tmp_path: Path) -> Iterator[Callable[[], Terminal]]:
     yield start
     for terminal in started:
         if not terminal.ended():
-            os.kill(terminal.pid, signal.SIGKILL)  # its leashes end the rest
+            os.kill(terminal.pid, signal.SIGKILL)  # the leashes of its processes end them
             until(terminal.ended, "it ends", terminal)
 
 
@@ -144,8 +144,8 @@ def leaves_nothing(terminal: Terminal) -> None:
 def test_what_it_prints_can_be_pasted_and_ctrl_c_ends_it(up: Callable[[], Terminal]) -> None:
     terminal = up()
 
-    said = terminal.run(terminal.pasted("deploy an application (its secrets are in the .env file of that folder)"))
-    assert "Deployment successful" in said
+    output = terminal.run(terminal.pasted("deploy an application (its secrets are in the .env file of that folder)"))
+    assert "Deployment successful" in output
     environment = f". {terminal.folder}/env"
     if shutil.which("kubectl"):
         assert re.search(r"hello-[0-9a-f]{32} +True +RolledOut", terminal.run(terminal.pasted("list LGPs and pods")))
@@ -167,15 +167,15 @@ def test_what_it_prints_can_be_pasted_and_ctrl_c_ends_it(up: Callable[[], Termin
     terminal.type(b"\x03")
     until(terminal.ended, "Ctrl-C ends it", terminal, 2 * PROMPTLY)
 
-    assert terminal.status == 0, terminal.said[-2000:]
+    assert terminal.status == 0, terminal.output[-2000:]
     assert time.monotonic() - pressed < 2 * PROMPTLY
     assert not folder.exists()
-    assert "Traceback" not in terminal.said
+    assert "Traceback" not in terminal.output
     leaves_nothing(terminal)
 
 
 def assert_flower_shows_streams(url: str) -> None:
-    """Tasks are listed with their names and the streams that they are about."""
+    """Flower lists each task with its name and its stream."""
     table = {"draw": 1, "start": 0, "length": 100, "search[value]": "", "order[0][column]": 0, "order[0][dir]": "asc"}
     table |= {"columns[0][data]": "name"}
     seen: list[tuple[str, str]] = []
@@ -195,10 +195,10 @@ def test_two_at_once(up: Callable[[], Terminal]) -> None:
 
     urls = {terminal.pasted(title) for terminal in terminals for title in ("control plane", "Flower")}
     for terminal in terminals:
-        said = terminal.run(f". {terminal.folder}/env; agentplane doctor")
-        assert "0 fail" in said
-        assert "workers: listener: listener@" in said
-        assert "workers: operator: operator@" in said
+        output = terminal.run(f". {terminal.folder}/env; agentplane doctor")
+        assert "0 fail" in output
+        assert "workers: listener: listener@" in output
+        assert "workers: operator: operator@" in output
         os.kill(terminal.pid, signal.SIGTERM)
 
     assert len(urls) == 4
@@ -210,12 +210,12 @@ def test_two_at_once(up: Callable[[], Terminal]) -> None:
 
 def test_ctrl_c_while_it_starts(up: Callable[[], Terminal]) -> None:
     terminal = up()
-    until(lambda: "up: redis" in terminal.said, "it starts", terminal)
+    until(lambda: "up: redis" in terminal.output, "`up` starts", terminal)
 
     terminal.type(b"\x03")
 
     until(terminal.ended, "Ctrl-C ends it", terminal, 2 * PROMPTLY)
-    assert "Traceback" not in terminal.said
+    assert "Traceback" not in terminal.output
     leaves_nothing(terminal)
 
 
@@ -223,7 +223,7 @@ def test_ctrl_c_while_it_starts(up: Callable[[], Terminal]) -> None:
 def test_nothing_outlives_it(up: Callable[[], Terminal], end: str) -> None:
     terminal = up()
     terminal.pasted("Flower")
-    until(lambda: "watcher started" in terminal.said, "the engine runs", terminal)
+    until(lambda: "watcher started" in terminal.output, "the engine runs", terminal)
 
     if end == "killed":
         os.kill(terminal.pid, signal.SIGKILL)
@@ -236,14 +236,14 @@ def test_nothing_outlives_it(up: Callable[[], Terminal], end: str) -> None:
 
 def test_a_process_that_dies_is_started_again(up: Callable[[], Terminal]) -> None:
     terminal = up()
-    until(lambda: re.search(r"listener started \(pid=(\d+)\)", terminal.said), "the engine runs", terminal)
-    listener = re.search(r"listener started \(pid=(\d+)\)", terminal.said)
+    until(lambda: re.search(r"listener started \(pid=(\d+)\)", terminal.output), "the engine runs", terminal)
+    listener = re.search(r"listener started \(pid=(\d+)\)", terminal.output)
     assert listener is not None
 
     os.kill(int(listener[1]), signal.SIGKILL)
 
-    until(lambda: len(re.findall(r"listener started", terminal.said)) == 2, "it is started again", terminal)
-    assert "died (code -9): started again" in terminal.said
+    until(lambda: len(re.findall(r"listener started", terminal.output)) == 2, "the listener is started again", terminal)
+    assert "died (code -9): started again" in terminal.output
     terminal.type(b"\x03")
     until(terminal.ended, "Ctrl-C ends it", terminal, 2 * PROMPTLY)
     leaves_nothing(terminal)

@@ -124,7 +124,7 @@ def is_server(pod: dict) -> bool:  # type: ignore[type-arg]
     return name.startswith(NAME) and not any(name.startswith(f"{NAME}-{part}") for part in ("queue", "redis", "db"))
 
 
-# --- the sign of life
+# --- the heartbeat
 
 
 def test_the_heartbeat_file_is_written_and_grows_old(api_server: ApiServer, namespace: str, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_redis_that_crashes_and_comes_back_is_survived(api_server: ApiServer, 
 
 
 class Forgotten:
-    """An observer of a cluster in which a deployment is paused; Redis forgets everything after its first comparison."""
+    """An observer of a paused deployment; Redis loses all data after the observer's first comparison."""
 
     machine = ListenerMachine(
         ListenerConfig(listener_id="l", workspace_id="w", namespaces=("agents",), smith_url="http://smith")
@@ -210,8 +210,8 @@ class Nobody:
     def dispatch(self, stream: str) -> None: ...
 
 
-def test_what_a_redis_forgot_is_appended_again_though_nothing_happens() -> None:
-    """Redis comes back so soon that no request fails, and nothing wakes the watcher."""
+def test_events_that_redis_lost_are_appended_again_without_a_new_change() -> None:
+    """Redis restarts so quickly that no request fails, and no event wakes the watcher."""
     with RedisServer() as server:
         events, crash = RedisLog.from_url(server.url, "test"), LastSecond(server)
         nothing: Any = None
@@ -231,7 +231,7 @@ def test_what_a_redis_forgot_is_appended_again_though_nothing_happens() -> None:
         events.close()
 
 
-def test_the_process_watches_and_ends_when_told(
+def test_the_process_watches_and_ends_on_a_signal(
     api_server: ApiServer, namespace: str, redis_url: str, prefix: str, tmp_path: Path
 ) -> None:
     install_crd(api_server)

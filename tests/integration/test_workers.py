@@ -1,4 +1,4 @@
-"""Worker and beat processes over a real Redis: what happens when they, or Redis, die."""
+"""Worker and beat processes over a real Redis: recovery after a worker, beat or Redis dies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from workers.heartbeat import check, heartbeat_file
 
 @pytest.fixture
 def start(tmp_path: Path, redis_url: str, prefix: str) -> Iterator[Callable[..., Fleet]]:
-    """Make installations on the Redis of all tests; they end with the test."""
+    """Return a function that makes installations on the shared Redis; the fixture stops them after the test."""
     fleets: list[Fleet] = []
 
     def make(name: str = "a", url: str = redis_url, **more: str) -> Fleet:
@@ -37,7 +37,7 @@ def start(tmp_path: Path, redis_url: str, prefix: str) -> Iterator[Callable[...,
 
 @pytest.fixture
 def own_redis(redis_url: str) -> Iterator[RedisServer]:
-    """A Redis to restart. (`redis_url` skips where there is none at all.)"""
+    """Return a Redis that the test may restart. `redis_url` skips the test if no Redis is installed."""
     with RedisServer() as server:
         yield server
 
@@ -69,7 +69,7 @@ def test_a_lost_message_costs_one_sweep(start: Callable[..., Fleet]) -> None:
     eventually(lambda: fleet.steps(stream) == [1, 2], "the sweep found it", 15)
 
 
-def test_a_worker_killed_in_the_middle_of_a_task_is_made_good_within_seconds(start: Callable[..., Fleet]) -> None:
+def test_another_worker_finishes_the_task_of_a_killed_worker_within_seconds(start: Callable[..., Fleet]) -> None:
     fleet = start()
     fleet.beat()
     worker = fleet.worker(step_seconds=0.5)
@@ -84,7 +84,7 @@ def test_a_worker_killed_in_the_middle_of_a_task_is_made_good_within_seconds(sta
     eventually(lambda: fleet.steps(stream) == [1, 2, 3, 4], "all steps, each once in the log", 30)
     eventually(lambda: fleet.events.dirty() == [], "acknowledged in the log")
     assert time.monotonic() - died < 25  # the lock's 3 s, a sweep, four steps; far from the visibility timeout
-    # In the world: the step that was being done was begun twice, no other was.
+    # Outside Redis: only the interrupted step was begun twice.
     begun = fleet.effects("begun")
     assert [begun.count(f"{stream} {step}") for step in (1, 2, 3, 4)] == [1, 2, 1, 1]
     assert fleet.effects("done") == [f"{stream} {step}" for step in (1, 2, 3, 4)]
@@ -170,7 +170,7 @@ def test_a_redis_restart_is_survived_by_the_same_processes(
     before = fleet.ask("before", steps=6)
     fleet.dispatcher.dispatch(before)
     eventually(lambda: f"{before} 2" in fleet.effects("begun"), "in the middle of step 2")
-    time.sleep(1.1)  # what is older than a second is on disk
+    time.sleep(1.1)  # Redis has written all older data to disk
 
     if crash:
         own_redis.kill()
@@ -192,7 +192,7 @@ def test_a_redis_restart_is_survived_by_the_same_processes(
     assert worker.running
     assert beat.running
     assert (worker.pid, beat.pid) == pids
-    # Whatever Redis lost: what was done last is done, and versions have no gap.
+    # Whatever Redis lost: the last step is done, and versions have no gap.
     assert fleet.steps(before)[-1] == 6
     assert [r.version for r in fleet.events.read(before)] == list(range(1, fleet.events.version(before) + 1))
 
@@ -266,7 +266,7 @@ def test_a_dashboard_sees_which_task_works_on_which_stream(start: Callable[..., 
 
     watching = threading.Thread(target=capture)
     watching.start()
-    eventually(lambda: any(event["type"] == "worker-heartbeat" for event in seen), "it listens")
+    eventually(lambda: any(event["type"] == "worker-heartbeat" for event in seen), "the receiver listens")
     fleet.dispatcher.dispatch(fleet.ask("one", steps=1))
     eventually(lambda: any(event["type"] == "task-succeeded" for event in seen), "the task ended")
     done.set()

@@ -1,4 +1,4 @@
-"""A control plane's URL that is wrong, from the setting to `agentplane status`: one clear line, and no stack trace."""
+"""A wrong URL of the control plane, from the setting to `agentplane status`: one clear line, and no stack trace."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORKSPACE = "11111111-2222-4333-8444-555555555555"
 
 
 class WebPage(http.server.BaseHTTPRequestHandler):
-    """Some other server: every page is a page."""
+    """A web server that is no control plane: it answers every request with an HTML page."""
 
     def do_GET(self) -> None:
         body = b"<!doctype html><title>LangSmith</title>"
@@ -48,7 +48,7 @@ def web_page() -> Iterator[str]:
 
 @contextmanager
 def wrong_path() -> Iterator[str]:
-    """The right server and a wrong path, as with a self-hosted control plane whose `/api-host` was forgotten."""
+    """Yield the right server with a wrong path, like a self-hosted control plane's URL without `/api-host`."""
     with ControlPlane({KEY: WORKSPACE}) as plane:
         yield f"{plane.url}/not/api-host"
 
@@ -70,7 +70,7 @@ def agentplane(redis_url: str, prefix: str) -> Agentplane:
 
 @contextmanager
 def engine_at(url: str, agentplane: Agentplane, listener_id: str) -> Iterator[bootstrap.Engine]:
-    """Gives our listener with that URL; it never reaches a cluster."""
+    """Yield the engine of a listener with that URL; the engine never reaches a cluster."""
     environment = agentplane.environment
     settings = Settings.load(
         langsmith_api_key=KEY,
@@ -106,15 +106,17 @@ def test_a_wrong_url_is_told_in_one_line_and_deployments_are_left_as_they_are(
 
     written = "".join(capfd.readouterr())
     assert "Traceback" not in written
-    told = agentplane.run("status", code=1).stdout
-    (line,) = [line for line in told.splitlines() if "polling fails" in line]
+    summary = agentplane.run("status", code=1).stdout
+    (line,) = [line for line in summary.splitlines() if "polling fails" in line]
     assert url in line
     assert "AGENTPLANE_HOST_BACKEND_URL" in line
-    assert "hello" in told, "the deployment is still shown"
+    assert "hello" in summary, "the deployment is still shown"
     happened = lines(agentplane.run("events", "--json"))
-    assert [event["type"] for event in happened].count("PollFailed") == 1, "it is said once, not with every poll"
+    assert [event["type"] for event in happened].count("PollFailed") == 1, (
+        "the log must hold one failure, not one for each poll"
+    )
     assert not any(event["type"] in ("DeletionRequested", "RevisionFailed") for event in happened)
-    assert KEY not in told + written + json.dumps(happened)
+    assert KEY not in summary + written + json.dumps(happened)
 
 
 def test_the_right_url_makes_it_good(agentplane: Agentplane) -> None:
