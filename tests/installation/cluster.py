@@ -1,20 +1,19 @@
 """A cluster in which Helm installs the chart and the pods of the release really run.
 
-A real kube-apiserver with RBAC and kube-controller-manager make Deployments, StatefulSets and Jobs into Pods;
-`sandbox.kubelet` runs each container's command as a process of this machine, with its rendered environment, a token
-of its own ServiceAccount, its own probes, and SIGTERM and its grace period at the end. So `helm upgrade -i --wait`, a
-rolling update and a hook Job are what they are elsewhere.
+A real kube-apiserver with RBAC and a real kube-controller-manager make Pods of Deployments, StatefulSets and Jobs.
+`sandbox.kubelet` runs the command of each container as a process of this machine. The process gets its rendered
+environment, a token of its own ServiceAccount and its own probes; it ends with SIGTERM and its grace period. So
+`helm upgrade -i --wait`, a rolling update and a hook Job work as in any cluster.
 
-What differs from a cluster of machines, all of it:
+These are all differences from a cluster of machines:
 
-- *Images.* `sandbox.local/agentplane` is this checkout, run by this interpreter, with nothing else to import than what
+- *Images.* `sandbox.local/agentplane` is this checkout, run by this interpreter; it can import only what
   requirements-production.lock holds. `sandbox.local/redis` is the Redis of this machine. (`images`)
-- *Names of Services and the folder of the account's token.* The first lead to this machine, the second elsewhere, by
-  what runs at the start of every process of the first image. (`IN_POD`)
-- *Values.* What `Cluster.local` and `own_redis` return: the sandbox's control plane and ingress instead of LangSmith's
-  and yours, plain HTTP, shorter times.
-- *What nobody enforces here*: users, read-only file systems, capabilities, limits, NetworkPolicies, one address per
-  pod.
+- *Names of Services and the folder of the account's token.* Code at the start of every agentplane process resolves
+  Service names to this machine, and reads the token from another folder. (`IN_POD`)
+- *Values.* `Cluster.local` and `own_redis` set the control plane and ingress of the sandbox, plain HTTP and shorter
+  times.
+- *Not enforced*: users, read-only file systems, capabilities, limits, NetworkPolicies, one address per pod.
 """
 
 from __future__ import annotations
@@ -62,9 +61,9 @@ IMAGES = Path(__file__).parent / "images"
 EXAMPLES = ROOT / "k8s" / "examples"
 
 HELM_SECONDS = 240
-"""That Helm waits for the pods of a release."""
+"""Seconds that Helm waits for the pods of a release."""
 PATIENCE = 120.0
-"""Seconds that a test waits for what must come; the machine may be loaded."""
+"""Seconds that a test waits for a result; the machine may be loaded."""
 
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/lgps.apps.langchain.ai"
 LGPS = "/apis/apps.langchain.ai/v1alpha1/namespaces/{ns}/lgps"
@@ -77,7 +76,7 @@ WATCHED = (
     "/api/v1/namespaces/{ns}/secrets",
     PODS,
 )
-"""Kinds that a data plane makes objects of, and the pods that come of them."""
+"""Collections of the kinds that a data plane makes, and of the resulting pods."""
 
 IN_POD = """
 import importlib.machinery, os, socket, sys
@@ -103,11 +102,11 @@ class Account:
         return spec
 sys.meta_path.insert(0, Account)
 """
-"""What a pod's name server and mounts do elsewhere."""
+"""Code that replaces the name server and the token mount of a real pod."""
 
 
 def images(folder: Path) -> Path:
-    """Make the folder of images that the node has."""
+    """Fill `folder` with the images of the node; return `folder`."""
     for image in (*APPS.iterdir(), *IMAGES.iterdir()):
         if image.is_dir():
             (folder / image.name).symlink_to(image)
@@ -129,10 +128,10 @@ def _image(folder: Path, env: dict[str, str] | None = None) -> None:
 
 @dataclass(frozen=True)
 class Workspace:
-    """A LangSmith workspace with one listener, as a person sees it."""
+    """A LangSmith workspace with one listener, as its user sees it."""
 
     url: str
-    """Of the control plane."""
+    """URL of the control plane."""
     id: str
     key: str = field(repr=False)
     listener: str
@@ -140,7 +139,7 @@ class Workspace:
     http: httpx.Client = field(repr=False)
 
     def values(self) -> Values:
-        """What its data plane must be told of it."""
+        """Return the values that connect a data plane to this workspace."""
         return {
             "config": {
                 "langsmithApiKey": self.key,
@@ -150,7 +149,7 @@ class Workspace:
         }
 
     def langgraph_deploy(self, name: str, image: str, **secret_values: str) -> subprocess.CompletedProcess[str]:
-        """Run `langgraph deploy` and wait for its end."""
+        """Run `langgraph deploy` to its end."""
         folder = self.folder / name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "agent.py").touch()
@@ -206,7 +205,7 @@ class Workspace:
         return next(one for one in self.deployments() if one["name"] == name)
 
     def status(self, deployment: dict[str, Any]) -> str:
-        """Of the latest revision."""
+        """Return the status of the latest revision of a deployment."""
         path = f"/v2/deployments/{deployment['id']}/revisions/{deployment['latest_revision_id']}"
         found: str = self.http.get(path).raise_for_status().json()["status"]
         return found
@@ -226,28 +225,28 @@ class Workspace:
             raise AssertionError(f"{error}, but {unfinished}") from None
 
     def unfinished(self) -> dict[str, str]:
-        """Deployments whose latest revision is not the active one, with its status."""
+        """Return the deployments whose latest revision is not the active one: name → status of the latest revision."""
         waiting = [one for one in self.deployments() if one["latest_revision_id"] != one["active_revision_id"]]
         return {one["name"]: self.status(one) for one in waiting}
 
 
 @dataclass
 class Cluster:
-    """The API server, its node, and the control plane outside."""
+    """The API server, its node, and a control plane outside the cluster."""
 
     api: ApiServer
     folder: Path
     ingress: str
-    """host:port of the way in."""
+    """host:port of the ingress."""
     control_plane: ControlPlane
     http: httpx.Client = field(repr=False)
-    """To the API server, as administrator."""
+    """Client of the API server, as administrator."""
 
     def namespace(self) -> str:
         return make_namespace(self.api)
 
     def serve(self, group: str, version: str, kind: str) -> None:
-        """Make the API server take objects of a kind, whatever is in them."""
+        """Make the API server serve a kind with a schema that accepts any fields."""
         plural = f"{kind.lower()}s"
         schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
         approved = {"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/gateway-api/pull/2466"}
@@ -265,7 +264,7 @@ class Cluster:
         waiting(lambda: self.http.get(f"/apis/{group}/{version}/{plural}").is_success, f"{plural} are served")
 
     def make(self, namespace: str, secrets: Mapping[str, Mapping[str, str]] | None = None) -> None:
-        """Make a namespace, unless it is there, with Secrets in it."""
+        """Make a namespace, unless it exists, and Secrets in it."""
         answer = self.http.post("/api/v1/namespaces", json={"metadata": {"name": namespace}})
         assert answer.status_code in (201, 409), answer.text
         for name, content in (secrets or {}).items():
@@ -273,7 +272,7 @@ class Cluster:
             self.http.post(f"/api/v1/namespaces/{namespace}/secrets", json=body).raise_for_status()
 
     def workspace(self, *namespaces: str) -> Workspace:
-        """Make a workspace, and a listener of it for `namespaces`, as Deployments > Listeners does."""
+        """Make a workspace and its listener for `namespaces`, as the page Deployments > Listeners does."""
         identity, key = str(uuid4()), f"lsv2_pt_{secrets.token_hex(16)}"
         http = httpx.Client(
             base_url=self.control_plane.url, headers=self.control_plane.admit(key, identity), timeout=30
@@ -284,7 +283,7 @@ class Cluster:
         return Workspace(self.control_plane.url, identity, key, listener, folder, http)
 
     def local(self) -> Values:
-        """What an installation on this machine says that one elsewhere does not."""
+        """Return the values that only an installation on this machine needs."""
         return {
             "images": {"agentplaneImage": {"repository": "sandbox.local/agentplane", "tag": "checkout"}},
             "config": {
@@ -301,13 +300,13 @@ class Cluster:
         }
 
     def own_redis(self) -> Values:
-        """The chart's own Redis, on a port that nobody else has."""
+        """Return values for the chart's own Redis on a free port."""
         port = free_port()
         image = {"repository": "sandbox.local/redis", "tag": "local"}
         return {"images": {"redisImage": image}, "redis": {"containerPort": port, "service": {"port": port}}}
 
     def get(self, url: str) -> httpx.Response:
-        """GET as a person outside does, whose names lead to the ingress."""
+        """GET a URL through the ingress, as a client outside the cluster does."""
         parts = urlsplit(url)
         return httpx.get(f"http://{self.ingress}{parts.path}", headers={"Host": parts.netloc}, timeout=30)
 
@@ -320,7 +319,7 @@ class Cluster:
         return self.listed(PODS, namespace, labels)
 
     def uids(self, namespace: str) -> dict[str, str]:
-        """`<collection> <name>` → uid, of what a data plane made there."""
+        """Return the uids of all objects that data planes made in a namespace, by `<collection> <name>`."""
         return {
             f"{path.rpartition('/')[2]} {item['metadata']['name']}": item["metadata"]["uid"]
             for path in WATCHED
@@ -328,35 +327,35 @@ class Cluster:
         }
 
     def agents(self, namespace: str) -> dict[str, Manifest]:
-        """Pods of Agent Servers and of what belongs to them, by uid."""
+        """Return the pods of Agent Servers and of their databases and Redis, by uid."""
         return {pod["metadata"]["uid"]: pod for pod in self.pods(namespace, LGP_LABEL)}
 
     def rolled_out(self, namespace: str) -> bool:
-        """Whether no pod is on its way in or out."""
+        """Whether no pod is being deleted and every Deployment has only pods of its newest template."""
         pods, deployments = self.pods(namespace), self.listed("/apis/apps/v1/namespaces/{ns}/deployments", namespace)
         return not any("deletionTimestamp" in pod["metadata"] for pod in pods) and all(
             found["status"].get("replicas") == found["status"].get("updatedReplicas") for found in deployments
         )
 
     def forget_lgps(self) -> None:
-        """Make the cluster one in which nobody has ever installed the definition of LGPs."""
+        """Delete the CustomResourceDefinition of LGPs with all LGPs, as if it had never been installed."""
         merge = {"Content-Type": "application/merge-patch+json"}
         found = self.http.get("/apis/apps.langchain.ai/v1alpha1/lgps")
         for lgp in found.json()["items"] if found.is_success else ():
             path = f"{LGPS.format(ns=lgp['metadata']['namespace'])}/{lgp['metadata']['name']}"
             self.http.patch(path, json={"metadata": {"finalizers": None}}, headers=merge)
         self.http.delete(CRD)
-        waiting(lambda: self.http.get(CRD).status_code == 404, "the definition of LGPs is gone")
+        waiting(lambda: self.http.get(CRD).status_code == 404, "the CustomResourceDefinition of LGPs is gone")
 
-    def said(self, namespace: str, pod: str = "") -> str:
-        """What the containers of pods whose names start so wrote, gone ones included."""
+    def output(self, namespace: str, pod: str = "") -> str:
+        """Return the logs of all containers of pods whose name starts with `pod`, deleted pods included."""
         logs = sorted((self.folder / "node" / "logs").glob(f"{namespace}_{pod}*/*/*.log"))
         return "\n".join(path.read_text(errors="replace") for path in logs)
 
 
 @contextmanager
 def running(folder: Path) -> Iterator[Cluster]:
-    """A cluster with a node and a control plane outside, until the block ends."""
+    """Run a cluster with a node, and a control plane outside of it, until the block ends."""
     control_plane = ControlPlane({"nobody": str(uuid4())}, infer_listener=True)
     with envtest.RealControlPlane() as server, node(server.kubeconfig, folder) as ingress, control_plane:
         api = ApiServer(
@@ -373,7 +372,7 @@ def running(folder: Path) -> Iterator[Cluster]:
 
 @contextmanager
 def node(kubeconfig: Path, folder: Path) -> Iterator[str]:
-    """Run pods until the block ends; gives host:port of the ingress."""
+    """Run pods until the block ends; yields host:port of the ingress."""
     port, log = free_port(), folder / "kubelet.log"
     (folder / "images").mkdir()
     command = [sys.executable, "-m", "sandbox.kubelet", "--kubeconfig", str(kubeconfig), "--ingress-port", str(port)]
@@ -404,10 +403,10 @@ class Installation:
     values: Values
     name: str = RELEASE
     notes: str = ""
-    """What Helm said last."""
+    """The notes of Helm's last install or upgrade."""
 
     def upgrade(self, *changes: Values) -> None:
-        """`helm upgrade -i --wait` with the values and `changes`, which stay."""
+        """Run `helm upgrade -i --wait` with the values and `changes`; later upgrades keep `changes`."""
         self.values = layered(self.values, *changes)
         with self._helm() as config:
             present = self.name in [found["name"] for found in config.list(all_states=True)]
@@ -415,11 +414,11 @@ class Installation:
             try:
                 act(chart(), self.name, self.values, wait="watcher", timeout=HELM_SECONDS)
             except helm.HelmError as error:
-                raise AssertionError(f"{error}\n{self.told()}") from error
+                raise AssertionError(f"{error}\n{self.diagnostics()}") from error
             self.notes = config.get_all(self.name)["info"]["notes"]
 
     def uninstall(self) -> None:
-        """`helm uninstall --wait --ignore-not-found`."""
+        """Run `helm uninstall --wait --ignore-not-found`; wait until the pods are gone."""
         with self._helm() as config:
             config.uninstall(self.name, wait="watcher", timeout=HELM_SECONDS, ignore_not_found=True)
         eventually(lambda: not self.pods(), "the pods of the release are gone", PATIENCE)
@@ -429,7 +428,7 @@ class Installation:
             return [found for found in yaml.safe_load_all(config.status(self.name)["manifest"]) if found]
 
     def environment(self) -> dict[str, str]:
-        """What every process of it is told."""
+        """Return the environment of beat, which holds the settings of every process of the release."""
         found = self.manifests()
         beat = next(m for m in found if m["kind"] == "Deployment" and m["metadata"]["name"].endswith("-beat"))
         held = self.cluster.listed("/api/v1/namespaces/{ns}/secrets", self.namespace)
@@ -437,36 +436,39 @@ class Installation:
         return environment(beat["spec"]["template"]["spec"], secrets)
 
     def _redis(self) -> tuple[str, str]:
-        """Return the URL of its Redis as this machine reaches it, and its prefix there."""
-        told = self.environment()
-        parts = urlsplit(told["AGENTPLANE_REDIS_URL"])
-        return f"redis://{LOOPBACK}:{parts.port}{parts.path}", told["AGENTPLANE_PREFIX"]
+        """Return the URL of the release's Redis as this machine reaches it, and the prefix of its keys."""
+        found = self.environment()
+        parts = urlsplit(found["AGENTPLANE_REDIS_URL"])
+        return f"redis://{LOOPBACK}:{parts.port}{parts.path}", found["AGENTPLANE_PREFIX"]
 
     @contextmanager
     def log(self) -> Iterator[RedisLog]:
-        """Its event log."""
+        """Open the event log of the release until the block ends."""
         log = RedisLog.from_url(*self._redis())
         yield log
         log.close()
 
     def agentplane(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a command that needs the event log alone, as in one of its pods."""
+        """Run a command of `agentplane` that needs only the event log, as in a pod of the release."""
         url, prefix = self._redis()
         environment = {**os.environ, "AGENTPLANE_REDIS_URL": url, "AGENTPLANE_PREFIX": prefix, "COLUMNS": "200"}
         command = [sys.executable, "-m", "cli.main", *arguments]
         return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
 
     def wait_until_idle(self, *namespaces: str) -> None:
-        """Wait until nothing is left to do, in the log and in these namespaces."""
+        """Wait until no stream is dirty and every rollout in these namespaces is complete."""
         with self.log() as log:
-            waiting(lambda: not log.dirty() and all(map(self.cluster.rolled_out, namespaces)), "nothing is left to do")
+            waiting(
+                lambda: not log.dirty() and all(map(self.cluster.rolled_out, namespaces)),
+                "no stream is dirty and every rollout is complete",
+            )
 
     def pods(self) -> list[Manifest]:
         return self.cluster.pods(self.namespace, f"app.kubernetes.io/instance={self.name}")
 
-    def told(self) -> str:
-        """The last words of its pods, for a person who asks why it did not come up."""
-        words = [self.cluster.said(self.namespace, pod["metadata"]["name"])[-1500:] for pod in self.pods()]
+    def diagnostics(self) -> str:
+        """Return the end of the log of each pod, for the message of a failed installation."""
+        words = [self.cluster.output(self.namespace, pod["metadata"]["name"])[-1500:] for pod in self.pods()]
         return "\n".join(words)
 
     def _helm(self) -> Any:
@@ -474,14 +476,14 @@ class Installation:
 
 
 class Witness:
-    """Watches a namespace and remembers everything that came and went."""
+    """Watches a namespace, and counts created and keeps deleted objects."""
 
     def __init__(self, cluster: Cluster, namespace: str, collections: Sequence[str] = WATCHED) -> None:
         self.added: Counter[str] = Counter()
-        """How often an object of this collection and name came into being."""
+        """How often an object was created, by `<collection> <name>`."""
         self._last: dict[str, Manifest] = {}
         self.gone: dict[str, Manifest] = {}
-        """Objects as they were before they went, by collection and name."""
+        """The last state of deleted objects, by `<collection> <name>`."""
         self._cluster = cluster
         self._paths = [collection.format(ns=namespace) for collection in collections]
         self._done = threading.Event()
@@ -500,7 +502,7 @@ class Witness:
             thread.join(30)
 
     def ended(self, pod: str) -> list[Manifest]:
-        """Pods that went, whose names start so."""
+        """Return the deleted pods whose name starts with `pod`."""
         return [last for name, last in self.gone.items() if name.startswith(f"pods {pod}")]
 
     def _watch(self, path: str, version: str) -> None:
@@ -517,20 +519,20 @@ class Witness:
                             self.gone[name] = self._last.pop(name, event["object"])
                             continue
                         if kind == "pods" and event["object"]["metadata"].get("deletionGracePeriodSeconds") == 0:
-                            continue  # the kubelet removes the pod: what it was given is in the event before
+                            continue  # the kubelet removes the pod: the event before has its grace period
                         self._last[name] = event["object"]
                         self.added[name] += event["type"] == "ADDED"
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a container of a pod that is gone ended."""
+    """How the container of a deleted pod ended."""
 
     code: int
     seconds: float
-    """From the deletion to the end."""
+    """Seconds from the request to delete the pod to the end of the container."""
     granted: float
-    """Seconds that the pod was given."""
+    """Grace period of the pod, seconds."""
 
     @classmethod
     def of(cls, pod: Manifest) -> Ending:
@@ -542,12 +544,12 @@ class Ending:
 
 
 def example(name: str) -> Values:
-    """The values of a file in k8s/examples."""
+    """Return the values of a file in k8s/examples."""
     return dict(yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text(encoding="utf-8")))
 
 
 def placed(name: str) -> tuple[str, str]:
-    """The name and the namespace of the release that the head of that file says to install."""
+    """Return name and namespace of the release in the install command at the head of an example file."""
     command = rf"#   helm upgrade -i (\S+) k8s/chart -n (\S+) --values k8s/examples/{name}\.yaml --wait\n"
     found = re.search(command, (EXAMPLES / f"{name}.yaml").read_text(encoding="utf-8"))
     assert found, f"{name}.yaml does not say how to install it"
@@ -555,7 +557,7 @@ def placed(name: str) -> tuple[str, str]:
 
 
 def stub(version: int) -> str:
-    """An image that passes for an Agent Server and costs next to nothing; the digest stands for the version."""
+    """Return the reference of a stand-in for an Agent Server; each version has its own digest."""
     return f"sandbox.local/stub@sha256:{version:064d}"
 
 
@@ -565,7 +567,7 @@ def ready(pod: Manifest) -> bool:
 
 
 def directly(pod: Manifest, path: str) -> httpx.Response:
-    """GET from an Agent Server's pod itself, past every route."""
+    """GET from the pod of an Agent Server directly, without ingress or route."""
     return httpx.get(f"http://{LOOPBACK}:{local_port(pod, 8000)}{path}", timeout=30)
 
 

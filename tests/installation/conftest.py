@@ -1,4 +1,4 @@
-"""One cluster that runs pods, shared by all tests of installations: a real API server with RBAC, and a node."""
+"""The cluster that all tests of installations share: a real API server with RBAC, and a node that runs pods."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The example values: each renders, as the layouts say who runs where, and no two that share a cluster get in each
-other's way.
-"""
+"""The example values: each file renders, and two data planes of one layout share nothing that both would write."""
 
 from __future__ import annotations
 
@@ -14,8 +12,8 @@ from tests.chart.rendering import Values, container, environment, own_secrets, p
 from tests.installation.cluster import EXAMPLES, example, placed
 
 FILES = sorted(EXAMPLES.glob("*.yaml"))
-CLAIMING = [path for path in FILES if not path.stem.startswith("shared-namespace")]
-"""A lease that data planes hold together is given back by none of them."""
+WITH_JOB = [path for path in FILES if not path.stem.startswith("shared-namespace")]
+"""Examples whose release has a Job that releases the leases; data planes that share a lease do not release it."""
 PAIRS = sorted({path.stem.removesuffix("-a") for path in FILES if path.stem.endswith("-a")})
 
 
@@ -24,8 +22,8 @@ def found(name: str) -> dict[tuple[str, str], dict[str, Any]]:
     return rendered(example(name), namespace=namespace, release=release)
 
 
-def told(name: str) -> dict[str, str]:
-    """What the processes of an installation are told."""
+def environment_of(name: str) -> dict[str, str]:
+    """Return the environment of the listener in an example."""
     manifests = found(name)
     secrets = {
         ("langsmith", "langsmith_api_key"): "lsv2_pt_0123456789",
@@ -36,23 +34,23 @@ def told(name: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_an_example_is_taken_by_the_chart_and_its_schema(path: Path) -> None:
+def test_an_example_renders_with_the_image_that_it_sets(path: Path) -> None:
     assert container(dict(pods(found(path.stem)))["operator"])["image"] == "registry.example.com/agentplane:0.1.0"
 
 
-@pytest.mark.parametrize("path", CLAIMING, ids=lambda path: path.stem)
-def test_the_job_that_gives_namespaces_back_has_the_settings_that_it_needs(path: Path) -> None:
+@pytest.mark.parametrize("path", WITH_JOB, ids=lambda path: path.stem)
+def test_the_job_that_releases_leases_has_the_settings_that_it_needs(path: Path) -> None:
     job = found(path.stem)["Job", "leases"]
-    said = environment(job["spec"]["template"]["spec"])
+    variables = environment(job["spec"]["template"]["spec"])
     settings = Settings.load(
         listener_enabled=False,
         operator_enabled=False,
-        **{name.removeprefix(PREFIX).lower(): value for name, value in said.items()},
+        **{name.removeprefix(PREFIX).lower(): value for name, value in variables.items()},
     )
     assert ",".join(settings.watch_namespaces) == example(path.stem)["config"]["watchNamespaces"]
 
 
-def test_an_unknown_key_in_an_example_would_be_noticed() -> None:
+def test_an_unknown_key_in_an_example_is_refused() -> None:
     values: Values = {**example(FILES[0].stem), "gatway": {}}
     with pytest.raises(Exception, match="gatway"):
         rendered(values)
@@ -60,7 +58,7 @@ def test_an_unknown_key_in_an_example_would_be_noticed() -> None:
 
 @pytest.mark.parametrize("pair", PAIRS)
 def test_two_data_planes_of_one_cluster_have_nothing_in_common(pair: str) -> None:
-    a, b = told(f"{pair}-a"), told(f"{pair}-b")
+    a, b = environment_of(f"{pair}-a"), environment_of(f"{pair}-b")
 
     for name in ("AGENTPLANE_WORKSPACE_ID", "AGENTPLANE_LISTENER_ID", "AGENTPLANE_PREFIX"):
         assert a[name] != b[name]
@@ -68,12 +66,12 @@ def test_two_data_planes_of_one_cluster_have_nothing_in_common(pair: str) -> Non
     shared = [one.get("AGENTPLANE_SHARE_NAMESPACES") == "true" for one in (a, b)]
     assert bool(watched[0] & watched[1]) == all(shared) == any(shared)
     assert {one["AGENTPLANE_INGRESS_ENABLED"] for one in (a, b)} == {"false"}
-    assert [("CustomResourceDefinition", "lgps.apps.langchain.ai") in found(f"{pair}-{who}") for who in "ab"] == [
+    assert [("CustomResourceDefinition", "lgps.apps.langchain.ai") in found(f"{pair}-{letter}") for letter in "ab"] == [
         True,
         False,
     ]
 
 
 def test_each_workspace_has_a_listener_of_its_own_in_every_cluster() -> None:
-    listeners = [told(path.stem)["AGENTPLANE_LISTENER_ID"] for path in FILES]
+    listeners = [environment_of(path.stem)["AGENTPLANE_LISTENER_ID"] for path in FILES]
     assert len(set(listeners)) == len(FILES)

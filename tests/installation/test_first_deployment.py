@@ -1,6 +1,6 @@
-"""From nothing to a first deployment, as the guide goes: values, `helm upgrade -i --wait`, `langgraph deploy`, GET /ok.
+"""A first deployment by the setup guide: values, `helm upgrade -i --wait`, `langgraph deploy`, GET /ok.
 
-Then what becomes of it: an upgrade under load, and removal. One installation for all of it.
+The same installation then goes through an upgrade under load and through removal.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.timeout(400)
 
 
 def guide(workspace: Workspace, namespace: str) -> Values:
-    """The values file that the setup guide asks for."""
+    """Return the values file of the setup guide."""
     return layered(
         workspace.values(),
         {
@@ -47,7 +47,7 @@ def guide(workspace: Workspace, namespace: str) -> Values:
 
 
 def upstream() -> Values:
-    """All values of the chart that people come from, where they are here."""
+    """Return the default values of the upstream chart, or no values if its file is missing."""
     if not UPSTREAM.exists():
         return {}
     return dict(yaml.safe_load(UPSTREAM.read_text(encoding="utf-8")))
@@ -65,7 +65,7 @@ def workspace(cluster: Cluster, namespace: str) -> Workspace:
 
 @pytest.fixture(scope="module")
 def installed(cluster: Cluster, workspace: Workspace, namespace: str) -> Iterator[Installation]:
-    """The chart in a cluster that has nothing of it, by the guide."""
+    """The chart, installed by the guide in a cluster without any part of it."""
     cluster.forget_lgps()
     values = layered(upstream(), guide(workspace, namespace), cluster.local(), cluster.own_redis())
     release = Installation(cluster, namespace, values)
@@ -79,7 +79,7 @@ def installed(cluster: Cluster, workspace: Workspace, namespace: str) -> Iterato
 def hello(installed: Installation, workspace: Workspace) -> str:
     """The URL of a first deployment, made with `langgraph deploy`: a real Agent Server."""
     deployed = workspace.langgraph_deploy("hello", HELLO, GREETING_SECRET="s3cret")
-    assert deployed.returncode == 0, f"{deployed.stdout}\n{deployed.stderr}\n{installed.told()}"
+    assert deployed.returncode == 0, f"{deployed.stdout}\n{deployed.stderr}\n{installed.diagnostics()}"
     url: str = workspace.deployment("hello")["source_config"]["custom_url"]
     return url
 
@@ -98,7 +98,7 @@ def test_a_first_deployment(cluster: Cluster, installed: Installation, workspace
 
 
 def lay_load(workspace: Workspace, earlier: Sequence[str], upgraded: threading.Event) -> None:
-    """Create deployments and update earlier ones, a few each second, all through the upgrade."""
+    """Create deployments and update earlier ones during the upgrade, a few each second."""
     for number in range(32):
         if number % 4 == 0:
             workspace.update(earlier[number // 4 % len(earlier)], stub(2 + number))
@@ -108,23 +108,23 @@ def lay_load(workspace: Workspace, earlier: Sequence[str], upgraded: threading.E
 
 
 ONCE = ("RevisionRequested", "SecretsApplied", "LgpApplied", "RevisionDeployed")
-"""Events of which each revision has one."""
+"""Types of events that each revision has exactly once."""
 
 
 def doubled(log: RedisLog) -> list[str]:
-    """What the log holds twice although it can happen once."""
-    told: Counter[str] = Counter()
+    """Return what the log holds more than once although it can happen only once."""
+    counts: Counter[str] = Counter()
     for stream, records in log.read_many(dict.fromkeys(log.streams(), 0)).items():
         for record in records:
             if record.type == "DeploymentRegistered":
-                told[f"{stream} {record.type}"] += 1
+                counts[f"{stream} {record.type}"] += 1
             elif record.type in ONCE:
-                told[f"{stream} {record.type} {record.data['revision_id']}"] += 1
+                counts[f"{stream} {record.type} {record.data['revision_id']}"] += 1
             elif record.type == "StatusReported":
-                told[f"{stream} {record.data['id']} {record.data['status']}"] += 1
+                counts[f"{stream} {record.data['id']} {record.data['status']}"] += 1
             elif record.type == "ObjectsApplied":
-                told.update(f"{stream} {found['key']} {found['digest']}" for found in record.data["objects"])
-    return [what for what, times in told.items() if times > 1]
+                counts.update(f"{stream} {found['key']} {found['digest']}" for found in record.data["objects"])
+    return [what for what, times in counts.items() if times > 1]
 
 
 def test_an_upgrade_under_load_loses_and_doubles_nothing(
@@ -143,9 +143,9 @@ def test_an_upgrade_under_load_loses_and_doubles_nothing(
         upgraded.set()
         load.result()
         workspace.wait_until_deployed()
-        waiting(lambda: all(witness.ended(name) for name in workers), "the workers of before are gone")
+        waiting(lambda: all(witness.ended(name) for name in workers), "the workers of the earlier release are gone")
 
-    # nothing lost
+    # nothing is lost
     deployments = workspace.deployments()
     assert len(deployments) == 1 + 3 + 24
     assert len(cluster.listed(LGPS, namespace)) == len(deployments)
@@ -153,7 +153,7 @@ def test_an_upgrade_under_load_loses_and_doubles_nothing(
         answer = cluster.get(f"{deployment['source_config']['custom_url']}/info").json()
         assert answer["host"]["revision_id"] == deployment["latest_revision_id"], deployment["name"]
 
-    # nothing doubled: not in the log, not in the cluster
+    # nothing is doubled in the log or in the cluster
     with installed.log() as log:
         assert doubled(log) == []
     assert [name for name, times in witness.added.items() if times > 1] == []
@@ -165,16 +165,16 @@ def test_an_upgrade_under_load_loses_and_doubles_nothing(
     assert untouched <= set(left)
     assert {status["restartCount"] for pod in left.values() for status in pod["status"]["containerStatuses"]} == {0}
 
-    # each worker went by itself, in time, and its successor had work to do
+    # each worker exited within its grace period, and its successor did work
     endings = {name: Ending.of(pod) for name in workers for pod in witness.ended(name)}
     assert len(endings) == 4
     assert {ending.code for ending in endings.values()} == {0}, endings
     assert all(ending.seconds < ending.granted for ending in endings.values()), endings
-    acting = {pod["metadata"]["name"]: cluster.said(namespace, pod["metadata"]["name"]) for pod in installed.pods()}
-    assert all('"acted"' in said for name, said in acting.items() if "-listener-" in name or "-operator-" in name)
+    acting = {pod["metadata"]["name"]: cluster.output(namespace, pod["metadata"]["name"]) for pod in installed.pods()}
+    assert all('"acted"' in log for name, log in acting.items() if "-listener-" in name or "-operator-" in name)
 
 
-def test_removal_leaves_agent_servers_and_coming_back_does_not_touch_them(
+def test_removal_and_a_new_installation_leave_agent_servers_untouched(
     cluster: Cluster, installed: Installation, workspace: Workspace, namespace: str, hello: str
 ) -> None:
     assert "keeps the Agent Servers, their LGPs and their Secrets" in installed.notes
@@ -190,11 +190,11 @@ def test_removal_leaves_agent_servers_and_coming_back_does_not_touch_them(
     assert cluster.listed(leases, namespace) == []
     assert cluster.uids(namespace) == objects
     assert directly(serving, "/ok").json()["ok"] is True
-    assert cluster.get(f"{hello}/ok").status_code == 404  # the Ingress went with the release, as the notes say
+    assert cluster.get(f"{hello}/ok").status_code == 404  # the Ingress is deleted with the release, as the notes say
 
     installed.upgrade()
 
-    waiting(lambda: cluster.get(f"{hello}/ok").status_code == 200, "the Agent Server is reached again")
+    waiting(lambda: cluster.get(f"{hello}/ok").status_code == 200, "the Agent Server answers again")
     workspace.create("after-all", stub(1))
     workspace.wait_until_deployed()
     after = cluster.uids(namespace)

@@ -1,4 +1,4 @@
-"""The node that the other tests here rely on: pods with an account, volumes and a grace period, and Jobs."""
+"""The node that the other tests of this folder use: it runs pods with account, volumes and grace period, and Jobs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def pod(command: list[str], **spec: Any) -> Manifest:
 
 @pytest.fixture
 def namespace(cluster: Cluster) -> str:
-    """One with an account that may list Secrets in it, and a Secret."""
+    """A namespace with a Secret, and an account that may list Secrets in that namespace."""
     name = cluster.namespace()
     rule = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["list"]}
     rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{name}"
@@ -68,7 +68,10 @@ def namespace(cluster: Cluster) -> str:
 
 
 def end_of(job: Manifest) -> str:
-    """Complete or Failed, which the Job controller writes after SuccessCriteriaMet or FailureTarget; empty before."""
+    """Return the terminal condition of a Job, Complete or Failed; an empty text if the Job has not ended.
+
+    The Job controller writes SuccessCriteriaMet or FailureTarget earlier; these are not terminal.
+    """
     kinds = {one["type"] for one in job["status"].get("conditions") or () if one["status"] == "True"}
     return next(iter(kinds & {"Complete", "Failed"}), "")
 
@@ -86,25 +89,25 @@ def test_jobs_run_to_their_end(cluster: Cluster, namespace: str) -> None:
         cluster.http.post(path, json=body).raise_for_status()
 
     def ends() -> dict[str, str]:
-        """The terminal condition of every Job; empty: it has not ended."""
+        """Return the terminal condition of every Job, as `end_of` does."""
         return {job["metadata"]["name"]: end_of(job) for job in cluster.listed(path, namespace)}
 
     waiting(lambda: all(ends().values()), "every Job ends")
-    assert ends() == {"who": "Complete", "again": "Complete", "fails": "Failed"}, cluster.said(namespace)
-    said = cluster.said(namespace, "who")
-    assert "may list [True, False]" in said
-    assert "mounted hello" in said
-    assert "pytest is not in the image" in said
+    assert ends() == {"who": "Complete", "again": "Complete", "fails": "Failed"}, cluster.output(namespace)
+    output = cluster.output(namespace, "who")
+    assert "may list [True, False]" in output
+    assert "mounted hello" in output
+    assert "pytest is not in the image" in output
 
 
-def test_who_does_not_go_in_time_is_killed(cluster: Cluster, namespace: str) -> None:
+def test_a_pod_that_ignores_sigterm_is_killed_after_its_grace_period(cluster: Cluster, namespace: str) -> None:
     spec = pod(["python", "-c", STUBBORN], terminationGracePeriodSeconds=1)
     cluster.http.post(f"/api/v1/namespaces/{namespace}/pods", json={"metadata": {"name": "stubborn"}, "spec": spec})
-    waiting(lambda: ready(cluster.pods(namespace)[0]), "it runs")
-    waiting(lambda: "up" in cluster.said(namespace, "stubborn"), "it ignores SIGTERM")
+    waiting(lambda: ready(cluster.pods(namespace)[0]), "the pod is ready")
+    waiting(lambda: "up" in cluster.output(namespace, "stubborn"), "the program ignores SIGTERM")
     with Witness(cluster, namespace, [PODS]) as witness:
         cluster.http.delete(f"/api/v1/namespaces/{namespace}/pods/stubborn").raise_for_status()
-        waiting(lambda: witness.ended("stubborn"), "it is gone")
+        waiting(lambda: witness.ended("stubborn"), "the pod is gone")
     (last,) = witness.ended("stubborn")
     ending = Ending.of(last)
     assert (ending.code, ending.granted) == (137, 1)

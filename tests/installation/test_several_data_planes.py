@@ -1,4 +1,4 @@
-"""Several data planes in one cluster, on one Redis: the layouts of the guide, with the example values, end to end."""
+"""Two data planes in one cluster, on one Redis: the layouts of the guide, with the example values, end to end."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ pytestmark = pytest.mark.timeout(400)
 
 @pytest.fixture
 def shared_redis() -> Iterator[RedisServer]:
-    """The one that both data planes of a layout are on, and nobody else."""
+    """A Redis that only the two data planes of a layout use."""
     with RedisServer() as server:
         yield server
 
 
 @dataclass
 class DataPlane:
-    """One of the two of a layout."""
+    """One of the two data planes of a layout."""
 
     workspace: Workspace
     release: Installation
     namespaces: list[str]
 
     def lgps(self) -> set[str]:
-        """Names of the LGPs that carry its listener's id."""
+        """Return the names of the LGPs that carry the id of this data plane's listener."""
         own = f"{LISTENER_LABEL}={self.workspace.listener}"
         found = [lgp for namespace in self.namespaces for lgp in self.release.cluster.listed(LGPS, namespace, own)]
         return {lgp["metadata"]["name"] for lgp in found}
 
     def objects(self, lgps: set[str]) -> dict[str, str]:
-        """Everything that belongs to these LGPs, by uid."""
+        """Return the uids of all objects of these LGPs, by `<namespace> <collection> <name>`."""
         return {
             f"{namespace} {name}": uid
             for namespace in self.namespaces
@@ -48,12 +48,12 @@ class DataPlane:
         }
 
     def names(self) -> set[str]:
-        """What nobody but this one should ever speak of."""
+        """Return ids, keys and names that no other data plane may store or log."""
         deployments = {one["id"] for one in self.workspace.deployments()}
         return {self.workspace.id, self.workspace.listener, self.workspace.key, *deployments, *self.lgps()}
 
     def deploy(self) -> None:
-        """Ask for an Agent Server in each namespace."""
+        """Create one deployment in each namespace."""
         for number, namespace in enumerate(self.namespaces):
             self.workspace.create(f"agent-{number}", stub(1), namespace)
 
@@ -69,14 +69,14 @@ class DataPlane:
         waiting(lambda: not self.workspace.deployments(), "the deployments are gone")
 
     def wrote(self) -> str:
-        """Its whole event log, and all that its processes logged."""
+        """Return the whole event log and the logs of all processes as one text."""
         with self.release.log() as log:
             events = b"".join(orjson.dumps(record, default=str) for record in log.read_all(limit=100_000))
-        return events.decode() + self.release.cluster.said(self.release.namespace)
+        return events.decode() + self.release.cluster.output(self.release.namespace)
 
 
 def install(cluster: Cluster, redis_url: str, name: str) -> DataPlane:
-    """Do what the head of an example says, with the ids that the control plane gave."""
+    """Install an example as its head says, with the ids that the control plane gave."""
     values, (release_name, own) = example(name), placed(name)
     namespaces = values["config"]["watchNamespaces"].split(",")
     workspace = cluster.workspace(*namespaces)
@@ -90,8 +90,8 @@ def install(cluster: Cluster, redis_url: str, name: str) -> DataPlane:
     return DataPlane(workspace, release, namespaces)
 
 
-def strays(client: redis.Redis, planes: list[DataPlane]) -> list[str]:
-    """Keys and channels in Redis that are not of exactly one of the data planes."""
+def foreign_names(client: redis.Redis, planes: list[DataPlane]) -> list[str]:
+    """Return the keys and channels in Redis that do not belong to exactly one of the data planes."""
     prefixes = [plane.release.environment()["AGENTPLANE_PREFIX"] for plane in planes]
     names = [name.decode() for name in (*client.scan_iter(count=1000), *client.pubsub_channels())]
     owners = {name: [p for p in prefixes if name.startswith((f"{p}:", f"{{{p}}}:"))] for name in names}
@@ -106,7 +106,7 @@ def test_two_workspaces_share_a_cluster_and_a_redis_and_never_meet(
     cluster.forget_lgps()
     cluster.serve("gateway.networking.k8s.io", "v1", "HTTPRoute")
     cluster.serve("networking.istio.io", "v1", "VirtualService")
-    a, b = (install(cluster, shared_redis.url, f"{layout}-{who}") for who in "ab")
+    a, b = (install(cluster, shared_redis.url, f"{layout}-{letter}") for letter in "ab")
 
     for plane in (a, b):
         plane.deploy()
@@ -118,7 +118,7 @@ def test_two_workspaces_share_a_cluster_and_a_redis_and_never_meet(
     everything = {lgp["metadata"]["name"] for lgp in cluster.listed(LGPS.replace("namespaces/{ns}/", ""), "")}
     assert everything == a.lgps() | b.lgps()
 
-    # what one does is nothing to the other
+    # a deletion in one data plane changes nothing in the other
     own, others, names = a.lgps(), b.lgps(), [a.names(), b.names()]
     kept = a.objects(own)
     b.delete()
@@ -126,9 +126,9 @@ def test_two_workspaces_share_a_cluster_and_a_redis_and_never_meet(
     assert a.objects(own) == kept
     assert a.answers()
 
-    # keys, queues and channels in Redis; events, and what processes log
+    # nothing is mixed up in keys, queues and channels in Redis, in events, and in logs
     with redis.Redis.from_url(shared_redis.url) as client:
-        assert strays(client, [a, b]) == []
+        assert foreign_names(client, [a, b]) == []
     wrote = [a.wrote(), b.wrote()]
     assert [name for name in names[1] if name in wrote[0]] == []
     assert [name for name in names[0] if name in wrote[1]] == []

@@ -32,7 +32,7 @@ class ApiServer:
     restart: Callable[[], None] = field(repr=False)  # a crash and a start on the same port with the same data
 
     def http(self, **settings: object) -> httpx.Client:
-        """A client with the administrator's token; close it."""
+        """Return a client with the administrator's token; the caller closes it."""
         return httpx.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {self.token}"},
@@ -44,9 +44,9 @@ class ApiServer:
 
 @contextmanager
 def running_real(folder: Path, **options: Any) -> Iterator[ApiServer]:
-    """etcd, kube-apiserver and kube-controller-manager; skips, with the reason, where they are missing.
+    """Run etcd, kube-apiserver and kube-controller-manager; skip the test with the reason if they are not installed.
 
-    `options` are those of RealControlPlane.
+    `options` are passed to `RealControlPlane`.
     """
     if reason := envtest.available():
         pytest.skip(f"real API server: {reason}")
@@ -63,7 +63,7 @@ def running_real(folder: Path, **options: Any) -> Iterator[ApiServer]:
 
 @contextmanager
 def running_embedded(folder: Path) -> Iterator[ApiServer]:
-    """The sandbox's own API server with its controllers, in a process of its own as in the stack."""
+    """Run the sandbox's own API server with its controllers, in a separate process as in the stack."""
     with KubernetesServer(folder) as cluster:
         yield ApiServer(
             name="embedded",

@@ -1,4 +1,4 @@
-"""What tests of autoscaling share."""
+"""Values and KEDA's definition, shared by the tests of autoscaling."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 KEDA = OperatorConfig(ingress=SharedIngress(hostname="agents.example.com"), keda_enabled=True)
 
 QUIET: dict[str, Any] = {"database": {"enabled": False}, "redis": {"enabled": False}}
-"""What is not scaled is left out, so that tests take no longer than need be."""
+"""A spec without database and Redis, which are not scaled, so that tests are quick."""
 
 KEDA_DEFINITION: dict[str, Any] = {
     "apiVersion": "apiextensions.k8s.io/v1",
@@ -47,20 +47,21 @@ KEDA_DEFINITION: dict[str, Any] = {
         ],
     },
 }
-"""As much of KEDA as an API server knows of it. KEDA's own definition takes these manifests as well, as another test
-shows (test_manifests_valid)."""
+"""A CustomResourceDefinition of ScaledObjects that accepts any fields.
+
+test_manifests_valid checks our manifests against KEDA's own definition."""
 
 
 @contextlib.contextmanager
 def keda_installed(http: httpx.Client) -> Iterator[None]:
-    """Make the API server serve ScaledObjects for a while."""
+    """Make the API server serve ScaledObjects until the block ends."""
     http.post(DEFINITIONS, json=KEDA_DEFINITION).raise_for_status()
     eventually(lambda: serves(http, "keda.sh/v1alpha1"), "ScaledObjects are served")
     try:
         yield
     finally:
         http.delete(f"{DEFINITIONS}/scaledobjects.keda.sh").raise_for_status()
-        eventually(lambda: not serves(http, "keda.sh/v1alpha1"), "ScaledObjects are served no longer")
+        eventually(lambda: not serves(http, "keda.sh/v1alpha1"), "ScaledObjects are no longer served")
 
 
 def serves(http: httpx.Client, api_version: str) -> bool:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 
 def self_signed(folder: Path, *names: str) -> tuple[ssl.SSLContext, Path]:
-    """Return a server context for 127.0.0.1 and `names`, and the PEM file of the certificate that vouches for it."""
+    """Return a server context for 127.0.0.1 and `names`, and the PEM file of the certificate for clients to trust."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
     now = dt.datetime.now(dt.UTC)

@@ -12,7 +12,7 @@ class FakeClock:
 
     at: datetime = field(default_factory=lambda: datetime(2026, 1, 1, tzinfo=UTC))
     tick: timedelta = timedelta()
-    """How much later it is at every look, so that no two things happen at once."""
+    """How far each `now` moves the clock, so that no two events have the same time."""
 
     def now(self) -> datetime:
         self.at += self.tick
@@ -23,7 +23,7 @@ class FakeClock:
 
 
 class LeapingClock:
-    """The machine's clock, which a test may put forward."""
+    """The machine's clock, which a test can move forward."""
 
     ahead = timedelta()
 

@@ -1,4 +1,4 @@
-"""The command line as a person runs it, in a process of its own."""
+"""The command `agentplane` with the environment of one installation, in this process or in a separate one."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def environment(redis_url: str, prefix: str, **more: str) -> dict[str, str]:
 
 
 class Agentplane:
-    """`run("status")`, in the environment of one installation."""
+    """Runs commands, as in `run("status")`, with the environment of one installation."""
 
     def __init__(self, redis_url: str, prefix: str) -> None:
         self.environment = environment(redis_url, prefix)
         self.events = RedisLog.from_url(redis_url, prefix)
 
     def run(self, *arguments: str, code: int = 0, **more: str) -> Result:
-        """Run a command to its end, which must have exit code `code`; within this process, which is quicker."""
+        """Run a command within this process, which is quicker; fail unless its exit code is `code`."""
         unset = {name: None for name in os.environ if name.startswith("AGENTPLANE_") or name == "COLUMNS"}
         done = CliRunner().invoke(app, arguments, env={**unset, **self.environment, **more}, prog_name="agentplane")
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception

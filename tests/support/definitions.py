@@ -1,4 +1,4 @@
-"""Definitions of kinds that the tests need and that come with no folder of definitions."""
+"""CustomResourceDefinitions that the tests need and for which no file exists."""
 
 from __future__ import annotations
 
@@ -33,4 +33,4 @@ SECRET_PROVIDER_CLASSES: dict[str, Any] = {
         ],
     },
 }
-"""The Secrets Store CSI driver's kind, as far as its public documentation gives the shape."""
+"""The kind of the Secrets Store CSI driver, as far as its public documentation describes the fields."""

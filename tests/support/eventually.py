@@ -1,4 +1,4 @@
-"""The one way in which tests wait for something."""
+"""`eventually`: the only way in which tests wait for a condition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that answers as it is told, and misbehaves as real ones do."""
+"""A real HTTP server on loopback: a handler chooses each answer, and answers can have faults of real servers."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """A whole answer, or one with a fault."""
+    """A complete answer, or an answer with a fault."""
 
     status: int = 200
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
-    cut_at: int | None = None  # close after that many bytes of the body, having promised all
+    cut_at: int | None = None  # close after that many bytes of the body, although Content-Length has the full length
     silent: float = 0  # seconds before the first byte
     trickle: float = 0  # seconds between two bytes of the body
     reset: bool = False  # break the connection without a byte
@@ -139,14 +139,14 @@ def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[Fau
 
 
 def refused_url() -> str:
-    """A URL where nobody listens."""
+    """Return a URL where nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return f"http://127.0.0.1:{probe.getsockname()[1]}"
 
 
 @contextlib.contextmanager
 def of_version(http: httpx.Client, version: str) -> Iterator[str]:
-    """The URL of a server that answers as the API server behind `http` does, but says to be Kubernetes `version`."""
+    """Run a proxy of the API server behind `http` that reports Kubernetes `version`; yields the URL of the proxy."""
 
     def answer(request: Request) -> Reply:
         if request.path == "/version":

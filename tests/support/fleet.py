@@ -1,8 +1,8 @@
 """Real worker and beat processes for tests, over a small machine instead of the components.
 
-`python -m tests.support.fleet listener` is the listener worker as `python -m workers listener` runs it, by the same
-code path, except that deployments are advanced by the machine of `tests/support/notes.py`: each step writes a line to
-a file when it begins and when it is done.
+`python -m tests.support.fleet listener` runs the listener worker by the same code path as `python -m workers listener`.
+Only the machine that advances deployments is another one, from `tests/support/notes.py`: each of its steps writes a
+line to a file when it begins and when it is done.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment(redis_url: str, prefix: str, **more: str) -> dict[str, str]:
-    """The settings of an installation that never reaches a cluster or a control plane."""
+    """Return the settings of an installation without a cluster or a control plane."""
     settings = {
         "REDIS_URL": redis_url,
         "PREFIX": prefix,
@@ -53,7 +53,7 @@ def environment(redis_url: str, prefix: str, **more: str) -> dict[str, str]:
 
 @contextmanager
 def variables(given: dict[str, str]) -> Iterator[None]:
-    """Put `given` into the environment of this process for a while."""
+    """Set the variables of `given` in the environment of this process until the block ends."""
     before = {name: os.environ.get(name) for name in given}
     os.environ.update(given)
     try:
@@ -67,12 +67,12 @@ def variables(given: dict[str, str]) -> Iterator[None]:
 
 
 def consumes(log: str) -> bool:
-    """Whether a worker with this log takes messages."""
+    """Whether the log of a worker says that it consumes messages."""
     return '"event":"ready"' in log
 
 
 def restore(settings: Settings, worker: str) -> None:
-    """Hand out again what workers of this kind have in hand, as they do themselves after the visibility timeout."""
+    """Requeue the unacknowledged messages of a kind of worker, as workers do after the visibility timeout."""
     with build(settings, worker).connection_for_read() as connection:
         channel = connection.default_channel
         channel.visibility_timeout = 0
@@ -102,7 +102,7 @@ class Fleet:
     def worker(
         self, threads: int = 4, step_seconds: float = 0.0, grace: float = GRACE, *, wait: bool = True
     ) -> ServerProcess:
-        """Start a listener worker and, unless told otherwise, wait until it consumes."""
+        """Start a listener worker and, unless `wait` is false, wait until it consumes."""
         command = ["-m", "tests.support.fleet", "listener", str(threads), str(step_seconds), str(grace)]
         return self._start("worker", command, consumes, wait)
 
@@ -145,21 +145,21 @@ class Fleet:
     # --- work
 
     def ask(self, name: str, steps: int) -> str:
-        """Append a request for steps to a stream, without a message; return the stream."""
+        """Append a request for steps to a stream, but send no message to the workers; return the stream."""
         stream = f"deployment/{name}"
         self.events.append(stream, self.events.version(stream), [Asked(steps=steps)], actor="test")
         return stream
 
     def steps(self, stream: str) -> list[int]:
-        """What the log says was done."""
+        """Return the numbers of the steps that the log says were done."""
         return [record.data["number"] for record in self.events.read(stream) if record.type == "Stepped"]
 
     def effects(self, what: str = "done") -> list[str]:
-        """What was begun or done in the world outside: `<stream> <step>`."""
+        """Return the steps that were `begun` or `done` according to the effects file, as `<stream> <step>`."""
         lines = (self.folder / "effects").read_text().splitlines()
         return [line.removeprefix(f"{what} ") for line in lines if line.startswith(f"{what} ")]
 
-    # --- the broker's own books
+    # --- messages in the broker
 
     def queued(self) -> int:
         return int(self.client.llen(list_key(self.settings, RECONCILE)))
@@ -169,7 +169,7 @@ class Fleet:
 
 
 def write(line: str) -> None:
-    """Append one line, whole, whatever other threads and processes do."""
+    """Append one line atomically, although other threads and processes write too."""
     descriptor = os.open(os.environ["EFFECTS"], os.O_WRONLY | os.O_APPEND)
     try:
         os.write(descriptor, f"{line}\n".encode())

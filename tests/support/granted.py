@@ -39,7 +39,7 @@ Right = tuple[str, str, str]
 
 
 class Account(KubernetesCluster):
-    """The cluster as one ServiceAccount may see it; notes what it asked for, and what was refused."""
+    """A cluster client with the token of one ServiceAccount; records the rights it used and the refusals."""
 
     def __init__(self, server: ApiServer, namespace: str, name: str) -> None:
         configuration = load_configuration(server.kubeconfig)
@@ -65,12 +65,12 @@ class Account(KubernetesCluster):
 
         def watched(path: str, *args: Any, **kwargs: Any) -> Any:
             self._note("WATCH", path)
-            return self._told(stream(path, *args, **kwargs))
+            return self._recording_refusals(stream(path, *args, **kwargs))
 
         self._http.call, self._http.stream = noted, watched  # type: ignore[method-assign]
 
     @contextlib.contextmanager
-    def _told(self, stream: Any) -> Iterator[Any]:
+    def _recording_refusals(self, stream: Any) -> Iterator[Any]:
         try:
             with stream as lines:
                 yield lines
@@ -82,7 +82,7 @@ class Account(KubernetesCluster):
     def _note(self, method: str, path: str, *, created: bool = False) -> None:
         right = re.fullmatch(r"/apis?(?:/([^/]+))?/[^/]+/namespaces/[^/]+/([^/]+)(?:/([^/]+))?(?:/([^/]+))?", path)
         if right is None:
-            return  # discovery, which every account may
+            return  # discovery, which every account may read
         group, resource, name, subresource = right.groups()
         verb = {"GET": "get" if name else "list", "POST": "create"}.get(method, method.lower())
         whole = f"{resource}/{subresource}" if subresource else resource
@@ -92,7 +92,7 @@ class Account(KubernetesCluster):
 
 
 class ControlPlane:
-    """One deployment, and who is told of it."""
+    """A control plane with one deployment; records the reports of the data plane."""
 
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
@@ -219,7 +219,7 @@ class DataPlane:
 
 
 def granted(manifests: Sequence[Manifest], component: str) -> set[Right]:
-    """What the Roles of a component allow."""
+    """Return the rights in the Roles of a component."""
     return {
         (verb, group, resource)
         for m in manifests
@@ -232,7 +232,7 @@ def granted(manifests: Sequence[Manifest], component: str) -> set[Right]:
 
 
 def gateway_definition() -> Manifest:
-    """HTTPRoutes, as far as this test needs them."""
+    """Return a CustomResourceDefinition of HTTPRoutes that accepts any fields."""
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     return {
         "apiVersion": "apiextensions.k8s.io/v1",

@@ -1,4 +1,4 @@
-"""The command line of LangGraph as a person runs it against a control plane."""
+"""The command `langgraph deploy`, run against a control plane of the sandbox."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ LANGGRAPH = Path(sys.executable).with_name("langgraph")
 
 
 def langgraph(plane: ControlPlane, folder: Path, *arguments: str, code: int = 0) -> str:
-    """Run `langgraph deploy ...`, without the developer's settings; return its output."""
+    """Run `langgraph deploy ...` without the developer's environment; return its output.
+
+    Fails unless the exit code is `code`.
+    """
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LC_ALL") if name in os.environ}
     done = subprocess.run(
         [str(LANGGRAPH), "deploy", *arguments, "--host-url", plane.url, "--api-key", "key"],

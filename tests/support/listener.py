@@ -1,4 +1,4 @@
-"""A listener in memory with its peers, and a deployment of the control plane to play with."""
+"""A listener in memory with fakes of its peers, and an example deployment of the control plane."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def keyed(value: bytes) -> str:
 
 
 def resource(revision: str = "r1", **changes: Any) -> dict[str, Any]:
-    """A deployment as the control plane lists it."""
+    """Return a deployment as the control plane lists it."""
     base: dict[str, Any] = {
         "id": DEPLOYMENT,
         "name": "hello",
@@ -68,16 +68,16 @@ def resource(revision: str = "r1", **changes: Any) -> dict[str, Any]:
 
 
 class Crash(BaseException):
-    """The worker is gone."""
+    """The worker dies; a BaseException, so that the code under test does not handle it."""
 
 
 @dataclass
 class Moments:
-    """Every place where a worker may die: before and after each touch of the outside, the log included."""
+    """Counts the moments at which a worker can die: before and after each call of a peer or the log."""
 
     passed: int = 0
     crash_at: int = 0
-    """Which moment is the last one; 0 for none."""
+    """Number of the moment at which the worker dies; 0 for never."""
 
     def __call__(self) -> None:
         self.passed += 1
@@ -89,7 +89,7 @@ class Moments:
 
 
 class MortalLog(MemoryLog):
-    """A log whose appends are moments; the lock of a worker that died stays until it runs out."""
+    """A log whose appends are moments. The lock of a dead worker stays until its TTL has passed."""
 
     def __init__(self, clock: FakeClock, moment: Moments) -> None:
         super().__init__(clock)
@@ -109,7 +109,7 @@ class MortalLog(MemoryLog):
         try:
             yield with_lock
         except Crash:
-            self._graves.append(held)  # collected, it would let go
+            self._graves.append(held)  # kept: the garbage collector would release the lock
             raise
         except BaseException:
             held.__exit__(None, None, None)
@@ -121,9 +121,9 @@ class MortalLog(MemoryLog):
 class FakeControlPlane:
     resources: dict[str, dict[str, Any]] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)
-    """Left out of lists, as offset paging may."""
+    """Ids that lists omit, as offset paging may."""
     repeated: bool = False
-    """Whether lists name everything twice, as offset paging may."""
+    """Whether lists name every deployment twice, as offset paging may."""
     reports: list[tuple[str, str]] = field(default_factory=list)
     listeners: dict[str, dict[str, Any]] = field(
         default_factory=lambda: {LISTENER: {"compute_config": {"k8s_namespaces": ["agents"]}}}
@@ -131,14 +131,14 @@ class FakeControlPlane:
     versions: list[str] = field(default_factory=list)
     error: Exception | None = None
     late_error: Exception | None = None
-    """Met after the first page."""
+    """Raised after the first page."""
     report_error: Exception | None = None
     endpoint_error: Exception | None = None
     endpoint_writes: int = 0
     between_pages: Callable[[], None] = lambda: None
-    """Called after a page was read, before it is looked at."""
+    """Called after a page is read and before the poll uses it."""
     after_get: Callable[[], None] = lambda: None
-    """Called after a deployment was read, before it is looked at."""
+    """Called after a deployment is read and before the caller uses it."""
     moment: Callable[[], None] = lambda: None
 
     def deployments(self) -> Iterator[Sequence[dict[str, Any]]]:
@@ -197,13 +197,13 @@ class FakeControlPlane:
 
 @dataclass
 class FakeCluster:
-    """Server-side apply of whole objects: uid, generation and resourceVersion kept, conflicts as in the adapter."""
+    """Server-side apply of whole objects, with uid, generation, resourceVersion, and the conflicts of the adapter."""
 
     objects: dict[ObjectKey, Manifest] = field(default_factory=dict)
     writes: int = 0
     refuse: Exception | None = None
     on_write: Callable[[], None] = lambda: None
-    """Called between the proof of the lock and the write."""
+    """Called between the check of the lock and the write."""
     on_delete: Callable[[ObjectKey], None] = lambda key: None
     moment: Callable[[], None] = lambda: None
 
@@ -212,11 +212,11 @@ class FakeCluster:
         return copy.deepcopy(self.objects.get(key))
 
     def list(self, api_version: str, kind: str, namespace: str, *, labels: str = "") -> list[Manifest]:
-        wanted = dict(pair.split("=") for pair in labels.split(",") if pair)
+        selected = dict(pair.split("=") for pair in labels.split(",") if pair)
         return [
             copy.deepcopy(o)
             for k, o in self.objects.items()
-            if k.kind == kind and wanted.items() <= o["metadata"].get("labels", {}).items()
+            if k.kind == kind and selected.items() <= o["metadata"].get("labels", {}).items()
         ]
 
     def apply(self, manifest: Manifest, *, manager: str, before_write: Any = None, seen: Any = ...) -> Applied:
@@ -278,7 +278,7 @@ def key_of(manifest: Manifest) -> ObjectKey:
 @dataclass
 class FakeHealth:
     answers: list[bool] = field(default_factory=list)
-    """Consumed first to last; healthy once they run out."""
+    """Results of the next checks, in order; later checks succeed."""
     urls: list[str] = field(default_factory=list)
     moment: Callable[[], None] = lambda: None
 
@@ -291,7 +291,7 @@ class FakeHealth:
 
 @dataclass
 class World:
-    """One listener with everything round it, in memory."""
+    """One listener with its peers and its log, in memory."""
 
     clock: FakeClock = field(default_factory=FakeClock)
     control_plane: FakeControlPlane = field(default_factory=FakeControlPlane)
@@ -343,14 +343,14 @@ class World:
         return advance(stream, self.machine, self.events, self.ports, lock_ttl=LOCK_TTL, backoff=Backoff())
 
     def record_configuration(self) -> None:
-        """Log the configuration, as processes do at their start, so that the log can be replayed."""
+        """Append the configuration, as processes do at their start, so that the log can be replayed."""
         config = self.config.model_dump(mode="json")
         recorded = ConfigurationRecorded(component="listener", digest=digest(config), config=config)
         stream = data_plane_stream(LISTENER)
         self.events.append(stream, self.events.version(stream), [recorded], actor="dataplane")
 
     def poller(self, guard: DeletionGuard | None = None) -> Poller:
-        """A process that polls, with a memory of its own."""
+        """Return the poller of a new process, which remembers nothing of earlier polls."""
         return Poller(
             control_plane=self.control_plane,
             events=self.events,
@@ -366,7 +366,7 @@ class World:
         )
 
     def watch(self, deployment_id: str = DEPLOYMENT) -> None:
-        """The watcher sees everything there is."""
+        """Append what the watcher observes of the deployment's LGP and Secrets."""
         state, stream = self.state(deployment_id), deployment_stream(deployment_id)
         if not state.id:
             return
@@ -400,7 +400,7 @@ STREAM = deployment_stream(DEPLOYMENT)
 
 
 def see(world: World, raw: dict[str, Any]) -> None:
-    """The control plane changes, and a poll sees it."""
+    """Change a deployment of the control plane, and append what a poll reports of it."""
     world.control_plane.resources[raw["id"]] = raw
     content = content_digest(raw, world.digest)
     append(world, *changes_to(world.state(), parse_deployment(raw), content, world.digest))
@@ -424,7 +424,7 @@ def status(available: bool, generation: int, reason: str = "", since: str = "202
 
 
 def operator_says(world: World, **kwargs: Any) -> None:
-    """The operator writes the LGP's status, and the watcher sees it."""
+    """Write the status of the LGP as the operator does, and append what the watcher observes of it."""
     lgp = world.cluster.objects[LGP]
     lgp["status"] = status(generation=lgp["metadata"]["generation"], **kwargs)
     append(world, *observe_lgp(world.state(), world.cluster.get(LGP)))

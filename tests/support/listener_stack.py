@@ -1,4 +1,4 @@
-"""A listener at work against a control plane and an API server."""
+"""A running listener against a real control plane of the sandbox and an API server."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Healthy:
 
 
 class Listener:
-    """The listener component at work: polls, workers, a watcher and sweeps as threads; the log in memory."""
+    """The running listener: polls, workers, watcher and sweeps are threads; the log is in memory."""
 
     def __init__(
         self, plane: ControlPlane, listener_id: str, api_server: ApiServer, namespace: str, **given: Any
@@ -92,7 +92,7 @@ class Listener:
 
     def _poll(self) -> None:
         while not self._done.wait(0.2):
-            # A person would not wait for the rest after a failure; nor do these tests.
+            # Skip the pause after a failed poll, so that tests are quick.
             self.engine.poller.memory.failures = 0
             self.engine.poll()
 
@@ -105,7 +105,7 @@ class Listener:
             for stream in (*self.events.take_due(self.engine.ports.clock.now()), *self.events.take_dirty(1.0)):
                 self.dispatch(stream)
 
-    # --- what people do
+    # --- actions of users
 
     def deploy(self, name: str = "hello", version: str = "v1", **changes: Any) -> str:
         """Create a deployment; return its id."""
@@ -127,7 +127,7 @@ class Listener:
         return str(answer.json()["id"])
 
     def update(self, deployment_id: str, version: str) -> str:
-        """Make a revision of another image; return its id."""
+        """Request a revision with another image; return the id of the revision."""
         body = {"source_revision_config": {"image_uri": f"{IMAGE}:{version}"}}
         answer = self.http.patch(f"/v2/deployments/{deployment_id}", json=body)
         assert answer.status_code == 200, answer.text
@@ -146,7 +146,7 @@ class Listener:
             manager="another-operator",
         )
 
-    # --- what is to be seen
+    # --- observations
 
     def shown(self, deployment_id: str) -> dict[str, Any]:
         found: dict[str, Any] = self.http.get(f"/v2/deployments/{deployment_id}").json()

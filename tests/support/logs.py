@@ -1,4 +1,4 @@
-"""The event log under test, and what makes a log fail."""
+"""The event log under test, and a Redis that loses its last writes."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from tests.support.clock import FakeClock
 
 @dataclass(frozen=True)
 class World:
-    """A log, and the way to let time pass for it."""
+    """A log, and functions that let time pass for the log."""
 
     events: EventLog
     clock: FakeClock
     pass_time: Callable[[float], None]
-    """Seconds: for the log's clock and for its locks."""
+    """Move the clock of the log, and of its locks, by so many seconds."""
     run_out: Callable[[str], None]
-    """Let the lock of a stream run out now."""
+    """Let the lock of a stream expire now."""
 
 
 class LastSecond:
-    """Takes a Redis back to an earlier moment, as a crash with `appendfsync everysec` does."""
+    """Resets a Redis to an earlier moment, as a crash with `appendfsync everysec` does."""
 
     def __init__(self, server: RedisServer) -> None:
         self._server = server
@@ -35,7 +35,7 @@ class LastSecond:
         return [path for path in self._server.directory.rglob("*.aof*") if "manifest" not in path.name]
 
     def remember(self) -> None:
-        """Everything up to now is on disk."""
+        """Write everything to disk, and remember this moment."""
         with redis.Redis.from_url(self._server.url) as client:
             client.config_set("appendfsync", "always")
             client.set("here", "now")

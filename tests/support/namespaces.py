@@ -15,10 +15,10 @@ from tests.support.api_servers import ApiServer
 
 @contextlib.contextmanager
 def jobs_done(server: ApiServer) -> Iterator[None]:
-    """Let every Job succeed as long as the block lasts: no kubelet is here to run the hooks of a release.
+    """Let every Job succeed until the block ends, because no kubelet runs the hooks of a release.
 
-    On the real server its Job controller finishes a Job whose pods succeeded. The embedded server has no Job
-    controller, so there the Job's status is written. tests/installation runs the hooks' containers.
+    On a real API server, the pods of a Job are marked as succeeded, and the Job controller completes the Job. The
+    embedded server has no Job controller, so the status of the Job is written. tests/installation runs real hooks.
     """
     done = threading.Event()
     thread = threading.Thread(target=_finish_jobs, args=(server, done), daemon=True)

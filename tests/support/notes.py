@@ -1,4 +1,4 @@
-"""Small events, a machine over them, and a clock to move: what the tests of the event log work with."""
+"""Small events and a machine over them, for the tests of the event log and of the loop."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 class Noted(Event):
-    """Somebody wrote something down."""
+    """A text was noted; the machine ignores it."""
 
     text: str
 
 
 class Asked(Event):
-    """There is work: so many steps, to be begun at a time."""
+    """Steps were requested, to begin at `not_before`."""
 
     steps: int
     not_before: datetime | None = None
@@ -80,7 +80,7 @@ class Config(BaseModel):
 
 
 class Worker:
-    """A machine that does the steps it is asked for, one act each, in a world that counts them."""
+    """A machine that does the requested steps, one act per step, and records them in `steps`."""
 
     name = "worker"
     stream_prefix = "work/"
@@ -142,7 +142,7 @@ class NoHealth:
 
 
 def ports(clock: Any, chance: float = 1.0) -> Ports:
-    """Ports of a world without a cluster and a control plane."""
+    """Return ports without a cluster and a control plane."""
     nothing: Any = None
     return Ports(
         control_plane=nothing,
@@ -157,7 +157,7 @@ def ports(clock: Any, chance: float = 1.0) -> Ports:
 
 
 def no_leases() -> NamespaceLeases:
-    """Leases of a data plane that watches no namespace."""
+    """Return the leases of a data plane that watches no namespace."""
     nothing: Any = None
     return NamespaceLeases(nothing, nothing, "", (), timedelta())
 

@@ -1,4 +1,4 @@
-"""A cluster in memory and an operator that works on it, with the real `advance`, observation loop and event log."""
+"""A cluster in memory and an operator that uses it, with the real `advance`, observation loop and event log."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ class FakeCluster:
     def __init__(self) -> None:
         self.objects: dict[ObjectKey, Manifest] = {}
         self.rejects: Callable[[ObjectKey], ObjectRefused | None] = lambda key: None
-        """Returns the refusal of an apply or a creation, None for none."""
+        """Returns the error that an apply or create raises, or None."""
         self.forbids: Callable[[ObjectKey], ObjectRefused | None] = lambda key: None
-        """Returns the refusal of any other call, None for none."""
+        """Returns the error that any other call raises, or None."""
         self.down = False
         self.autoscales = True
         """Whether `roll_out` makes autoscalers work."""
@@ -164,7 +164,7 @@ class FakeCluster:
         return copy.deepcopy(self.objects[key])
 
     def edit(self, key: ObjectKey) -> None:
-        """Change a field of ours as a person does with kubectl: the person then owns the field."""
+        """Change a field of ours as `kubectl edit` does: the field manager of kubectl then owns the field."""
         self.objects[key]["spec"] = {**self.objects[key].get("spec", {}), "edited": next(self._numbers)}
         self.objects[key]["metadata"]["managedFields"] = [{"manager": "kubectl-edit", "operation": "Update"}]
 
@@ -279,7 +279,7 @@ class World:
             yield Appended(record.stream)
 
     def run(self, seconds: float = 10.0, *, roll_out: bool = True) -> None:
-        """Let watcher, operator and controllers work for so many seconds of the world's time."""
+        """Let watcher, operator and controllers work for `seconds` of the world's clock."""
         for _ in range(round(seconds / 0.5)):
             self.watch()
             self.events.take_due(self.clock.at)
@@ -299,7 +299,7 @@ def _no_lock() -> None:
 
 
 def started(**spec: Any) -> World:
-    """A world with a shared Ingress and one LGP that has been rolled out."""
+    """Return a world with a shared Ingress and one LGP that has been rolled out."""
     world = World()
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest(**spec))

@@ -34,11 +34,11 @@ from workers.watcher import Watcher
 CRD = Path(__file__).resolve().parents[2] / "k8s" / "crds" / "lgps.apps.langchain.ai.yaml"
 CONFIG = OperatorConfig(ingress=SharedIngress(hostname="agents.example.com"))
 PATIENCE = 60.0
-"""Seconds that a test waits for what must come; a loaded machine is slow."""
+"""Seconds that a test waits for a result; a loaded machine is slow."""
 
 
 def install_crd(api_server: ApiServer) -> None:
-    """Make the API server serve LGPs by our definition, also where another test left the upstream chart's."""
+    """Make the API server serve LGPs by our definition; replaces a definition that another test left."""
     (crd,) = envtest.load_crds(CRD)
     with api_server.http() as http:
         path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -52,7 +52,7 @@ def install_crd(api_server: ApiServer) -> None:
 
 
 class Requests:
-    """Counts what goes to the API server, by method and path; watches aside."""
+    """Records the requests to the API server, by method and path, without watches."""
 
     def __init__(self, cluster: KubernetesCluster) -> None:
         self.made: list[tuple[str, str]] = []
@@ -72,7 +72,7 @@ class Requests:
 
 
 class Operator:
-    """The operator component at work on one namespace: a watcher, workers, and an event log in memory."""
+    """The running operator of one namespace: watcher, workers and sweeps as threads. The default log is in memory."""
 
     def __init__(
         self,
@@ -99,8 +99,8 @@ class Operator:
             api_key="",
         )
         self._queue: queue.Queue[str | None] = queue.Queue()
-        view = OperatorObserver(self.machine, self.watching, self.ports.digest)
-        self.watcher = Watcher([view], [namespace], self.events, self.watching, self)
+        observer = OperatorObserver(self.machine, self.watching, self.ports.digest)
+        self.watcher = Watcher([observer], [namespace], self.events, self.watching, self)
         self._threads = [threading.Thread(target=self.watcher.run, daemon=True)]
         self._threads += [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
         self._threads += [threading.Thread(target=self._sweep, daemon=True)]
@@ -136,7 +136,7 @@ class Operator:
                 for stream in self.events.take_dirty(older_than=0.5):
                     self.dispatch(stream)
 
-    # what tests ask
+    # queries and actions of tests
 
     def stream(self, name: str) -> str:
         return lgp_stream(self.namespace, name)
@@ -176,7 +176,7 @@ class Operator:
         return self.watching.apply(manifest, manager="somebody").manifest
 
     def quiet(self, name: str, seconds: float = 2.0) -> None:
-        """Wait until nothing was appended to the LGP's stream for so long."""
+        """Wait until nothing has been appended to the stream of an LGP for `seconds`."""
         version, since = -1, time.monotonic()
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() - since < seconds:
@@ -220,7 +220,7 @@ def shared_ingress(namespace: str) -> Manifest:
 
 
 class Kubelet:
-    """Marks every pod of a namespace ready, but for those whose image says `missing`: these cannot pull it."""
+    """Marks every pod of a namespace ready; a pod whose image contains `missing` reports ErrImagePull instead."""
 
     def __init__(self, api_server: ApiServer, namespace: str) -> None:
         self._http = api_server.http()
@@ -239,7 +239,7 @@ class Kubelet:
 
     def _run(self) -> None:
         while not self._done.wait(0.1):
-            with contextlib.suppress(Exception):  # an API server that restarts under it
+            with contextlib.suppress(Exception):  # the API server may restart meanwhile
                 for pod in self._http.get(self._path).json()["items"]:
                     if "conditions" not in pod["status"]:
                         self._report(pod)
@@ -277,7 +277,7 @@ def _no_lock() -> None:
 
 @contextlib.contextmanager
 def at_work(api_server: ApiServer, namespace: str, **options: Any) -> Iterator[Operator]:
-    """An operator at work beside kubelets, in a namespace with a shared Ingress."""
+    """Run an operator and a `Kubelet`, in a namespace with a shared Ingress, until the block ends."""
     install_crd(api_server)
     with Operator(api_server.kubeconfig, namespace, **options) as operator, Kubelet(api_server, namespace):
         if operator.cluster.get(operator.key("Ingress", "shared", "networking.k8s.io/v1")) is None:

@@ -1,4 +1,4 @@
-"""A Python that finds only what the image installs."""
+"""Code that limits a Python process to the modules that the image installs."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ sys.meta_path.insert(0, Blocker)
 
 @cache
 def blocked() -> frozenset[str]:
-    """Modules that are installed here and are not in the image."""
+    """Return the modules that are installed on this machine and are not in the image."""
     lines = LOCK.read_text(encoding="utf-8").splitlines()
     held = {"agentplane", *(line.partition("==")[0] for line in lines if "==" in line)}
-    strangers = (
+    outside = (
         module
         for module, owners in packages_distributions().items()
         if not any(re.sub(r"[-_.]+", "-", owner.lower()) in held for owner in owners)
     )
-    return frozenset({"sandbox", "tests", "bench", *strangers})
+    return frozenset({"sandbox", "tests", "bench", *outside})

@@ -15,7 +15,7 @@ Rule = dict[str, list[str]]
 
 
 def rules(permissions: Iterable[Permission]) -> list[Rule]:
-    """Return the rules of a Role that allows `permissions`, as RBAC says them."""
+    """Return the RBAC rules of a Role that allows `permissions`."""
     return [
         {
             "apiGroups": [group_of(permission.api_version)],
@@ -44,7 +44,7 @@ def account(kubeconfig: Path, http: httpx.Client, namespace: str, allowed: list[
 
 
 def with_token(kubeconfig: Path, token: str, folder: Path) -> Path:
-    """Return a copy of `kubeconfig` whose user is `token`."""
+    """Return a copy of `kubeconfig` whose user authenticates with `token`."""
     config = yaml.safe_load(kubeconfig.read_text())
     for user in config["users"]:
         user["user"] = {"token": token}

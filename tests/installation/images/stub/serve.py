@@ -1,4 +1,4 @@
-"""The least that passes for an Agent Server: `/ok`, and `/info` with the revision. Starts in a few milliseconds."""
+"""A minimal stand-in for an Agent Server: `/ok`, and `/info` with the revision. It starts in a few milliseconds."""
 
 from __future__ import annotations
 
