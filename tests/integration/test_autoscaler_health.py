@@ -77,7 +77,7 @@ def test_conditions_and_status_report_a_cluster_without_metrics(
             "resource_spec": {"cpu": 0.5, "memory_mb": 512, "min_scale": 1, "max_scale": 3},
         }
         deployment_id = both.deploy(source_config=source)
-        eventually(lambda: both.phase(deployment_id) is Phase.DEPLOYED, "it is deployed")
+        eventually(lambda: both.phase(deployment_id) is Phase.DEPLOYED, "the deployment is deployed")
         name = both.key(deployment_id).name
         for target in (name, f"{name}-queue"):
             failed = ("ScalingActive", "False", "FailedGetResourceMetric")
@@ -102,7 +102,7 @@ def test_the_condition_reports_a_trigger_error_of_keda_and_its_recovery(
     with keda_installed(http), at_work(own_api_server, namespace, config=KEDA) as operator:
         server = {"queueEnabled": False}
         operator.put(lgp_manifest(namespace, NAME, serverSpec=server, autoscaling=BOUNDS, **QUIET))
-        eventually(lambda: operator.available(NAME), "it is available")
+        eventually(lambda: operator.available(NAME), "the Agent Server is available")
         write_status(http, namespace, "scaledobjects", NAME, ("Ready", "False", "TriggerError"))
         made_by_keda(operator, http)
 
@@ -174,7 +174,7 @@ def test_the_real_controllers_failure_without_metrics_is_reported_once(autoscali
         http.post("/api/v1/namespaces", json=body).raise_for_status()
     with at_work(autoscaling_server, namespace) as operator:
         operator.put(lgp_manifest(namespace, NAME, serverSpec={"queueEnabled": False}, autoscaling=BOUNDS, **QUIET))
-        eventually(lambda: operator.available(NAME), "it is available")
+        eventually(lambda: operator.available(NAME), "the Agent Server is available")
         eventually(
             lambda: reported(operator) == ("False", "FailedGetResourceMetric"), "the condition reports the failure", 90
         )

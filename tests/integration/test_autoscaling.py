@@ -112,7 +112,7 @@ def bounds(operator: Operator, suffix: str = "") -> tuple[int, int] | None:
 
 def test_scaling_by_hand_is_undone_without_an_autoscaler(operator: Operator, http: httpx.Client) -> None:
     operator.put(lgp_manifest(operator.namespace, NAME, serverSpec={"replicas": 2}, **QUIET))
-    eventually(lambda: operator.available(NAME), "it is available")
+    eventually(lambda: operator.available(NAME), "the Agent Server is available")
     operator.quiet(NAME, 1.0)
 
     scale(http, operator, NAME, 4)
@@ -127,13 +127,16 @@ def test_only_the_autoscaler_sets_replicas_while_autoscaling_is_on(
 ) -> None:
     namespace = operator.namespace
     operator.put(lgp_manifest(namespace, NAME, serverSpec={"replicas": 3}, **QUIET))
-    eventually(lambda: operator.available(NAME), "it is available")
+    eventually(lambda: operator.available(NAME), "the Agent Server is available")
     operator.quiet(NAME, 1.0)
 
     with Replicas(operator, NAME) as replicas:
         # autoscaling is switched on: the operator's three replicas stay
         operator.put(lgp_manifest(namespace, NAME, serverSpec={"replicas": 3}, autoscaling=BOUNDS, **QUIET))
-        eventually(lambda: operator.condition(NAME, "Autoscaling").get("status") in MADE, "it is autoscaled")
+        eventually(
+            lambda: operator.condition(NAME, "Autoscaling").get("status") in MADE,
+            "the condition reports the autoscaler",
+        )
         operator.quiet(NAME, 1.0)
         assert (bounds(operator), bounds(operator, "-queue")) == ((2, 8), (1, 20))
         scale(http, operator, NAME, 5)
@@ -158,7 +161,9 @@ def test_only_the_autoscaler_sets_replicas_while_autoscaling_is_on(
         # a Deployment that a user deletes is created again with the same replicas
         uid = operator.uid(operator.key("Deployment", NAME))
         operator.watching.delete(operator.key("Deployment", NAME))
-        eventually(lambda: operator.uid(operator.key("Deployment", NAME)) not in (None, uid), "it is back")
+        eventually(
+            lambda: operator.uid(operator.key("Deployment", NAME)) not in (None, uid), "the Deployment is created again"
+        )
         operator.quiet(NAME, 1.0)
         assert replicas.seen == [3, 5]
 
@@ -180,7 +185,7 @@ def test_a_missing_keda_is_reported_and_recovers_when_keda_is_installed_again(
 ) -> None:
     """The revision rolls out all the same, with the minimum number of replicas."""
     operator.put(lgp_manifest(operator.namespace, NAME, autoscaling=BOUNDS, **QUIET))
-    eventually(lambda: operator.available(NAME), "it is available")
+    eventually(lambda: operator.available(NAME), "the Agent Server is available")
     operator.quiet(NAME, 1.0)
 
     condition = operator.condition(NAME, "Autoscaling")
@@ -212,7 +217,7 @@ def test_a_missing_keda_is_reported_and_recovers_when_keda_is_installed_again(
         assert operator.available(NAME)
 
     operator.watching.delete(operator.key("LGP", NAME, "apps.langchain.ai/v1alpha1"))
-    eventually(lambda: operator.state(NAME).life is Life.PRUNED, "it is pruned without KEDA as well")
+    eventually(lambda: operator.state(NAME).life is Life.PRUNED, "the LGP is pruned without KEDA as well")
 
 
 def test_autoscalers_are_deleted_with_their_lgp(operator: Operator, keda: None) -> None:
@@ -221,7 +226,7 @@ def test_autoscalers_are_deleted_with_their_lgp(operator: Operator, keda: None) 
 
     operator.watching.delete(operator.key("LGP", NAME, "apps.langchain.ai/v1alpha1"))
 
-    eventually(lambda: operator.state(NAME).life is Life.PRUNED, "it is pruned")
+    eventually(lambda: operator.state(NAME).life is Life.PRUNED, "the LGP is pruned")
     assert (bounds(operator), bounds(operator, "-queue")) == (None, None)
 
 
@@ -251,7 +256,7 @@ def test_a_deployment_that_may_grow_is_autoscaled(
             "resource_spec": spec,
         }
         deployment_id = both.deploy(source_config=source)
-        eventually(lambda: both.phase(deployment_id) is Phase.DEPLOYED, "it is deployed")
+        eventually(lambda: both.phase(deployment_id) is Phase.DEPLOYED, "the deployment is deployed")
 
         name = both.key(deployment_id).name
         rejected_events = [r for r in both.events.read(lgp_stream(namespace, name)) if r.type == "ObjectRejected"]

@@ -53,7 +53,7 @@ def plane(api_server: ApiServer, redis_server: RedisServer) -> Iterator[Plane]:
         people = stack.enter_context(httpx.Client(base_url=control_plane.url, headers=headers, timeout=30))
         deployment = create(people, "hello")
         resource = f"/v2/deployments/{deployment}"
-        eventually(lambda: people.get(resource).json()["active_revision_id"], "it is deployed", 90)
+        eventually(lambda: people.get(resource).json()["active_revision_id"], "the deployment is deployed", 90)
         plane.rest()
         yield plane
         assert plane.failures == []

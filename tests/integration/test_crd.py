@@ -239,7 +239,7 @@ def put_status(http: httpx.Client, namespace: str, status: Any) -> httpx.Respons
 
 def condition(kind: str, status: str, reason: str) -> dict[str, Any]:
     since = "2026-01-01T00:00:00Z"
-    return {"type": kind, "status": status, "reason": reason, "message": "told", "lastTransitionTime": since}
+    return {"type": kind, "status": status, "reason": reason, "message": "reported", "lastTransitionTime": since}
 
 
 def test_kubectl_applies_the_file_unchanged(kubectl: Kubectl, http: httpx.Client) -> None:

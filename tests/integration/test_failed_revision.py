@@ -63,7 +63,7 @@ def test_a_failed_revision_is_stopped_and_the_previous_one_serves_on(both: Liste
     failed = both.update(deployment_id, FAILING)
     eventually(lambda: f"{IMAGE}:{FAILING}" in pods(both, name).values(), "a pod of the new image is tried")
     assert serving.items() <= pods(both, name).items()
-    eventually(lambda: both.revision_status(deployment_id, failed) == "DEPLOY_FAILED", "it is given up")
+    eventually(lambda: both.revision_status(deployment_id, failed) == "DEPLOY_FAILED", "the revision has failed")
 
     eventually(lambda: both.image(deployment_id) == f"{IMAGE}:v1", "the LGP is put back")
     eventually(lambda: pods(both, name) == serving, "of the pods, the very one that served is left")
@@ -77,7 +77,8 @@ def test_a_failed_revision_is_stopped_and_the_previous_one_serves_on(both: Liste
 
     cluster.delete(server)
     eventually(
-        lambda: pods(both, name).keys().isdisjoint(serving) and pods(both, name), "somebody deletes the Deployment"
+        lambda: pods(both, name).keys().isdisjoint(serving) and pods(both, name),
+        "the pods are replaced after a user deletes the Deployment",
     )
     assert list(pods(both, name).values()) == [f"{IMAGE}:v1"]
 
@@ -94,7 +95,7 @@ def test_a_first_revision_that_fails_is_scaled_to_nothing_until_the_next(both: L
         "resource_spec": {"cpu": 0.5, "memory_mb": 512, "min_scale": 2, "max_scale": 4},
     }
     deployment_id = both.deploy(version=FAILING, source_config=source)
-    eventually(lambda: both.phase(deployment_id) is Phase.DEPLOY_FAILED, "it is given up")
+    eventually(lambda: both.phase(deployment_id) is Phase.DEPLOY_FAILED, "the revision has failed")
     name, cluster = both.key(deployment_id).name, both.engine.ports.cluster
 
     eventually(lambda: not servers(both, name), "no pod of the agent is left")
@@ -102,7 +103,8 @@ def test_a_first_revision_that_fails_is_scaled_to_nothing_until_the_next(both: L
         lambda: replicas(both, name) == {"": 0, "-queue": 0, "-redis": 1, "-db": 1}, "the database and Redis stay"
     )
     eventually(
-        lambda: not cluster.list("autoscaling/v2", "HorizontalPodAutoscaler", both.namespace), "nobody scales it up"
+        lambda: not cluster.list("autoscaling/v2", "HorizontalPodAutoscaler", both.namespace),
+        "no autoscaler is left that could scale the Deployment up",
     )
     eventually(lambda: condition(both, deployment_id, "Progressing") == ("False", "Stopped"), "the LGP says so")
     assert condition(both, deployment_id, "Degraded") == ("True", "ImagePullBackOff")

@@ -54,7 +54,7 @@ def test_large_requests_reach_the_pods_unchanged(plane: ControlPlane, api_server
             "resource_spec": SPEC,
         }
         deployment_id = both.deploy(source_config=source)
-        eventually(lambda: both.phase(deployment_id) is Phase.DEPLOYED, "it is deployed")
+        eventually(lambda: both.phase(deployment_id) is Phase.DEPLOYED, "the deployment is deployed")
 
         name = both.key(deployment_id).name
         made = {

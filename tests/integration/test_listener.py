@@ -66,7 +66,7 @@ def test_a_deployment_becomes_an_lgp_and_a_secret(listener: Listener) -> None:
     assert references["OPENAI_API_KEY"] == {"name": secret["metadata"]["name"], "key": "OPENAI_API_KEY"}
     assert secret["immutable"] is True
     assert SECRET not in str(lgp)
-    eventually(lambda: "LgpApplied" in listener.types(deployment_id), "it is in the log")
+    eventually(lambda: "LgpApplied" in listener.types(deployment_id), "LgpApplied is in the log")
     logged = "".join(str(record.data) for record in listener.events.read_all(limit=10_000))
     assert SECRET not in logged
     assert KEY not in logged
@@ -80,7 +80,7 @@ def test_the_status_of_another_operator_leads_to_deployed(listener: Listener, re
 
     if reports == "conditions":
         listener.operator_says(deployment_id, conditions(1, available=False))
-        eventually(lambda: "RolloutObserved" in listener.types(deployment_id), "it is seen")
+        eventually(lambda: "RolloutObserved" in listener.types(deployment_id), "RolloutObserved is in the log")
         assert listener.phase(deployment_id) is not Phase.DEPLOYED
     listener.operator_says(deployment_id, COUNTS if reports == "counts" else conditions(1, available=True))
     eventually(lambda: listener.revision_status(deployment_id, first) == "DEPLOYED", "the control plane says DEPLOYED")
@@ -95,10 +95,10 @@ def test_the_status_of_another_operator_leads_to_deployed(listener: Listener, re
     time.sleep(1.1)  # managedFields count whole seconds
     second = listener.update(deployment_id, "v2")
     eventually(lambda: listener.image(deployment_id) == f"{IMAGE}:v2", "the new image is asked for")
-    eventually(lambda: listener.phase(deployment_id) is Phase.DEPLOYING, "it rolls out")
+    eventually(lambda: listener.phase(deployment_id) is Phase.DEPLOYING, "the revision rolls out")
     progressing = {"deploymentStatus": {**COUNTS["deploymentStatus"], "replicas": 2}}
     listener.operator_says(deployment_id, progressing if reports == "counts" else conditions(2, available=False))
-    eventually(lambda: listener.types(deployment_id).count("RolloutObserved") >= 2, "it is seen")
+    eventually(lambda: listener.types(deployment_id).count("RolloutObserved") >= 2, "RolloutObserved is in the log")
     assert listener.phase(deployment_id) is Phase.DEPLOYING
     listener.operator_says(deployment_id, COUNTS if reports == "counts" else conditions(2, available=True))
     eventually(lambda: listener.revision_status(deployment_id, second) == "DEPLOYED", "v2 is deployed")
@@ -121,7 +121,7 @@ def test_manual_changes_and_deletions_are_repaired(listener: Listener) -> None:
     deployment_id = listener.deploy()
     eventually(lambda: listener.lgp(deployment_id), "the LGP is there")
     listener.operator_says(deployment_id, conditions(1, available=True))
-    eventually(lambda: listener.phase(deployment_id) is Phase.DEPLOYED, "it is deployed")
+    eventually(lambda: listener.phase(deployment_id) is Phase.DEPLOYED, "the deployment is deployed")
     cluster, key, (secret,) = listener.engine.ports.cluster, listener.key(deployment_id), listener.secrets()
 
     cluster.patch(key, {"spec": {"serverSpec": {"image": "somebody/else"}}})
@@ -184,7 +184,7 @@ def test_a_throttling_control_plane_gets_no_request_until_retry_after(listener: 
     listener.engine.poller.control_plane = throttling
     deployment_id = listener.deploy()
 
-    eventually(lambda: listener.lgp(deployment_id), "it is deployed all the same")
+    eventually(lambda: listener.lgp(deployment_id), "the listener applies the LGP after the throttling")
 
     edges = [event.type for event in listener.engine_events() if event.type.startswith("Poll")]
     assert edges[:2] == ["PollFailed", "PollRecovered"]
@@ -209,11 +209,17 @@ def test_a_control_plane_that_restarts_is_waited_for(api_server: ApiServer, name
             eventually(lambda: "LgpApplied" in listener.types(deployment_id), "the LGP is there")
             front.target = ""
         listener.operator_says(deployment_id, conditions(1, available=True))
-        eventually(lambda: listener.phase(deployment_id) is Phase.DEPLOYED, "it is deployed without its control plane")
+        eventually(
+            lambda: listener.phase(deployment_id) is Phase.DEPLOYED, "the rollout goes on without the control plane"
+        )
         eventually(lambda: any(e.type == "PollFailed" for e in listener.engine_events()), "the outage is noticed")
         with ControlPlane({KEY: WORKSPACE}, db=database) as second:
             front.target = second.url
-            eventually(lambda: listener.revision_status(deployment_id, revision_id) == "DEPLOYED", "it is told", 90)
+            eventually(
+                lambda: listener.revision_status(deployment_id, revision_id) == "DEPLOYED",
+                "the control plane shows DEPLOYED",
+                90,
+            )
             eventually(lambda: any(e.type == "PollRecovered" for e in listener.engine_events()), "and polled again", 90)
 
 

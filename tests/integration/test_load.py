@@ -114,7 +114,7 @@ def test_workers_that_get_sigterm_at_any_moment_lose_and_repeat_nothing(start: C
         load.keep(100)
         for worker in working:
             worker.terminate()
-        eventually(lambda: not any(worker.running for worker in working), "both end by themselves", IN_TIME)
+        eventually(lambda: not any(worker.running for worker in working), "both workers end by themselves", IN_TIME)
 
         # No worker runs: the list holds every unfinished stream exactly once.
         numbers = load.numbers()

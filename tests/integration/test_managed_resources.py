@@ -73,10 +73,13 @@ def test_objects_are_created_with_the_driver_repaired_and_deleted_with_the_field
     with at_work(own_api_server, namespace, config=CONFIG) as operator:
         operator.put(written(operator, managedResources=MANAGED))
         eventually(
-            lambda: operator.condition(NAME, "Degraded").get("reason") == "KindNotServed", "it says what to install"
+            lambda: operator.condition(NAME, "Degraded").get("reason") == "KindNotServed",
+            "the condition names the missing kind",
         )
         assert "install the Secrets Store CSI driver" in operator.condition(NAME, "Degraded")["message"]
-        eventually(lambda: existing(operator) == {"account", "budget", "budget of the queue"}, "the others are made")
+        eventually(
+            lambda: existing(operator) == {"account", "budget", "budget of the queue"}, "the other objects are created"
+        )
 
         http.post(DEFINITIONS, json=SECRET_PROVIDER_CLASSES).raise_for_status()
         eventually(
@@ -85,7 +88,7 @@ def test_objects_are_created_with_the_driver_repaired_and_deleted_with_the_field
             seconds=120,
         )
         eventually(lambda: operator.condition(NAME, "Degraded")["status"] == "False", "nothing is wrong any more")
-        eventually(lambda: operator.available(NAME), "it is rolled out")
+        eventually(lambda: operator.available(NAME), "the revision is rolled out")
         lgp = operator.lgp(NAME)["metadata"]["uid"]
         for what in keys(operator):
             assert [one["uid"] for one in live(operator, what)["metadata"]["ownerReferences"]] == [lgp]
@@ -137,7 +140,10 @@ def test_objects_of_others_stay_when_the_lgp_goes(
         operator.put({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
         mine = operator.uid(keys(operator)["account"])
         operator.put(written(operator, managedResources={"serviceAccount": {"annotations": {"client": "c-1"}}}))
-        eventually(lambda: "does not belong" in operator.condition(NAME, "Degraded").get("message", ""), "it is told")
+        eventually(
+            lambda: "does not belong" in operator.condition(NAME, "Degraded").get("message", ""),
+            "the condition reports the foreign object",
+        )
         eventually(lambda: existing(operator) >= {"account", "budget"}, "the budget is made")
         assert live(operator, "account")["metadata"]["annotations"] == {"whose": "mine"}
 
@@ -177,20 +183,20 @@ def test_our_budget_is_deleted_while_a_foreign_budget_covers_the_same_pods(
 ) -> None:
     with at_work(own_api_server, namespace, config=CONFIG) as operator:
         operator.put(written(operator, serverSpec={"replicas": 2, "queueEnabled": False}))
-        eventually(lambda: existing(operator) == {"budget"}, "it has a budget")
+        eventually(lambda: existing(operator) == {"budget"}, "the operator's budget exists")
         operator.quiet(NAME)
 
         metadata = {"name": "by-hand", "namespace": namespace}
         spec = {"minAvailable": 1, "selector": {"matchLabels": {"app": NAME}}}
         operator.put({"apiVersion": BUDGET[0], "kind": BUDGET[1], "metadata": metadata, "spec": spec})
-        eventually(lambda: existing(operator) == set(), "ours goes")
+        eventually(lambda: existing(operator) == set(), "the operator's budget is deleted")
         eventually(
             lambda: "by-hand" in operator.condition(NAME, "DisruptionBudgets").get("message", ""), "and it says why"
         )
         operator.quiet(NAME)
 
         operator.cluster.delete(operator.key(BUDGET[1], "by-hand", BUDGET[0]))
-        eventually(lambda: existing(operator) == {"budget"}, "ours is back")
+        eventually(lambda: existing(operator) == {"budget"}, "the operator's budget is created again")
         eventually(lambda: operator.condition(NAME, "DisruptionBudgets") == {}, "and nothing is said any more")
 
 
@@ -217,15 +223,18 @@ def test_a_node_can_be_drained_while_the_agent_server_serves(
         assert evict(http, namespace, first) == 201
         assert evict(http, namespace, second) == 429, "no other pod serves yet"
         start()
-        eventually(lambda: evict(http, namespace, second) in (201, 404), "it may go once the first is replaced")
+        eventually(
+            lambda: evict(http, namespace, second) in (201, 404),
+            "the second pod may be evicted after the first is replaced",
+        )
         start()
-        eventually(lambda: live(operator, "budget")["status"]["currentHealthy"] == 2, "both are replaced")
+        eventually(lambda: live(operator, "budget")["status"]["currentHealthy"] == 2, "both pods are replaced")
         assert {first, second}.isdisjoint(pods(http, namespace))
 
         not_ready = [{"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T00:00:00Z"}]
         for pod in pods(http, namespace):
             patch(http, f"/api/v1/namespaces/{namespace}/pods/{pod}/status", {"status": {"conditions": not_ready}})
-        eventually(lambda: live(operator, "budget")["status"]["currentHealthy"] == 0, "nobody is ready")
+        eventually(lambda: live(operator, "budget")["status"]["currentHealthy"] == 0, "no pod is ready")
         assert [evict(http, namespace, pod) for pod in pods(http, namespace)] == [201, 201]
     kubelet._http.close()
 

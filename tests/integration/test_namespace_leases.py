@@ -150,14 +150,14 @@ def test_the_namespace_of_a_dead_data_plane_changes_its_holder_only_by_command(
 ) -> None:
     install_crd(api_server)
     with DataPlane(api_server, "dead", namespace) as dead:
-        eventually(lambda: dead.holder(namespace) == dead.name, "it has leased its namespace")
+        eventually(lambda: dead.holder(namespace) == dead.name, "the data plane has leased its namespace")
     with DataPlane(api_server, "heir", namespace) as heir:
         put(heir, namespace, "orphan")
         eventually(lambda: bool(heir.reported()), "the second data plane reports the holder of the namespace")
         with pytest.raises(LeaseRefused, match="is alive"):
             heir.engine.leases.take(namespace)
         now = SystemClock().now
-        eventually(lambda: heir.engine.leases.read(namespace).expired(now()), "its TTL has passed")
+        eventually(lambda: heir.engine.leases.read(namespace).expired(now()), "the lease has expired")
         assert heir.deployment(namespace, "orphan") is None
         assert heir.holder(namespace) == dead.name
 
@@ -172,12 +172,12 @@ def test_the_namespace_of_a_dead_data_plane_changes_its_holder_only_by_command(
 def test_leases_survive_a_restart_and_are_released_by_command(api_server: ApiServer, namespace: str) -> None:
     install_crd(api_server)
     with DataPlane(api_server, "one", namespace) as one:
-        eventually(lambda: one.holder(namespace) == one.name, "it has leased its namespace")
+        eventually(lambda: one.holder(namespace) == one.name, "the data plane has leased its namespace")
         lease = one.engine.ports.cluster.get(lease_key(namespace))
         assert lease is not None
     with DataPlane(api_server, "one", namespace, listener_id=one.listener_id) as again:
         put(again, namespace, "app")
-        eventually(lambda: again.made(namespace, "app"), "it goes on after a restart")
+        eventually(lambda: again.made(namespace, "app"), "the restarted data plane goes on")
         kept = again.engine.ports.cluster.get(lease_key(namespace))
         assert kept is not None
         assert kept["metadata"]["uid"] == lease["metadata"]["uid"]

@@ -98,8 +98,11 @@ def test_a_deployment_deleted_and_a_service_edited_by_hand_come_back(operator: O
     operator.watching.patch(service, {"spec": {"selector": {"app": "something-else"}}})
 
     eventually(lambda: operator.uid(deployment) not in (None, uid), "another Deployment")
-    eventually(lambda: (operator.cluster.get(service) or {})["spec"]["selector"]["app"] == NAME, "its selector")
-    eventually(lambda: operator.condition(NAME, "Available")["status"] == "True", "it is available again")
+    eventually(
+        lambda: (operator.cluster.get(service) or {})["spec"]["selector"]["app"] == NAME,
+        "the Service's selector is repaired",
+    )
+    eventually(lambda: operator.condition(NAME, "Available")["status"] == "True", "the Agent Server is available again")
     operator.quiet(NAME)
     assert sorted(operator.drifts(NAME)) == [("Deployment", "deleted"), ("Service", "edited")]
     assert operator.available(NAME)
@@ -121,7 +124,7 @@ def test_a_deleted_lgp_leaves_nothing_behind(operator: Operator) -> None:
     deployed(operator)
 
     operator.watching.delete(operator.key("LGP", NAME, "apps.langchain.ai/v1alpha1"))
-    eventually(lambda: operator.state(NAME).life is Life.PRUNED, "it is pruned")
+    eventually(lambda: operator.state(NAME).life is Life.PRUNED, "the LGP is pruned")
 
     kinds = [("apps/v1", "Deployment"), ("apps/v1", "StatefulSet"), ("v1", "Service"), ("v1", "Secret")]
     kinds += [("v1", "PersistentVolumeClaim"), ("v1", "Pod"), ("apps/v1", "ReplicaSet")]
@@ -176,11 +179,11 @@ def test_many_lgps_lose_nothing_on_one_ingress(api_server: ApiServer, namespace:
 
 def test_two_workers_at_once_make_every_object_once(operator: Operator) -> None:
     operator.put(lgp_manifest(operator.namespace, NAME))
-    eventually(lambda: operator.types(NAME), "it is observed")
+    eventually(lambda: operator.types(NAME), "the LGP is observed")
     threads = [threading.Thread(target=operator.dispatch, args=(operator.stream(NAME),)) for _ in range(8)]
     for thread in threads:
         thread.start()
-    eventually(lambda: operator.available(NAME), "it is available")
+    eventually(lambda: operator.available(NAME), "the Agent Server is available")
 
     names = [d["metadata"]["name"] for d in operator.cluster.list("apps/v1", "Deployment", operator.namespace)]
     assert sorted(names) == [NAME, f"{NAME}-queue", f"{NAME}-redis"]
@@ -190,11 +193,16 @@ def test_an_ingress_that_comes_later_is_found(api_server: ApiServer, namespace: 
     with at_work(api_server, namespace) as operator:
         operator.watching.delete(operator.key("Ingress", "shared", "networking.k8s.io/v1"))
         operator.put(lgp_manifest(namespace, NAME))
-        eventually(lambda: operator.condition(NAME, "Degraded").get("reason") == "ObjectRejected", "it is missed")
+        eventually(
+            lambda: operator.condition(NAME, "Degraded").get("reason") == "ObjectRejected",
+            "the condition reports the missing Ingress",
+        )
         assert "create one" in operator.condition(NAME, "Degraded")["message"]
 
         operator.put(shared_ingress(namespace))
-        eventually(lambda: operator.condition(NAME, "Degraded").get("status") == "False", "it is found", 30)
+        eventually(
+            lambda: operator.condition(NAME, "Degraded").get("status") == "False", "the operator finds the Ingress", 30
+        )
 
 
 def test_a_recorded_log_replays_to_the_same_state(operator: Operator) -> None:

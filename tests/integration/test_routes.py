@@ -127,7 +127,7 @@ def test_an_ingress_elsewhere_leads_to_the_agent_server_until_it_goes(
 ) -> None:
     with at_work(api_server, namespace, config=elsewhere(edge)) as operator:
         operator.put(lgp_manifest(namespace, NAME, **LEAST))
-        eventually(lambda: operator.available(NAME), "it is available")
+        eventually(lambda: operator.available(NAME), "the Agent Server is available")
         operator.quiet(NAME, 1.0)
         (name,) = services(http, edge)
         assert services(http, edge) == {name: f"{NAME}.{namespace}.svc.cluster.local"}
@@ -141,7 +141,7 @@ def test_an_ingress_elsewhere_leads_to_the_agent_server_until_it_goes(
         operator.quiet(NAME, 1.0)
         away = {"spec": {"externalName": "away.example.com"}}
         http.patch(path, json=away, headers=MERGE).raise_for_status()
-        eventually(lambda: "away" not in services(http, edge)[name], "it leads there again")
+        eventually(lambda: "away" not in services(http, edge)[name], "the Service leads to the Agent Server again")
         operator.quiet(NAME, 1.0)
         without = {"spec": {"rules": [{"host": "agents.example.com"}]}}
         ingress = f"/apis/networking.k8s.io/v1/namespaces/{edge}/ingresses/shared"
@@ -151,7 +151,7 @@ def test_an_ingress_elsewhere_leads_to_the_agent_server_until_it_goes(
         assert operator.drifts(NAME) == [("Service", "deleted"), ("Service", "edited"), ("IngressPath", "deleted")]
 
         operator.watching.delete(operator.key(LGP[0], NAME, LGP[1]))
-        eventually(lambda: operator.state(NAME).life is Life.PRUNED, "it is pruned")
+        eventually(lambda: operator.state(NAME).life is Life.PRUNED, "the LGP is pruned")
         assert services(http, edge) == {}
         assert backends(operator, edge) == {}
 
@@ -161,11 +161,11 @@ def test_an_lgp_deleted_without_a_running_watcher_leaves_nothing_beside_the_ingr
 ) -> None:
     with at_work(api_server, namespace, config=elsewhere(edge)) as first:
         first.put(lgp_manifest(namespace, NAME, **LEAST))
-        eventually(lambda: first.available(NAME), "it is available")
+        eventually(lambda: first.available(NAME), "the Agent Server is available")
     http.delete(f"/apis/apps.langchain.ai/v1alpha1/namespaces/{namespace}/lgps/{NAME}").raise_for_status()
 
     with at_work(api_server, namespace, config=elsewhere(edge), events=first.events) as second:
-        eventually(lambda: second.state(NAME).life is Life.PRUNED, "its absence is seen")
+        eventually(lambda: second.state(NAME).life is Life.PRUNED, "the watcher observes the deletion")
         assert services(http, edge) == {}
         assert backends(second, edge) == {}
 
@@ -257,7 +257,10 @@ def test_a_missing_kind_of_route_is_reported_and_used_once_it_is_served(
 ) -> None:
     with at_work(api_server, namespace, config=missing.config) as operator:
         operator.put(lgp_manifest(namespace, NAME, **LEAST))
-        eventually(lambda: operator.condition(NAME, "Degraded").get("reason") == "KindNotServed", "it is told")
+        eventually(
+            lambda: operator.condition(NAME, "Degraded").get("reason") == "KindNotServed",
+            "the condition reports the missing kind",
+        )
         assert missing.fix in operator.condition(NAME, "Degraded")["message"]
         eventually(lambda: operator.available(NAME), "the rest goes on")
         operator.quiet(NAME, 1.0)

@@ -111,13 +111,13 @@ def test_clients_leave_a_replaced_master_that_refuses_for_the_new_master(
     streams = [fleet.ask(f"n{number}", steps=5) for number in range(10)]
     for stream in streams:
         fleet.dispatcher.dispatch(stream)
-    eventually(lambda: len(fleet.effects()) >= 10, "in the middle of the work")
+    eventually(lambda: len(fleet.effects()) >= 10, "the worker has done some steps")
     with group.client(group.master) as old:
         old.config_set("min-replicas-to-write", 1)
         group.fail_over()
 
         fleet.events.close()  # so that the test's next command asks the Sentinels, too
-        eventually(lambda: all(fleet.steps(stream)[-1:] == [5] for stream in streams), "all of it is done")
+        eventually(lambda: all(fleet.steps(stream)[-1:] == [5] for stream in streams), "all steps are done")
         eventually(lambda: fleet.events.dirty() == [], "all streams are acknowledged")
         old.config_set("min-replicas-to-write", 0)
     assert (worker.running, beat.running) == (True, True)

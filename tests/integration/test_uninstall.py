@@ -120,7 +120,8 @@ def test_leases_are_shown_taken_and_released(
     assert run("leases", "take", "elsewhere")[0] == 2
 
     eventually(
-        lambda: f"the lease has expired: `agentplane leases take {namespace}`" in run("leases")[1], "it has passed"
+        lambda: f"the lease has expired: `agentplane leases take {namespace}`" in run("leases")[1],
+        "the lease has expired",
     )
     code, output = run("leases", "take", namespace)
     assert code == 0

@@ -134,7 +134,7 @@ def up(tmp_path: Path) -> Iterator[Callable[[], Terminal]]:
     for terminal in started:
         if not terminal.ended():
             os.kill(terminal.pid, signal.SIGKILL)  # the leashes of its processes end them
-            until(terminal.ended, "it ends", terminal)
+            until(terminal.ended, "`up` ends", terminal)
 
 
 def leaves_nothing(terminal: Terminal) -> None:
@@ -230,7 +230,7 @@ def test_nothing_outlives_it(up: Callable[[], Terminal], end: str) -> None:
     else:
         terminal.hang_up()
 
-    until(terminal.ended, "it ends", terminal, 2 * PROMPTLY)
+    until(terminal.ended, "`up` ends", terminal, 2 * PROMPTLY)
     leaves_nothing(terminal)
 
 

@@ -56,7 +56,10 @@ def test_an_api_server_that_restarts_in_the_middle_of_everything_is_survived(
     operator.put(lgp_manifest(operator.namespace, NAME, "r2"))
 
     eventually(lambda: operator.available(NAME, 2), "r2 is available after the restart")
-    eventually(lambda: (operator.cluster.get(service) or {})["spec"]["selector"]["app"] == NAME, "its selector is back")
+    eventually(
+        lambda: (operator.cluster.get(service) or {})["spec"]["selector"]["app"] == NAME,
+        "the Service's selector is repaired",
+    )
     assert operator.drifts(NAME) == [("Service", "edited")]
 
 
@@ -96,7 +99,7 @@ def test_a_crash_log_reaches_the_condition_without_the_secrets_of_its_pod(
     env = [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "own", "key": "k"}}}]
     env += [{"name": "TOKEN", "value": "hunter2-hunter2"}]
     operator.put(lgp_manifest(namespace, NAME, serverSpec={"env": env}))
-    eventually(lambda: operator.available(NAME), "it is available")
+    eventually(lambda: operator.available(NAME), "the Agent Server is available")
     (pod,) = [p for p in operator.cluster.list("v1", "Pod", namespace) if is_server(p)]
     crash = {
         "exitCode": 3,
@@ -166,7 +169,8 @@ def test_a_redis_that_crashes_and_comes_back_is_survived(api_server: ApiServer, 
         redis.start()
 
         eventually(
-            lambda: (operator.cluster.get(service) or {})["spec"]["selector"]["app"] == NAME, "its selector is back"
+            lambda: (operator.cluster.get(service) or {})["spec"]["selector"]["app"] == NAME,
+            "the Service's selector is repaired",
         )
         operator.put(lgp_manifest(namespace, NAME, "r2"))
         eventually(lambda: operator.available(NAME, 2), "r2 is available")
@@ -220,12 +224,12 @@ def test_events_that_redis_lost_are_appended_again_without_a_new_change() -> Non
         events.append("deployment/a", 0, [Resumed(by="somebody")], actor="test")
         watcher._queue.put(Appended("deployment/a"))
         at_work.start()
-        eventually(lambda: events.version("deployment/a") == 2, "it is appended")
+        eventually(lambda: events.version("deployment/a") == 2, "the observation is appended")
         time.sleep(1.5)  # the watcher has compared the stream after its own event
 
         crash.lose_what_came_since()
 
-        eventually(lambda: events.version("deployment/a") == 2, "it is told again")
+        eventually(lambda: events.version("deployment/a") == 2, "the observation is appended again")
         watcher.stop()
         at_work.join(10)
         events.close()

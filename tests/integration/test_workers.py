@@ -81,7 +81,7 @@ def test_another_worker_finishes_the_task_of_a_killed_worker_within_seconds(star
     died = time.monotonic()
     fleet.worker(step_seconds=0.5)
 
-    eventually(lambda: fleet.steps(stream) == [1, 2, 3, 4], "all steps, each once in the log", 30)
+    eventually(lambda: fleet.steps(stream) == [1, 2, 3, 4], "the log has each step once", 30)
     eventually(lambda: fleet.events.dirty() == [], "acknowledged in the log")
     assert time.monotonic() - died < 25  # the lock's 3 s, a sweep, four steps; far from the visibility timeout
     # Outside Redis: only the interrupted step was begun twice.
@@ -122,7 +122,7 @@ def test_a_worker_that_cannot_finish_its_act_hands_it_back_within_the_grace_peri
 
     stopped_at = time.monotonic()
     worker.terminate()
-    eventually(lambda: not worker.running, "it ends", 20)
+    eventually(lambda: not worker.running, "the worker ends", 20)
     assert time.monotonic() - stopped_at >= 2  # half of the grace period is for the act
 
     assert (fleet.queued(), fleet.unacknowledged()) == (2, 0)
@@ -130,7 +130,9 @@ def test_a_worker_that_cannot_finish_its_act_hands_it_back_within_the_grace_peri
     assert fleet.events.dirty() == sorted(streams)
     fleet.beat()
     fleet.worker()
-    eventually(lambda: all(fleet.steps(stream) == [1] for stream in streams), "done when the locks have run out")
+    eventually(
+        lambda: all(fleet.steps(stream) == [1] for stream in streams), "each step is done after the locks have expired"
+    )
 
 
 def test_what_a_dead_worker_had_in_hand_is_handed_out_again_by_its_own_kind(start: Callable[..., Fleet]) -> None:
@@ -156,7 +158,7 @@ def test_two_workers_share_the_streams_and_do_each_step_once(start: Callable[...
     for stream in streams * 2:
         fleet.dispatcher.dispatch(stream)
 
-    eventually(lambda: all(fleet.steps(stream) == [1, 2, 3] for stream in streams), "all steps")
+    eventually(lambda: all(fleet.steps(stream) == [1, 2, 3] for stream in streams), "all steps are done")
     assert sorted(fleet.effects()) == sorted(f"{stream} {step}" for stream in streams for step in (1, 2, 3))
 
 
