@@ -171,7 +171,7 @@ def test_only_the_autoscaler_sets_replicas_while_autoscaling_is_on(
         operator.put(lgp_manifest(namespace, NAME, "r3", serverSpec={"replicas": 4}, **QUIET))
         eventually(lambda: replicas.seen == [3, 5, 4], "four, as asked")
         eventually(lambda: bounds(operator) is None and bounds(operator, "-queue") is None, "no autoscaler is left")
-        eventually(lambda: operator.condition(NAME, "Autoscaling") == {}, "and nothing is said of them")
+        eventually(lambda: operator.condition(NAME, "Autoscaling") == {}, "the condition is removed")
 
 
 def edited(operator: Operator) -> Manifest:

@@ -197,7 +197,7 @@ def test_our_budget_is_deleted_while_a_foreign_budget_covers_the_same_pods(
 
         operator.cluster.delete(operator.key(BUDGET[1], "by-hand", BUDGET[0]))
         eventually(lambda: existing(operator) == {"budget"}, "the operator's budget is created again")
-        eventually(lambda: operator.condition(NAME, "DisruptionBudgets") == {}, "and nothing is said any more")
+        eventually(lambda: operator.condition(NAME, "DisruptionBudgets") == {}, "the condition is removed")
 
 
 @pytest.mark.parametrize("own_api_server", ["real"], indirect=True, scope="module")

@@ -74,7 +74,9 @@ def test_a_new_revision_rolls_out_and_a_failing_one_reports_why(operator: Operat
     assert operator.lgp(NAME)["status"]["deploymentStatus"]["updateRevision"] == "r2"
 
     operator.put(lgp_manifest(operator.namespace, NAME, "missing"))
-    eventually(lambda: operator.condition(NAME, "Degraded").get("status") == "True", "the failure is told")
+    eventually(
+        lambda: operator.condition(NAME, "Degraded").get("status") == "True", "the condition reports the failure"
+    )
 
     degraded, available = operator.condition(NAME, "Degraded"), operator.condition(NAME, "Available")
     assert degraded["reason"] == "ImagePullBackOff"
@@ -147,7 +149,10 @@ def none_left(operator: Operator, api_version: str, kind: str) -> bool:
 def test_a_rejected_object_is_reported_and_the_others_are_applied(operator: Operator) -> None:
     broken: Manifest = {"serverSpec": {"resources": {"requests": {"cpu": "4"}, "limits": {"cpu": "1"}}}}
     operator.put(lgp_manifest(operator.namespace, NAME, **broken))
-    eventually(lambda: operator.condition(NAME, "Degraded").get("reason") == "ObjectRejected", "the rejection is told")
+    eventually(
+        lambda: operator.condition(NAME, "Degraded").get("reason") == "ObjectRejected",
+        "the condition reports the rejection",
+    )
 
     assert "must be less than or equal to cpu limit" in operator.condition(NAME, "Degraded")["message"]
     assert operator.cluster.get(operator.key("StatefulSet", f"{NAME}-db")) is not None

@@ -32,7 +32,7 @@ HOSTED = {
     "gcp-apac": ("https://apac.api.host.langchain.com", "https://apac.api.smith.langchain.com"),
     "aws-us": ("https://aws.api.host.langchain.com", "https://aws.api.smith.langchain.com"),
 }
-"""As the hybrid model's documentation names them; said here once more, so that a slip in the code is seen."""
+"""As the hybrid model's documentation names them; repeated here, so that a slip in the code is seen."""
 
 WHERE = {"the sandbox's": "", "self-hosted": "/api-host"}
 

@@ -114,7 +114,10 @@ def test_a_crash_log_reaches_the_condition_without_the_secrets_of_its_pod(
         body = {"status": {"containerStatuses": [container]}}
         http.patch(path, json=body, headers=merge).raise_for_status()
 
-    eventually(lambda: operator.condition(NAME, "Degraded").get("reason") == "CrashLoopBackOff", "the crash is told")
+    eventually(
+        lambda: operator.condition(NAME, "Degraded").get("reason") == "CrashLoopBackOff",
+        "the condition reports the crash",
+    )
 
     assert "RuntimeError: *** and *** are wrong" in operator.condition(NAME, "Degraded")["message"]
     logged = "".join(str(record.data) for record in operator.events.read_all())
