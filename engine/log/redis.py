@@ -235,7 +235,9 @@ class RedisLog:
         if isinstance(pool, SentinelConnectionPool):
             return f"the Redis master {pool.service_name!r}"
         options = pool.connection_kwargs
-        return f"Redis at {options['host']}:{options['port']}" if "host" in options else f"Redis at {options['path']}"
+        if "path" in options:
+            return f"Redis at {options['path']}"
+        return f"Redis at {options.get('host', 'localhost')}:{options.get('port', 6379)}"
 
     # --- events
 

@@ -95,9 +95,7 @@ class Deferrals(Value):
             refused=refused,
             since=again.since if again is not None else at,
         )
-        # A failure of another kind than the one before goes behind the failures that are older.
-        others = self.by_act if again is not None else self.release(act).by_act
-        return Deferrals({**others, act: deferral})
+        return Deferrals({**self.by_act, act: deferral})
 
 
 NONE = Deferrals()

@@ -200,15 +200,22 @@ def _restored(folding: Folding[S], snapshot: Snapshot) -> tuple[S, dict[str, int
         ) from None
 
 
+SHARED_RULES = (Path(__file__).parent, Path(__file__).parents[1] / "kubernetes")
+"""Folders with code that the folds of both components use."""
+
 _fingerprints: dict[tuple[str, type[Value]], str] = {}
 
 
 def fingerprint(folding: AnyFolding) -> str:
-    """Return what a snapshot depends on: the name of the machine, its source and the schema of its state."""
+    """Return what a snapshot depends on: the name of the machine, the source of its fold and the schema of its state.
+
+    The source is the folder of the machine, that of its state, and the folders with the rules that both components
+    share: dispatch, deferrals and retries (this folder), fingerprints and repairs (`engine/kubernetes`).
+    """
     file, state = inspect.getfile(folding.evolve), type(folding.initial)
     known = _fingerprints.get((file, state))
     if known is None:
-        folders = {Path(file).parent, Path(inspect.getfile(state)).parent}
+        folders = {Path(file).parent, Path(inspect.getfile(state)).parent, *SHARED_RULES}
         sources = sorted((path.name, path.read_text()) for folder in folders for path in folder.glob("*.py"))
         known = _fingerprints[file, state] = digest([sources, schema(state)])
     return f"{folding.name}:{known}"

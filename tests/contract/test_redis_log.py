@@ -152,6 +152,12 @@ def test_a_redis_that_is_away_is_said_so_soon(server: RedisServer) -> None:
     assert time.monotonic() - started < 10
 
 
+def test_a_url_without_a_host_means_this_machine() -> None:
+    events = RedisLog(connect("redis://:1/0", timeout=0.5, attempts=1), "mine")
+    with pytest.raises(LogUnavailable, match=r"Cannot reach Redis at localhost:1 \("):
+        events.version("work/a")
+
+
 def test_a_redis_that_hangs_is_said_so(server: RedisServer) -> None:
     events = RedisLog(connect(server.url, timeout=0.3, attempts=1), "mine")
     events.head()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import engine.runtime.fold
 from engine.digests import canonical, digest
 from engine.errors import FutureEvent
 from engine.event import Event
@@ -175,6 +177,17 @@ def test_a_fold_goes_on_over_a_trimmed_stream(events: MemoryLog) -> None:
     behind.catch_up()
 
     assert (behind.state, behind.version) == (Work(wanted=9, done=4), 5)
+
+
+@pytest.mark.parametrize("edited", ["deferral.py", "dispatch.py", "values.py", "retry.py", "repairs.py"])
+def test_the_fingerprint_covers_the_rules_that_both_components_share(
+    monkeypatch: pytest.MonkeyPatch, edited: str
+) -> None:
+    before, read = fingerprint(Worker()), Path.read_text
+    monkeypatch.setattr(engine.runtime.fold, "_fingerprints", {})
+    monkeypatch.setattr(Path, "read_text", lambda path: read(path) + ("# edited" if path.name == edited else ""))
+
+    assert fingerprint(Worker()) != before
 
 
 def test_the_fingerprint_covers_the_schema_of_the_state() -> None:
