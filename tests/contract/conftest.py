@@ -11,7 +11,7 @@ from engine.log.contract import EventLog
 from engine.log.memory import MemoryLog
 from engine.log.redis import RedisLog
 from tests.support.clock import FakeClock
-from tests.support.logs import World
+from tests.support.logs import LogWorld
 from tests.support.notes import NOON
 
 
@@ -24,19 +24,19 @@ def _sleep_too(clock: FakeClock) -> Callable[[float], None]:
 
 
 @pytest.fixture(params=["memory", "redis"])
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
+def world(request: pytest.FixtureRequest) -> Iterator[LogWorld]:
     clock = FakeClock(NOON)
     if request.param == "memory":
         memory = MemoryLog(clock)
-        yield World(memory, clock, clock.move, lambda stream: memory._locks.clear())
+        yield LogWorld(memory, clock, clock.move, lambda stream: memory._locks.clear())
         return
     events = RedisLog.from_url(
         request.getfixturevalue("redis_url"), request.getfixturevalue("prefix"), timeout=5, clock=clock
     )
-    yield World(events, clock, _sleep_too(clock), lambda stream: events._call("DEL", events._lock_key(stream)))
+    yield LogWorld(events, clock, _sleep_too(clock), lambda stream: events._call("DEL", events._lock_key(stream)))
     events.close()
 
 
 @pytest.fixture
-def events(world: World) -> EventLog:
+def events(world: LogWorld) -> EventLog:
     return world.events

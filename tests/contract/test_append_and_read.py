@@ -12,7 +12,7 @@ from engine.errors import ConcurrencyConflict, FutureEvent
 from engine.event import Event, Registry
 from engine.log.contract import EventLog
 from engine.runtime.retry import ActDeferred
-from tests.support.logs import World
+from tests.support.logs import LogWorld
 from tests.support.notes import NOON, Noted, Renamed, Worker, notes
 
 
@@ -30,7 +30,7 @@ def test_events_of_one_append_get_consecutive_versions(events: EventLog) -> None
     assert events.version("work/a") == 3
 
 
-def test_a_record_keeps_the_whole_envelope(world: World) -> None:
+def test_a_record_keeps_the_whole_envelope(world: LogWorld) -> None:
     event = ActDeferred(
         act="Grüße\n🌍", attempt=3, reason="", retry_at=datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
     )

@@ -19,7 +19,7 @@ from engine.log.memory import MemoryLog
 from engine.runtime.advance import Advanced, advance
 from engine.runtime.retry import Backoff
 from tests.support.clock import FakeClock
-from tests.support.logs import World
+from tests.support.logs import LogWorld
 from tests.support.notes import NOON, Asked, Step, Worker, ports
 
 STREAM = "work/a"
@@ -72,7 +72,9 @@ class DyingLog:
         self.point("after release")
 
 
-def work(world: World, events: Any, effects: list[int], point: Callable[[str], None] = lambda name: None) -> Advanced:
+def work(
+    world: LogWorld, events: Any, effects: list[int], point: Callable[[str], None] = lambda name: None
+) -> Advanced:
     """Advance the stream as one worker."""
 
     def do(step: Step, _: Any) -> None:
@@ -83,7 +85,7 @@ def work(world: World, events: Any, effects: list[int], point: Callable[[str], N
     return advance(STREAM, Worker(do), events, ports(world.clock), lock_ttl=TERM, backoff=Backoff())
 
 
-def sweep_and_work(world: World, effects: list[int]) -> None:
+def sweep_and_work(world: LogWorld, effects: list[int]) -> None:
     """Sweep as beat does after a crash, once the lock of the dead worker has expired."""
     world.run_out(STREAM)
     for stream in world.events.take_dirty(0):
@@ -91,7 +93,7 @@ def sweep_and_work(world: World, effects: list[int]) -> None:
         assert work(world, world.events, effects).outcome == "acknowledged"
 
 
-def converged(world: World, effects: list[int]) -> None:
+def converged(world: LogWorld, effects: list[int]) -> None:
     steps = [record.data["number"] for record in world.events.read(STREAM) if record.type == "Stepped"]
     assert steps == list(range(1, STEPS + 1))
     assert sorted(set(effects)) == steps
@@ -102,7 +104,7 @@ def converged(world: World, effects: list[int]) -> None:
 def points_of_a_whole_run() -> list[str]:
 
     clock = FakeClock(NOON)
-    world = World(MemoryLog(clock), clock, clock.move, lambda stream: None)
+    world = LogWorld(MemoryLog(clock), clock, clock.move, lambda stream: None)
     world.events.append(STREAM, 0, [Asked(steps=STEPS)], actor="poll")
     alive = DyingLog(world.events, None)
     work(world, alive, [], alive.point)
@@ -113,7 +115,7 @@ POINTS = points_of_a_whole_run()
 
 
 @pytest.mark.parametrize("number", range(1, len(POINTS) + 1), ids=lambda n: f"{n}-{POINTS[n - 1].replace(' ', '-')}")
-def test_a_worker_killed_anywhere_is_made_good_by_the_next(world: World, number: int) -> None:
+def test_a_worker_killed_anywhere_is_made_good_by_the_next(world: LogWorld, number: int) -> None:
     world.events.append(STREAM, 0, [Asked(steps=STEPS)], actor="poll")
     effects: list[int] = []
     dying = DyingLog(world.events, number)
@@ -127,7 +129,7 @@ def test_a_worker_killed_anywhere_is_made_good_by_the_next(world: World, number:
     assert len(effects) <= STEPS + 1
 
 
-def test_a_worker_killed_again_and_again_gets_there(world: World) -> None:
+def test_a_worker_killed_again_and_again_gets_there(world: LogWorld) -> None:
     world.events.append(STREAM, 0, [Asked(steps=STEPS)], actor="poll")
     effects: list[int] = []
     crashes = 0
@@ -145,7 +147,7 @@ def test_a_worker_killed_again_and_again_gets_there(world: World) -> None:
     converged(world, effects)
 
 
-def test_until_the_lock_of_the_dead_runs_out_nobody_works_and_nothing_is_forgotten(world: World) -> None:
+def test_until_the_lock_of_the_dead_runs_out_nobody_works_and_nothing_is_forgotten(world: LogWorld) -> None:
     world.events.append(STREAM, 0, [Asked(steps=STEPS)], actor="poll")
     effects: list[int] = []
     dying = DyingLog(world.events, POINTS.index("after the effect") + 1)
@@ -159,7 +161,7 @@ def test_until_the_lock_of_the_dead_runs_out_nobody_works_and_nothing_is_forgott
     converged(world, effects)
 
 
-def test_two_workers_at_once_do_each_step_once(world: World) -> None:
+def test_two_workers_at_once_do_each_step_once(world: LogWorld) -> None:
     steps: list[int] = []
     machine = Worker(lambda step, _: steps.append(step.number))
     outcomes: list[str] = []
@@ -186,7 +188,7 @@ def test_two_workers_at_once_do_each_step_once(world: World) -> None:
     assert set(outcomes) <= {"acknowledged", "busy"}
 
 
-def test_a_worker_that_sleeps_through_its_lock_cannot_append_and_the_stream_is_looked_at_again(world: World) -> None:
+def test_a_worker_that_sleeps_through_its_lock_cannot_append_and_the_stream_is_looked_at_again(world: LogWorld) -> None:
     world.events.append(STREAM, 0, [Asked(steps=STEPS)], actor="poll")
     effects: list[int] = []
 
@@ -204,7 +206,7 @@ def test_a_worker_that_sleeps_through_its_lock_cannot_append_and_the_stream_is_l
     converged(world, effects)
 
 
-def test_a_worker_whose_lock_just_ran_out_stops_before_its_next_act(world: World) -> None:
+def test_a_worker_whose_lock_just_ran_out_stops_before_its_next_act(world: LogWorld) -> None:
     world.events.append(STREAM, 0, [Asked(steps=STEPS)], actor="poll")
     effects: list[int] = []
 

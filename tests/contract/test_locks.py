@@ -6,7 +6,7 @@ import pytest
 
 from engine.errors import LockHeld, LockLost
 from engine.log.contract import EventLog
-from tests.support.logs import World
+from tests.support.logs import LogWorld
 from tests.support.notes import notes
 
 TTL = 0.3
@@ -43,7 +43,7 @@ def test_fences_grow_over_all_streams(events: EventLog) -> None:
     assert fences == sorted(set(fences))
 
 
-def test_a_lock_runs_out(world: World) -> None:
+def test_a_lock_runs_out(world: LogWorld) -> None:
     with world.events.lock("work/a", TTL) as lock:
         world.pass_time(TTL * 1.5)
         assert not world.events.locked("work/a")
@@ -51,7 +51,7 @@ def test_a_lock_runs_out(world: World) -> None:
             lock.keep()
 
 
-def test_keeping_a_lock_extends_it_by_its_ttl(world: World) -> None:
+def test_keeping_a_lock_extends_it_by_its_ttl(world: LogWorld) -> None:
     with world.events.lock("work/a", 2.0) as lock:
         for _ in range(3):
             world.pass_time(0.8)
@@ -65,7 +65,7 @@ def test_appending_under_a_lock(events: EventLog) -> None:
         assert events.append("work/a", 0, notes("one"), actor="poll", lock=lock) == 1
 
 
-def test_a_worker_that_slept_through_its_lock_adds_nothing(world: World) -> None:
+def test_a_worker_that_slept_through_its_lock_adds_nothing(world: LogWorld) -> None:
     with world.events.lock("work/a", TTL) as stale:
         world.pass_time(TTL * 1.5)
         with world.events.lock("work/a", 30) as fresh:
@@ -81,7 +81,7 @@ def test_a_worker_that_slept_through_its_lock_adds_nothing(world: World) -> None
     assert [record.data["text"] for record in world.events.read_all()] == ["fresh"]
 
 
-def test_a_lock_that_ran_out_is_not_taken_back_by_appending(world: World) -> None:
+def test_a_lock_that_ran_out_is_not_taken_back_by_appending(world: LogWorld) -> None:
     with world.events.lock("work/a", TTL) as lock:
         world.pass_time(TTL * 1.5)
         with pytest.raises(LockLost):
@@ -90,7 +90,7 @@ def test_a_lock_that_ran_out_is_not_taken_back_by_appending(world: World) -> Non
     assert world.events.version("work/a") == 0
 
 
-def test_letting_go_does_not_release_the_lock_of_the_next_holder(world: World) -> None:
+def test_letting_go_does_not_release_the_lock_of_the_next_holder(world: LogWorld) -> None:
     stale = world.events.lock("work/a", TTL)
     stale.__enter__()
     world.pass_time(TTL * 1.5)

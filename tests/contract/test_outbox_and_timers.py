@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from engine.log.contract import EventLog
-from tests.support.logs import World
+from tests.support.logs import LogWorld
 from tests.support.notes import NOON, notes
 
 SOON, LATER = NOON + timedelta(seconds=5), NOON + timedelta(seconds=50)
@@ -96,7 +96,7 @@ def test_acknowledging_in_vain_leaves_the_timer(events: EventLog) -> None:
     assert events.due() == [("work/a", SOON)]
 
 
-def test_old_dirty_streams_are_taken_and_their_age_starts_again(world: World) -> None:
+def test_old_dirty_streams_are_taken_and_their_age_starts_again(world: LogWorld) -> None:
     world.events.append("work/a", 0, notes("one"), actor="poll")
     world.clock.move(10)
     world.events.append("work/b", 0, notes("one"), actor="poll")
@@ -108,7 +108,7 @@ def test_old_dirty_streams_are_taken_and_their_age_starts_again(world: World) ->
     assert sorted(world.events.dirty()) == ["work/a", "work/b"]
 
 
-def test_a_stream_that_events_keep_coming_to_is_taken_all_the_same(world: World) -> None:
+def test_a_stream_that_events_keep_coming_to_is_taken_all_the_same(world: LogWorld) -> None:
     for version in range(5):
         world.events.append("work/a", version, notes("more"), actor="watcher")
         world.clock.move(2)
@@ -116,7 +116,7 @@ def test_a_stream_that_events_keep_coming_to_is_taken_all_the_same(world: World)
     assert world.events.take_dirty(8) == ["work/a"]
 
 
-def test_dirty_streams_are_taken_oldest_first_and_not_too_many(world: World) -> None:
+def test_dirty_streams_are_taken_oldest_first_and_not_too_many(world: LogWorld) -> None:
     for name in ("work/c", "work/a", "work/b"):
         world.events.mark_dirty(name)
         world.clock.move(1)
@@ -166,7 +166,7 @@ def test_not_too_many_timers_are_taken_at_once(events: EventLog) -> None:
     assert events.take_due(LATER, limit=3) == ["work/3", "work/4"]
 
 
-def test_a_timer_does_not_make_a_dirty_stream_younger(world: World) -> None:
+def test_a_timer_does_not_make_a_dirty_stream_younger(world: LogWorld) -> None:
     world.events.mark_dirty("work/a")
     world.events.schedule("work/a", SOON)
     world.clock.move(20)

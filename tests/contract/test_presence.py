@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.log.contract import EventLog
-from tests.support.logs import World
+from tests.support.logs import LogWorld
 
 
 def test_nobody_is_there_who_has_not_said_so(events: EventLog) -> None:
@@ -13,7 +13,7 @@ def test_nobody_is_there_who_has_not_said_so(events: EventLog) -> None:
     assert not events.announced("operator/old")
 
 
-def test_presence_runs_out_unless_it_is_said_again(world: World) -> None:
+def test_presence_runs_out_unless_it_is_said_again(world: LogWorld) -> None:
     world.events.announce("operator/new", 1.0)
     world.pass_time(0.6)
     world.events.announce("operator/new", 1.0)

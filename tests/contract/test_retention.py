@@ -13,7 +13,7 @@ from engine.log.export import export_log, import_log
 from engine.log.memory import MemoryLog
 from engine.log.retention import Policy, retain
 from engine.runtime.fold import Fold
-from tests.support.logs import World
+from tests.support.logs import LogWorld
 from tests.support.notes import NOON, Asked, Noted, Stepped, Work, Worker, notes
 
 DAY = timedelta(days=1)
@@ -37,7 +37,7 @@ class Departing(Worker):
 MACHINES = {"work/": Departing()}
 
 
-def old_and_new(world: World, stream: str = "work/a") -> None:
+def old_and_new(world: LogWorld, stream: str = "work/a") -> None:
     """Append six events ten days ago, and three today."""
     world.events.append(stream, 0, [Asked(steps=20)], actor="poll")
     world.events.append(stream, 1, [Stepped(number=number) for number in range(1, 6)], actor="worker")
@@ -52,12 +52,12 @@ def folded(events: EventLog, stream: str = "work/a") -> Work:
 
 
 @pytest.fixture
-def full(world: World) -> bytes:
+def full(world: LogWorld) -> bytes:
     old_and_new(world)
     return b"".join(export_log(world.events))
 
 
-def test_a_live_stream_loses_its_old_events_and_still_folds(world: World, full: bytes, tmp_path: Path) -> None:
+def test_a_live_stream_loses_its_old_events_and_still_folds(world: LogWorld, full: bytes, tmp_path: Path) -> None:
     retained = retain(world.events, MACHINES, POLICY, tmp_path, world.clock.now())
 
     assert retained.trimmed == {"work/a": 6}
@@ -65,7 +65,7 @@ def test_a_live_stream_loses_its_old_events_and_still_folds(world: World, full: 
     assert folded(world.events) == Work(wanted=20, done=8)
 
 
-def test_what_goes_is_in_the_archive(world: World, full: bytes, tmp_path: Path) -> None:
+def test_what_goes_is_in_the_archive(world: LogWorld, full: bytes, tmp_path: Path) -> None:
     retained = retain(world.events, MACHINES, POLICY, tmp_path, world.clock.now())
 
     assert retained.archive is not None
@@ -74,7 +74,7 @@ def test_what_goes_is_in_the_archive(world: World, full: bytes, tmp_path: Path) 
     assert retained.archive.stat().st_mode & 0o077 == 0
 
 
-def test_archives_and_an_export_make_the_full_log_again(world: World, full: bytes, tmp_path: Path) -> None:
+def test_archives_and_an_export_make_the_full_log_again(world: LogWorld, full: bytes, tmp_path: Path) -> None:
     retain(world.events, MACHINES, POLICY, tmp_path, world.clock.now())
     world.clock.move(10 * 86_400)
     world.events.append("work/a", 9, [Stepped(number=9)], actor="worker")
@@ -90,7 +90,7 @@ def test_archives_and_an_export_make_the_full_log_again(world: World, full: byte
     assert [record.version for record in copy.read("work/a")] == list(range(1, 11))
 
 
-def test_a_second_run_finds_nothing_to_do(world: World, full: bytes, tmp_path: Path) -> None:
+def test_a_second_run_finds_nothing_to_do(world: LogWorld, full: bytes, tmp_path: Path) -> None:
     retain(world.events, MACHINES, POLICY, tmp_path, world.clock.now())
 
     again = retain(world.events, MACHINES, POLICY, tmp_path, world.clock.now())
@@ -98,7 +98,7 @@ def test_a_second_run_finds_nothing_to_do(world: World, full: bytes, tmp_path: P
     assert (again.archive, again.trimmed, again.forgotten) == (None, {}, {})
 
 
-def test_nothing_is_trimmed_when_the_archive_cannot_be_written(world: World, full: bytes, tmp_path: Path) -> None:
+def test_nothing_is_trimmed_when_the_archive_cannot_be_written(world: LogWorld, full: bytes, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
 
     with pytest.raises(OSError, match="file"):
@@ -107,7 +107,7 @@ def test_nothing_is_trimmed_when_the_archive_cannot_be_written(world: World, ful
     assert b"".join(export_log(world.events)) == full
 
 
-def test_a_stream_that_cannot_be_folded_is_not_trimmed(world: World, tmp_path: Path) -> None:
+def test_a_stream_that_cannot_be_folded_is_not_trimmed(world: LogWorld, tmp_path: Path) -> None:
     class Strange(Event):
         """An event of a newer program."""
 
@@ -121,14 +121,14 @@ def test_a_stream_that_cannot_be_folded_is_not_trimmed(world: World, tmp_path: P
     assert len(world.events.read("work/a")) == 3
 
 
-def ended(world: World, *more: Event) -> None:
+def ended(world: LogWorld, *more: Event) -> None:
     world.events.append(
         "work/a", 0, [DeploymentRegistered(), *notes("hello"), DeploymentDeleted(), *more], actor="poll"
     )
     world.clock.move(31 * 86_400)
 
 
-def test_a_stream_that_is_gone_goes_as_a_whole(world: World, tmp_path: Path) -> None:
+def test_a_stream_that_is_gone_goes_as_a_whole(world: LogWorld, tmp_path: Path) -> None:
     ended(world)
     world.events.acknowledge("work/a", 3)
 
@@ -140,14 +140,14 @@ def test_a_stream_that_is_gone_goes_as_a_whole(world: World, tmp_path: Path) -> 
     assert world.events.streams() == []
 
 
-def test_a_stream_that_is_gone_stays_for_its_time(world: World, tmp_path: Path) -> None:
+def test_a_stream_that_is_gone_stays_for_its_time(world: LogWorld, tmp_path: Path) -> None:
     ended(world)
     world.events.acknowledge("work/a", 3)
 
     assert retain(world.events, MACHINES, POLICY, tmp_path, NOON + 30 * DAY).forgotten == {}
 
 
-def test_a_stream_that_came_back_is_live(world: World, tmp_path: Path) -> None:
+def test_a_stream_that_came_back_is_live(world: LogWorld, tmp_path: Path) -> None:
     ended(world, DeploymentRegistered())
     world.events.acknowledge("work/a", 4)
 
@@ -157,7 +157,7 @@ def test_a_stream_that_came_back_is_live(world: World, tmp_path: Path) -> None:
     assert retained.trimmed == {"work/a": 3}
 
 
-def test_a_stream_that_somebody_must_look_at_stays(world: World, tmp_path: Path) -> None:
+def test_a_stream_that_somebody_must_look_at_stays(world: LogWorld, tmp_path: Path) -> None:
     ended(world)
     assert retain(world.events, MACHINES, POLICY, tmp_path, world.clock.now()).forgotten == {}
 

@@ -15,12 +15,12 @@ from engine.log.contract import EventLog
 from engine.log.export import export_log, export_streams, header, import_log
 from engine.log.memory import MemoryLog
 from engine.runtime.fold import Fold
-from tests.support.logs import World
+from tests.support.logs import LogWorld
 from tests.support.notes import Asked, Stepped, Worker, notes
 
 
 @pytest.fixture
-def recorded(world: World) -> EventLog:
+def recorded(world: LogWorld) -> EventLog:
     """A log with two interleaved streams and different times."""
     for version in range(4):
         world.events.append("work/a", version, notes(f"a{version}: ü"), actor="poll", cause="Listing")

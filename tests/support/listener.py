@@ -12,10 +12,7 @@ from typing import Any
 from engine.dataplane.events import ConfigurationRecorded
 from engine.dataplane.stream import DataPlaneStream
 from engine.digests import digest
-from engine.errors import (
-    ControlPlaneNotFound,
-    ObjectConflict,
-)
+from engine.errors import ControlPlaneNotFound
 from engine.event import Event
 from engine.listener.config import ListenerConfig
 from engine.listener.deletions import DeletionGuard
@@ -26,10 +23,11 @@ from engine.listener.resource import changes_to, content_digest, parse_deploymen
 from engine.log.contract import Lock
 from engine.log.memory import MemoryLog
 from engine.names import LGP_API_VERSION, data_plane_stream, deployment_stream, lgp_name
-from engine.ports import Applied, Health, Manifest, ObjectKey, Ports
+from engine.ports import Health, Manifest, ObjectKey, Ports
 from engine.runtime.advance import Advanced, advance
 from engine.runtime.retry import Backoff
 from tests.support.clock import FakeClock
+from tests.support.cluster import FakeCluster
 
 LISTENER = "11111111-1111-4111-8111-111111111111"
 
@@ -196,86 +194,6 @@ class FakeControlPlane:
 
 
 @dataclass
-class FakeCluster:
-    """Server-side apply of whole objects, with uid, generation, resourceVersion, and the conflicts of the adapter."""
-
-    objects: dict[ObjectKey, Manifest] = field(default_factory=dict)
-    writes: int = 0
-    refuse: Exception | None = None
-    on_write: Callable[[], None] = lambda: None
-    """Called between the check of the lock and the write."""
-    on_delete: Callable[[ObjectKey], None] = lambda key: None
-    moment: Callable[[], None] = lambda: None
-
-    def get(self, key: ObjectKey) -> Manifest | None:
-        self.moment()
-        return copy.deepcopy(self.objects.get(key))
-
-    def list(self, api_version: str, kind: str, namespace: str, *, labels: str = "") -> list[Manifest]:
-        selected = dict(pair.split("=") for pair in labels.split(",") if pair)
-        return [
-            copy.deepcopy(o)
-            for k, o in self.objects.items()
-            if k.kind == kind and selected.items() <= o["metadata"].get("labels", {}).items()
-        ]
-
-    def apply(self, manifest: Manifest, *, manager: str, before_write: Any = None, seen: Any = ...) -> Applied:
-        for _ in range(3):
-            self.moment()
-            if self.refuse:
-                raise self.refuse
-            read = self.objects.get(key_of(manifest))
-            if before_write:
-                before_write()
-            self.on_write()
-            live = self.objects.get(key_of(manifest))
-            if read is None or (live is not None and live["metadata"]["rv"] == read["metadata"]["rv"]):
-                applied = self._store(manifest, live, manager)
-                self.moment()
-                return applied
-        raise ObjectConflict(f"apply {key_of(manifest)}: changed by somebody else")
-
-    def _store(self, manifest: Manifest, old: Manifest | None, manager: str) -> Applied:
-        self.writes += 1
-        new = copy.deepcopy(manifest)
-        spec = new.get("spec", new.get("stringData"))
-        generation = 1 if old is None else old["metadata"]["generation"]
-        if old is not None and old.get("spec", old.get("stringData")) != spec:
-            generation += 1
-        uid = old["metadata"]["uid"] if old else f"uid-{self.writes}"
-        owned = {"manager": manager, "operation": "Apply", "fieldsV1": {"f:spec": sorted(spec or {})}}
-        new["metadata"] |= {"uid": uid, "generation": generation, "managedFields": [owned], "rv": self.writes}
-        if old and "status" in old:
-            new["status"] = old["status"]
-        self.objects[key_of(manifest)] = new
-        return Applied(manifest=copy.deepcopy(new), created=old is None, changed=True)
-
-    def delete(self, key: ObjectKey, *, propagation: str = "Background", uid: str | None = None) -> bool:
-        self.moment()
-        if self.refuse:
-            raise self.refuse
-        if key in self.objects:
-            self.on_delete(key)
-        existed = self.objects.pop(key, None) is not None
-        self.moment()
-        return existed
-
-    def delete_all(self, api_version: str, kind: str, namespace: str, *, labels: str) -> int:
-        found = [key_of(o) for o in self.list(api_version, kind, namespace, labels=labels)]
-        return sum(self.delete(key) for key in found)
-
-
-def key_of(manifest: Manifest) -> ObjectKey:
-    metadata = manifest["metadata"]
-    return ObjectKey(
-        api_version=manifest["apiVersion"],
-        kind=manifest["kind"],
-        namespace=metadata["namespace"],
-        name=metadata["name"],
-    )
-
-
-@dataclass
 class FakeHealth:
     answers: list[bool] = field(default_factory=list)
     """Results of the next checks, in order; later checks succeed."""
@@ -290,7 +208,7 @@ class FakeHealth:
 
 
 @dataclass
-class World:
+class ListenerWorld:
     """One listener with its peers and its log, in memory."""
 
     clock: FakeClock = field(default_factory=FakeClock)
@@ -327,7 +245,7 @@ class World:
     def ports(self) -> Ports:
         return Ports(
             control_plane=self.control_plane,
-            cluster=self.cluster,  # type: ignore[arg-type]
+            cluster=self.cluster,
             health=self.health,
             clock=self.clock,
             keep_lock=lambda: None,
@@ -399,14 +317,14 @@ LGP = ObjectKey(api_version=LGP_API_VERSION, kind="LGP", namespace="agents", nam
 STREAM = deployment_stream(DEPLOYMENT)
 
 
-def see(world: World, raw: dict[str, Any]) -> None:
+def see(world: ListenerWorld, raw: dict[str, Any]) -> None:
     """Change a deployment of the control plane, and append what a poll reports of it."""
     world.control_plane.resources[raw["id"]] = raw
     content = content_digest(raw, world.digest)
     append(world, *changes_to(world.state(), parse_deployment(raw), content, world.digest))
 
 
-def append(world: World, *events: Event) -> None:
+def append(world: ListenerWorld, *events: Event) -> None:
     world.events.append(STREAM, world.events.version(STREAM), events, actor="test")
 
 
@@ -423,14 +341,14 @@ def status(available: bool, generation: int, reason: str = "", since: str = "202
     }
 
 
-def operator_says(world: World, **kwargs: Any) -> None:
+def operator_says(world: ListenerWorld, **kwargs: Any) -> None:
     """Write the status of the LGP as the operator does, and append what the watcher observes of it."""
     lgp = world.cluster.objects[LGP]
     lgp["status"] = status(generation=lgp["metadata"]["generation"], **kwargs)
     append(world, *observe_lgp(world.state(), world.cluster.get(LGP)))
 
 
-def deploy(world: World, revision: str = "r1") -> None:
+def deploy(world: ListenerWorld, revision: str = "r1") -> None:
     see(world, resource(revision))
     world.advance()
     operator_says(world, available=True)

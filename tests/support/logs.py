@@ -14,7 +14,7 @@ from tests.support.clock import FakeClock
 
 
 @dataclass(frozen=True)
-class World:
+class LogWorld:
     """A log, and functions that let time pass for the log."""
 
     events: EventLog

@@ -19,23 +19,23 @@ from engine.names import deployment_stream
 from engine.operator.events import LGP_EVENTS
 from engine.replay import CHANGEOVER, MATCHES, SKEW, Replay, ReplayError, replay
 from tests.support.clock import FakeClock
-from tests.support.listener import DEPLOYMENT, World, deploy, operator_says, resource, see
+from tests.support.listener import DEPLOYMENT, ListenerWorld, deploy, operator_says, resource, see
 
 STREAM = deployment_stream(DEPLOYMENT)
 
 
 @pytest.fixture
-def world() -> World:
-    world = World(clock=FakeClock(tick=timedelta(microseconds=1)))
+def world() -> ListenerWorld:
+    world = ListenerWorld(clock=FakeClock(tick=timedelta(microseconds=1)))
     world.record_configuration()
     return world
 
 
-def records(world: World) -> list[Record]:
+def records(world: ListenerWorld) -> list[Record]:
     return world.events.read_all(limit=100_000)
 
 
-def replayed(world: World) -> Replay:
+def replayed(world: ListenerWorld) -> Replay:
     return replay(records(world))
 
 
@@ -43,7 +43,7 @@ def problems(found: Iterable[Record]) -> list[str]:
     return [divergence.problem for divergence in replay(found).divergences]
 
 
-def changed(world: World, type_: str, number: int = 0, **change: Any) -> list[Record]:
+def changed(world: ListenerWorld, type_: str, number: int = 0, **change: Any) -> list[Record]:
     """Return the log with one changed record: fields of the record, or of its data."""
     found = records(world)
     target = [record for record in found if record.type == type_][number]
@@ -55,7 +55,7 @@ def changed(world: World, type_: str, number: int = 0, **change: Any) -> list[Re
 # --- logs that were really made
 
 
-def test_a_whole_life_agrees_and_is_compared_act_by_act(world: World) -> None:
+def test_a_whole_life_agrees_and_is_compared_act_by_act(world: ListenerWorld) -> None:
     deploy(world)
     deploy(world, "r2")
     see(world, resource("r2", status="AWAITING_DELETE"))
@@ -72,7 +72,7 @@ def test_a_whole_life_agrees_and_is_compared_act_by_act(world: World) -> None:
     assert result.manifests == 0  # it was deleted
 
 
-def test_two_replays_are_equal_byte_for_byte_and_another_log_is_not(world: World) -> None:
+def test_two_replays_are_equal_byte_for_byte_and_another_log_is_not(world: ListenerWorld) -> None:
     deploy(world)
     one, other = replayed(world), replayed(world)
     deploy(world, "r2")
@@ -81,7 +81,7 @@ def test_two_replays_are_equal_byte_for_byte_and_another_log_is_not(world: World
     assert one.digest == other.digest != replayed(world).digest
 
 
-def test_timed_decisions_are_made_at_their_time(world: World) -> None:
+def test_timed_decisions_are_made_at_their_time(world: ListenerWorld) -> None:
     """Health checks, the grace of a failing pod, the deadline of a rollout: acts that only the time causes."""
     world.health.answers = [False] * 4
     see(world, resource("r1"))
@@ -107,7 +107,7 @@ def test_timed_decisions_are_made_at_their_time(world: World) -> None:
     assert replayed(world).divergences == []
 
 
-def test_timed_acts_are_not_decided_before_their_time(world: World) -> None:
+def test_timed_acts_are_not_decided_before_their_time(world: ListenerWorld) -> None:
     see(world, resource("r1"))
     world.advance()
     world.clock.move(301)
@@ -119,7 +119,7 @@ def test_timed_acts_are_not_decided_before_their_time(world: World) -> None:
     assert any("RevisionFailed was caused by FailRevision" in problem for problem in problems(early))
 
 
-def test_clocks_that_differ_are_no_divergence_up_to_a_limit(world: World) -> None:
+def test_clocks_that_differ_are_no_divergence_up_to_a_limit(world: ListenerWorld) -> None:
     see(world, resource("r1"))
     world.advance()
     world.clock.move(301)
@@ -134,7 +134,7 @@ def test_clocks_that_differ_are_no_divergence_up_to_a_limit(world: World) -> Non
 
 
 @pytest.mark.parametrize("act", ["ApplySecrets", "ApplyLgp", "CheckHealth", "CompleteRevision", "ReportStatus"])
-def test_events_of_others_that_come_during_an_act_are_no_divergence(world: World, act: str) -> None:
+def test_events_of_others_that_come_during_an_act_are_no_divergence(world: ListenerWorld, act: str) -> None:
     """Another actor appends between an act and its events, so the act was decided for an earlier state."""
     original = world.events.append
     done: list[str] = []
@@ -158,10 +158,10 @@ def test_events_of_others_that_come_during_an_act_are_no_divergence(world: World
     assert replayed(world).divergences == []
 
 
-def test_failures_and_refusals_agree(world: World) -> None:
+def test_failures_and_refusals_agree(world: ListenerWorld) -> None:
     see(world, resource("r1"))
     for error in (ClusterUnavailable("away"), ObjectRefused("forbidden", status=403), None):
-        world.cluster.refuse = error
+        world.cluster.write_error = error
         world.clock.move(40)
         world.advance()
 
@@ -169,7 +169,7 @@ def test_failures_and_refusals_agree(world: World) -> None:
     assert replayed(world).divergences == []
 
 
-def test_a_change_of_configuration_is_in_force_from_its_place_on(world: World) -> None:
+def test_a_change_of_configuration_is_in_force_from_its_place_on(world: ListenerWorld) -> None:
     deploy(world)
     world.config = world.config.model_copy(update={"hostname": "other.example", "tracing": False})
     world.record_configuration()
@@ -180,7 +180,7 @@ def test_a_change_of_configuration_is_in_force_from_its_place_on(world: World) -
     assert replayed(world).divergences == []
 
 
-def test_a_process_that_is_being_replaced_may_go_on_for_a_while(world: World) -> None:
+def test_a_process_that_is_being_replaced_may_go_on_for_a_while(world: ListenerWorld) -> None:
     old = world.config
     new = old.model_copy(update={"tracing": False})
     deploy(world)
@@ -214,14 +214,14 @@ def test_a_process_that_is_being_replaced_may_go_on_for_a_while(world: World) ->
     ],
 )
 def test_an_event_that_says_something_else_diverges(
-    world: World, type_: str, change: dict[str, Any], told: str
+    world: ListenerWorld, type_: str, change: dict[str, Any], told: str
 ) -> None:
     deploy(world)
 
     assert any(told in problem for problem in problems(changed(world, type_, **change)))
 
 
-def test_another_reason_than_the_current_code_gives_diverges(world: World) -> None:
+def test_another_reason_than_the_current_code_gives_diverges(world: ListenerWorld) -> None:
     see(world, resource("r1", secrets=[{"name": "PORT", "value": "1"}]))
     world.advance()
 
@@ -230,7 +230,7 @@ def test_another_reason_than_the_current_code_gives_diverges(world: World) -> No
     assert any("the moon was full" in problem for problem in problems(other))
 
 
-def test_an_act_without_its_cause_in_the_log_diverges(world: World) -> None:
+def test_an_act_without_its_cause_in_the_log_diverges(world: ListenerWorld) -> None:
     """With another input, the current code does not decide the act that was done."""
     deploy(world)
     otherwise = changed(world, "RolloutObserved", available=False)
@@ -238,7 +238,7 @@ def test_an_act_without_its_cause_in_the_log_diverges(world: World) -> None:
     assert any("HealthChecked was caused by CheckHealth" in problem for problem in problems(otherwise))
 
 
-def test_a_log_with_a_hole_is_refused(world: World) -> None:
+def test_a_log_with_a_hole_is_refused(world: ListenerWorld) -> None:
     deploy(world)
     without = [record for record in records(world) if record.type != "RolloutObserved"]
 
@@ -246,7 +246,7 @@ def test_a_log_with_a_hole_is_refused(world: World) -> None:
         replay(without)
 
 
-def test_an_act_that_was_done_twice_diverges(world: World) -> None:
+def test_an_act_that_was_done_twice_diverges(world: ListenerWorld) -> None:
     deploy(world)
     found = records(world)
     deployed = next(record for record in found if record.type == "RevisionDeployed")
@@ -256,9 +256,9 @@ def test_an_act_that_was_done_twice_diverges(world: World) -> None:
     assert any("RevisionDeployed was caused by CompleteRevision" in problem for problem in problems([*found, again]))
 
 
-def test_one_act_of_several_events_is_one_batch(world: World) -> None:
+def test_one_act_of_several_events_is_one_batch(world: ListenerWorld) -> None:
     see(world, resource("r1"))
-    world.cluster.refuse = ObjectRefused("spec.image: Required value", status=422)
+    world.cluster.write_error = ObjectRefused("spec.image: Required value", status=422)
     world.advance()
     assert world.types()[-3:-1] == ["LgpRejected", "RevisionFailed"]
     assert replayed(world).divergences == []
@@ -272,28 +272,28 @@ def test_one_act_of_several_events_is_one_batch(world: World) -> None:
 
 
 def test_a_log_without_a_configuration_is_refused() -> None:
-    world = World()
+    world = ListenerWorld()
     deploy(world)
 
     with pytest.raises(ReplayError, match="no configuration"):
         replayed(world)
 
 
-def test_a_stream_without_a_component_is_refused(world: World) -> None:
+def test_a_stream_without_a_component_is_refused(world: ListenerWorld) -> None:
     world.events.append("moon/1", 0, [Paused(by="me")], actor="cli")
 
     with pytest.raises(ReplayError, match="moon/1"):
         replayed(world)
 
 
-def test_an_event_of_a_newer_program_is_refused(world: World) -> None:
+def test_an_event_of_a_newer_program_is_refused(world: ListenerWorld) -> None:
     deploy(world)
 
     with pytest.raises(FutureEvent, match="upgrade"):
         replay(changed(world, "LgpApplied", type="LgpTeleported"))
 
 
-def test_configurations_of_the_log_are_the_ones_that_are_used(world: World) -> None:
+def test_configurations_of_the_log_are_the_ones_that_are_used(world: ListenerWorld) -> None:
     """A configuration that was not in force at the time of an act does not explain the act."""
     deploy(world)
     other = world.config.model_copy(update={"smith_url": "https://other.example"}).model_dump(mode="json")
@@ -311,7 +311,7 @@ def test_every_match_is_for_a_known_event() -> None:
     assert set(MATCHES) <= DEPLOYMENT_EVENTS.classes | LGP_EVENTS.classes
 
 
-def test_every_event_of_an_act_is_compared_or_reports_what_the_outside_world_answered(world: World) -> None:
+def test_every_event_of_an_act_is_compared_or_reports_what_the_outside_world_answered(world: ListenerWorld) -> None:
     answers = {"LgpGone", "DeletionStarted", "DeletionPending", "DeploymentDeleted", "RevisionRequested"}
     answers |= {"RevisionSuperseded"}
     deploy(world)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.listener import World
+from tests.support.listener import ListenerWorld
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def world() -> ListenerWorld:
+    return ListenerWorld()

@@ -13,7 +13,7 @@ from engine.listener.poll import Poller
 from engine.names import REVISION_LABEL, deployment_stream
 from engine.replay import replay
 from tests.support.clock import FakeClock
-from tests.support.listener import DEPLOYMENT, LGP, LOCK_TTL, Crash, World, resource, status
+from tests.support.listener import DEPLOYMENT, LGP, LOCK_TTL, Crash, ListenerWorld, resource, status
 
 STREAM = deployment_stream(DEPLOYMENT)
 MOST_ROUNDS = 30
@@ -23,7 +23,7 @@ class Life:
     """A deployment from its first revision to its deletion, with workers that are replaced when they die."""
 
     def __init__(self, crash_at: int = 0) -> None:
-        self.world = World(clock=FakeClock(tick=timedelta(microseconds=1)))
+        self.world = ListenerWorld(clock=FakeClock(tick=timedelta(microseconds=1)))
         self.world.record_configuration()
         self.world.moments.passed, self.world.moments.crash_at = 0, crash_at
         self.poller: Poller = self.world.poller()
@@ -85,7 +85,7 @@ class Life:
     def objects(self) -> dict[str, Any]:
         found = copy.deepcopy({str(key): value for key, value in self.world.cluster.objects.items()})
         for value in found.values():
-            for field in ("uid", "rv", "generation"):
+            for field in ("uid", "resourceVersion", "generation"):
                 value["metadata"].pop(field)
         return found
 

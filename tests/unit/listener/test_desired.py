@@ -11,10 +11,10 @@ from engine.listener.desired import cores, desired_manifest, mebibytes, queue_sp
 from engine.listener.events import SecretReference
 from engine.names import LONGEST_LGP_NAME, lgp_name
 from engine.runtime.values import replace
-from tests.support.listener import DEPLOYMENT, World, resource, see
+from tests.support.listener import DEPLOYMENT, ListenerWorld, resource, see
 
 
-def lgp(world: World, spec: dict[str, Any], **changes: Any) -> dict[str, Any]:
+def lgp(world: ListenerWorld, spec: dict[str, Any], **changes: Any) -> dict[str, Any]:
     raw = resource(**changes)
     raw["source_config"]["resource_spec"] = spec
     see(world, raw)
@@ -24,7 +24,7 @@ def lgp(world: World, spec: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return made
 
 
-def test_limits_are_twice_the_request_unless_given(world: World) -> None:
+def test_limits_are_twice_the_request_unless_given(world: ListenerWorld) -> None:
     server = lgp(world, {"cpu": 0.5, "memory_mb": 1500, "memory_limit_mb": 2048})["serverSpec"]
 
     assert server["resources"] == {
@@ -33,7 +33,7 @@ def test_limits_are_twice_the_request_unless_given(world: World) -> None:
     }
 
 
-def test_a_queue_worker_takes_the_servers_requests_and_twice_them_as_limits(world: World) -> None:
+def test_a_queue_worker_takes_the_servers_requests_and_twice_them_as_limits(world: ListenerWorld) -> None:
     server = lgp(world, {"cpu": 1, "cpu_limit": 8, "memory_mb": 1024, "queue_cpu": 2})["serverSpec"]
 
     assert server["queueResources"] == {
@@ -43,13 +43,13 @@ def test_a_queue_worker_takes_the_servers_requests_and_twice_them_as_limits(worl
     assert queue_spec({"cpu": 1, "cpu_limit": 8}) == {"cpu": 1}
 
 
-def test_the_memory_limit_of_redis_is_its_request(world: World) -> None:
+def test_the_memory_limit_of_redis_is_its_request(world: ListenerWorld) -> None:
     redis = lgp(world, {"redis_cpu": 1, "redis_memory_mb": 512})["redis"]
 
     assert redis["resources"]["limits"] == {"cpu": "2", "memory": "512Mi"}
 
 
-def test_what_is_not_asked_for_is_left_to_the_operator(world: World) -> None:
+def test_what_is_not_asked_for_is_left_to_the_operator(world: ListenerWorld) -> None:
     spec = lgp(world, {})
 
     assert "resources" not in spec["serverSpec"]
@@ -58,7 +58,7 @@ def test_what_is_not_asked_for_is_left_to_the_operator(world: World) -> None:
     assert spec["redis"] == {"enabled": True}
 
 
-def test_all_that_may_be_written_is_in_the_table_of_what_our_listener_takes_out_again(world: World) -> None:
+def test_all_that_may_be_written_is_in_the_table_of_what_our_listener_takes_out_again(world: ListenerWorld) -> None:
     some = [{"name": "x", "image": "i", "mountPath": "/m"}]
     spec = {
         **dict.fromkeys(
@@ -89,7 +89,7 @@ def test_fields_that_our_listener_never_writes_are_not_taken_out() -> None:
     assert adoption.without_others(left) == {"labels": None, "serverSpec": {"sidecars": None}, "autoscaling": None}
 
 
-def test_a_database_and_redis_of_ones_own_mean_that_none_is_made(world: World) -> None:
+def test_a_database_and_redis_of_ones_own_mean_that_none_is_made(world: ListenerWorld) -> None:
     reference = SecretReference(name="REDIS_URI_CUSTOM", secret_name="mine", secret_key="uri").model_dump()
     spec = lgp(
         world, {}, secrets=[{"name": "POSTGRES_URI_CUSTOM", "value": "postgres://"}], secret_references=[reference]
@@ -103,7 +103,7 @@ def test_a_database_and_redis_of_ones_own_mean_that_none_is_made(world: World) -
     } in spec["serverSpec"]["env"]
 
 
-def test_room_to_grow_is_autoscaling_and_the_queue_follows(world: World) -> None:
+def test_room_to_grow_is_autoscaling_and_the_queue_follows(world: ListenerWorld) -> None:
     assert lgp(world, {"min_scale": 1, "max_scale": 5})["autoscaling"] == {
         "enabled": True,
         "minReplicas": 1,
@@ -113,7 +113,7 @@ def test_room_to_grow_is_autoscaling_and_the_queue_follows(world: World) -> None
     }
 
 
-def test_the_environment_has_each_name_once_and_no_secret_value(world: World) -> None:
+def test_the_environment_has_each_name_once_and_no_secret_value(world: ListenerWorld) -> None:
     env = lgp(world, {})["serverSpec"]["env"]
     names = [entry["name"] for entry in env]
 
@@ -128,7 +128,7 @@ def test_the_environment_has_each_name_once_and_no_secret_value(world: World) ->
     assert "valueFrom" in by_name["LANGCHAIN_API_KEY"]
 
 
-def test_tracing_can_be_switched_off(world: World) -> None:
+def test_tracing_can_be_switched_off(world: ListenerWorld) -> None:
     world.config = world.config.model_copy(update={"tracing": False})
     env = {entry["name"]: entry.get("value") for entry in lgp(world, {})["serverSpec"]["env"]}
 

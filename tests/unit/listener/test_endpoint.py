@@ -8,16 +8,16 @@ import pytest
 
 from engine.errors import ControlPlaneUnavailable, ReportRefused, ReportsUnsupported
 from engine.listener.state import Phase
-from tests.support.listener import DEPLOYMENT, LGP, World, deploy, resource, see
+from tests.support.listener import DEPLOYMENT, LGP, ListenerWorld, deploy, resource, see
 
 URL = f"https://agents.example/lgp/{LGP.name}"
 
 
-def shown(world: World) -> Any:
+def shown(world: ListenerWorld) -> Any:
     return world.control_plane.resources[DEPLOYMENT]["source_config"].get("custom_url")
 
 
-def update(world: World, revision: str) -> None:
+def update(world: ListenerWorld, revision: str) -> None:
     """A new revision, on top of what the control plane holds."""
     raw = resource(revision)
     raw["source_config"]["custom_url"] = shown(world)
@@ -31,7 +31,7 @@ def update(world: World, revision: str) -> None:
     world.advance()
 
 
-def test_the_url_is_shown_by_the_time_the_revision_is_called_deployed(world: World) -> None:
+def test_the_url_is_shown_by_the_time_the_revision_is_called_deployed(world: ListenerWorld) -> None:
     seen: list[Any] = []
     report = world.control_plane.report_revision
 
@@ -45,7 +45,7 @@ def test_the_url_is_shown_by_the_time_the_revision_is_called_deployed(world: Wor
     assert seen == [("AWAITING_DEPLOY", None), ("DEPLOYING", None), ("DEPLOYED", URL)]
 
 
-def test_the_url_is_told_once_whatever_revisions_come(world: World) -> None:
+def test_the_url_is_told_once_whatever_revisions_come(world: ListenerWorld) -> None:
     deploy(world)
     update(world, "r2")
     update(world, "r3")
@@ -55,7 +55,7 @@ def test_the_url_is_told_once_whatever_revisions_come(world: World) -> None:
     assert world.types().count("EndpointPublished") == 1
 
 
-def test_a_url_that_is_there_already_is_not_written(world: World) -> None:
+def test_a_url_that_is_there_already_is_not_written(world: ListenerWorld) -> None:
     raw = resource()
     raw["source_config"]["custom_url"] = URL
     world.control_plane.resources[DEPLOYMENT] = raw
@@ -65,7 +65,7 @@ def test_a_url_that_is_there_already_is_not_written(world: World) -> None:
     assert world.control_plane.endpoint_writes == 0
 
 
-def test_another_hostname_takes_the_place_of_the_url_that_was_published(world: World) -> None:
+def test_another_hostname_takes_the_place_of_the_url_that_was_published(world: ListenerWorld) -> None:
     deploy(world)
     world.config = world.config.model_copy(update={"hostname": "new.example"})
     world.advance()
@@ -74,7 +74,7 @@ def test_another_hostname_takes_the_place_of_the_url_that_was_published(world: W
 
 
 @pytest.mark.parametrize("published", [False, True], ids=["from the beginning", "after ours"])
-def test_a_url_that_somebody_chose_stays(world: World, published: bool) -> None:
+def test_a_url_that_somebody_chose_stays(world: ListenerWorld, published: bool) -> None:
     if published:
         deploy(world)
         world.config = world.config.model_copy(update={"hostname": "new.example"})
@@ -89,7 +89,7 @@ def test_a_url_that_somebody_chose_stays(world: World, published: bool) -> None:
 
 
 @pytest.mark.parametrize("error", [ReportRefused("422"), ReportsUnsupported("405")])
-def test_a_refusal_is_said_once_and_everything_goes_on(world: World, error: Exception) -> None:
+def test_a_refusal_is_said_once_and_everything_goes_on(world: ListenerWorld, error: Exception) -> None:
     world.control_plane.endpoint_error = error
     deploy(world)
     update(world, "r2")
@@ -98,7 +98,7 @@ def test_a_refusal_is_said_once_and_everything_goes_on(world: World, error: Exce
     assert ("r2", "DEPLOYED") in world.control_plane.reports
 
 
-def test_an_outage_holds_nothing_up_and_the_url_is_told_later(world: World) -> None:
+def test_an_outage_holds_nothing_up_and_the_url_is_told_later(world: ListenerWorld) -> None:
     world.control_plane.endpoint_error = ControlPlaneUnavailable("503")
     deploy(world)
     assert ("r1", "DEPLOYED") in world.control_plane.reports
@@ -111,7 +111,7 @@ def test_an_outage_holds_nothing_up_and_the_url_is_told_later(world: World) -> N
 
 
 @pytest.mark.parametrize("change", [{"routed": False}, {"hostname": ""}])
-def test_nothing_is_told_where_nothing_leads_there(world: World, change: dict[str, Any]) -> None:
+def test_nothing_is_told_where_nothing_leads_there(world: ListenerWorld, change: dict[str, Any]) -> None:
     world.config = world.config.model_copy(update=change)
     deploy(world)
 

@@ -13,17 +13,17 @@ from engine.listener.poll import Poller
 from engine.listener.poll_context import PollMemory
 from engine.log.memory import MemoryLog
 from engine.names import data_plane_stream, deployment_stream
-from tests.support.listener import DEPLOYMENT, LISTENER, WORKSPACE, World, resource
+from tests.support.listener import DEPLOYMENT, LISTENER, WORKSPACE, ListenerWorld, resource
 
 ENGINE = data_plane_stream(LISTENER)
 
 
 @pytest.fixture
-def poller(world: World) -> Poller:
+def poller(world: ListenerWorld) -> Poller:
     return world.poller()
 
 
-def engine_types(world: World) -> list[str]:
+def engine_types(world: ListenerWorld) -> list[str]:
     return [record.type for record in world.events.read(ENGINE)]
 
 
@@ -31,12 +31,12 @@ def identified(number: int) -> str:
     return f"{number:08d}-0000-4000-8000-000000000000"
 
 
-def fill(world: World, count: int, **changes: Any) -> None:
+def fill(world: ListenerWorld, count: int, **changes: Any) -> None:
     for number in range(count):
         world.control_plane.resources[identified(number)] = resource(id=identified(number), **changes)
 
 
-def test_a_new_deployment_becomes_events_and_is_dispatched(world: World, poller: Poller) -> None:
+def test_a_new_deployment_becomes_events_and_is_dispatched(world: ListenerWorld, poller: Poller) -> None:
     world.control_plane.resources[DEPLOYMENT] = resource()
 
     assert poller.poll().changed == [deployment_stream(DEPLOYMENT)]
@@ -45,7 +45,7 @@ def test_a_new_deployment_becomes_events_and_is_dispatched(world: World, poller:
     assert world.control_plane.versions == ["1.2.3"]
 
 
-def test_an_unchanged_list_adds_nothing_even_to_a_process_without_memory(world: World, poller: Poller) -> None:
+def test_an_unchanged_list_adds_nothing_even_to_a_process_without_memory(world: ListenerWorld, poller: Poller) -> None:
     fill(world, 5)
     poller.poll()
     head = world.events.head()
@@ -57,7 +57,7 @@ def test_an_unchanged_list_adds_nothing_even_to_a_process_without_memory(world: 
 
 
 def test_what_a_process_remembers_is_forgotten_with_the_history_of_the_log(
-    world: World, poller: Poller, monkeypatch: pytest.MonkeyPatch
+    world: ListenerWorld, poller: Poller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The request for a revision was lost, and another event has its version: the version alone would not tell."""
     world.control_plane.resources[DEPLOYMENT] = resource()
@@ -82,14 +82,16 @@ def test_what_a_process_remembers_is_forgotten_with_the_history_of_the_log(
         {"source_config": None},
     ],
 )
-def test_what_is_not_addressed_to_us_is_never_touched(world: World, poller: Poller, change: dict[str, Any]) -> None:
+def test_what_is_not_addressed_to_us_is_never_touched(
+    world: ListenerWorld, poller: Poller, change: dict[str, Any]
+) -> None:
     world.control_plane.resources[DEPLOYMENT] = resource(**change)
 
     assert poller.poll().listed == 0
     assert world.types() == []
 
 
-def test_a_malformed_deployment_is_named_once_and_the_others_go_on(world: World, poller: Poller) -> None:
+def test_a_malformed_deployment_is_named_once_and_the_others_go_on(world: ListenerWorld, poller: Poller) -> None:
     fill(world, 2)
     world.control_plane.resources[DEPLOYMENT] = resource(source_revision_config={"image_uri": None})
     for _ in range(3):
@@ -102,7 +104,7 @@ def test_a_malformed_deployment_is_named_once_and_the_others_go_on(world: World,
     assert len(world.events.streams("deployment/")) == 2
 
 
-def test_a_failing_control_plane_leaves_two_edges(world: World, poller: Poller) -> None:
+def test_a_failing_control_plane_leaves_two_edges(world: ListenerWorld, poller: Poller) -> None:
     world.control_plane.error = ControlPlaneUnavailable("GET /v2/deployments: 503")
     for _ in range(5):
         poller.poll()
@@ -114,7 +116,7 @@ def test_a_failing_control_plane_leaves_two_edges(world: World, poller: Poller) 
     assert [t for t in engine_types(world) if t.startswith("Poll")] == ["PollFailed", "PollRecovered"]
 
 
-def test_retry_after_is_honoured(world: World, poller: Poller) -> None:
+def test_retry_after_is_honoured(world: ListenerWorld, poller: Poller) -> None:
     world.control_plane.error = ControlPlaneThrottled("429", retry_after=120)
     assert poller.poll().outcome == "failed"
     world.control_plane.error = None
@@ -125,13 +127,13 @@ def test_retry_after_is_honoured(world: World, poller: Poller) -> None:
     assert poller.poll().outcome == "polled"
 
 
-def test_a_denied_key_is_an_error_that_names_the_setting(world: World, poller: Poller) -> None:
+def test_a_denied_key_is_an_error_that_names_the_setting(world: ListenerWorld, poller: Poller) -> None:
     world.control_plane.error = ControlPlaneDenied("401: check AGENTPLANE_LANGSMITH_API_KEY")
 
     assert "AGENTPLANE_LANGSMITH_API_KEY" in poller.poll().error
 
 
-def test_absence_from_a_list_deletes_nothing(world: World, poller: Poller) -> None:
+def test_absence_from_a_list_deletes_nothing(world: ListenerWorld, poller: Poller) -> None:
     world.control_plane.resources[DEPLOYMENT] = resource()
     poller.poll()
     world.control_plane.hidden.add(DEPLOYMENT)
@@ -141,7 +143,7 @@ def test_absence_from_a_list_deletes_nothing(world: World, poller: Poller) -> No
     assert not world.state().deletion
 
 
-def test_a_404_in_two_polls_running_deletes(world: World, poller: Poller) -> None:
+def test_a_404_in_two_polls_running_deletes(world: ListenerWorld, poller: Poller) -> None:
     world.control_plane.resources[DEPLOYMENT] = resource()
     poller.poll()
     del world.control_plane.resources[DEPLOYMENT]
@@ -152,7 +154,7 @@ def test_a_404_in_two_polls_running_deletes(world: World, poller: Poller) -> Non
     assert "404" in world.state().deletion.reason
 
 
-def test_a_404_in_between_does_not_count(world: World, poller: Poller) -> None:
+def test_a_404_in_between_does_not_count(world: ListenerWorld, poller: Poller) -> None:
     raw = resource()
     world.control_plane.resources[DEPLOYMENT] = raw
     poller.poll()
@@ -165,7 +167,7 @@ def test_a_404_in_between_does_not_count(world: World, poller: Poller) -> None:
     assert not world.state().deletion
 
 
-def test_too_many_deletions_at_once_wait_for_a_person(world: World, poller: Poller) -> None:
+def test_too_many_deletions_at_once_wait_for_a_person(world: ListenerWorld, poller: Poller) -> None:
     fill(world, 10)
     poller.poll()
     fill(world, 8, status="AWAITING_DELETE")
@@ -182,7 +184,7 @@ def test_too_many_deletions_at_once_wait_for_a_person(world: World, poller: Poll
     assert [bool(world.state(identified(n)).deletion) for n in range(10)] == [True] * 8 + [False] * 2
 
 
-def test_a_few_deletions_go_at_once(world: World, poller: Poller) -> None:
+def test_a_few_deletions_go_at_once(world: ListenerWorld, poller: Poller) -> None:
     fill(world, 3)
     poller.poll()
     fill(world, 2, status="AWAITING_DELETE")
@@ -199,7 +201,7 @@ def test_a_few_deletions_go_at_once(world: World, poller: Poller) -> None:
     ],
 )
 def test_a_listener_that_does_not_fit_is_refused_once_and_nothing_is_polled(
-    world: World, poller: Poller, listeners: dict[str, Any], told: str
+    world: ListenerWorld, poller: Poller, listeners: dict[str, Any], told: str
 ) -> None:
     world.control_plane.resources[DEPLOYMENT] = resource()
     world.control_plane.listeners = listeners
@@ -210,12 +212,12 @@ def test_a_listener_that_does_not_fit_is_refused_once_and_nothing_is_polled(
     assert world.types() == []
 
 
-def test_two_polls_do_not_run_at_once(world: World, poller: Poller) -> None:
+def test_two_polls_do_not_run_at_once(world: ListenerWorld, poller: Poller) -> None:
     with world.events.lock(f"poll/{LISTENER}", 60):
         assert poller.poll().outcome == "busy"
 
 
-def test_a_restored_deployment_starts_anew(world: World, poller: Poller) -> None:
+def test_a_restored_deployment_starts_anew(world: ListenerWorld, poller: Poller) -> None:
     world.control_plane.resources[DEPLOYMENT] = resource()
     poller.poll()
     world.control_plane.resources[DEPLOYMENT] = resource(status="AWAITING_DELETE")
@@ -230,7 +232,7 @@ def test_a_restored_deployment_starts_anew(world: World, poller: Poller) -> None
     assert world.state().revision.id == "r2"
 
 
-def test_a_deployment_that_was_mended_is_skipped_no_more(world: World, poller: Poller) -> None:
+def test_a_deployment_that_was_mended_is_skipped_no_more(world: ListenerWorld, poller: Poller) -> None:
     raw = resource()
     raw["source_config"]["resource_spec"] = {"cpu": "much"}
     world.control_plane.resources[DEPLOYMENT] = raw
@@ -245,7 +247,7 @@ def test_a_deployment_that_was_mended_is_skipped_no_more(world: World, poller: P
     assert world.state().revision.id == "r1"
 
 
-def test_a_skipped_deployment_that_is_listed_no_more_is_forgotten(world: World, poller: Poller) -> None:
+def test_a_skipped_deployment_that_is_listed_no_more_is_forgotten(world: ListenerWorld, poller: Poller) -> None:
     world.control_plane.resources[DEPLOYMENT] = resource(name="")
     poller.poll()
     raw = world.control_plane.resources.pop(DEPLOYMENT)
@@ -257,7 +259,7 @@ def test_a_skipped_deployment_that_is_listed_no_more_is_forgotten(world: World, 
     assert told == ["ResourceRejected", "ResourceAccepted", "ResourceRejected"]
 
 
-def test_a_deployment_without_an_id_is_named_and_the_others_go_on(world: World, poller: Poller) -> None:
+def test_a_deployment_without_an_id_is_named_and_the_others_go_on(world: ListenerWorld, poller: Poller) -> None:
     fill(world, 2)
     nameless = resource(id=None, name="nameless")
     world.control_plane.deployments = lambda: iter(  # type: ignore[method-assign]
@@ -271,7 +273,9 @@ def test_a_deployment_without_an_id_is_named_and_the_others_go_on(world: World, 
     assert len(world.events.streams("deployment/")) == 2
 
 
-def test_what_is_wrong_with_a_deployment_does_not_keep_it_from_being_deleted(world: World, poller: Poller) -> None:
+def test_what_is_wrong_with_a_deployment_does_not_keep_it_from_being_deleted(
+    world: ListenerWorld, poller: Poller
+) -> None:
     world.control_plane.resources[DEPLOYMENT] = resource()
     poller.poll()
     world.advance()
@@ -281,7 +285,7 @@ def test_what_is_wrong_with_a_deployment_does_not_keep_it_from_being_deleted(wor
     assert world.state().deletion.reason == "AWAITING_DELETE"
 
 
-def test_a_guard_that_holds_nothing_any_more_lets_go(world: World, poller: Poller) -> None:
+def test_a_guard_that_holds_nothing_any_more_lets_go(world: ListenerWorld, poller: Poller) -> None:
     fill(world, 10)
     poller.poll()
     fill(world, 8, status="AWAITING_DELETE")
@@ -294,7 +298,7 @@ def test_a_guard_that_holds_nothing_any_more_lets_go(world: World, poller: Polle
     assert not any(world.state(identified(n)).deletion for n in range(10))
 
 
-def test_a_listener_that_is_mended_is_polled(world: World, poller: Poller) -> None:
+def test_a_listener_that_is_mended_is_polled(world: ListenerWorld, poller: Poller) -> None:
     world.control_plane.resources[DEPLOYMENT] = resource()
     fitting = dict(world.control_plane.listeners)
     world.control_plane.listeners = {}
@@ -306,7 +310,7 @@ def test_a_listener_that_is_mended_is_polled(world: World, poller: Poller) -> No
     assert world.state().id == DEPLOYMENT
 
 
-def test_a_page_that_fails_after_others_loses_nothing_and_deletes_nothing(world: World, poller: Poller) -> None:
+def test_a_page_that_fails_after_others_loses_nothing_and_deletes_nothing(world: ListenerWorld, poller: Poller) -> None:
     world.control_plane.resources[DEPLOYMENT] = resource()
     poller.poll()
     del world.control_plane.resources[DEPLOYMENT]
@@ -323,7 +327,7 @@ def test_a_page_that_fails_after_others_loses_nothing_and_deletes_nothing(world:
     assert world.state().deletion
 
 
-def test_a_defect_in_one_deployment_does_not_stop_the_others(world: World, poller: Poller) -> None:
+def test_a_defect_in_one_deployment_does_not_stop_the_others(world: ListenerWorld, poller: Poller) -> None:
     """What goes wrong with one is not allowed to be more than that, whatever it is."""
     deep: Any = {}
     for _ in range(800):

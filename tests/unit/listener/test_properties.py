@@ -38,7 +38,7 @@ from engine.names import DEPLOYMENT_LABEL, LGP_API_VERSION, data_plane_stream, d
 from engine.ports import Manifest, ObjectKey
 from engine.replay import replay
 from tests.support.clock import FakeClock
-from tests.support.listener import LISTENER, LOCK_TTL, Crash, World, keyed, resource
+from tests.support.listener import LISTENER, LOCK_TTL, Crash, ListenerWorld, keyed, resource
 
 ONE, OTHER = (f"{number}0000000-0000-4000-8000-000000000000" for number in (1, 2))
 DEPLOYMENTS = (ONE, OTHER)
@@ -58,7 +58,7 @@ class Defect(Exception):
 class Simulation:
     """A control plane, two workers, a watcher, an operator and people, all doing what they are told."""
 
-    world: World = field(default_factory=lambda: World(clock=FakeClock(tick=timedelta(microseconds=1))))
+    world: ListenerWorld = field(default_factory=lambda: ListenerWorld(clock=FakeClock(tick=timedelta(microseconds=1))))
     revisions: int = 0
     doomed: set[str] = field(default_factory=set)
     """Deployments that the control plane wanted gone, or did not have, at some time."""
@@ -163,7 +163,7 @@ class Simulation:
     # --- the cluster
 
     def fail_writes(self, error: Exception | None) -> None:
-        self.world.cluster.refuse = error
+        self.world.cluster.write_error = error
 
     def operate(self, which: str, said: str) -> None:
         """The operator, ours or another one, says how the LGP is."""
@@ -192,10 +192,7 @@ class Simulation:
     def edit_lgp(self, which: str) -> None:
         lgp = self._lgp(which)
         if lgp is not None:
-            self.world.cluster.writes += 1
-            lgp["spec"] = {"serverSpec": {"image": "somebody/else"}}
-            lgp["metadata"]["generation"] += 1
-            lgp["metadata"]["rv"] = self.world.cluster.writes
+            self.world.cluster.put({**lgp, "spec": {"serverSpec": {"image": "somebody/else"}}})
 
     def delete_lgp(self, which: str) -> None:
         self.world.cluster.objects.pop(self._key(which), None)
@@ -309,9 +306,9 @@ class Simulation:
 
     def fail_unexpectedly(self, which: str) -> None:
         """An act meets a defect."""
-        self.world.cluster.refuse = Defect("sk-secret-0 must not be repeated")
+        self.world.cluster.write_error = Defect("sk-secret-0 must not be repeated")
         self.advance(which)
-        self.world.cluster.refuse = None
+        self.world.cluster.write_error = None
 
     def watch(self, which: str) -> None:
         self.world.watch(which)
@@ -365,7 +362,7 @@ class Simulation:
         """Events, writes and reports so far. What cannot be understood is asked for once an hour: that is no change."""
         records = self.world.events.read_all(limit=1_000_000)
         events = sum(record.type != "ActRefused" for record in records)
-        return events, self.world.cluster.writes, len(self.world.control_plane.reports)
+        return events, len(self.world.cluster.writes), len(self.world.control_plane.reports)
 
     # --- looking
 

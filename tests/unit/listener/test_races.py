@@ -13,22 +13,33 @@ from engine.listener.poll_context import PollMemory
 from engine.listener.state import Phase
 from engine.names import deployment_stream
 from engine.ports import ObjectKey
-from tests.support.listener import DEPLOYMENT, LGP, LOCK_TTL, Crash, World, append, deploy, operator_says, resource, see
+from tests.support.listener import (
+    DEPLOYMENT,
+    LGP,
+    LOCK_TTL,
+    Crash,
+    ListenerWorld,
+    append,
+    deploy,
+    operator_says,
+    resource,
+    see,
+)
 
 STREAM = deployment_stream(DEPLOYMENT)
 SECOND = [{"name": "OPENAI_API_KEY", "value": "sk-second"}]
 
 
-def secret_names(world: World) -> set[str]:
+def secret_names(world: ListenerWorld) -> set[str]:
     return {key.name for key in world.cluster.objects if key.kind == "Secret"}
 
 
-def last_request(world: World) -> Any:
+def last_request(world: ListenerWorld) -> Any:
     requests = [record for record in world.events.read(STREAM) if record.type == "RevisionRequested"]
     return requests[-1].data["revision_id"]
 
 
-def test_a_page_that_is_older_than_the_stream_takes_nothing_back(world: World) -> None:
+def test_a_page_that_is_older_than_the_stream_takes_nothing_back(world: ListenerWorld) -> None:
     """Another process has fetched r3 before this one looks at its page, which says r2."""
     plane = world.control_plane
     deploy(world)
@@ -45,7 +56,7 @@ def test_a_page_that_is_older_than_the_stream_takes_nothing_back(world: World) -
     assert "r3" not in [record.data.get("revision_id") for record in superseded(world)]
 
 
-def currents(world: World) -> list[str]:
+def currents(world: ListenerWorld) -> list[str]:
     """The current revisions, one after the other."""
     found: list[str] = []
     state: Any = world.machine.initial
@@ -56,11 +67,11 @@ def currents(world: World) -> list[str]:
     return found
 
 
-def superseded(world: World) -> list[Any]:
+def superseded(world: ListenerWorld) -> list[Any]:
     return [record for record in world.events.read(STREAM) if record.type == "RevisionSuperseded"]
 
 
-def test_what_an_act_fetched_is_void_once_a_poll_saw_something_newer(world: World) -> None:
+def test_what_an_act_fetched_is_void_once_a_poll_saw_something_newer(world: ListenerWorld) -> None:
     plane = world.control_plane
     see(world, resource("r1"))
     plane.resources[DEPLOYMENT] = resource("r2")
@@ -77,7 +88,7 @@ def test_what_an_act_fetched_is_void_once_a_poll_saw_something_newer(world: Worl
     assert "r3" not in [record.data["revision_id"] for record in superseded(world)]
 
 
-def test_a_deletion_that_an_act_meets_is_left_to_the_poll_and_its_guard(world: World) -> None:
+def test_a_deletion_that_an_act_meets_is_left_to_the_poll_and_its_guard(world: ListenerWorld) -> None:
     see(world, resource("r1"))
     world.control_plane.resources[DEPLOYMENT] = resource("r1", status="AWAITING_DELETE")
     world.advance()
@@ -86,7 +97,7 @@ def test_a_deletion_that_an_act_meets_is_left_to_the_poll_and_its_guard(world: W
     assert world.cluster.objects == {}
 
 
-def test_a_deployment_that_moved_away_is_not_touched_by_an_act_either(world: World) -> None:
+def test_a_deployment_that_moved_away_is_not_touched_by_an_act_either(world: ListenerWorld) -> None:
     see(world, resource("r1"))
     moved = resource("r2")
     moved["source_config"]["listener_id"] = "another"
@@ -97,7 +108,7 @@ def test_a_deployment_that_moved_away_is_not_touched_by_an_act_either(world: Wor
     assert "not for this data plane" in world.state().last_reason
 
 
-def test_another_namespace_is_refused_by_the_path_of_its_field(world: World) -> None:
+def test_another_namespace_is_refused_by_the_path_of_its_field(world: ListenerWorld) -> None:
     deploy(world)
     moved = resource("r2")
     moved["source_config"]["listener_config"]["k8s_namespace"] = "elsewhere"
@@ -107,7 +118,9 @@ def test_another_namespace_is_refused_by_the_path_of_its_field(world: World) -> 
 
 
 @pytest.mark.parametrize("change", [{"listener_id": "another"}, {"workspace_id": "another"}])
-def test_with_other_settings_the_deployments_of_the_log_are_left_alone(world: World, change: dict[str, str]) -> None:
+def test_with_other_settings_the_deployments_of_the_log_are_left_alone(
+    world: ListenerWorld, change: dict[str, str]
+) -> None:
     deploy(world)
     before = (world.cluster.writes, len(world.control_plane.reports))
     world.config = world.config.model_copy(update={**change, "tracing": False})
@@ -121,7 +134,7 @@ def test_with_other_settings_the_deployments_of_the_log_are_left_alone(world: Wo
     assert secret_names(world)
 
 
-def test_with_another_workspace_nothing_is_missing(world: World) -> None:
+def test_with_another_workspace_nothing_is_missing(world: ListenerWorld) -> None:
     """All of the log's deployments answer 404 there; none is deleted for it."""
     deploy(world)
     del world.control_plane.resources[DEPLOYMENT]
@@ -135,7 +148,7 @@ def test_with_another_workspace_nothing_is_missing(world: World) -> None:
 
 def test_a_secret_that_a_dead_worker_made_goes_with_the_next_deployed_revision() -> None:
     """r2 wrote its Secret and died; r3 has the values of r1 again, so its Secret is the one that is kept already."""
-    world = World()
+    world = ListenerWorld()
     deploy(world)
     (kept,) = secret_names(world)
     see(world, resource("r2", secrets=SECOND))
@@ -155,7 +168,7 @@ def test_a_secret_that_a_dead_worker_made_goes_with_the_next_deployed_revision()
     assert secret_names(world) == {kept}
 
 
-def test_what_a_sleeping_worker_makes_after_the_deletion_is_deleted(world: World) -> None:
+def test_what_a_sleeping_worker_makes_after_the_deletion_is_deleted(world: ListenerWorld) -> None:
     deploy(world)
     lgp = world.cluster.objects[LGP]
     secret = world.live("Secret", "agents", world.state().revision.secret)
@@ -179,7 +192,7 @@ def test_what_a_sleeping_worker_makes_after_the_deletion_is_deleted(world: World
     assert world.advance().acts == 0
 
 
-def test_an_lgp_of_another_listener_under_the_same_name_is_not_ours_to_delete(world: World) -> None:
+def test_an_lgp_of_another_listener_under_the_same_name_is_not_ours_to_delete(world: ListenerWorld) -> None:
     deploy(world)
     lgp = world.cluster.objects[LGP]
     see(world, resource("r1", status="AWAITING_DELETE"))
@@ -193,7 +206,7 @@ def test_an_lgp_of_another_listener_under_the_same_name_is_not_ours_to_delete(wo
     assert world.types()[-1] != "DriftDetected"
 
 
-def test_the_status_of_an_lgp_that_was_made_again_starts_anew(world: World) -> None:
+def test_the_status_of_an_lgp_that_was_made_again_starts_anew(world: ListenerWorld) -> None:
     deploy(world)
     for revision in ("r2", "r3"):
         see(world, resource(revision))
@@ -207,7 +220,7 @@ def test_the_status_of_an_lgp_that_was_made_again_starts_anew(world: World) -> N
     assert world.state().revision.phase is Phase.DEPLOYING
 
 
-def test_the_health_of_another_revision_does_not_count(world: World) -> None:
+def test_the_health_of_another_revision_does_not_count(world: ListenerWorld) -> None:
     see(world, resource("r1"))
     world.advance()
     see(world, resource("r2"))
@@ -217,7 +230,7 @@ def test_the_health_of_another_revision_does_not_count(world: World) -> None:
     assert world.state().health is None
 
 
-def test_health_is_asked_anew_after_the_rollout_came_undone(world: World) -> None:
+def test_health_is_asked_anew_after_the_rollout_came_undone(world: ListenerWorld) -> None:
     world.health.answers = [False] * 3
     see(world, resource("r1"))
     world.advance()
@@ -234,7 +247,7 @@ def test_health_is_asked_anew_after_the_rollout_came_undone(world: World) -> Non
     assert world.state().revision.phase is Phase.DEPLOYED
 
 
-def test_an_lgp_that_does_not_go_is_looked_at_ever_more_rarely(world: World) -> None:
+def test_an_lgp_that_does_not_go_is_looked_at_ever_more_rarely(world: ListenerWorld) -> None:
     deploy(world)
     see(world, resource("r1", status="AWAITING_DELETE"))
     stuck = dict(world.cluster.objects)
@@ -247,7 +260,7 @@ def test_an_lgp_that_does_not_go_is_looked_at_ever_more_rarely(world: World) -> 
     assert 100 < world.types().count("DeletionPending") < 170
 
 
-def test_a_superseding_of_ended_content_is_not_told(world: World) -> None:
+def test_a_superseding_of_ended_content_is_not_told(world: ListenerWorld) -> None:
     deploy(world)
     edited = resource("r1")
     edited["source_config"]["resource_spec"] = {"cpu": 2}
@@ -262,7 +275,7 @@ def test_a_superseding_of_ended_content_is_not_told(world: World) -> None:
 # --- restored on the control plane
 
 
-def test_a_restored_deployment_is_told_no_lower_status_than_before(world: World) -> None:
+def test_a_restored_deployment_is_told_no_lower_status_than_before(world: ListenerWorld) -> None:
     deploy(world)
     see(world, resource("r1", status="AWAITING_DELETE"))
     world.advance()
@@ -275,7 +288,7 @@ def test_a_restored_deployment_is_told_no_lower_status_than_before(world: World)
     assert world.control_plane.reports.count(("r1", "AWAITING_DEPLOY")) == told
 
 
-def test_a_deployment_that_comes_back_unchanged_is_noticed_by_every_process(world: World) -> None:
+def test_a_deployment_that_comes_back_unchanged_is_noticed_by_every_process(world: ListenerWorld) -> None:
     """One process deletes it; the other one, which remembers its content, sees it come back."""
     one, other = world.poller(), world.poller()
     raw = world.control_plane.resources[DEPLOYMENT] = resource()
@@ -298,7 +311,7 @@ def test_a_deployment_that_comes_back_unchanged_is_noticed_by_every_process(worl
     assert LGP in world.cluster.objects
 
 
-def test_one_that_is_wanted_again_while_it_goes_starts_anew_once_it_is_gone(world: World) -> None:
+def test_one_that_is_wanted_again_while_it_goes_starts_anew_once_it_is_gone(world: ListenerWorld) -> None:
     poller = world.poller()
     world.control_plane.resources[DEPLOYMENT] = resource()
     poller.poll()
@@ -325,7 +338,7 @@ class Novelty(Event):
     """An event of a newer program."""
 
 
-def test_a_stream_of_a_newer_program_stops_alone(world: World) -> None:
+def test_a_stream_of_a_newer_program_stops_alone(world: ListenerWorld) -> None:
     other = "44444444-4444-4444-8444-444444444444"
     world.control_plane.resources = {DEPLOYMENT: resource(), other: resource(id=other)}
     poller = world.poller()

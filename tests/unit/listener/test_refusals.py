@@ -10,20 +10,20 @@ from engine.errors import AgentplaneError, ControlPlaneDenied, ObjectRefused
 from engine.listener.state import Phase
 from engine.ports import ObjectKey
 from engine.runtime.retry import REFUSED_CAP, refused_delay
-from tests.support.listener import DEPLOYMENT, LGP, World, deploy, operator_says, resource, see
+from tests.support.listener import DEPLOYMENT, LGP, ListenerWorld, deploy, operator_says, resource, see
 
 FORBIDDEN = ObjectRefused("secrets is forbidden: no permission in namespace agents", reason="Forbidden", status=403)
 INVALID = ObjectRefused("spec.image: Required value", reason="Invalid", status=422)
 
 
-def test_a_missing_permission_is_mended_without_new_input(world: World) -> None:
-    world.cluster.refuse = FORBIDDEN
+def test_a_missing_permission_is_mended_without_new_input(world: ListenerWorld) -> None:
+    world.cluster.write_error = FORBIDDEN
     see(world, resource())
     assert world.advance().outcome == "waiting"
     assert world.state().revision.phase is Phase.QUEUED
     assert "no permission" in world.state().last_reason
 
-    world.cluster.refuse = None
+    world.cluster.write_error = None
     assert world.advance().acts == 0  # not in a hurry
     world.clock.move(31)
     world.advance()
@@ -32,8 +32,8 @@ def test_a_missing_permission_is_mended_without_new_input(world: World) -> None:
     assert world.state().last_reason == ""
 
 
-def test_a_missing_permission_fails_the_revision_at_its_deadline_with_the_message(world: World) -> None:
-    world.cluster.refuse = FORBIDDEN
+def test_a_missing_permission_fails_the_revision_at_its_deadline_with_the_message(world: ListenerWorld) -> None:
+    world.cluster.write_error = FORBIDDEN
     see(world, resource())
     for _ in range(40):
         world.advance()
@@ -46,7 +46,7 @@ def test_a_missing_permission_fails_the_revision_at_its_deadline_with_the_messag
     assert ("r1", "DEPLOY_FAILED") in world.control_plane.reports
 
 
-def test_a_denied_key_is_waited_for_and_fails_no_revision(world: World) -> None:
+def test_a_denied_key_is_waited_for_and_fails_no_revision(world: ListenerWorld) -> None:
     see(world, resource())
     world.control_plane.error = ControlPlaneDenied("401: check the key")
     for _ in range(30):
@@ -61,7 +61,7 @@ def test_a_denied_key_is_waited_for_and_fails_no_revision(world: World) -> None:
     assert world.state().revision.phase is Phase.DEPLOYING
 
 
-def test_refusals_come_ever_rarer_up_to_an_hour(world: World) -> None:
+def test_refusals_come_ever_rarer_up_to_an_hour(world: ListenerWorld) -> None:
     see(world, resource())
     world.control_plane.error = ControlPlaneDenied("401")
     for _ in range(24 * 60):
@@ -73,7 +73,7 @@ def test_refusals_come_ever_rarer_up_to_an_hour(world: World) -> None:
     assert refused_delay(99) == timedelta(hours=1)
 
 
-def test_new_input_tries_again_at_once(world: World) -> None:
+def test_new_input_tries_again_at_once(world: ListenerWorld) -> None:
     see(world, resource())
     world.control_plane.error = ControlPlaneDenied("401")
     world.advance()
@@ -86,11 +86,11 @@ def test_new_input_tries_again_at_once(world: World) -> None:
 
 @pytest.mark.parametrize("error", [INVALID, FORBIDDEN], ids=["invalid", "forbidden"])
 def test_a_repair_that_is_rejected_does_not_spin_and_leaves_the_revision_deployed(
-    world: World, error: AgentplaneError
+    world: ListenerWorld, error: AgentplaneError
 ) -> None:
     deploy(world)
     world.config = world.config.model_copy(update={"tracing": False})
-    world.cluster.refuse = error
+    world.cluster.write_error = error
     for _ in range(5):
         world.events.mark_dirty(f"deployment/{DEPLOYMENT}")
         assert world.advance().acts <= 1
@@ -99,13 +99,13 @@ def test_a_repair_that_is_rejected_does_not_spin_and_leaves_the_revision_deploye
     state = world.state()
     assert (state.revision.phase, state.revision.reason) == (Phase.DEPLOYED, "")
 
-    world.cluster.refuse = None
+    world.cluster.write_error = None
     world.clock.move(31)
     world.advance()
     assert {"name": "LANGSMITH_TRACING_V2", "value": "false"} in world.cluster.objects[LGP]["spec"]["serverSpec"]["env"]
 
 
-def test_a_refused_report_holds_nothing_up_and_is_made_once_the_key_may(world: World) -> None:
+def test_a_refused_report_holds_nothing_up_and_is_made_once_the_key_may(world: ListenerWorld) -> None:
     world.control_plane.report_error = ControlPlaneDenied("401")
     deploy(world)
     assert world.state().revision.phase is Phase.DEPLOYED
@@ -117,13 +117,13 @@ def test_a_refused_report_holds_nothing_up_and_is_made_once_the_key_may(world: W
     assert world.control_plane.reports == [("r1", "DEPLOYED"), (DEPLOYMENT, "READY")]
 
 
-def test_a_refused_deletion_is_tried_again(world: World) -> None:
+def test_a_refused_deletion_is_tried_again(world: ListenerWorld) -> None:
     deploy(world)
-    world.cluster.refuse = FORBIDDEN
+    world.cluster.write_error = FORBIDDEN
     see(world, resource("r1", status="AWAITING_DELETE"))
     assert world.advance().outcome == "waiting"
 
-    world.cluster.refuse = None
+    world.cluster.write_error = None
     for _ in range(3):
         world.clock.move(31)
         world.advance()
@@ -133,7 +133,7 @@ def test_a_refused_deletion_is_tried_again(world: World) -> None:
 # --- what serves is kept while its successor cannot come
 
 
-def test_the_lgp_that_serves_is_repaired_while_its_successor_has_failed_before_its_own(world: World) -> None:
+def test_the_lgp_that_serves_is_repaired_while_its_successor_has_failed_before_its_own(world: ListenerWorld) -> None:
     deploy(world)
     see(world, resource("r2", secrets=[{"name": "PORT", "value": "1"}]))
     world.advance()
@@ -149,7 +149,7 @@ def test_the_lgp_that_serves_is_repaired_while_its_successor_has_failed_before_i
     assert world.state().revision.phase is Phase.DEPLOY_FAILED
 
 
-def test_the_lgp_that_serves_is_repaired_while_its_successor_waits_for_the_control_plane(world: World) -> None:
+def test_the_lgp_that_serves_is_repaired_while_its_successor_waits_for_the_control_plane(world: ListenerWorld) -> None:
     deploy(world)
     see(world, resource("r2"))
     world.control_plane.error = ControlPlaneDenied("401")
@@ -167,7 +167,7 @@ def test_the_lgp_that_serves_is_repaired_while_its_successor_waits_for_the_contr
     assert world.state().revisions.serving == "r2"
 
 
-def test_the_secret_of_a_failed_rollout_is_kept_there(world: World) -> None:
+def test_the_secret_of_a_failed_rollout_is_kept_there(world: ListenerWorld) -> None:
     see(world, resource())
     world.advance()
     operator_says(world, available=False, reason="CrashLoopBackOff")
@@ -183,7 +183,7 @@ def test_the_secret_of_a_failed_rollout_is_kept_there(world: World) -> None:
     assert world.state().revision.phase is Phase.DEPLOY_FAILED
 
 
-def test_a_namespace_that_is_no_longer_watched_is_left_as_it_is(world: World) -> None:
+def test_a_namespace_that_is_no_longer_watched_is_left_as_it_is(world: ListenerWorld) -> None:
     deploy(world)
     writes = world.cluster.writes
     world.config = world.config.model_copy(update={"namespaces": ("others",), "tracing": False})
@@ -194,14 +194,14 @@ def test_a_namespace_that_is_no_longer_watched_is_left_as_it_is(world: World) ->
     assert world.cluster.writes == writes
 
 
-def test_an_lgp_that_somebody_keeps_changing_is_repaired_ever_more_rarely(world: World) -> None:
+def test_an_lgp_that_somebody_keeps_changing_is_repaired_ever_more_rarely(world: ListenerWorld) -> None:
     deploy(world)
     for _ in range(1200):
         live = world.cluster.objects[LGP]
         if live["spec"]["serverSpec"]["image"] != "somebody/else":
             live["spec"]["serverSpec"]["image"] = "somebody/else"
             live["metadata"]["generation"] += 1
-            live["metadata"]["rv"] = -1
+            live["metadata"]["resourceVersion"] = "edited"
         world.watch()
         world.advance()
         world.clock.move(1)

@@ -8,7 +8,7 @@ import pytest
 
 from engine.errors import InvalidResource
 from engine.listener.resource import parse_deployment
-from tests.support.listener import DEPLOYMENT, World, resource, see
+from tests.support.listener import DEPLOYMENT, ListenerWorld, resource, see
 
 
 def specified(**spec: Any) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def test_a_problem_never_repeats_a_value() -> None:
     assert "sk-nested" not in str(refused.value)
 
 
-def test_what_nobody_here_knows_is_left_out_and_snippets_pass_as_they_are(world: World) -> None:
+def test_what_nobody_here_knows_is_left_out_and_snippets_pass_as_they_are(world: ListenerWorld) -> None:
     volume = {"name": "cache", "hostPath": {"path": "/cache"}, "emptyDir": None}
     sidecar = {"name": "proxy", "image": "proxy:1", "ports": [{"containerPort": 1}], "env": [{"name": "A"}]}
     raw = specified(cpu=1, orchestrator_cpu="whatever", invented={"a": 1}, volumes=[volume], sidecars=[sidecar])
@@ -90,13 +90,13 @@ def test_what_nobody_here_knows_is_left_out_and_snippets_pass_as_they_are(world:
     }
 
 
-def test_what_only_the_api_server_requires_is_left_to_it(world: World) -> None:
+def test_what_only_the_api_server_requires_is_left_to_it(world: ListenerWorld) -> None:
     see(world, specified(volumes=[{"emptyDir": {}}], volume_mounts=[{"name": "v"}]))
 
     assert world.state().revision.resource_spec == {"volumes": [{"emptyDir": {}}], "volume_mounts": [{"name": "v"}]}
 
 
-def test_a_deployment_may_have_neither_secrets_nor_a_spec(world: World) -> None:
+def test_a_deployment_may_have_neither_secrets_nor_a_spec(world: ListenerWorld) -> None:
     raw = resource(secrets=None)
     raw["source_config"]["resource_spec"] = None
     see(world, raw)

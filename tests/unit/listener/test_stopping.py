@@ -12,14 +12,14 @@ from engine.listener.state import Phase
 from engine.ports import Manifest
 from engine.queries import find
 from engine.replay import replay
-from tests.support.listener import DEPLOYMENT, LGP, World, append, deploy, operator_says, resource, see
+from tests.support.listener import DEPLOYMENT, LGP, ListenerWorld, append, deploy, operator_says, resource, see
 
 GROWING = {"cpu": 1, "min_scale": 2, "max_scale": 5}
 REASON, MESSAGE = "agentplane.dev/stopped", "agentplane.dev/stopped-message"
 
 
 @pytest.fixture
-def world(world: World) -> World:
+def world(world: ListenerWorld) -> ListenerWorld:
     world.config = world.config.model_copy(update={"stop_failed": True})
     world.record_configuration()
     return world
@@ -31,7 +31,7 @@ def asked(revision: str = "r1", **changes: Any) -> dict[str, Any]:
     return raw
 
 
-def fail(world: World, reason: str = "CrashLoopBackOff", revision: str = "r1") -> None:
+def fail(world: ListenerWorld, reason: str = "CrashLoopBackOff", revision: str = "r1") -> None:
     see(world, asked(revision))
     world.advance()
     operator_says(world, available=False, reason=reason)
@@ -40,12 +40,12 @@ def fail(world: World, reason: str = "CrashLoopBackOff", revision: str = "r1") -
     assert world.state().revision.phase is Phase.DEPLOY_FAILED
 
 
-def lgp(world: World) -> Manifest:
+def lgp(world: ListenerWorld) -> Manifest:
     found: Manifest = world.cluster.objects[LGP]
     return found
 
 
-def is_stopped(world: World) -> bool:
+def is_stopped(world: ListenerWorld) -> bool:
     spec, annotations = lgp(world)["spec"], lgp(world)["metadata"].get("annotations", {})
     stopped: bool = spec["serverSpec"]["replicas"] == 0
     assert stopped == (REASON in annotations) == ("autoscaling" not in spec), "all of it, or nothing"
@@ -54,7 +54,9 @@ def is_stopped(world: World) -> bool:
 
 
 @pytest.mark.parametrize("reason", ["CrashLoopBackOff", "ImagePullBackOff", "InvalidImageName"])
-def test_a_first_revision_that_fails_for_ever_is_scaled_to_nothing_and_stays_told(world: World, reason: str) -> None:
+def test_a_first_revision_that_fails_for_ever_is_scaled_to_nothing_and_stays_told(
+    world: ListenerWorld, reason: str
+) -> None:
     fail(world, reason)
 
     assert is_stopped(world)
@@ -70,13 +72,13 @@ def test_a_first_revision_that_fails_for_ever_is_scaled_to_nothing_and_stays_tol
 
 
 @pytest.mark.parametrize("reason", ["FailedCreate", "CreateContainerConfigError", "ProgressDeadlineExceeded"])
-def test_what_merely_waits_is_left_for_the_cluster_to_heal(world: World, reason: str) -> None:
+def test_what_merely_waits_is_left_for_the_cluster_to_heal(world: ListenerWorld, reason: str) -> None:
     fail(world, reason)
 
     assert not is_stopped(world)
 
 
-def test_a_rollout_that_waits_for_a_node_until_its_deadline_is_left(world: World) -> None:
+def test_a_rollout_that_waits_for_a_node_until_its_deadline_is_left(world: ListenerWorld) -> None:
     see(world, asked())
     world.advance()
     world.clock.move(301)
@@ -86,7 +88,7 @@ def test_a_rollout_that_waits_for_a_node_until_its_deadline_is_left(world: World
     assert not is_stopped(world)
 
 
-def test_pods_that_serve_but_are_not_reached_are_left(world: World) -> None:
+def test_pods_that_serve_but_are_not_reached_are_left(world: ListenerWorld) -> None:
     world.health.answers = [False] * 50
     see(world, asked())
     world.advance()
@@ -99,7 +101,7 @@ def test_pods_that_serve_but_are_not_reached_are_left(world: World) -> None:
     assert not is_stopped(world)
 
 
-def test_a_newer_revision_starts_it_again(world: World) -> None:
+def test_a_newer_revision_starts_it_again(world: ListenerWorld) -> None:
     fail(world)
     see(world, asked("r2"))
     world.advance()
@@ -113,7 +115,7 @@ def test_a_newer_revision_starts_it_again(world: World) -> None:
     assert replay(world.events.read_all(limit=1000)).divergences == []
 
 
-def test_other_content_of_the_same_revision_starts_it_again(world: World) -> None:
+def test_other_content_of_the_same_revision_starts_it_again(world: ListenerWorld) -> None:
     """A secret was wrong, and is put right."""
     fail(world)
     see(world, asked(secrets=[{"name": "OPENAI_API_KEY", "value": "sk-right"}]))
@@ -123,7 +125,7 @@ def test_other_content_of_the_same_revision_starts_it_again(world: World) -> Non
     assert world.state().revision.phase is Phase.DEPLOYING
 
 
-def test_several_that_fail_one_after_the_other_are_each_stopped(world: World) -> None:
+def test_several_that_fail_one_after_the_other_are_each_stopped(world: ListenerWorld) -> None:
     fail(world)
     fail(world, revision="r2")
 
@@ -131,7 +133,7 @@ def test_several_that_fail_one_after_the_other_are_each_stopped(world: World) ->
     assert lgp(world)["metadata"]["labels"]["agentplane.dev/revision-id"] == "r2"
 
 
-def test_with_a_good_one_before_it_the_good_one_is_put_back(world: World) -> None:
+def test_with_a_good_one_before_it_the_good_one_is_put_back(world: ListenerWorld) -> None:
     deploy(world)
     fail(world, revision="r2")
 
@@ -140,16 +142,16 @@ def test_with_a_good_one_before_it_the_good_one_is_put_back(world: World) -> Non
     assert not find(world.events, DEPLOYMENT).stopped
 
 
-def test_an_lgp_that_is_older_than_the_log_may_serve_and_is_left(world: World) -> None:
+def test_an_lgp_that_is_older_than_the_log_may_serve_and_is_left(world: ListenerWorld) -> None:
     """The log was lost: whether an earlier revision's pods serve beside the failing ones, nobody here knows."""
     deploy(world)
-    another = World(cluster=world.cluster, config=world.config)
+    another = ListenerWorld(cluster=world.cluster, config=world.config)
     fail(another)
 
     assert not is_stopped(another)
 
 
-def test_what_is_stopped_is_kept_so(world: World) -> None:
+def test_what_is_stopped_is_kept_so(world: ListenerWorld) -> None:
     fail(world)
     stopped = lgp(world)["spec"]
     del world.cluster.objects[LGP]
@@ -160,16 +162,16 @@ def test_what_is_stopped_is_kept_so(world: World) -> None:
 
     # also while the next revision has no LGP yet
     see(world, asked("r2"))
-    world.cluster.refuse = ObjectRefused("secrets is forbidden", reason="Forbidden", status=403)
+    world.cluster.write_error = ObjectRefused("secrets is forbidden", reason="Forbidden", status=403)
     world.advance()
-    world.cluster.refuse = None
+    world.cluster.write_error = None
     del world.cluster.objects[LGP]
     world.watch()
     world.advance()
     assert lgp(world)["spec"] == stopped
 
 
-def test_it_can_be_switched_off_and_then_pods_come_back(world: World) -> None:
+def test_it_can_be_switched_off_and_then_pods_come_back(world: ListenerWorld) -> None:
     on = world.config
     world.config = on.model_copy(update={"stop_failed": False})
     fail(world)
@@ -185,7 +187,7 @@ def test_it_can_be_switched_off_and_then_pods_come_back(world: World) -> None:
     assert not find(world.events, DEPLOYMENT).stopped
 
 
-def test_a_paused_deployment_is_stopped_once_it_is_resumed(world: World) -> None:
+def test_a_paused_deployment_is_stopped_once_it_is_resumed(world: ListenerWorld) -> None:
     see(world, asked())
     world.advance()
     append(world, Paused(by="ada"))

@@ -15,7 +15,7 @@ from engine.log.export import export_log
 from engine.operator.config import OperatorConfig, SharedIngress
 from engine.operator.observation.autoscalers import GRACE, observe_autoscaler
 from engine.ports import Manifest, ObjectKey
-from tests.support.operator import CONFIG, NAME, NAMESPACE, World, lgp_manifest, shared_ingress
+from tests.support.operator import CONFIG, NAME, NAMESPACE, OperatorWorld, lgp_manifest, shared_ingress
 
 BOUNDS = {"enabled": True, "minReplicas": 1, "maxReplicas": 8}
 KEDA = OperatorConfig(ingress=SharedIngress(hostname="agents.example.com"), keda_enabled=True)
@@ -23,17 +23,17 @@ NO_METRICS = "unable to get metrics for resource cpu: no metrics returned from r
 GRACE_SECONDS = GRACE / timedelta(seconds=1)
 
 
-def autoscaled(config: OperatorConfig = CONFIG, **server: Any) -> World:
+def autoscaled(config: OperatorConfig = CONFIG, **server: Any) -> OperatorWorld:
     """A world with one LGP that is scaled, rolled out, and whose autoscalers have no status yet."""
-    world = World(config=config)
-    world.cluster.autoscales = False
+    world = OperatorWorld(config=config)
+    world.autoscales = False
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest(serverSpec={"queueEnabled": False, **server}, autoscaling=BOUNDS))
     world.run(5)
     return world
 
 
-def says(world: World, kind: str, name: str = NAME, **status: Any) -> None:
+def says(world: OperatorWorld, kind: str, name: str = NAME, **status: Any) -> None:
     """Let the autoscaler's controller write a status."""
     key = next(key for key in world.cluster.objects if (key.kind, key.name) == (kind, name))
     world.cluster.objects[key]["status"] = status
@@ -43,13 +43,13 @@ def conditions(**told: tuple[str, str, str]) -> list[dict[str, str]]:
     return [{"type": kind, "status": s, "reason": r, "message": m} for kind, (s, r, m) in told.items()]
 
 
-def hpa_says(world: World, reason: str = "", message: str = "", **more: Any) -> None:
+def hpa_says(world: OperatorWorld, reason: str = "", message: str = "", **more: Any) -> None:
     active = ("False", reason, message) if reason else ("True", "ValidMetricFound", "")
     able = ("True", "ReadyForNewScale", "")
     says(world, "HorizontalPodAutoscaler", conditions=conditions(AbleToScale=able, ScalingActive=active), **more)
 
 
-def observed(world: World) -> list[tuple[str, str]]:
+def observed(world: OperatorWorld) -> list[tuple[str, str]]:
     """Return the autoscaler's events, in their order."""
     stream = f"lgp/{NAMESPACE}/{NAME}"
     told: dict[str, Callable[[Manifest], str]] = {
@@ -143,8 +143,8 @@ def test_a_short_failure_is_not_shown_within_the_grace_period() -> None:
 
 def test_an_autoscaler_is_not_reported_during_a_rollout() -> None:
     """Before its pods run there are no metrics, and a trigger may read a table that the pods create."""
-    world = World()
-    world.cluster.autoscales = False
+    world = OperatorWorld()
+    world.autoscales = False
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest(serverSpec={"queueEnabled": False}, autoscaling=BOUNDS))
     world.run(5, roll_out=False)
@@ -167,9 +167,9 @@ def test_a_controller_that_does_not_run_is_named() -> None:
         assert words in condition["message"]
 
 
-def keda_made(world: World, reason: str, message: str) -> None:
+def keda_made(world: OperatorWorld, reason: str, message: str) -> None:
     """Let KEDA make a HorizontalPodAutoscaler of the ScaledObject, with its labels."""
-    scaled = world.cluster.objects[world.cluster.find("ScaledObject")]
+    scaled = world.cluster.objects[world.find("ScaledObject")]
     metadata = {"namespace": NAMESPACE, "name": f"keda-hpa-{NAME}", "labels": dict(scaled["metadata"]["labels"])}
     target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": NAME}
     world.cluster.put(
@@ -245,8 +245,8 @@ def test_an_autoscaler_that_is_no_longer_planned_is_forgotten() -> None:
     assert "Autoscaling" not in {c["type"] for c in status["conditions"]}
 
 
-def lgp_key_of(world: World) -> ObjectKey:
-    return world.cluster.find("LGP")
+def lgp_key_of(world: OperatorWorld) -> ObjectKey:
+    return world.find("LGP")
 
 
 def horizontal(status: Manifest, metrics: tuple[str, ...] = ("cpu", "memory")) -> Manifest:

@@ -11,7 +11,7 @@ from engine.operator.config import OperatorConfig, SharedIngress, Templates
 from engine.operator.lgp import parse_lgp
 from engine.operator.manifests import covers
 from engine.ports import Manifest, ObjectKey
-from tests.support.operator import NAME, NAMESPACE, STREAM, World, lgp_manifest, shared_ingress
+from tests.support.operator import NAME, NAMESPACE, STREAM, OperatorWorld, lgp_manifest, shared_ingress
 
 ON = OperatorConfig(ingress=SharedIngress(hostname="agents.example.com"), pod_disruption_budgets=True)
 KEDA = ON.model_copy(update={"keda_enabled": True})
@@ -28,8 +28,8 @@ def replicas(count: int | None, **more: Any) -> dict[str, Any]:
     return {"serverSpec": {"replicas": count, **more}}
 
 
-def asked(config: OperatorConfig = ON, world: World | None = None, **spec: Any) -> World:
-    world = world or World(config=config)
+def asked(config: OperatorConfig = ON, world: OperatorWorld | None = None, **spec: Any) -> OperatorWorld:
+    world = world or OperatorWorld(config=config)
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest(**(spec or replicas(2))))
     world.run()
@@ -108,7 +108,7 @@ def test_a_budget_goes_when_the_replicas_fall_below_two() -> None:
 
 def test_a_budget_goes_when_it_is_switched_off() -> None:
     world = asked()
-    off = World(config=OperatorConfig(ingress=ON.ingress), cluster=world.cluster, clock=world.clock)
+    off = OperatorWorld(config=OperatorConfig(ingress=ON.ingress), cluster=world.cluster, clock=world.clock)
     off.events = off.loop._events = world.events
     world.events.work_token(STREAM)
     off.advance()
@@ -138,7 +138,7 @@ def theirs(name: str = "by-hand", **selector: Any) -> Manifest:
 
 
 def test_beside_a_budget_of_the_same_pods_ours_is_not_made_and_the_condition_names_it() -> None:
-    world = World(config=ON)
+    world = OperatorWorld(config=ON)
     world.cluster.put(theirs(matchLabels={"app": NAME}))
     asked(world=world)
 
@@ -149,7 +149,7 @@ def test_beside_a_budget_of_the_same_pods_ours_is_not_made_and_the_condition_nam
     assert world.condition("Degraded")["status"] == "False"
     assert "by-hand" in world.state().last_reason
 
-    del world.cluster.objects[world.cluster.find("PodDisruptionBudget", name="by-hand")]
+    del world.cluster.objects[world.find("PodDisruptionBudget", name="by-hand")]
     world.run(5)
     assert BUDGET in world.cluster.objects
     assert "DisruptionBudgets" not in [c["type"] for c in world.state().status["conditions"]]
@@ -166,7 +166,7 @@ def test_ours_is_removed_while_another_budget_selects_the_same_pods() -> None:
     world.run(20)
     assert world.events.version(STREAM) == version, "it is said once"
 
-    del world.cluster.objects[world.cluster.find("PodDisruptionBudget", name="by-hand")]
+    del world.cluster.objects[world.find("PodDisruptionBudget", name="by-hand")]
     world.run(5)
     assert BUDGET in world.cluster.objects
 
@@ -182,7 +182,7 @@ def test_a_budget_of_other_pods_makes_no_difference() -> None:
 
 
 def test_a_namesake_of_a_budget_is_left_as_it_is() -> None:
-    world = World(config=ON)
+    world = OperatorWorld(config=ON)
     made = world.cluster.put(theirs(NAME, matchLabels={"app": "something-else"}))
     asked(world=world)
 

@@ -12,7 +12,7 @@ from engine.operator.config import Gateway, OperatorConfig, SharedIngress
 from engine.operator.machine import OperatorMachine
 from engine.operator.manifests import label_value
 from engine.ports import Manifest, ObjectKey, lgp_key
-from tests.support.operator import NAME, NAMESPACE, World, lgp_manifest, shared_ingress
+from tests.support.operator import NAME, NAMESPACE, OperatorWorld, lgp_manifest, shared_ingress
 
 EDGE = "edge"
 ELSEWHERE = OperatorConfig(ingress=SharedIngress(hostname="agents.example.com", namespace=EDGE))
@@ -20,8 +20,8 @@ INGRESS = ObjectKey(api_version="networking.k8s.io/v1", kind="Ingress", namespac
 PATH = f"/lgp/{NAME}"
 
 
-def started(*others: Manifest) -> World:
-    world = World(config=ELSEWHERE)
+def started(*others: Manifest) -> OperatorWorld:
+    world = OperatorWorld(config=ELSEWHERE)
     world.cluster.put(shared_ingress(EDGE))
     for manifest in others:
         world.cluster.put(manifest)
@@ -30,19 +30,19 @@ def started(*others: Manifest) -> World:
     return world
 
 
-def external(world: World) -> ObjectKey:
+def external(world: OperatorWorld) -> ObjectKey:
     (key,) = [key for key in world.cluster.objects if (key.kind, key.namespace) == ("Service", EDGE)]
     return key
 
 
-def backends(world: World) -> dict[str, str]:
+def backends(world: OperatorWorld) -> dict[str, str]:
     """Service by path, on the shared Ingress."""
     rules = world.cluster.objects[INGRESS]["spec"]["rules"]
     paths = [path for rule in rules for path in rule.get("http", {}).get("paths", [])]
     return {path["path"]: path["backend"]["service"]["name"] for path in paths}
 
 
-def drifts(world: World) -> list[str]:
+def drifts(world: OperatorWorld) -> list[str]:
     records = world.events.read(names.lgp_stream(NAMESPACE, NAME))
     return [f"{r.data['key']['kind']} {r.data['change']}" for r in records if r.type == "DriftDetected"]
 
@@ -180,9 +180,9 @@ def test_a_missing_permission_beside_the_ingress_in_use_is_reported() -> None:
     assert "cannot delete" in world.condition("Degraded")["message"]
 
 
-def configured(world: World, config: OperatorConfig) -> None:
+def configured(world: OperatorWorld, config: OperatorConfig) -> None:
     """Start the processes again with another configuration; the log stays."""
-    again = World(config=config, clock=world.clock, cluster=world.cluster)
+    again = OperatorWorld(config=config, clock=world.clock, cluster=world.cluster)
     again.loop._events = again.events = world.events
     world.machine, world.observer, world.loop = OperatorMachine(config), again.observer, again.loop
     world._shown, world._synced, world._position = {}, set(), 0

@@ -11,7 +11,7 @@ from engine.operator import manifests
 from engine.operator.config import OperatorConfig, SharedIngress, Templates
 from engine.operator.lgp import Lgp, parse_lgp, redact_spec
 from engine.ports import Manifest, ObjectKey, lgp_key
-from tests.support.operator import NAME, NAMESPACE, STREAM, World, digest_of, lgp_manifest, shared_ingress
+from tests.support.operator import NAME, NAMESPACE, STREAM, OperatorWorld, digest_of, lgp_manifest, shared_ingress
 
 ALLOWED = OperatorConfig(
     ingress=SharedIngress(hostname="agents.example.com"),
@@ -36,8 +36,10 @@ def lgp(managed: Any = ASKED, name: str = NAME, **server: Any) -> Lgp:
     return parse_lgp(NAMESPACE, name, "uid-1", manifest["spec"])
 
 
-def asked(managed: Any = ASKED, config: OperatorConfig = ALLOWED, world: World | None = None, **spec: Any) -> World:
-    world = world or World(config=config)
+def asked(
+    managed: Any = ASKED, config: OperatorConfig = ALLOWED, world: OperatorWorld | None = None, **spec: Any
+) -> OperatorWorld:
+    world = world or OperatorWorld(config=config)
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest(**({"managedResources": managed} if managed else {}), **spec))
     world.run()
@@ -168,7 +170,7 @@ def test_objects_come_and_go_with_their_field() -> None:
     assert {ACCOUNT, CLASS} <= world.cluster.objects.keys()
     assert world.condition("Degraded")["status"] == "False"
     order = [call for verb, call in world.cluster.calls if verb == "apply"]
-    assert order.index(str(ACCOUNT)) < order.index(str(world.cluster.find("Deployment")))
+    assert order.index(str(ACCOUNT)) < order.index(str(world.find("Deployment")))
 
     world.cluster.put(lgp_manifest("r2"))
     world.run()
@@ -210,7 +212,7 @@ def test_drift_is_repaired(key: ObjectKey, change: str) -> None:
 
 @pytest.mark.parametrize("key", [ACCOUNT, CLASS], ids=lambda key: key.kind)
 def test_a_namesake_stays_and_is_reported(key: ObjectKey) -> None:
-    world = World(config=ALLOWED)
+    world = OperatorWorld(config=ALLOWED)
     metadata = {"name": key.name, "namespace": NAMESPACE, "annotations": {"mine": "yes"}}
     theirs = world.cluster.put({"apiVersion": key.api_version, "kind": key.kind, "metadata": metadata})
     asked(world=world)
@@ -226,7 +228,7 @@ def test_a_namesake_stays_and_is_reported(key: ObjectKey) -> None:
 
 
 def test_an_object_that_another_operator_made_for_this_lgp_is_adopted() -> None:
-    world = World(config=ALLOWED)
+    world = OperatorWorld(config=ALLOWED)
     world.cluster.put(shared_ingress())
     live = world.cluster.put(lgp_manifest(managedResources=ASKED))
     owner = {"apiVersion": live["apiVersion"], "kind": "LGP", "name": NAME, "uid": live["metadata"]["uid"]}
@@ -251,10 +253,8 @@ def test_an_lgp_that_is_created_again_owns_the_objects_of_the_first() -> None:
 
 
 def test_without_the_csi_driver_the_condition_says_what_to_install() -> None:
-    world = World(config=ALLOWED)
-    missing = ObjectRefused("the server could not find the resource", status=404)
-    world.cluster.rejects = lambda key: missing if key.kind == CLASS.kind else None
-    world.cluster.served = lambda api_version, kind: kind != CLASS.kind  # type: ignore[attr-defined]
+    world = OperatorWorld(config=ALLOWED)
+    world.cluster.unserved.add(CLASS.kind)
     asked(world=world)
 
     degraded = world.condition("Degraded")
@@ -263,10 +263,9 @@ def test_without_the_csi_driver_the_condition_says_what_to_install() -> None:
         "does not serve SecretProviderClass secrets-store.csi.x-k8s.io/v1: install the Secrets Store CSI driver"
         in (degraded["message"])
     )
-    assert world.cluster.find("Deployment")
+    assert world.find("Deployment")
 
-    world.cluster.rejects = lambda key: None
-    world.cluster.served = lambda api_version, kind: True  # type: ignore[attr-defined]
+    world.cluster.unserved.clear()
     world.run(60)
     assert CLASS in world.cluster.objects
     assert world.condition("Degraded")["status"] == "False"
@@ -285,7 +284,7 @@ def test_a_field_that_is_overridden_is_named() -> None:
 
 def test_objects_of_a_disabled_kind_are_left_in_place_without_permission_to_delete() -> None:
     world = asked()
-    off = World(config=OperatorConfig(ingress=ALLOWED.ingress), cluster=world.cluster, clock=world.clock)
+    off = OperatorWorld(config=OperatorConfig(ingress=ALLOWED.ingress), cluster=world.cluster, clock=world.clock)
     off.events = world.events
     off.loop._events = world.events
     world.cluster.forbids = lambda key: (

@@ -12,13 +12,9 @@ from engine.operator.events import LGP_EVENTS
 from engine.operator.state import HANDLERS, TRANSITIONS, Life
 from engine.ports import Manifest, ObjectKey, lgp_key
 from engine.runtime.machine import Done, Wait
-from tests.support.operator import NAME, NAMESPACE, STREAM, FakeCluster, World, lgp_manifest, shared_ingress, started
+from tests.support.operator import NAME, NAMESPACE, STREAM, OperatorWorld, lgp_manifest, shared_ingress, started
 
 LGP = lgp_key(NAMESPACE, NAME)
-
-
-def writes(cluster: FakeCluster) -> list[tuple[str, str]]:
-    return [call for call in cluster.calls if call[0] not in ("get", "list")]
 
 
 def test_a_first_rollout_creates_every_object_and_reports_it_in_the_status() -> None:
@@ -49,7 +45,7 @@ def test_a_first_rollout_creates_every_object_and_reports_it_in_the_status() -> 
 
 
 def test_a_first_rollout_reads_and_writes_each_object_once() -> None:
-    world = World()
+    world = OperatorWorld()
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest())
     world.watch()
@@ -95,14 +91,14 @@ def test_the_log_holds_no_literal_secret_of_the_lgp_and_the_cluster_does() -> No
     world = started()
 
     assert "hunter2" not in "".join(str(record.data) for record in world.events.read(STREAM))
-    deployment = world.cluster.objects[world.cluster.find("Deployment")]
+    deployment = world.cluster.objects[world.find("Deployment")]
     env = {e["name"]: e.get("value") for e in deployment["spec"]["template"]["spec"]["containers"][0]["env"]}
     assert env["TOKEN"] == "hunter2-hunter2"
 
 
 def test_the_password_of_the_database_is_generated_once() -> None:
     world = started()
-    secret = world.cluster.find("Secret", "-db")
+    secret = world.find("Secret", "-db")
     password = world.cluster.objects[secret]["stringData"]
 
     world.cluster.put(lgp_manifest("r2", labels={"team": "blue"}))
@@ -112,7 +108,7 @@ def test_the_password_of_the_database_is_generated_once() -> None:
 
 
 def test_an_existing_password_is_adopted() -> None:
-    world = World()
+    world = OperatorWorld()
     key = ObjectKey(api_version="v1", kind="Secret", namespace=NAMESPACE, name=f"{NAME}-db")
     world.cluster.put(
         {
@@ -142,7 +138,7 @@ def test_objects_that_are_no_longer_asked_for_are_deleted_but_never_a_database()
     assert ("Deployment", "-queue") not in left
     assert ("Service", "-redis") not in left
     assert {("StatefulSet", "-db"), ("Service", "-db"), ("Secret", "-db")} <= left
-    ingress = world.cluster.objects[world.cluster.find("Ingress", name="shared")]
+    ingress = world.cluster.objects[world.find("Ingress", name="shared")]
     assert ingress["spec"]["rules"] == [{"host": "agents.example.com"}]
 
 
@@ -155,7 +151,7 @@ def test_a_deleted_lgp_leaves_nothing() -> None:
     world.run()
 
     assert [(key.kind, key.name) for key in world.cluster.objects] == [("Ingress", "shared")]
-    assert world.cluster.objects[world.cluster.find("Ingress", name="shared")]["spec"]["rules"] == [
+    assert world.cluster.objects[world.find("Ingress", name="shared")]["spec"]["rules"] == [
         {"host": "agents.example.com"}
     ]
     assert world.state().life is Life.PRUNED
@@ -164,7 +160,7 @@ def test_a_deleted_lgp_leaves_nothing() -> None:
 
 def test_the_removal_of_an_lgp_is_noticed_although_no_watch_saw_it() -> None:
     world = started()
-    later = World(clock=world.clock, cluster=world.cluster)
+    later = OperatorWorld(clock=world.clock, cluster=world.cluster)
     later.events = later.loop._events = world.events
 
     world.cluster.delete(LGP)
@@ -181,12 +177,12 @@ def test_nothing_is_applied_while_the_lgp_is_being_deleted() -> None:
     world.run(1)
     before = len(world.cluster.calls)
 
-    world.cluster.delete(world.cluster.find("Deployment"))
+    world.cluster.delete(world.find("Deployment"))
     world.run()
 
     assert world.state().life is Life.DELETING
     assert "DriftDetected" not in world.types()
-    assert writes(world.cluster)[-1][0] == "delete"
+    assert world.cluster.writes[-1][0] == "delete"
     assert [call for call in world.cluster.calls[before:] if call[0] in ("apply", "create", "patch")] == []
 
 
@@ -197,7 +193,7 @@ def test_an_lgp_created_again_under_its_name_owns_the_objects_of_the_first() -> 
     world.run()
 
     uid = world.cluster.objects[LGP]["metadata"]["uid"]
-    deployment = world.cluster.objects[world.cluster.find("Deployment")]
+    deployment = world.cluster.objects[world.find("Deployment")]
     assert [owner["uid"] for owner in deployment["metadata"]["ownerReferences"]] == [uid]
     assert world.condition("Available")["status"] == "True"
 
@@ -210,7 +206,7 @@ def test_an_invalid_lgp_is_reported_and_its_objects_stay() -> None:
     degraded = world.condition("Degraded")
     assert degraded["reason"] == "InvalidSpec"
     assert "spec.redis.enabled" in degraded["message"]
-    assert world.cluster.find("Deployment", "-redis")
+    assert world.find("Deployment", "-redis")
     assert world.cluster.objects[LGP]["status"]["observedGeneration"] == 2
 
 
@@ -228,7 +224,7 @@ def refuse(kind: str, status: int, message: str = "it does not fit", reason: str
 
 
 def test_a_rejected_object_is_a_condition_and_the_others_are_applied() -> None:
-    world = World()
+    world = OperatorWorld()
     world.cluster.rejects = refuse("StatefulSet", 422, "StatefulSet: storage must not shrink")
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest())
@@ -236,12 +232,12 @@ def test_a_rejected_object_is_a_condition_and_the_others_are_applied() -> None:
 
     assert "storage must not shrink" in world.condition("Degraded")["message"]
     assert world.condition("Degraded")["reason"] == "ObjectRejected"
-    assert world.cluster.find("Deployment")
+    assert world.find("Deployment")
     assert world.types().count("ObjectRejected") == 1
 
 
 def test_a_rejected_object_is_tried_again_when_the_lgp_changes_it() -> None:
-    world = World()
+    world = OperatorWorld()
     world.cluster.rejects = refuse("StatefulSet", 422)
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest())
@@ -251,12 +247,12 @@ def test_a_rejected_object_is_tried_again_when_the_lgp_changes_it() -> None:
     world.cluster.put(lgp_manifest(labels={"fixed": "yes"}))
     world.run()
 
-    assert world.cluster.find("StatefulSet", "-db")
+    assert world.find("StatefulSet", "-db")
     assert world.condition("Degraded")["status"] == "False"
 
 
 def test_an_object_over_its_quota_is_tried_again_ever_more_rarely() -> None:
-    world = World()
+    world = OperatorWorld()
     world.cluster.rejects = refuse("Deployment", 403, "exceeded quota", "Forbidden")
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest())
@@ -273,7 +269,7 @@ def test_an_object_over_its_quota_is_tried_again_ever_more_rarely() -> None:
 
 
 def test_a_message_that_quotes_a_literal_secret_is_scrubbed() -> None:
-    world = World()
+    world = OperatorWorld()
     world.cluster.rejects = refuse("Deployment", 422, 'env[1].value: Invalid value: "hunter2-hunter2"')
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest())
@@ -284,7 +280,7 @@ def test_a_message_that_quotes_a_literal_secret_is_scrubbed() -> None:
 
 
 def test_a_missing_shared_ingress_is_reported_and_used_once_it_exists() -> None:
-    world = World()
+    world = OperatorWorld()
     world.cluster.put(lgp_manifest())
     world.run()
     assert "lgp-operator.io/shared-ingress" in world.condition("Degraded")["message"]
@@ -294,12 +290,12 @@ def test_a_missing_shared_ingress_is_reported_and_used_once_it_exists() -> None:
     world.run(5)
 
     assert world.condition("Degraded")["status"] == "False"
-    rules = world.cluster.objects[world.cluster.find("Ingress", name="shared")]["spec"]["rules"]
+    rules = world.cluster.objects[world.find("Ingress", name="shared")]["spec"]["rules"]
     assert [path["path"] for path in rules[0]["http"]["paths"]] == [f"/lgp/{NAME}"]
 
 
 def test_an_act_is_deferred_while_the_api_server_does_not_answer() -> None:
-    world = World()
+    world = OperatorWorld()
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest())
     world.watch()
@@ -344,7 +340,7 @@ def test_a_missing_permission_is_reported_and_tried_again() -> None:
 )
 def test_a_deleted_object_is_created_again(kind: str, suffix: str) -> None:
     world = started()
-    key = world.cluster.find(kind, suffix)
+    key = world.find(kind, suffix)
     uid = world.cluster.objects[key]["metadata"]["uid"]
 
     world.cluster.delete(key)
@@ -357,7 +353,7 @@ def test_a_deleted_object_is_created_again(kind: str, suffix: str) -> None:
 
 def test_an_edited_object_is_repaired() -> None:
     world = started()
-    key = world.cluster.find("Service")
+    key = world.find("Service")
 
     world.cluster.edit(key)
     world.run(5)
@@ -373,7 +369,7 @@ def test_our_own_writes_are_no_drift_even_when_their_events_come_late() -> None:
     world.watch()
     with world.events.lock(STREAM, 60):
         # A worker has applied an object, and has not appended the event yet; the watch is faster.
-        world.cluster.edit(world.cluster.find("Deployment"))
+        world.cluster.edit(world.find("Deployment"))
         for _ in range(10):
             world.watch()
             world.clock.move(0.5)
@@ -385,7 +381,7 @@ def test_our_own_writes_are_no_drift_even_when_their_events_come_late() -> None:
 
 def test_a_status_or_a_field_of_another_manager_is_no_drift() -> None:
     world = started()
-    deployment = world.cluster.objects[world.cluster.find("Deployment")]
+    deployment = world.cluster.objects[world.find("Deployment")]
     deployment["spec"]["template"]["metadata"]["annotations"] = {"kubectl.kubernetes.io/restartedAt": "now"}
     deployment["metadata"]["generation"] += 1
     world.run()
@@ -395,7 +391,7 @@ def test_a_status_or_a_field_of_another_manager_is_no_drift() -> None:
 
 def test_an_object_that_another_writer_keeps_changing_is_repaired_ever_more_rarely() -> None:
     world = started()
-    key = world.cluster.find("Service")
+    key = world.find("Service")
     for _ in range(120):
         world.cluster.edit(key)
         world.run(1)
@@ -405,7 +401,7 @@ def test_an_object_that_another_writer_keeps_changing_is_repaired_ever_more_rare
 
 def test_a_path_that_a_person_removed_from_the_shared_ingress_is_added_again() -> None:
     world = started()
-    key = world.cluster.find("Ingress", name="shared")
+    key = world.find("Ingress", name="shared")
     world.cluster.put(shared_ingress())
     world.run(5)
 

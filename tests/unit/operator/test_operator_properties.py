@@ -15,7 +15,7 @@ from engine.operator.state import Life, OperatorState
 from engine.ports import ObjectKey, lgp_key
 from engine.runtime.machine import Done
 from engine.runtime.values import from_json, to_json
-from tests.support.operator import CONFIG, NAME, NAMESPACE, STREAM, World, lgp_manifest, shared_ingress
+from tests.support.operator import CONFIG, NAME, NAMESPACE, STREAM, OperatorWorld, lgp_manifest, shared_ingress
 
 LGP = lgp_key(NAMESPACE, NAME)
 
@@ -48,7 +48,7 @@ def spec(revision: str, on: dict[str, bool]) -> dict[str, Any]:
     )
 
 
-def happen(world: World, change: tuple[Any, ...]) -> None:
+def happen(world: OperatorWorld, change: tuple[Any, ...]) -> None:
     cluster = world.cluster
     mine = sorted((key for key in cluster.objects if key.kind not in ("LGP", "Ingress", "Secret")), key=str)
     match change:
@@ -75,7 +75,7 @@ def happen(world: World, change: tuple[Any, ...]) -> None:
             world.watch()
 
 
-def check_cluster(world: World) -> None:
+def check_cluster(world: OperatorWorld) -> None:
     """Assert that the cluster is what the LGP asks for: each planned object as planned, and no other object of ours."""
     state = world.state()
     plan = world.machine.plan(state)
@@ -92,7 +92,7 @@ def check_cluster(world: World) -> None:
             live = world.cluster.objects[one.key]
             assert "edited" not in live["spec"]
             assert live["spec"].keys() == one.manifest["spec"].keys()
-    ingress = world.cluster.objects[world.cluster.find("Ingress", name="shared")]
+    ingress = world.cluster.objects[world.find("Ingress", name="shared")]
     paths = [path["path"] for rule in ingress["spec"]["rules"] for path in (rule.get("http") or {}).get("paths", [])]
     assert paths == [one.ingress_path.path for one in plan.objects.values() if one.ingress_path is not None]
     status = world.cluster.objects[LGP]["status"]
@@ -101,7 +101,7 @@ def check_cluster(world: World) -> None:
     assert world.condition("Degraded")["status"] == "False"
 
 
-def state_of(world: World, machine: OperatorMachine) -> OperatorState:
+def state_of(world: OperatorWorld, machine: OperatorMachine) -> OperatorState:
     state = machine.initial
     for record in world.events.read(STREAM):
         state = machine.evolve(state, machine.events.decode(record), record.at)
@@ -111,7 +111,7 @@ def state_of(world: World, machine: OperatorMachine) -> OperatorState:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(changes, max_size=12))
 def test_the_cluster_converges_whatever_happened(happenings: list[tuple[Any, ...]]) -> None:
-    world = World()
+    world = OperatorWorld()
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest())
     for change in happenings:
@@ -135,7 +135,7 @@ def test_the_cluster_converges_whatever_happened(happenings: list[tuple[Any, ...
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(changes, max_size=8))
 def test_a_replay_gives_the_same_states_decisions_and_manifests(happenings: list[tuple[Any, ...]]) -> None:
-    world = World()
+    world = OperatorWorld()
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest())
     for change in happenings:
@@ -153,7 +153,7 @@ def test_a_replay_gives_the_same_states_decisions_and_manifests(happenings: list
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(changes, max_size=8))
 def test_one_advance_always_ends(happenings: list[tuple[Any, ...]]) -> None:
-    world = World()
+    world = OperatorWorld()
     world.cluster.put(lgp_manifest())
     for change in happenings:
         happen(world, change)
@@ -165,7 +165,7 @@ def test_one_advance_always_ends(happenings: list[tuple[Any, ...]]) -> None:
 
 def test_two_lgps_share_one_ingress() -> None:
     other = "world-0123456789abcdef0123456789abcdef"
-    world = World()
+    world = OperatorWorld()
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest())
     world.cluster.put(lgp_manifest(name=other))

@@ -9,15 +9,15 @@ from engine import names
 from engine.operator.observation.objects import observe_paths, observe_pod, template_digest
 from engine.operator.status import timestamp
 from engine.ports import Manifest, ObjectKey, lgp_key
-from tests.support.operator import NAME, NAMESPACE, STREAM, World, lgp_manifest, shared_ingress, started
+from tests.support.operator import NAME, NAMESPACE, STREAM, OperatorWorld, lgp_manifest, shared_ingress, started
 
 LABELS = {names.LGP_LABEL: NAME}
 CRASH = "Traceback (most recent call last):\n  File agent.py\nRuntimeError: cannot log in with s3cret-password"
 
 
-def replica_set(world: World, hash_: str = "abc") -> Manifest:
+def replica_set(world: OperatorWorld, hash_: str = "abc") -> Manifest:
     """Return the ReplicaSet that a controller would create for the Agent Server's Deployment as it is now."""
-    deployment = world.cluster.objects[world.cluster.find("Deployment")]
+    deployment = world.cluster.objects[world.find("Deployment")]
     template = deployment["spec"]["template"]
     labels = {**template["metadata"]["labels"], "pod-template-hash": hash_}
     return world.cluster.put(
@@ -35,7 +35,7 @@ def replica_set(world: World, hash_: str = "abc") -> Manifest:
     )
 
 
-def pod(world: World, owner: Manifest, status: Manifest, name: str = "pod-1", secrets: str = "") -> None:
+def pod(world: OperatorWorld, owner: Manifest, status: Manifest, name: str = "pod-1", secrets: str = "") -> None:
     env = [{"name": "X", "valueFrom": {"secretKeyRef": {"name": secrets, "key": "k"}}}] if secrets else []
     world.cluster.put(
         {
@@ -67,7 +67,7 @@ def ended(message: str, code: int = 3) -> Manifest:
     return {"terminated": {"exitCode": code, "reason": "Error", "message": message}}
 
 
-def status_of(world: World, key: ObjectKey, **counts: int) -> None:
+def status_of(world: OperatorWorld, key: ObjectKey, **counts: int) -> None:
     manifest = world.cluster.objects[key]
     manifest["status"] = {
         **manifest.get("status", {}),
@@ -76,15 +76,13 @@ def status_of(world: World, key: ObjectKey, **counts: int) -> None:
     }
 
 
-def rolling(world: World) -> Manifest:
+def rolling(world: OperatorWorld) -> Manifest:
     """Ask for a second revision whose new pod does not become ready while the old pod serves; return its ReplicaSet."""
     world.cluster.put(lgp_manifest("r2"))
     world.run(2, roll_out=False)
     for suffix in ("-queue", "-redis"):
-        status_of(world, world.cluster.find("Deployment", suffix))
-    status_of(
-        world, world.cluster.find("Deployment"), replicas=2, updatedReplicas=1, readyReplicas=1, availableReplicas=1
-    )
+        status_of(world, world.find("Deployment", suffix))
+    status_of(world, world.find("Deployment"), replicas=2, updatedReplicas=1, readyReplicas=1, availableReplicas=1)
     return replica_set(world, "r2hash")
 
 
@@ -179,7 +177,7 @@ def test_the_same_failure_of_another_revision_begins_anew() -> None:
     world.run(2, roll_out=False)
     assert world.condition("Degraded")["status"] == "False"
 
-    status_of(world, world.cluster.find("Deployment"))
+    status_of(world, world.find("Deployment"))
     pod(world, replica_set(world, "r3hash"), container(waiting("ImagePullBackOff", "no r3")), name="pod-2")
     world.run(2, roll_out=False)
     degraded = world.condition("Degraded")
@@ -199,11 +197,11 @@ def test_a_failing_pod_of_an_older_revision_is_no_problem() -> None:
 
 
 def test_a_server_that_crashes_before_its_database_is_ready_is_waiting_not_failing() -> None:
-    world = World()
+    world = OperatorWorld()
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest())
     world.run(2, roll_out=False)
-    status_of(world, world.cluster.find("Deployment"), replicas=1, updatedReplicas=1)
+    status_of(world, world.find("Deployment"), replicas=1, updatedReplicas=1)
     pod(world, replica_set(world), container(waiting("CrashLoopBackOff"), ended("no database")))
     world.run(5, roll_out=False)
 
@@ -213,7 +211,7 @@ def test_a_server_that_crashes_before_its_database_is_ready_is_waiting_not_faili
 
     world.clock.move(120)
     ready_at = timestamp(world.clock.at)
-    status_of(world, world.cluster.find("StatefulSet", "-db"), replicas=1, readyReplicas=1, updatedReplicas=1)
+    status_of(world, world.find("StatefulSet", "-db"), replicas=1, readyReplicas=1, updatedReplicas=1)
     world.run(5, roll_out=False)
 
     degraded = world.condition("Degraded")
@@ -223,13 +221,13 @@ def test_a_server_that_crashes_before_its_database_is_ready_is_waiting_not_faili
 
 
 def test_a_database_that_fits_no_node_is_reported_while_the_server_waits() -> None:
-    world = World()
+    world = OperatorWorld()
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest())
     world.run(2, roll_out=False)
     message = "pod has unbound immediate PersistentVolumeClaims"
     scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
-    database = world.cluster.find("StatefulSet", "-db")
+    database = world.find("StatefulSet", "-db")
     status_of(world, database, replicas=1, updatedReplicas=1)
     pod(world, world.cluster.objects[database], {"conditions": [scheduled]}, name="db-0")
     world.run(5, roll_out=False)
@@ -240,7 +238,7 @@ def test_a_database_that_fits_no_node_is_reported_while_the_server_waits() -> No
 
 def test_after_the_rollout_only_the_loss_of_the_last_pod_makes_the_lgp_unavailable() -> None:
     world = started(serverSpec={"replicas": 2})
-    deployment = world.cluster.find("Deployment")
+    deployment = world.find("Deployment")
     status_of(world, deployment, replicas=2, updatedReplicas=2, readyReplicas=1, availableReplicas=1)
     world.run(2, roll_out=False)
     assert world.condition("Available")["status"] == "True"
@@ -254,10 +252,8 @@ def test_the_lgp_is_not_available_while_an_old_replica_is_left() -> None:
     world = started()
     world.cluster.put(lgp_manifest("r2"))
     world.run(2, roll_out=False)
-    status_of(world, world.cluster.find("Deployment", "-queue"))
-    status_of(
-        world, world.cluster.find("Deployment"), replicas=2, updatedReplicas=1, readyReplicas=2, availableReplicas=2
-    )
+    status_of(world, world.find("Deployment", "-queue"))
+    status_of(world, world.find("Deployment"), replicas=2, updatedReplicas=1, readyReplicas=2, availableReplicas=2)
     world.run(2, roll_out=False)
 
     assert world.condition("Available")["status"] == "False"
@@ -267,7 +263,7 @@ def test_the_lgp_is_not_available_while_an_old_replica_is_left() -> None:
 def test_a_passed_progress_deadline_and_pods_that_cannot_be_created_are_reported() -> None:
     world = started()
     rolling(world)
-    key = world.cluster.find("Deployment")
+    key = world.find("Deployment")
     world.cluster.objects[key]["status"]["conditions"] = [
         {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: pods"},
         {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "has timed out"},

@@ -20,7 +20,8 @@ from engine.ports import Manifest, WatchEvent, lgp_key
 from engine.runtime.observation import LGPS, SECRETS
 from engine.runtime.observation_loop import Appended, Changed, ObservationLoop
 from tests.support.clock import FakeClock
-from tests.support.operator import NAME, NAMESPACE, STREAM, FakeCluster, NoDispatcher, lgp_manifest, started
+from tests.support.cluster import FakeCluster
+from tests.support.operator import NAME, NAMESPACE, STREAM, NoDispatcher, lgp_manifest, started
 
 DEPLOYMENT = "33333333-3333-4333-8333-333333333333"
 MINE = names.deployment_stream(DEPLOYMENT)
@@ -35,7 +36,7 @@ class Listening:
         self.clock = FakeClock(datetime(2026, 1, 1, tzinfo=UTC))
         self.cluster = FakeCluster()
         self.events = MemoryLog(self.clock)
-        observer = ListenerObserver(ListenerMachine(CONFIG), self.cluster)  # type: ignore[arg-type]
+        observer = ListenerObserver(ListenerMachine(CONFIG), self.cluster)
         self.loop = ObservationLoop([observer], self.events, NoDispatcher())
         manifest = lgp_manifest()
         manifest["metadata"]["labels"] = {names.DEPLOYMENT_LABEL: DEPLOYMENT}
@@ -218,7 +219,7 @@ def test_two_watchers_append_an_observation_once() -> None:
 
 def test_an_object_that_lost_its_label_and_its_owner_is_edited_not_deleted() -> None:
     world = started()
-    key = world.cluster.find("Deployment")
+    key = world.find("Deployment")
     # A watch with a label selector reports the object as deleted.
     gone = WatchEvent(type="DELETED", object=copy.deepcopy(world.cluster.objects[key]))
     world.cluster.edit(key)

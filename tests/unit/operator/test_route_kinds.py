@@ -5,10 +5,8 @@ from __future__ import annotations
 import pytest
 
 from engine import names
-from engine.errors import ObjectRefused
 from engine.operator.config import Gateway, OperatorConfig, SharedIngress
-from engine.ports import ObjectKey
-from tests.support.operator import NAME, NAMESPACE, World, lgp_manifest
+from tests.support.operator import NAME, NAMESPACE, OperatorWorld, lgp_manifest
 
 GATEWAY = Gateway(enabled=True, name="front", namespace="gateways", hostname="agents.example.com")
 CONFIGS = {
@@ -18,15 +16,10 @@ CONFIGS = {
 FIXES = {"HTTPRoute": "install the Gateway API", "VirtualService": "install Istio"}
 
 
-def without(kind: str) -> World:
+def without(kind: str) -> OperatorWorld:
     """An operator that makes routes of a kind which the API server does not know."""
-    world = World(config=CONFIGS[kind])
-
-    def rejects(key: ObjectKey) -> ObjectRefused | None:
-        return ObjectRefused("the server could not find the resource", status=404) if key.kind == kind else None
-
-    world.cluster.rejects = rejects
-    world.cluster.served = lambda api_version, asked: asked != kind  # type: ignore[attr-defined]
+    world = OperatorWorld(config=CONFIGS[kind])
+    world.cluster.unserved.add(kind)
     world.cluster.put(lgp_manifest())
     world.run()
     return world
@@ -52,7 +45,7 @@ def test_it_is_tried_ever_more_rarely_until_the_kind_is_served(kind: str) -> Non
     world.run(100)
     assert world.types().count("ObjectRejected") == 3, "after 30 and 60 seconds more"
 
-    world.cluster.rejects = lambda key: None
+    world.cluster.unserved.clear()
     world.run(150)
     assert world.condition("Degraded")["status"] == "False"
-    assert world.cluster.find(kind)
+    assert world.find(kind)

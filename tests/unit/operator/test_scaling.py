@@ -14,7 +14,7 @@ from engine.errors import ObjectConflict, ObjectRefused
 from engine.operator import scaling
 from engine.operator.config import OperatorConfig, SharedIngress
 from engine.ports import Manifest, ObjectKey
-from tests.support.operator import CONFIG, NAME, NAMESPACE, World, lgp_manifest, shared_ingress
+from tests.support.operator import CONFIG, NAME, NAMESPACE, OperatorWorld, lgp_manifest, shared_ingress
 
 BOUNDS = {"enabled": True, "minReplicas": 2, "maxReplicas": 8}
 KEDA = OperatorConfig(ingress=SharedIngress(hostname="agents.example.com"), keda_enabled=True)
@@ -28,22 +28,17 @@ def live(*entries: dict[str, Any]) -> Manifest:
     return {"metadata": {"managedFields": list(entries)}}
 
 
-def autoscaled(config: OperatorConfig = CONFIG, world: World | None = None, **bounds: int) -> World:
-    world = world or World(config=config)
+def autoscaled(config: OperatorConfig = CONFIG, world: OperatorWorld | None = None, **bounds: int) -> OperatorWorld:
+    world = world or OperatorWorld(config=config)
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest(autoscaling={**BOUNDS, **bounds}))
     world.run()
     return world
 
 
-def unserved(world: World, kind: str) -> World:
+def unserved(world: OperatorWorld, kind: str) -> OperatorWorld:
     """Make the API server not serve a kind."""
-
-    def rejects(key: ObjectKey) -> ObjectRefused | None:
-        return ObjectRefused("the server could not find the resource", status=404) if key.kind == kind else None
-
-    world.cluster.rejects = rejects
-    world.cluster.served = lambda api_version, asked: asked != kind  # type: ignore[attr-defined]
+    world.cluster.unserved.add(kind)
     return world
 
 
@@ -88,12 +83,12 @@ def test_a_change_of_replicas_is_no_drift_with_an_autoscaler_and_is_drift_withou
     world.run()
     (drifted,) = [r.data for r in world.events.read(names.lgp_stream(NAMESPACE, NAME)) if r.type == "DriftDetected"]
     assert drifted["detail"] == "fields that we own were changed or taken over"
-    assert world.cluster.objects[world.cluster.find("Deployment")]["spec"]["replicas"] == 1
+    assert world.cluster.objects[world.find("Deployment")]["spec"]["replicas"] == 1
 
 
-def scale(world: World, replicas: int) -> None:
+def scale(world: OperatorWorld, replicas: int) -> None:
     """Change the replicas as `kubectl scale` does: an owner of the field loses it to the scale subresource."""
-    manifest = world.cluster.objects[world.cluster.find("Deployment")]
+    manifest = world.cluster.objects[world.find("Deployment")]
     scaler = {**owned_by("kubectl", "Update", replicas=replicas), "subresource": "scale"}
     managed = [
         {**entry, "fieldsV1": {**entry["fieldsV1"], "lost": "replicas"}}
@@ -109,11 +104,11 @@ class Contended:
     """A Deployment whose replicas we set, and whose status another writer keeps changing."""
 
     def __init__(self, conflicts: int) -> None:
-        self.world = World()
+        self.world = OperatorWorld()
         self.world.cluster.put(shared_ingress())
         self.world.cluster.put(lgp_manifest(serverSpec={"queueEnabled": False}))
         self.world.run()
-        self.key = self.world.cluster.find("Deployment")
+        self.key = self.world.find("Deployment")
         self.conflicts = conflicts
         self.patches: list[Manifest] = []
         self.claim([owned_by(names.OPERATOR_MANAGER, replicas=1)])
@@ -151,11 +146,11 @@ def test_a_handover_that_always_conflicts_is_deferred_and_nothing_is_written_bef
 
 def test_a_deployment_scaled_to_zero_is_handed_over_with_the_minimum_of_its_autoscaler() -> None:
     """A HorizontalPodAutoscaler does not scale a Deployment without replicas: no pod would ever start."""
-    world = World()
+    world = OperatorWorld()
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest(serverSpec={"queueEnabled": False, "replicas": 0}))
     world.run()
-    key = world.cluster.find("Deployment")
+    key = world.find("Deployment")
     world.cluster.objects[key]["metadata"]["managedFields"] = [owned_by(names.OPERATOR_MANAGER, replicas=0)]
     asked: list[int | None] = []
     apply = world.cluster.apply
@@ -189,7 +184,7 @@ def test_unplanned_autoscalers_are_deleted_before_any_other_write() -> None:
 
 
 def test_without_keda_the_fix_is_reported_and_nothing_else_waits() -> None:
-    world = autoscaled(world=unserved(World(config=KEDA), "ScaledObject"))
+    world = autoscaled(world=unserved(OperatorWorld(config=KEDA), "ScaledObject"))
 
     condition = world.condition("Autoscaling")
     assert (condition["status"], condition["reason"]) == ("False", "KindNotServed")
@@ -201,14 +196,14 @@ def test_without_keda_the_fix_is_reported_and_nothing_else_waits() -> None:
 
     world.run(100)
     assert world.types().count("ObjectRejected") == 2 * 3, "after 30 and 60 seconds more"
-    world.cluster.rejects = lambda key: None
+    world.cluster.unserved.clear()
     world.run(150)
     assert world.condition("Autoscaling")["status"] == "True"
     assert world.state().last_reason == ""
 
 
 def test_another_rejection_of_an_autoscaler_has_another_reason() -> None:
-    world = World()
+    world = OperatorWorld()
     refusal = ObjectRefused("exceeded quota", reason="Forbidden", status=403)
     world.cluster.rejects = lambda key: refusal if scaling.is_autoscaler(key) else None
     autoscaled(world=world)

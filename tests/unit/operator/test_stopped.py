@@ -55,7 +55,7 @@ def test_an_lgp_that_is_started_again_is_like_any_other() -> None:
 
     assert world.condition("Available")["status"] == "True"
     assert world.condition("Degraded")["status"] == "False"
-    assert world.cluster.objects[world.cluster.find("Deployment")]["spec"]["replicas"] == 1
+    assert world.cluster.objects[world.find("Deployment")]["spec"]["replicas"] == 1
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engine.operator.lgp.unknown_fields import LONGEST_PATH, MOST_UNKNOWN, unknown_fields
-from tests.support.operator import NAME, STREAM, World, lgp_manifest, shared_ingress, started
+from tests.support.operator import NAME, STREAM, OperatorWorld, lgp_manifest, shared_ingress, started
 
 NEWER = {
     "serverSpec": {"warmPool": {"size": 3}, "env": [{"name": "A", "value": "1", "shown": "sk-secret"}]},
@@ -86,7 +86,7 @@ def test_a_flood_is_cut() -> None:
 
 
 def test_an_lgp_that_was_observed_before_they_were_named_still_folds() -> None:
-    world = World()
+    world = OperatorWorld()
     world.cluster.put(shared_ingress())
     world.cluster.put(lgp_manifest())
     world.run()

@@ -9,7 +9,7 @@ from engine.operator.config import Gateway, OperatorConfig, SharedIngress
 from engine.operator.manifests import OBJECT_KINDS
 from engine.operator.observation.watches import external_watches, usual_watches
 from engine.runtime.observation import LGPS, SECRETS
-from tests.support.operator import World, lgp_manifest, shared_ingress
+from tests.support.operator import OperatorWorld, lgp_manifest, shared_ingress
 
 EVERYTHING = OperatorConfig(
     ingress=SharedIngress(enabled=False),
@@ -30,7 +30,7 @@ MANAGED = {
 
 def made_and_watched(config: OperatorConfig) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
     """Return the kinds that the operator made for an LGP that asks for everything, and the kinds that it watches."""
-    world = World(config=config)
+    world = OperatorWorld(config=config)
     world.cluster.put(shared_ingress())
     autoscaling = {"enabled": True, "minReplicas": 2, "maxReplicas": 4}
     world.cluster.put(lgp_manifest(autoscaling=autoscaling, managedResources=MANAGED))
