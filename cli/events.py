@@ -30,7 +30,7 @@ from engine.names import lgp_stream
 from engine.operator import events as operator
 from engine.queries import DeploymentSummary, everything, find, namesakes, streams_of, timeline
 from engine.replay import DATA_PLANE_PREFIX
-from engine.runtime.retry import ActDeferred, ActRefused
+from engine.runtime.backoff import ActDeferred, ActRefused
 
 STYLES: dict[type[Event], str] = {
     listener.RevisionFailed: "red",

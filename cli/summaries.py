@@ -26,7 +26,7 @@ from engine.operator import events as operator
 from engine.operator.machine import OperatorMachine
 from engine.ports import ObjectKey
 from engine.replay import DATA_PLANE_PREFIX
-from engine.runtime.retry import ActDeferred, ActRefused
+from engine.runtime.backoff import ActDeferred, ActRefused
 
 E = TypeVar("E", bound=Event)
 

@@ -39,8 +39,8 @@ from engine.operator.config import Gateway, OperatorConfig, SharedIngress, Templ
 from engine.operator.machine import OperatorMachine
 from engine.ports import Cluster, ControlPlane, Dispatcher, HealthProbe, Ports
 from engine.runtime.advance import Advanced, Outcome, advance
+from engine.runtime.backoff import Backoff
 from engine.runtime.machine import AnyMachine
-from engine.runtime.retry import Backoff
 from engine.runtime.sweep_only import SweepOnly
 from engine.settings import Settings
 

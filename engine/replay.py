@@ -47,8 +47,8 @@ from engine.log.contract import EventLog
 from engine.operator.config import OperatorConfig
 from engine.operator.events import AutoscalerUnhealthy, LgpStatusApplied, ObjectRejected, ObjectsApplied, ObjectsPruned
 from engine.operator.machine import OperatorMachine
+from engine.runtime.backoff import ActDeferred, ActRefused
 from engine.runtime.machine import Act, AnyMachine, Decision, Done, Wait
-from engine.runtime.retry import ActDeferred, ActRefused
 from engine.runtime.values import Value, to_json
 
 

@@ -38,16 +38,15 @@ from celery import Celery, signals  # type: ignore[import-untyped]
 from kombu.entity import Exchange, Queue
 
 from engine.log.sentinels import Sentinels
-from engine.runtime.lock_renewal import LONGEST_HOLD
 from engine.settings import Settings
 
 CONTROL_PLANE, RECONCILE, OPERATOR = "control-plane", "reconcile", "operator"
 """Queues, without prefix: for polls and sweeps, for streams of deployments, for streams of LGPs."""
 QUEUES = (CONTROL_PLANE, RECONCILE, OPERATOR)
 
-VISIBILITY_TIMEOUT_SECONDS = int(LONGEST_HOLD)
-"""Celery's visibility timeout: seconds after which the broker delivers an unacknowledged message again. It is
-always the longest hold of a lock; change LONGEST_HOLD (900 s, `engine/runtime/lock_renewal.py`) to change both.
+VISIBILITY_TIMEOUT_SECONDS = 900
+"""Celery's visibility timeout: seconds after which the broker delivers an unacknowledged message again. A test
+proves that it is the longest hold of a lock (LONGEST_HOLD in `engine/runtime/lock_renewal.py`).
 
 Until then, messages of a killed worker count as in flight. A task that takes longer has lost its lock, so the second
 delivery does no harm.

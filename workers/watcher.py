@@ -38,9 +38,9 @@ from engine.log.contract import EventLog
 from engine.operator.machine import OperatorMachine
 from engine.operator.observation.observer import OperatorObserver
 from engine.ports import Cluster, Dispatcher
+from engine.runtime.backoff import Backoff
 from engine.runtime.observation import Observer, Watch
 from engine.runtime.observation_loop import HOLD, Appended, Changed, Message, ObservationLoop
-from engine.runtime.retry import Backoff
 from engine.settings import Settings
 from workers import heartbeat
 from workers.__main__ import recorded

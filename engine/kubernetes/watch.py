@@ -29,7 +29,7 @@ import structlog
 from engine.errors import ClusterError, ClusterUnavailable, ObjectRefused, WatchExpired
 from engine.event import JsonObject
 from engine.ports import Manifest, WatchEvent
-from engine.runtime.retry import Backoff
+from engine.runtime.backoff import Backoff
 
 log = structlog.get_logger(__name__)
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from engine.event import Event, JsonObject, Registry
 from engine.kubernetes.fingerprint import Fingerprint
 from engine.ports import ObjectKey
-from engine.runtime.retry import ActDeferred, ActRefused
+from engine.runtime.backoff import ActDeferred, ActRefused
 
 
 class SecretReference(BaseModel):

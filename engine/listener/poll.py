@@ -58,8 +58,8 @@ from engine.log.contract import EventLog
 from engine.names import deployment_stream
 from engine.ports import Clock, ControlPlane, Dispatcher
 from engine.runtime.advance import described
+from engine.runtime.backoff import Backoff
 from engine.runtime.lock_renewal import hold_lock
-from engine.runtime.retry import Backoff
 
 log = structlog.get_logger(__name__)
 

@@ -69,9 +69,9 @@ from engine.listener.events import (
     StatusReported,
     StatusReportRejected,
 )
+from engine.runtime.backoff import ActDeferred, ActRefused
 from engine.runtime.deferral import NONE, Deferrals, Ends
 from engine.runtime.dispatch import Handlers, Transitions, When, on
-from engine.runtime.retry import ActDeferred, ActRefused
 from engine.runtime.values import Value, replace
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from engine.event import Event, Registry
 from engine.kubernetes.fingerprint import Fingerprint
 from engine.ports import ObjectKey
-from engine.runtime.retry import ActDeferred, ActRefused
+from engine.runtime.backoff import ActDeferred, ActRefused
 
 LgpStatus = dict[str, Any]
 """The status of an LGP, as JSON."""

@@ -46,9 +46,9 @@ from engine.operator.events import (
     WorkloadObserved,
     WorkloadStatus,
 )
+from engine.runtime.backoff import ActDeferred, ActRefused, refused_delay
 from engine.runtime.deferral import NONE, Deferrals, Ends
 from engine.runtime.dispatch import Handlers, Transitions, When, on
-from engine.runtime.retry import ActDeferred, ActRefused, refused_delay
 from engine.runtime.values import Value, replace
 
 

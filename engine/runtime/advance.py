@@ -39,10 +39,10 @@ from engine.errors import (
 from engine.event import Event
 from engine.log.contract import EventLog, Lock
 from engine.ports import Ports
+from engine.runtime.backoff import ActDeferred, ActRefused, Backoff
 from engine.runtime.fold import Fold
 from engine.runtime.lock_renewal import hold_lock
 from engine.runtime.machine import Act, Done, Machine, Wait
-from engine.runtime.retry import ActDeferred, ActRefused, Backoff
 from engine.runtime.values import Value
 
 log = structlog.get_logger(__name__)

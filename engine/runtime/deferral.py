@@ -1,8 +1,9 @@
 """Deferrals: acts that failed, and when each is tried again. One rule for both components.
 
-An act that fails is *deferred*: a passing failure to the time that ActDeferred names, a refusal (the API server rejects
-the object, our role lacks a permission) for a time that doubles up to an hour, because a person may fix the cause
-without touching the deployment. The act's success ends its deferral. New input ends every deferral.
+An act that fails is *deferred*: a passing failure to the time that ActDeferred names, a refusal (the API server
+rejects the object, our role lacks a permission) for a time that doubles up to an hour, because a person may fix the
+cause without touching the deployment. How long an act waits, and the caps, are in `engine/runtime/backoff.py`. The
+act's success ends its deferral. New input ends every deferral.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from engine.event import Event
+from engine.runtime.backoff import refused_delay
 from engine.runtime.machine import Act
-from engine.runtime.retry import refused_delay
 from engine.runtime.values import Value
 
 

@@ -26,7 +26,7 @@ from engine.digests import canonical, digest
 from engine.errors import AgentplaneError, FutureEvent, SnapshotUnreadable
 from engine.event import Event, Record, Registry
 from engine.log.contract import EventLog, Snapshot
-from engine.runtime.retry import ActDeferred
+from engine.runtime.backoff import ActDeferred
 from engine.runtime.values import Value, from_json, schema, to_json
 
 S = TypeVar("S", bound=Value)

@@ -40,9 +40,9 @@ from engine.errors import (
 from engine.event import Event
 from engine.log.contract import EventLog
 from engine.ports import Dispatcher, WatchEvent
+from engine.runtime.backoff import REFUSED_BASE
 from engine.runtime.fold import AnyFold, Fold
 from engine.runtime.observation import SOON, AnyObserver, Observation, Watch
-from engine.runtime.retry import REFUSED_BASE
 
 log = structlog.get_logger(__name__)
 

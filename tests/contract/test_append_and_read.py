@@ -11,7 +11,7 @@ import pytest
 from engine.errors import ConcurrencyConflict, FutureEvent
 from engine.event import Event, Registry
 from engine.log.contract import EventLog
-from engine.runtime.retry import ActDeferred
+from engine.runtime.backoff import ActDeferred
 from tests.support.logs import LogWorld
 from tests.support.notes import NOON, Noted, Renamed, Worker, notes
 

@@ -17,7 +17,7 @@ from engine.errors import ConcurrencyConflict
 from engine.log.contract import EventLog, Lock
 from engine.log.memory import MemoryLog
 from engine.runtime.advance import Advanced, advance
-from engine.runtime.retry import Backoff
+from engine.runtime.backoff import Backoff
 from tests.support.clock import FakeClock
 from tests.support.logs import LogWorld
 from tests.support.notes import NOON, Asked, Step, Worker, ports

@@ -17,8 +17,8 @@ from engine.log.export import export_log, import_log
 from engine.log.memory import MemoryLog
 from engine.log.redis import RedisLog, connect
 from engine.runtime.advance import advance
+from engine.runtime.backoff import Backoff
 from engine.runtime.fold import Fold
-from engine.runtime.retry import Backoff
 from sandbox.redis import RedisServer
 from tests.support.clock import FakeClock
 from tests.support.eventually import eventually

@@ -17,7 +17,7 @@ from engine.listener.state import Phase
 from engine.names import lgp_stream
 from engine.operator.state import Life
 from engine.ports import Manifest
-from engine.runtime.retry import refused_delay
+from engine.runtime.backoff import refused_delay
 from sandbox.control_plane.server import ControlPlane
 from tests.support.api_servers import ApiServer
 from tests.support.autoscaling import KEDA, NAME, QUIET, keda_installed

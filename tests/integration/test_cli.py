@@ -36,7 +36,7 @@ from engine.listener.events import (
 from engine.log.export import export_log
 from engine.names import data_plane_stream, deployment_stream, lgp_name, lgp_stream
 from engine.operator.events import LgpObserved, LgpRemoved
-from engine.runtime.retry import ActDeferred, ActRefused
+from engine.runtime.backoff import ActDeferred, ActRefused
 from sandbox.ports import free_port
 from sandbox.redis import RedisServer
 from tests.support.command_line import HELLO, IMAGE, PATIENCE, Agentplane, lines

@@ -22,7 +22,7 @@ from engine.ports import ControlPlane as ControlPlaneAdapter
 from engine.ports import ObjectKey
 from engine.replay import replay
 from engine.runtime.advance import advance
-from engine.runtime.retry import Backoff
+from engine.runtime.backoff import Backoff
 from sandbox.control_plane.server import ControlPlane, seed
 from tests.support.api_servers import ApiServer
 from tests.support.eventually import eventually

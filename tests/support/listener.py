@@ -25,7 +25,7 @@ from engine.log.memory import MemoryLog
 from engine.names import LGP_API_VERSION, data_plane_stream, deployment_stream, lgp_name
 from engine.ports import Health, Manifest, ObjectKey, Ports
 from engine.runtime.advance import Advanced, advance
-from engine.runtime.retry import Backoff
+from engine.runtime.backoff import Backoff
 from tests.support.clock import FakeClock
 from tests.support.cluster import FakeCluster
 

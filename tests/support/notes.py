@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from engine.event import Event, JsonObject, Registry
 from engine.kubernetes.namespace_lease import NamespaceLeases
 from engine.ports import Health, Manifest, Ports
+from engine.runtime.backoff import ActDeferred, ActRefused
 from engine.runtime.machine import Act, Decision, Done, Wait
-from engine.runtime.retry import ActDeferred, ActRefused
 from engine.runtime.values import Value, replace
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

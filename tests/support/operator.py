@@ -19,9 +19,9 @@ from engine.operator.scaling import is_autoscaler
 from engine.operator.state import OperatorState
 from engine.ports import Manifest, ObjectKey, Ports, WatchEvent, lgp_key
 from engine.runtime.advance import Advanced, advance
+from engine.runtime.backoff import Backoff
 from engine.runtime.fold import Fold
 from engine.runtime.observation_loop import Appended, Changed, ObservationLoop
-from engine.runtime.retry import Backoff
 from tests.support.clock import FakeClock
 from tests.support.cluster import FakeCluster, matches
 

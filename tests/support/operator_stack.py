@@ -24,8 +24,8 @@ from engine.operator.observation.observer import OperatorObserver
 from engine.operator.state import OperatorState
 from engine.ports import Manifest, ObjectKey, Ports
 from engine.runtime.advance import advance
+from engine.runtime.backoff import Backoff
 from engine.runtime.fold import Fold
-from engine.runtime.retry import Backoff
 from sandbox import envtest
 from tests.support.api_servers import ApiServer
 from tests.support.eventually import eventually

@@ -14,8 +14,8 @@ from engine.errors import ClusterUnavailable, ControlPlaneThrottled, LogUnavaila
 from engine.event import Event, Registry
 from engine.log.memory import MemoryLog
 from engine.runtime.advance import MOST_ACTS, Advanced, Outcome, advance
+from engine.runtime.backoff import ActDeferred, ActRefused, Backoff
 from engine.runtime.machine import Decision, Done, Wait
-from engine.runtime.retry import ActDeferred, ActRefused, Backoff
 from tests.support.clock import FakeClock
 from tests.support.notes import NOON, Asked, Noted, Step, Stepped, Work, Worker, notes, ports
 

@@ -23,9 +23,9 @@ from engine.event import Event, Registry
 from engine.log.memory import MemoryLog
 from engine.ports import Manifest
 from engine.runtime.advance import Advanced, advance
+from engine.runtime.backoff import ActDeferred, ActRefused, Backoff
 from engine.runtime.fold import Fold
 from engine.runtime.machine import Act, Decision, Done
-from engine.runtime.retry import ActDeferred, ActRefused, Backoff
 from engine.runtime.values import Value
 from tests.support.clock import FakeClock
 from tests.support.notes import NOON, ports

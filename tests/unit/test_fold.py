@@ -14,8 +14,8 @@ from engine.digests import canonical, digest
 from engine.errors import FutureEvent
 from engine.event import Event
 from engine.log.memory import MemoryLog
+from engine.runtime.backoff import ActDeferred, ActRefused
 from engine.runtime.fold import SNAPSHOT_EVERY, Fold, fingerprint
-from engine.runtime.retry import ActDeferred, ActRefused
 from tests.support.notes import NOON, Asked, Renamed, Stepped, Work, Worker, notes
 
 STREAM = "work/a"

@@ -14,9 +14,9 @@ from engine.listener.events import DriftDetected, Paused
 from engine.listener.machine import ListenerMachine
 from engine.log.memory import MemoryLog
 from engine.ports import lgp_key
+from engine.runtime.backoff import REFUSED_BASE
 from engine.runtime.observation import Observation
 from engine.runtime.observation_loop import Appended, ObservationLoop
-from engine.runtime.retry import REFUSED_BASE
 
 STREAM = "deployment/a"
 CONFIG = ListenerConfig(listener_id="l", workspace_id="w", namespaces=("agents",), smith_url="http://smith")

@@ -16,13 +16,22 @@ from engine.bootstrap import Engine, machines
 from engine.errors import LogUnavailable
 from engine.event import Event
 from engine.log.memory import MemoryLog
+from engine.runtime.lock_renewal import LONGEST_HOLD
 from engine.settings import Settings
 from tests.support.clock import FakeClock
 from tests.support.fleet import environment, variables
 from tests.support.notes import NOON, Asked, Worker, no_leases, notes, ports
 from workers import tasks
 from workers.__main__ import main, work
-from workers.app import build, configuration, in_flight_key, list_key, queue_name, served_queues
+from workers.app import (
+    VISIBILITY_TIMEOUT_SECONDS,
+    build,
+    configuration,
+    in_flight_key,
+    list_key,
+    queue_name,
+    served_queues,
+)
 from workers.dispatch import CeleryDispatcher, Route, route_of
 from workers.heartbeat import STALE_SECONDS, problem
 
@@ -290,3 +299,7 @@ def test_a_process_is_alive_while_its_heartbeat_is_young(tmp_path: Path) -> None
 
     assert problem(file, time.time()) is None
     assert "s old; at most 300 s are allowed" in (problem(file, time.time() + STALE_SECONDS + 1) or "")
+
+
+def test_a_message_is_delivered_again_when_its_worker_can_hold_no_lock_any_more() -> None:
+    assert VISIBILITY_TIMEOUT_SECONDS == LONGEST_HOLD

@@ -37,8 +37,8 @@ from engine.queries import (
     deployments,
     find,
 )
+from engine.runtime.backoff import ActDeferred
 from engine.runtime.fold import Fold
-from engine.runtime.retry import ActDeferred
 
 HELLO = "97e32883-8b48-4b1c-8bc8-eb08c3462c00"
 DEFERRED = ActDeferred(

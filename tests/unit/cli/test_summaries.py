@@ -15,7 +15,7 @@ from engine.kubernetes.fingerprint import Fingerprint
 from engine.listener import events as listener
 from engine.operator import events as operator
 from engine.ports import ObjectKey, lgp_key
-from engine.runtime.retry import ActDeferred, ActRefused
+from engine.runtime.backoff import ActDeferred, ActRefused
 
 ID = "97e32883-8b48-4b1c-8bc8-eb08c3462c00"
 REVISION = "bdfd2eb5-590e-4624-837f-91478fa4d33a"

@@ -9,7 +9,7 @@ import pytest
 from engine.errors import AgentplaneError, ControlPlaneDenied, ObjectRefused
 from engine.listener.state import Phase
 from engine.ports import ObjectKey
-from engine.runtime.retry import REFUSED_CAP, refused_delay
+from engine.runtime.backoff import REFUSED_CAP, refused_delay
 from tests.support.listener import DEPLOYMENT, LGP, ListenerWorld, deploy, operator_says, resource, see
 
 FORBIDDEN = ObjectRefused("secrets is forbidden: no permission in namespace agents", reason="Forbidden", status=403)

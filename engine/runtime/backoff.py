@@ -1,4 +1,4 @@
-"""Retries: the events of a failed act, and when the act is tried again.
+"""Backoff: how long a failed act waits, with the caps, and the events of its failures.
 
 Retry policy is data: `ActDeferred` has the time of the next attempt, and the machine decides to wait until then. No
 worker sleeps. The delay is capped exponential backoff with full jitter
