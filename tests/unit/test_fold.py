@@ -179,7 +179,7 @@ def test_a_fold_goes_on_over_a_trimmed_stream(events: MemoryLog) -> None:
     assert (behind.state, behind.version) == (Work(wanted=9, done=4), 5)
 
 
-@pytest.mark.parametrize("edited", ["deferral.py", "dispatch.py", "values.py", "retry.py", "repairs.py"])
+@pytest.mark.parametrize("edited", ["deferral.py", "dispatch.py", "values.py", "backoff.py", "repairs.py"])
 def test_the_fingerprint_covers_the_rules_that_both_components_share(
     monkeypatch: pytest.MonkeyPatch, edited: str
 ) -> None:
