@@ -3,7 +3,7 @@
 A setting is an environment variable `AGENTPLANE_<NAME>`. An empty variable counts as unset. `Settings.load()` returns a
 consistent configuration or raises SettingsError with one line per mistake: the variable, its value (never of a secret)
 and the fix. The description of a field is the documentation of the setting: `describe()`, error messages and
-`docs/settings.md` show it.
+`docs/settings.md` show it. It is a noun phrase that fits after "set it to the", if the setting can be required.
 
 No other module reads the environment. Libraries read their own variables: HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE work
 as usual.
@@ -52,6 +52,18 @@ SERVICE_LINK = re.compile(r".*_SERVICE_(HOST|PORT)(_.*)?=.*|.*_PORT(_.*)?=(tcp|u
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _HOSTNAME = re.compile(r"[A-Za-z0-9*]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?")
 _ROUTE = re.compile(r"(PATCH|POST|PUT) (/\S*)")
+_USERINFO = re.compile(r"(?s)://.*@")
+
+_PREDICATES = ("must ", "may ", "is ", "has ", "cannot ")
+"""Beginnings of the messages whose subject is the variable."""
+
+_LIMITS: Mapping[str, str] = {
+    "exclusiveMinimum": "more than",
+    "minimum": "at least",
+    "exclusiveMaximum": "less than",
+    "maximum": "at most",
+}
+"""Constraint in the JSON schema of a field → words."""
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -109,18 +121,21 @@ class Settings(BaseSettings):
         True, description="whether this data plane runs the operator; false if another program expands the LGPs"
     )
     langsmith_api_key: SecretStr | None = Field(None, description="LangSmith API key of the workspace")
-    workspace_id: UUID | None = Field(None, description="id of the LangSmith workspace, a UUID")
+    workspace_id: UUID | None = Field(
+        None, description="id of the LangSmith workspace (a UUID, shown in LangSmith under Settings)"
+    )
     listener_id: UUID | None = Field(
-        None, description="id of the listener, a UUID: in LangSmith under Deployments > Listeners"
+        None, description="id of the listener (a UUID, shown in LangSmith under Deployments > Listeners)"
     )
     digest_key: SecretStr | None = Field(
         None,
-        description="secret key for the digests of secret values, any long text; needed only without a LangSmith API "
-        "key (an operator alone)",
+        description="secret key for the digests of secret values, any long text (needed only without a LangSmith API "
+        "key, by an operator alone)",
     )
     prefix: str = Field(
         "agentplane",
         pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$",
+        json_schema_extra={"rule": "be 1 to 40 lowercase letters, digits and dashes, without a dash at either end"},
         description="prefix of all queues and Redis keys; each installation that shares a Redis needs its own",
     )
 
@@ -131,7 +146,9 @@ class Settings(BaseSettings):
         description=f"LangSmith region ({', '.join(REGIONS)}); sets both URLs. Without a region and a URL: "
         f"{DEFAULT_REGION}",
     )
-    host_backend_url: str = Field("", description="URL of the control plane; self-hosted: https://<LangSmith>/api-host")
+    host_backend_url: str = Field(
+        "", description="URL of the control plane (self-hosted: https://<LangSmith>/api-host)"
+    )
     smith_backend_url: str = Field("", description="URL of the LangSmith API that belongs to the control plane")
     control_plane_ca_file: Path | None = Field(
         None, description="PEM file with the CA certificates of both URLs, if a private CA signs their certificates"
@@ -181,7 +198,7 @@ class Settings(BaseSettings):
     # --- listener
 
     watch_namespaces: CommaSeparated = Field(
-        (), description="namespaces to deploy to, separated by commas: those of the listener in LangSmith"
+        (), description="namespaces to deploy to, separated by commas (those of the listener in LangSmith)"
     )
     share_namespaces: bool = Field(
         False,
@@ -466,13 +483,16 @@ class Settings(BaseSettings):
         value = value.strip().rstrip("/")
         if not value:
             return value
-        parts = urlsplit(value)
+        try:
+            parts = urlsplit(value)
+        except ValueError:  # brackets that enclose no IPv6 address
+            parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("must be a URL such as https://api.host.langchain.com")
         if parts.username or parts.password or "?" in value or "#" in value:
-            raise ValueError("must be a plain URL without user, query or fragment")
+            raise ValueError("must be a plain URL; remove the user, the query and the fragment")
         if parts.path.endswith(("/v1", "/v2")):
-            raise ValueError("must end before /v1 or /v2; agentplane adds it")
+            raise ValueError("must end before /v1 or /v2; remove that part, agentplane adds it")
         return value
 
     @field_validator("langsmith_api_key", "digest_key")
@@ -492,13 +512,38 @@ class Settings(BaseSettings):
     def _password(cls, value: SecretStr | None) -> SecretStr | None:
         return None if value is None else SecretStr(value.get_secret_value().strip("\r\n"))  # it may come from a file
 
+    @field_validator("sentry_dsn")
+    @classmethod
+    def _dsn(cls, value: SecretStr | None) -> SecretStr | None:
+        text = value.get_secret_value().strip() if value else ""
+        if not text:
+            return None
+        from sentry_sdk.utils import Dsn  # imported here: without a DSN, a start saves 0.06 s of CPU
+
+        try:
+            Dsn(text)
+        except ValueError:  # BadDsn is one; its message may contain a part of the DSN
+            raise ValueError(
+                "must be a DSN such as https://<public key>@<host>/<project number>; copy it from the project in "
+                "Sentry (Settings > Client Keys), or unset it"
+            ) from None
+        return SecretStr(text)
+
     @field_validator("redis_url")
     @classmethod
     def _redis_url(cls, value: SecretStr) -> SecretStr:
         if is_sentinel(value.get_secret_value()):
-            Sentinels.parse(value.get_secret_value())
+            try:
+                Sentinels.parse(value.get_secret_value())
+            except ValueError as error:
+                raise ValueError(
+                    f"{error}. Example: sentinel://:password@host:26379/0;sentinel://host2:26379"
+                ) from None
             return value
-        parts = urlsplit(value.get_secret_value())
+        try:
+            parts = urlsplit(value.get_secret_value())
+        except ValueError:
+            raise ValueError("must have an IPv6 address between the brackets; write [ in a password as %5B") from None
         if parts.scheme not in ("redis", "rediss"):
             raise ValueError("must start with redis:// or rediss://, or with sentinel:// for each Sentinel")
         try:
@@ -506,7 +551,7 @@ class Settings(BaseSettings):
         except ValueError:
             usable = False
         if not usable:
-            raise ValueError("must name a host; a port must be from 1 to 65535")
+            raise ValueError("must name a host; a port must be from 1 to 65535. Example: redis://:password@host:6379/0")
         if not re.fullmatch(r"(/\d*)?", parts.path):
             raise ValueError("must end with the port or with the number of a database, for example :6379/0")
         return value
@@ -516,7 +561,10 @@ class Settings(BaseSettings):
     def _namespaces(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             if not _DNS_LABEL.fullmatch(name):
-                raise ValueError(f"{name!r} is not a valid name of a namespace (lowercase letters, digits and dashes)")
+                raise ValueError(
+                    f"must be names of namespaces (lowercase letters, digits and dashes), but {name!r} is not; "
+                    "correct or remove it"
+                )
         return tuple(dict.fromkeys(value))
 
     @field_validator("ingress_hostname", "gateway_hostname", "istio_gateway_hostname", "health_check_address")
@@ -566,7 +614,7 @@ class Settings(BaseSettings):
             return None
         path = value.expanduser()
         if not path.is_file() or not os.access(path, os.R_OK):
-            raise ValueError("is not a file that this process can read")
+            raise ValueError("is not a file that this process can read; correct the path, or unset it")
         return path
 
     @field_validator("log_level", "log_format", "region", "agent_auth", "process", mode="before")
@@ -599,7 +647,7 @@ class Settings(BaseSettings):
             mistakes.append(f"{_missing('listener_id')}; shared namespaces need it to tell the data planes apart")
         if self.lease_seconds < 2 * self.lock_seconds:
             mistakes.append(
-                f"{variable('lease_seconds')}={self.lease_seconds:g}: must be at least twice "
+                f"{variable('lease_seconds')}={self.lease_seconds:g} must be at least twice "
                 f"{variable('lock_seconds')}={self.lock_seconds:g}; otherwise a worker that was suspended could write "
                 "to a namespace that another data plane has taken"
             )
@@ -622,8 +670,10 @@ class Settings(BaseSettings):
         ]
         if len(enabled) > 1:
             names = " and ".join(variable(name) for name in enabled)
+            both, others = ("both", "one") if len(enabled) == 2 else ("all", "all but one")
             return [
-                f"{names} are all true: at most one exposure of Agent Servers can be enabled; set the others to false"
+                f"{names} are {both} true, but at most one exposure of Agent Servers can be enabled; set {others} of "
+                "them to false"
             ]
         mistakes = []
         for name in ("gateway", "istio_gateway"):
@@ -686,11 +736,11 @@ def unknown_variables(environment: Mapping[str, str] | None = None) -> list[tupl
 
 
 def _missing(name: str) -> str:
-    return f"{variable(name)} is not set; set it to: {Settings.model_fields[name].description}"
+    return f"{variable(name)} is not set; set it to the {Settings.model_fields[name].description}"
 
 
 def _explain(cls: type[Settings], problem: ErrorDetails, given: Mapping[str, object]) -> str:
-    """Return one line for a mistake that pydantic reports."""
+    """Return one line for a mistake that pydantic reports: the variable, its value unless secret, and the fix."""
     text = str(problem["msg"]).removeprefix("Value error, ")
     if not problem["loc"]:
         return text
@@ -700,8 +750,37 @@ def _explain(cls: type[Settings], problem: ErrorDetails, given: Mapping[str, obj
         near = difflib.get_close_matches(name, cls.model_fields, 1)
         return f"{name}: there is no such setting" + (f"; did you mean {near[0]}?" if near else "")
     value = given.get(name, os.environ.get(variable(name), ""))
-    shown = "" if "SecretStr" in str(field.annotation) else f"={str(value)!r}"
-    return f"{variable(name)}{shown}: {text}; expected: {field.description}"
+    shown = "" if "SecretStr" in str(field.annotation) else f"={_USERINFO.sub('://***@', str(value))!r}"
+    if problem["type"] != "value_error":
+        text = _rule(cls, name) or f"cannot be used ({text}); set it to the {field.description}"
+    colon = "" if text.startswith(_PREDICATES) else ":"
+    return f"{variable(name)}{shown}{colon} {text}"
+
+
+def _rule(cls: type[Settings], name: str) -> str:
+    """Return what the type and the constraints of a field require, as a predicate; empty if any text will do."""
+    schema = cls.model_json_schema()["properties"][name]
+    for option in schema.get("anyOf", ()):  # an optional field; the other option is null
+        schema = {**option, **schema}
+    if "rule" in schema:
+        return f"must {schema['rule']}"
+    if "enum" in schema:
+        return f"must be one of {', '.join(schema['enum'])}"
+    if schema.get("format") == "uuid":
+        return f"must be a UUID; set it to the {schema['description']}"
+    match schema.get("type"):
+        case "boolean":
+            return "must be true or false"
+        case "integer" | "number" as kind:
+            noun = "a whole number" if kind == "integer" else "a number"
+            limits = [
+                f"{words} {schema[key]:g}" if kind == "number" else f"{words} {schema[key]}"
+                for key, words in _LIMITS.items()
+                if key in schema
+            ]
+            unit = " of seconds" if name.endswith("_seconds") else ""
+            return f"must be {noun}{unit}" + (f", {' and '.join(limits)}" if limits else "")
+    return ""
 
 
 def _shown(name: str, value: object) -> str:

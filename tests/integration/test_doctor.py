@@ -247,7 +247,7 @@ class TestSettings:
         details = [f.detail for f in findings_of("settings", Level.FAIL)]
 
         assert len(details) == 2
-        assert details[0].startswith("AGENTPLANE_WORKSPACE_ID is not set; set it to: id of the LangSmith workspace")
+        assert details[0].startswith("AGENTPLANE_WORKSPACE_ID is not set; set it to the id of the LangSmith workspace")
         assert details[1].startswith("AGENTPLANE_LISTENER_ID is not set")
 
     def test_a_misspelt_one_names_its_neighbour(self, settings: Set) -> None:

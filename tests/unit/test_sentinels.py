@@ -95,14 +95,14 @@ def test_a_mistake_in_the_url_is_named_without_a_password(url: str, words: str) 
     with pytest.raises(SettingsError) as error:
         settings(url)
 
-    assert str(error.value).startswith("AGENTPLANE_REDIS_URL: ")
+    assert str(error.value).startswith("AGENTPLANE_REDIS_URL")
     assert words in str(error.value)
-    assert "sentinel://:password@host:26379/0;sentinel://host2:26379" in str(error.value)  # what is expected
+    assert "sentinel://:password@host:26379/0;sentinel://host2:26379" in str(error.value)  # an example
     assert not {"open", "sesame", "op;en"} & set(str(error.value).replace("@", ":").split(":"))
 
 
 def test_the_name_of_the_master_is_needed() -> None:
-    with pytest.raises(SettingsError, match="AGENTPLANE_REDIS_SENTINEL_MASTER is not set; set it to: name"):
+    with pytest.raises(SettingsError, match="AGENTPLANE_REDIS_SENTINEL_MASTER is not set; set it to the name"):
         settings(redis_sentinel_master="")
 
 

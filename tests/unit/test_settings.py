@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +82,18 @@ MISTAKES: dict[str, tuple[dict[str, str | None], list[str]]] = {
     "nothing at all": (
         dict.fromkeys(ENOUGH),
         [
-            "AGENTPLANE_LANGSMITH_API_KEY is not set; set it to: LangSmith API key",
+            "AGENTPLANE_LANGSMITH_API_KEY is not set; set it to the LangSmith API key of the workspace",
             "AGENTPLANE_WORKSPACE_ID is not set",
-            "AGENTPLANE_LISTENER_ID is not set; set it to: id of the listener",
-            "AGENTPLANE_WATCH_NAMESPACES is not set",
+            "AGENTPLANE_LISTENER_ID is not set; set it to the id of the listener (a UUID, shown in LangSmith under",
+            "AGENTPLANE_WATCH_NAMESPACES is not set; set it to the namespaces to deploy to, separated by",
             "AGENTPLANE_INGRESS_HOSTNAME is not set",
         ],
     ),
     "an empty key": ({"LANGSMITH_API_KEY": ""}, ["AGENTPLANE_LANGSMITH_API_KEY is not set"]),
-    "an id that is no UUID": ({"LISTENER_ID": "my-listener"}, ["AGENTPLANE_LISTENER_ID='my-listener'", "valid UUID"]),
+    "an id that is no UUID": (
+        {"LISTENER_ID": "my-listener"},
+        ["AGENTPLANE_LISTENER_ID='my-listener' must be a UUID; set it to the id of the listener (a UUID, shown in"],
+    ),
     "two regions": (
         {"HOST_BACKEND_URL": REGIONS["gcp-us"][0], "SMITH_BACKEND_URL": REGIONS["aws-us"][1]},
         ["AGENTPLANE_SMITH_BACKEND_URL='https://aws.api.smith.langchain.com'", "both URLs must belong to one region"],
@@ -107,11 +112,12 @@ MISTAKES: dict[str, tuple[dict[str, str | None], list[str]]] = {
     ),
     "an unknown region": (
         {"REGION": "mars"},
-        ["AGENTPLANE_REGION='mars'", "'gcp-us', 'gcp-eu', 'gcp-apac' or 'aws-us'"],
+        ["AGENTPLANE_REGION='mars' must be one of gcp-us, gcp-eu, gcp-apac, aws-us"],
     ),
     "a URL with the version": ({"HOST_BACKEND_URL": "https://x.example/v2"}, ["must end before /v1 or /v2"]),
-    "a URL with a password": ({"HOST_BACKEND_URL": "https://u:p@x.example"}, ["must be a plain URL"]),
+    "a URL with a password": ({"HOST_BACKEND_URL": "https://u:sesame@x.example"}, ["must be a plain URL"]),
     "a URL with an empty query": ({"HOST_BACKEND_URL": "https://x.example/api-host?"}, ["must be a plain URL"]),
+    "half a bracket in a URL": ({"HOST_BACKEND_URL": "https://[x"}, ["='https://[x' must be a URL such as https://"]),
     "no URL": ({"HOST_BACKEND_URL": "api.host.langchain.com"}, ["must be a URL such as https://"]),
     "two namespaces behind an Ingress": (
         {"WATCH_NAMESPACES": "one,two"},
@@ -123,16 +129,23 @@ MISTAKES: dict[str, tuple[dict[str, str | None], list[str]]] = {
     ),
     "more than one namespace of the Ingress": (
         {"INGRESS_NAMESPACE": "edge,front"},
-        ["AGENTPLANE_INGRESS_NAMESPACE='edge,front': must be the name of one namespace"],
+        ["AGENTPLANE_INGRESS_NAMESPACE='edge,front' must be the name of one namespace"],
     ),
-    "no namespace name": ({"WATCH_NAMESPACES": "agents,Big_Ones"}, ["'Big_Ones' is not a valid name of a namespace"]),
+    "no namespace name": (
+        {"WATCH_NAMESPACES": "agents,Big_Ones"},
+        ["must be names of namespaces", "'Big_Ones' is not"],
+    ),
     "two routes": (
         {"GATEWAY_ENABLED": "true", "ISTIO_GATEWAY_ENABLED": "true"},
-        ["AGENTPLANE_GATEWAY_ENABLED and AGENTPLANE_ISTIO_GATEWAY_ENABLED are all true", "at most one exposure"],
+        ["AGENTPLANE_GATEWAY_ENABLED and AGENTPLANE_ISTIO_GATEWAY_ENABLED are both true", "at most one exposure"],
+    ),
+    "three routes": (
+        {"INGRESS_ENABLED": "true", "GATEWAY_ENABLED": "true", "ISTIO_GATEWAY_ENABLED": "true"},
+        ["AGENTPLANE_ISTIO_GATEWAY_ENABLED are all true", "set all but one of them to false"],
     ),
     "an Ingress and a Gateway": (
         {"INGRESS_ENABLED": "true", "GATEWAY_ENABLED": "true"},
-        ["AGENTPLANE_INGRESS_ENABLED and AGENTPLANE_GATEWAY_ENABLED are all true"],
+        ["AGENTPLANE_INGRESS_ENABLED and AGENTPLANE_GATEWAY_ENABLED are both true"],
     ),
     "a Gateway without a name": (
         {"GATEWAY_ENABLED": "true"},
@@ -141,12 +154,50 @@ MISTAKES: dict[str, tuple[dict[str, str | None], list[str]]] = {
     "a hostname with a scheme": ({"INGRESS_HOSTNAME": "https://a.example"}, ["without https://"]),
     "no number": (
         {"POLL_SECONDS": "often"},
-        ["AGENTPLANE_POLL_SECONDS='often'", "expected: seconds between two polls"],
+        ["AGENTPLANE_POLL_SECONDS='often' must be a number of seconds, more than 0 and at most 86400"],
     ),
-    "a negative time": ({"SWEEP_SECONDS": "-1"}, ["AGENTPLANE_SWEEP_SECONDS='-1'", "greater than 0"]),
-    "a short lock": ({"LOCK_SECONDS": "0.5"}, ["AGENTPLANE_LOCK_SECONDS='0.5'", "greater than or equal to 1"]),
-    "a share above one": ({"DELETION_GUARD_SHARE": "50"}, ["AGENTPLANE_DELETION_GUARD_SHARE='50'"]),
-    "a prefix with a brace": ({"PREFIX": "{x}"}, ["AGENTPLANE_PREFIX='{x}'"]),
+    "a negative time": (
+        {"SWEEP_SECONDS": "-1"},
+        ["AGENTPLANE_SWEEP_SECONDS='-1' must be a number of seconds, more than 0 and at most 86400"],
+    ),
+    "a long time": (
+        {"SWEEP_SECONDS": "86401"},
+        ["AGENTPLANE_SWEEP_SECONDS='86401' must be a number of seconds, more than 0 and at most 86400"],
+    ),
+    "a short lock": (
+        {"LOCK_SECONDS": "0.5"},
+        ["AGENTPLANE_LOCK_SECONDS='0.5' must be a number of seconds, at least 1 and at most 3600"],
+    ),
+    "a share above one": (
+        {"DELETION_GUARD_SHARE": "50"},
+        ["AGENTPLANE_DELETION_GUARD_SHARE='50' must be a number, more than 0 and at most 1"],
+    ),
+    "a fraction of a deployment": (
+        {"DELETION_GUARD_MINIMUM": "1.5"},
+        ["AGENTPLANE_DELETION_GUARD_MINIMUM='1.5' must be a whole number, at least 1"],
+    ),
+    "a port that does not exist": (
+        {"METRICS_PORT": "65536"},
+        ["AGENTPLANE_METRICS_PORT='65536' must be a whole number, at least 1 and at most 65535"],
+    ),
+    "neither true nor false": ({"QUEUE_ENABLED": "maybe"}, ["AGENTPLANE_QUEUE_ENABLED='maybe' must be true or false"]),
+    "neither true nor false nor unset": (
+        {"INGRESS_ENABLED": "maybe"},
+        ["AGENTPLANE_INGRESS_ENABLED='maybe' must be true or false"],
+    ),
+    "a prefix with a brace": (
+        {"PREFIX": "{x}"},
+        ["AGENTPLANE_PREFIX='{x}' must be 1 to 40 lowercase letters, digits and dashes"],
+    ),
+    "a DSN without a scheme": ({"SENTRY_DSN": "sesame"}, ["AGENTPLANE_SENTRY_DSN must be a DSN such as https://"]),
+    "a DSN without a project": (
+        {"SENTRY_DSN": "https://key@sentry.example/sesame"},
+        ["AGENTPLANE_SENTRY_DSN must be a DSN such as https://", "copy it from the project in Sentry"],
+    ),
+    "a DSN with half a bracket": (
+        {"SENTRY_DSN": "https://key@[sesame/1"},
+        ["AGENTPLANE_SENTRY_DSN must be a DSN such as https://"],
+    ),
     "a route without a method": (
         {"REPORT_REVISION_ROUTE": "/v2/status"},
         ["AGENTPLANE_REPORT_REVISION_ROUTE='/v2/status'", "must be METHOD /path"],
@@ -157,10 +208,11 @@ MISTAKES: dict[str, tuple[dict[str, str | None], list[str]]] = {
     ),
     "a template that is not there": (
         {"TEMPLATE_DB": "/nowhere/db.yaml"},
-        ["AGENTPLANE_TEMPLATE_DB='/nowhere/db.yaml': is not a file"],
+        ["AGENTPLANE_TEMPLATE_DB='/nowhere/db.yaml' is not a file that this process can read; correct the path"],
     ),
-    "another database": ({"REDIS_URL": "postgres://u:sesame@h/0"}, ["AGENTPLANE_REDIS_URL: must start with redis://"]),
-    "a key with a blank": ({"LANGSMITH_API_KEY": "sesame open"}, ["AGENTPLANE_LANGSMITH_API_KEY: must be one word"]),
+    "another database": ({"REDIS_URL": "postgres://u:sesame@h/0"}, ["AGENTPLANE_REDIS_URL must start with redis://"]),
+    "half a bracket in a URL of Redis": ({"REDIS_URL": "redis://[sesame"}, ["AGENTPLANE_REDIS_URL must have an IPv6"]),
+    "a key with a blank": ({"LANGSMITH_API_KEY": "sesame open"}, ["AGENTPLANE_LANGSMITH_API_KEY must be one word"]),
 }
 
 
@@ -175,6 +227,34 @@ def test_a_mistake_names_the_setting_the_value_and_the_fix(load: Any, mistake: s
         assert word in str(error.value)
     assert "sesame" not in str(error.value)
     assert KEY not in str(error.value)
+
+
+@pytest.mark.parametrize("name", [name for name, field in Settings.model_fields.items() if field.annotation is not str])
+def test_no_message_is_that_of_the_library(load: Any, name: str) -> None:
+    try:
+        load(**{name.upper(): "\x07 sesame"})
+    except SettingsError as error:
+        (line,) = str(error).splitlines()
+        assert line.startswith(f"AGENTPLANE_{name.upper()}")
+        assert not {"Input", "should", "expected:"} & set(line.split())
+
+
+def test_sentry_is_imported_only_for_a_dsn() -> None:
+    program = "import sys, engine.settings as s; s.Settings(listener_enabled=False, operator_enabled=False)"
+    for dsn, imported in (("", False), ("https://key@sentry.example/1\n", True)):
+        environment = {**_without_settings(), f"{PREFIX}SENTRY_DSN": dsn}
+        done = subprocess.run(
+            [sys.executable, "-c", f"{program}; print('sentry_sdk' in sys.modules)"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == str(imported)
+
+
+def _without_settings() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
 
 
 def test_all_mistakes_are_reported_at_once(load: Any) -> None:
