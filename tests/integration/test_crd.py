@@ -320,7 +320,7 @@ def test_kubectl_explains_it(kubectl: Kubectl) -> None:
     explanation = kubectl("explain", "lgp.spec")
     deeper = kubectl("explain", "lgp.spec.serverSpec.queueEnabled")
 
-    assert "What the Agent Server should be." in explanation
+    assert "Desired state of the Agent Server." in explanation
     for field in ("serverSpec", "database", "redis", "ingress", "autoscaling", "affinity", "tolerations"):
         assert f"{field}\t<" in explanation, explanation
     assert "Whether processes of their own, the queue workers, work on runs." in deeper
