@@ -155,7 +155,7 @@ def _by_listener(live: Manifest, listed: Deployments) -> tuple[str, bool]:
     if deployment is None:
         return "is left alone: no deployment of this listener", False
     if not adoption.is_foreign(live):
-        return "is ours", False
+        return "is already managed by this data plane; nothing to adopt", False
     revision = deployment.latest_revision_id
     image = deployment.source_revision_config.image_uri
     differences = list(adoption.differences(live.get("spec") or {}, image=image, revision_id=revision))

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from cli.log import event_log
 from cli.output import WIDE, Table, columns, console, note
-from cli.summaries import Summaries
+from cli.summaries import FORMATTERS, Summaries
 from engine.dataplane.events import (
     DeletionGuardTripped,
     ListenerRefused,
@@ -25,10 +25,11 @@ from engine.dataplane.events import (
 )
 from engine.event import Event, Record
 from engine.listener import events as listener
+from engine.log.contract import EventLog
 from engine.log.export import line
 from engine.names import lgp_stream
 from engine.operator import events as operator
-from engine.queries import DeploymentSummary, everything, find, namesakes, streams_of, timeline
+from engine.queries import DeploymentSummary, deployments, everything, find, namesakes, streams_of, timeline
 from engine.replay import DATA_PLANE_PREFIX
 from engine.runtime.backoff import ActDeferred, ActRefused
 
@@ -66,7 +67,7 @@ def show(deployment: str | None, *, follow: bool, json: bool) -> None:
     if summary is not None:
         for other in namesakes(log, summary) if deployment == summary.name else ():
             note(f"another deployment of this name: {other.id or other.lgp}{' (deleted)' if other.deleted else ''}")
-    print_record = _write_line if json else Timeline(summary, head).print
+    print_record = _write_line if json else Timeline(log, summary, head).print
     printed: set[str] = set()
     records = everything(log) if summary is None else iter(timeline(log, summary))
     for record in records:
@@ -90,12 +91,15 @@ def _write_line(record: Record) -> None:
 class Timeline:
     """Prints records as rows, one at a time."""
 
-    def __init__(self, summary: DeploymentSummary | None, head: int) -> None:
+    def __init__(self, log: EventLog, summary: DeploymentSummary | None, head: int) -> None:
         """`summary` is the deployment of which all records are, None for records of everything; `head` the last
         position now, which gives the width of the column."""
         self._one = summary is not None
         self._names: dict[str, str] = {}
-        """Name of the deployment that a stream belongs to, as far as DeploymentRegistered events were printed."""
+        """Name of the deployment that a stream belongs to: those of the log, then those of printed events."""
+        if summary is None:
+            for known in deployments(log, deleted=True):
+                self._names |= dict.fromkeys(streams_of(known), known.name)
         self._summaries = Summaries()
         self._today = datetime.now(UTC).date()
         if summary is not None:
@@ -103,11 +107,20 @@ class Timeline:
             console.print(Text(f"{summary.name} {f'({summary.id}) ' if summary.id else ''}{where}"))
         self._narrow = (columns() or WIDE) < WIDE
         self._shown = [column for column in COLUMNS if not (self._narrow and column.only_wide)]
-        widths = {"POS": len(str(head)), "TIME (UTC)": 8 if self._narrow else 12, "STREAM": 10 if self._one else 20}
+        widths = {
+            "POS": len(str(head)),
+            "TIME (UTC)": 8 if self._narrow else 12,
+            "STREAM": 10 if self._one else 20 if self._narrow else self._widest(),
+        }
         self._table = Table(
             [column.heading for column in self._shown],
             [widths.get(column.heading, column.width) for column in self._shown],
         )
+
+    def _widest(self) -> int:
+        """Return the width of the column STREAM in a timeline of everything, as far as the names are known."""
+        labels = (f"{stream.partition('/')[0]}/{name}" for stream, name in self._names.items())
+        return max(map(len, labels), default=20)
 
     def print(self, record: Record) -> None:
         """Print one record."""
@@ -149,7 +162,11 @@ COLUMNS = (
     Column(heading="STREAM", cell=Timeline.stream),
     Column(heading="V", cell=lambda _, record: str(record.version), width=2, only_wide=True),
     Column(heading="ACTOR", cell=lambda _, record: record.actor, width=8, only_wide=True),
-    Column(heading="EVENT", cell=lambda _, record: Text(record.type, style=_STYLE_OF.get(record.type, "")), width=20),
+    Column(
+        heading="EVENT",
+        cell=lambda _, record: Text(record.type, style=_STYLE_OF.get(record.type, "")),
+        width=max(len(event.__name__) for event in FORMATTERS),
+    ),
     Column(heading="WHAT", cell=Timeline.summary),
 )
 """Every column."""

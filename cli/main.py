@@ -8,11 +8,14 @@ docstring is the help text; it says when the command exits with 1. Then add the 
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 
 from cli import (
@@ -65,7 +68,11 @@ def about(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Take the options that come before the command."""
+    """Take the options that come before the command; send warnings to stderr, because stdout is for results."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+    )
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
@@ -107,7 +114,7 @@ def show_events(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new events until Ctrl-C.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Show what happened, in order: to one deployment (listener and operator), or to everything."""
+    """Show the events of one deployment (listener and operator), or of all, in order."""
     events.show(deployment, follow=follow, json=json)
 
 
@@ -119,7 +126,7 @@ def replay_log(
     transcript: Annotated[
         Path | None, typer.Option(help="Write every state, decision and manifest into this file.")
     ] = None,
-    through: Annotated[int | None, typer.Option(help="Stop after this position of the log.")] = None,
+    through: Annotated[int | None, typer.Option(min=0, help="Stop after this position of the log.")] = None,
     json: AsJson = False,
 ) -> None:
     """Replay a log, and check that the current code decides as the log recorded. Exits with 1 if it does not."""
@@ -133,7 +140,11 @@ def replay_log(
 def export_log(
     file: Annotated[Path | None, typer.Argument(help="File to write. Default: standard output.")] = None,
     deployment: Annotated[
-        str | None, typer.Option(help="Export only this deployment (listener and operator), by name or id.")
+        str | None,
+        typer.Option(
+            help="Export only this deployment (listener and operator), by name or id, and the data plane's own events, "
+            "which a replay needs."
+        ),
     ] = None,
 ) -> None:
     """Write the event log as JSON Lines. The log holds no secret values."""
@@ -252,14 +263,17 @@ def archive_events(
     folder: Annotated[Path, typer.Argument(help="Folder for the archive file.", exists=True, file_okay=False)],
     live_days: Annotated[
         float | None,
-        typer.Option(min=0, help="Move events of live deployments that are older, in days. Default: none."),
+        typer.Option(min=0, help="Move events of live deployments older than this many days. Default: none."),
     ] = None,
     gone_days: Annotated[
         float | None,
-        typer.Option(min=0, help="Move all events of deployments deleted longer ago, in days. Default: none."),
+        typer.Option(min=0, help="Move all events of deployments deleted more than this many days ago. Default: none."),
     ] = None,
 ) -> None:
-    """Move old events out of the log into a file. `agentplane import` puts them back."""
+    """Move old events out of the log into a file; an import into an empty log puts them back.
+
+    For that, write the archives and then an export into one file, and import that file.
+    """
     if live_days is None and gone_days is None:
         raise typer.BadParameter("give --live-days, --gone-days or both")
     archive.archive(folder, live_days=live_days, gone_days=gone_days)

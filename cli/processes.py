@@ -25,7 +25,7 @@ def _worker(process: str) -> Callable[[list[str]], int]:
     def run(arguments: list[str]) -> int:
         from workers.__main__ import main
 
-        return main([process, *arguments])
+        return main(arguments, process=process)
 
     return run
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.text import Text
 
+from cli.export import naming
 from cli.log import event_log
 from cli.output import FAILED, console, counted, errors, json_line
 from engine.errors import AgentplaneError
@@ -24,12 +26,13 @@ class TrimmedLog(AgentplaneError):
 
 def replay(file: Path | None, *, transcript: Path | None, through: int | None, json: bool) -> int:
     """Replay an exported log, or (None) the installation's own log; return the exit code. Raises TrimmedLog."""
-    log: EventLog = event_log() if file is None else _loaded(file)
-    _refuse_trimmed(log.trimmed())
-    replayer = Replayer()
-    for record in everything(log, through):
-        replayer.feed(record)
-    result = replayer.finish()
+    with naming(file) if file is not None else nullcontext():
+        log: EventLog = event_log() if file is None else _loaded(file)
+        _refuse_trimmed(log.trimmed())
+        replayer = Replayer()
+        for record in everything(log, through):
+            replayer.feed(record)
+        result = replayer.finish()
     if transcript is not None:
         transcript.write_bytes(b"".join(entry + b"\n" for entry in result.transcript))
     if json:
@@ -71,7 +74,8 @@ def _print(result: Replay) -> None:
     count = len(result.divergences)
     agreement = counted(count, "divergence") if count else "all agree with the log"
     console.print(
-        f"replayed {counted(result.events, 'event')} of {counted(result.streams, 'stream')} and compared "
+        f"replayed {counted(result.events, 'event')} ({counted(result.streams, 'deployment or LGP stream')}, "
+        "and the data plane's own) and compared "
         f"{result.checked} acts and manifests: {agreement}; {counted(result.manifests, 'manifest')}, "
         f"transcript {result.digest}",
         style="red" if count else None,

@@ -39,10 +39,9 @@ LONGEST_REASON = 240
 
 def _phase(summary: DeploymentSummary) -> Text:
     phase = Text(summary.phase or "-", style=STYLES.get(summary.phase, ""))
-    if summary.stopped:
-        phase.append(" (stopped)", style="dim")
-    if summary.paused:
-        phase.append(" (paused)", style="yellow")
+    states = [word for word, holds in (("stopped", summary.stopped), ("paused", summary.paused)) if holds]
+    if states:
+        phase.append(f" ({', '.join(states)})", style="yellow" if summary.paused else "dim")
     return phase
 
 
@@ -93,13 +92,13 @@ def show(*, json: bool, deleted: bool) -> int:
         if shown:
             _print(shown)
         else:
-            console.print("no deployments yet", style="dim")
+            console.print(_none(known), style="dim")
         for stream, state in data_planes.items():
             for problem in problems(state):
                 console.print(Text(f"{stream}: {plain(problem)}", style="red"))
         console.print(
             f"{counted(len(shown), 'deployment')}; {_waiting(events, known)} waiting for a worker; "
-            f"{counted(events.head(), 'event')} in the log",
+            f"last position {events.head()}",
             style="dim",
         )
     failed = any(summary.failed for summary in shown) or any(map(problems, data_planes.values()))
@@ -121,6 +120,11 @@ def _print(summaries: Sequence[DeploymentSummary]) -> None:
             console.print(Text(f"    {line}"))
 
 
+def _none(known: Sequence[DeploymentSummary]) -> str:
+    """Return what to say when no deployment is shown."""
+    return f"no live deployments ({len(known)} deleted; see --deleted)" if known else "no deployments yet"
+
+
 def _waiting(events: EventLog, known: Sequence[DeploymentSummary]) -> str:
     """Return how many deployments have a stream that no worker has brought up to date yet (a dirty stream).
 
@@ -140,7 +144,7 @@ def problems(state: DataPlaneState) -> list[str]:
         found.append(f"polling fails: {state.poll_failure}")
     if state.removing is not None:
         found.append(
-            f"is being removed by {state.removing}, so polls have stopped; to cancel: `agentplane uninstall --cancel`"
+            f"removal requested by {state.removing}, so polls have stopped; to cancel: `agentplane uninstall --cancel`"
         )
     found += [
         f"namespace {namespace} is held by data plane {holder}: nothing is written there; see `agentplane leases`"

@@ -32,6 +32,8 @@ E = TypeVar("E", bound=Event)
 
 LONGEST = 600
 """Characters of a summary: enough for a message of the API server, or the last lines of a crash."""
+SHORTENED = "… [shortened] …"
+"""Stands for the lines that a summary leaves out."""
 MOST_CHANGES = 4
 """Settings that the summary of a changed configuration names."""
 
@@ -66,8 +68,7 @@ class Summaries:
 
     def summary(self, record: Record) -> str:
         """Return one line on what `record` says. Never raises."""
-        line = shorten_ids(plain(self._text(record)))
-        return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+        return _shortened(self._text(record))
 
     def _text(self, record: Record) -> str:
         registry = next((known for prefix, known in REGISTRIES.items() if record.stream.startswith(prefix)), None)
@@ -93,8 +94,37 @@ class Summaries:
 
 def plain(text: str) -> str:
     """Return `text` on one line, without characters that control a terminal."""
-    text = "; ".join(line for line in text.splitlines() if line.strip())
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    text = "".join(line if line is lines[-1] else f"{line} " if line.endswith(":") else f"{line}; " for line in lines)
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def _shortened(text: str) -> str:
+    """Return `text` on one line of at most LONGEST characters.
+
+    Of several lines the first ones and the last ones are kept, because the last log line of a crash names its cause.
+    """
+    whole = shorten_ids(plain(text))
+    if len(whole) <= LONGEST:
+        return whole
+    first, *rest = [line for line in text.splitlines() if line.strip()] or [""]
+    if not rest:
+        return _cut(whole, LONGEST)
+    if rest[0].endswith(":"):  # the heading of an excerpt of a log
+        first, rest = f"{first}\n{rest[0]}", rest[1:]
+    head = _cut(shorten_ids(plain(first)), LONGEST // 2)
+    room = LONGEST - len(f"{head} {SHORTENED} ")
+    tail = ""
+    for line in reversed(rest):
+        longer = shorten_ids(plain(f"{line}\n{tail}"))
+        if tail and len(longer) > room:
+            break
+        tail = longer
+    return f"{head} {SHORTENED} {_cut(tail, room)}"
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def shorten_ids(text: str) -> str:

@@ -36,7 +36,8 @@ def delete_agents(*, yes: bool, wait_seconds: float) -> int:
     for summary in ours:
         console.print(f"{summary.name} ({summary.id}) in namespace {summary.namespace}", markup=False)
     if not yes:
-        console.print(f"nothing was changed; give --yes to delete {_agent_servers(ours)}, including their databases")
+        databases = "its database" if len(ours) == 1 else "their databases"
+        console.print(f"nothing was changed; give --yes to delete {_agent_servers(ours)}, including {databases}")
         return FAILED
     for stream in data_planes:
         append(log, stream, RemovalStarted(by=person()))

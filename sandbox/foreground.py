@@ -164,7 +164,7 @@ def _paste(stack: Stack) -> tuple[tuple[str, str], ...]:
         f"--host-url {stack.control_plane_url} --name hello --image-uri {image('hello', 1)} --no-input",
     ]
     return (
-        ("deploy an application (its secrets are in the .env file of that folder)", " ".join(deploy)),
+        (f"deploy an application (its secrets are in {project / '.env'})", " ".join(deploy)),
         (
             "list LGPs and pods",
             f"export KUBECONFIG={stack.kubeconfig}; kubectl -n {stack.namespace} get lgps,pods",
@@ -174,7 +174,7 @@ def _paste(stack: Stack) -> tuple[tuple[str, str], ...]:
         ("control plane", stack.control_plane_url),
         ("Flower", stack.flower_url),
         (
-            "Agent Servers (requests need the header X-Api-Key)",
+            "API docs of an Agent Server (this page needs no key; runs need the header X-Api-Key)",
             f"http://{stack.hostname}{agent_path('', '<LGP name>')}/docs",
         ),
     )

@@ -55,10 +55,17 @@ def quieten() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one process in the foreground until SIGTERM or SIGINT; return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m workers", description="Run a Celery process of the data plane.")
-    parser.add_argument("process", choices=[*WORKERS, "flower"])
+def main(arguments: Sequence[str] | None = None, *, process: str = "") -> int:
+    """Run one process in the foreground until SIGTERM or SIGINT; return its exit code.
+
+    `process` is the process of the command `agentplane <process>`; without it, the first argument names the process.
+    """
+    prog = f"agentplane {process}" if process else "python -m workers"
+    parser = argparse.ArgumentParser(prog=prog, description="Run a Celery process of the data plane.")
+    if process:
+        parser.set_defaults(process=process)
+    else:
+        parser.add_argument("process", choices=[*WORKERS, "flower"])
     parser.add_argument("--threads", type=int, default=THREADS, help=f"tasks that run at once (default {THREADS})")
     parser.add_argument(
         "--grace", type=float, default=GRACE, help=f"seconds from SIGTERM to the end at most (default {GRACE:g})"

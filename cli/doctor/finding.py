@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -37,6 +38,18 @@ def warn(subject: str, detail: str, fix: str) -> Finding:
 
 def fail(subject: str, detail: str, fix: str = "") -> Finding:
     return Finding(level=Level.FAIL, subject=subject, detail=detail, fix=fix)
+
+
+_FIX = re.compile(
+    r"[.;]*; (?=(?:check|correct|set|start|install|rename|run|use|add|give|choose|remove|upgrade)\b)|: (?=check )"
+)
+"""Where the message of an engine error goes over from the problem to the fix."""
+
+
+def failure(subject: str, message: str) -> Finding:
+    """Return the failure that the message of an engine error describes: first the problem, then the fix, if any."""
+    detail, *fix = _FIX.split(message, maxsplit=1)
+    return fail(subject, detail, "".join(fix))
 
 
 def skip(subject: str, detail: str) -> Finding:

@@ -9,15 +9,15 @@ needs are run, because its service account may do nothing else. Otherwise, for e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
 
 import redis
 from rich.text import Text
 
 from cli.doctor.cluster import check_cluster
 from cli.doctor.control_plane import check_control_plane, check_smith
-from cli.doctor.finding import Finding, Level, fail, ok, skip, warn
+from cli.doctor.finding import Finding, Level, fail, failure, ok, skip, warn
 from cli.doctor.hostname import check_hostname
 from cli.doctor.redis import check_redis
 from cli.doctor.workers import check_workers
@@ -40,6 +40,9 @@ CHECKS: tuple[tuple[str, Check, tuple[str, ...]], ...] = (
     ("hostname", check_hostname, ("listener",)),
 )
 """Subject, check, and the processes that need what it checks; causes come before their consequences."""
+
+DEPENDENT: Mapping[str, tuple[str, ...]] = {"control plane": ("listener",), "cluster": ("permissions", "lease")}
+"""Check → subjects that it did not come to when an error ended it."""
 
 STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red", Level.SKIP: "dim"}
 
@@ -83,7 +86,7 @@ def examine() -> Iterator[Finding]:
             bootstrap.operator_config(settings)
     except SettingsError as error:
         for line in str(error).splitlines():
-            yield fail("settings", line)
+            yield failure("settings", line)
         yield skip("everything else", "not checked; correct the settings first")
         return
     yield ok("settings", _settings(settings))
@@ -92,11 +95,18 @@ def examine() -> Iterator[Finding]:
     for subject, check, processes in CHECKS:
         if not settings.may_be(*processes):
             continue
+        checked: set[str] = set()
         try:
-            yield from check(settings)
+            for finding in check(settings):
+                checked.add(finding.subject)
+                yield finding
         except AgentplaneError as error:
             opened = "networkPolicy.apiServerPorts" if subject == "cluster" else ""
-            yield fail(subject, f"{error}{may_forbid(error, settings.network_policy, opened) if opened else ''}")
+            forbidden = may_forbid(error, settings.network_policy, opened) if opened else ""
+            found = failure(subject, str(error))
+            yield replace(found, detail=f"{found.detail}{forbidden}")
+            for dependent in [one for one in DEPENDENT.get(subject, ()) if one not in checked]:
+                yield skip(dependent, f"not checked, because the check of the {subject} failed")
         except (redis.RedisError, OSError) as error:
             yield fail(subject, f"{type(error).__name__}: {error}")
 

@@ -274,7 +274,7 @@ class HttpControlPlane:
         try:
             return answer.json()
         except ControlPlaneUnavailable as error:
-            raise ControlPlaneUnavailable(f"{error}; {self._check_url()}") from None
+            raise ControlPlaneUnavailable(f"{str(error).rstrip('.')}; {self._check_url()}") from None
 
     def _check_url(self) -> str:
         return f"check {variable('host_backend_url')} (now {self._url}) or {variable('region')}"
@@ -286,8 +286,8 @@ class HttpControlPlane:
             return
         if status in (401, 403):
             raise ControlPlaneDenied(
-                f"{answer}; check {variable('langsmith_api_key')}, {variable('workspace_id')} and that both belong to "
-                f"{self._url}"
+                f"{str(answer).rstrip('.')}; check {variable('langsmith_api_key')}, {variable('workspace_id')} and "
+                f"that both belong to {self._url}"
             )
         after = retry_after(answer.headers)
         if status == 429:

@@ -111,7 +111,7 @@ def load_configuration(kubeconfig: Path | None = None, context: str | None = Non
         file = kubeconfig or config.KUBE_CONFIG_DEFAULT_LOCATION
         place = "" if kubeconfig or context else "this process has no service account of a pod, and "
         raise SettingsError(
-            f"{place}kubeconfig {file} (context {context or 'its current one'}) cannot be used: "
+            f"{place}kubeconfig {file} ({f'context {context}' if context else 'current context'}) cannot be used: "
             f"{str(error).rstrip('.')}; set AGENTPLANE_KUBECONFIG to a readable kubeconfig and AGENTPLANE_KUBE_CONTEXT "
             "to one of its contexts, or run in a pod with a service account"
         ) from error

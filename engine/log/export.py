@@ -58,6 +58,8 @@ class Imported:
     added: int
     present: int
     """Events that the log had already."""
+    archived: int = 0
+    """Events that were archived from this log, and are therefore not added."""
 
 
 def header() -> bytes:
@@ -127,13 +129,13 @@ def import_log(events: EventLog, lines: Iterable[bytes]) -> Imported:
     batch = _parsed(lines)
     current = events.versions()
     trimmed = _beginnings(batch, current)
-    new = _new(events, batch, current, trimmed)
+    new, archived = _new(events, batch, current, trimmed)
     for snapshot, through in trimmed.values():
         events.restore_trimmed(snapshot, through)
     remaining = iter(new)
     while some := list(islice(remaining, RECORDS_PER_STEP)):
         events.restore(some)
-    return Imported(added=len(new), present=len(batch.records) - len(new))
+    return Imported(added=len(new), present=len(batch.records) - len(new) - archived, archived=archived)
 
 
 # --- reading lines
@@ -302,13 +304,14 @@ def _new(
     batch: _Batch,
     current: Mapping[str, int],
     trimmed: Mapping[str, tuple[Snapshot, int]],
-) -> list[Record]:
-    """Return the records that the log does not have; compare the others with the log's."""
+) -> tuple[list[Record], int]:
+    """Return the records to add, and how many were archived from the log; compare the others with the log's."""
     known = {record.stream: 0 for _, record in batch.records if record.stream in current}
     kept = {stream: {r.version: r for r in records} for stream, records in events.read_many(known).items()}
     versions = dict(current) | {stream: through for stream, (_, through) in trimmed.items()}
     head = events.head()
     new: list[Record] = []
+    archived = 0
     for number, record in batch.records:
         if record.version <= current.get(record.stream, 0):
             there = kept[record.stream].get(record.version)
@@ -317,6 +320,7 @@ def _new(
                     f"line {number}: field {_difference(there, record)}: differs from {record.stream} version "
                     f"{record.version} in the log"
                 )
+            archived += there is None
             continue  # trimmed from this log, or the same
         at = versions.get(record.stream, 0)
         if record.version != at + 1:
@@ -330,7 +334,7 @@ def _new(
             )
         versions[record.stream] = record.version
         new.append(record)
-    return new
+    return new, archived
 
 
 def _difference(one: Record, other: Record) -> str:

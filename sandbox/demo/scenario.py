@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ def deploy(world: World, progress: Progress) -> None:
     world.objects = len(world.objects_of(world.lgp(HELLO)))
     progress(
         f"langgraph deploy succeeded; deployment {HELLO!r} has {world.objects} objects in namespace "
-        f"{world.stack.namespace!r}"
+        f"{world.stack.namespace!r} now, its LGP and pods included"
     )
 
 
@@ -260,7 +261,10 @@ def delete(world: World, progress: Progress) -> None:
         raise StepFailed(f"{failure}; left: {world.objects_of(lgp)}") from None
     answered = world.agents.get(world.url(lgp, "/ok")).status_code
     expect(answered in (404, 503), f"the deployment's path answers {answered}, expected 404 or 503")
-    progress(f"deployment {HELLO!r}: all {len(before)} objects are deleted, including the PersistentVolumeClaim")
+    progress(
+        f"deployment {HELLO!r}: all {len(before)} objects are deleted, including the PersistentVolumeClaim "
+        "and the objects that later updates added"
+    )
 
 
 def gone(world: World, deployment_id: str) -> bool:
@@ -296,9 +300,11 @@ def replay(world: World, progress: Progress) -> None:
         f"replayed all {result['events']} events, once from Redis and once from an export, with the same result: "
         f"{result['checked']} acts and manifests agree with the log"
     )
+    streams = world.events.streams()
+    kinds = Counter(stream.partition("/")[0] for stream in streams)
     progress(
-        f"the {len(world.events.streams())} streams of the log: a deployment's and an LGP's for each of {HELLO!r} and "
-        f"{SURVIVOR!r}, and the data plane's own"
+        f"{len(streams)} streams: one per deployment ({kinds['deployment']}), one per LGP ({kinds['lgp']}), "
+        "one for the data plane"
     )
     found = [secret for secret in world.secrets if secret.encode() in exported.read_bytes()]
     expect(not found, f"{len(found)} secret values are in the exported log")

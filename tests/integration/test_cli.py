@@ -95,7 +95,7 @@ def test_invalid_arguments_exit_with_2(agentplane: Agentplane, arguments: Sequen
 
 def test_status_of_an_empty_log(agentplane: Agentplane) -> None:
     assert agentplane.run("status").stdout == (
-        "no deployments yet\n0 deployments; 0 deployments are waiting for a worker; 0 events in the log\n"
+        "no deployments yet\n0 deployments; 0 deployments are waiting for a worker; last position 0\n"
     )
 
 
@@ -113,7 +113,7 @@ def test_status_exits_with_0_without_problems(agentplane: Agentplane) -> None:
 
     assert heads.split() == ["DEPLOYMENT", "NAMESPACE", "STATUS", "REVISION", "PHASE", "AGE", "REASON"]
     assert row.split()[:5] == ["hello", "agents", "AWAITING_DATABASE", "revision", "DEPLOYED"]
-    assert summary == "1 deployment; 1 deployment is waiting for a worker; 5 events in the log"
+    assert summary == "1 deployment; 1 deployment is waiting for a worker; last position 5"
     assert view["kind"] == "deployment"
     assert (view["id"], view["phase"], view["serving"], view["failed"]) == (
         HELLO, "DEPLOYED", "revision-of-hello", False,
@@ -286,7 +286,7 @@ def test_a_deleted_deployment_still_has_its_timeline(agentplane: Agentplane) -> 
     agentplane.append(agentplane.deployment(), DeletionRequested(reason="AWAITING_DELETE"), DeploymentDeleted())
 
     assert "DeploymentDeleted" in agentplane.run("events", "hello").stdout
-    assert "no deployments yet" in agentplane.run("status").stdout
+    assert "no live deployments (1 deleted; see --deleted)" in agentplane.run("status").stdout
     assert "DELETED" in agentplane.run("status", "--deleted").stdout
     assert "is deleted" in agentplane.run("pause", "hello", code=2).stderr
 

@@ -223,12 +223,11 @@ class TestNetworkPolicy:
         }
         assert named == {
             "redis": "extraPorts in the chart's values",
-            "control plane": named["control plane"],
+            "control plane": "extraPorts in the chart's values",
             "langsmith": "extraPorts in the chart's values",
             "cluster": "apiServerPorts in the chart's values",
             "hostname": "gatewayTo and gatewayPorts in the chart's values",
         }
-        assert named["control plane"].startswith("extraPorts in the chart's values; check AGENTPLANE_HOST_BACKEND_URL")
 
     def test_it_is_not_blamed_for_what_it_does_not_do(self, settings: Set) -> None:
         settings(network_policy="agents-processes", langsmith_api_key="lsv2_wrong")
@@ -244,10 +243,12 @@ class TestSettings:
     def test_missing_ones_are_named_each_on_a_line(self, settings: Set) -> None:
         settings(listener_id=None, workspace_id=None)
 
-        details = [f.detail for f in findings_of("settings", Level.FAIL)]
+        found = findings_of("settings", Level.FAIL)
+        details = [f.detail for f in found]
 
         assert len(details) == 2
-        assert details[0].startswith("AGENTPLANE_WORKSPACE_ID is not set; set it to the id of the LangSmith workspace")
+        assert details[0] == "AGENTPLANE_WORKSPACE_ID is not set"
+        assert found[0].fix.startswith("set it to the id of the LangSmith workspace")
         assert details[1].startswith("AGENTPLANE_LISTENER_ID is not set")
 
     def test_a_misspelt_one_names_its_neighbour(self, settings: Set) -> None:
@@ -390,14 +391,15 @@ class TestControlPlane:
     def test_nothing_at_its_url(self, settings: Set) -> None:
         settings(host_backend_url=f"http://127.0.0.1:{free_port()}")
 
-        assert "AGENTPLANE_HOST_BACKEND_URL" in the_one("control plane", Level.FAIL).detail
+        assert "AGENTPLANE_HOST_BACKEND_URL" in the_one("control plane", Level.FAIL).fix
+        assert the_one("listener", Level.SKIP).detail == "not checked, because the check of the control plane failed"
 
     def test_another_server_at_both_urls(self, settings: Set, stranger: str) -> None:
         settings(host_backend_url=stranger, smith_backend_url=stranger)
 
         finding = the_one("control plane", Level.FAIL)
         assert "404" in finding.detail
-        assert "AGENTPLANE_HOST_BACKEND_URL" in finding.detail
+        assert "AGENTPLANE_HOST_BACKEND_URL" in finding.fix
         smith = the_one("langsmith", Level.WARN)
         assert "HTTP 404, which is not the answer of a LangSmith API" in smith.detail
         assert "AGENTPLANE_SMITH_BACKEND_URL" in smith.fix
@@ -407,13 +409,13 @@ class TestControlPlane:
 
         finding = the_one("control plane", Level.FAIL)
 
-        assert "AGENTPLANE_LANGSMITH_API_KEY" in finding.detail
+        assert "AGENTPLANE_LANGSMITH_API_KEY" in finding.fix
         assert "lsv2_wrong" not in repr(finding)
 
     def test_a_wrong_workspace(self, settings: Set) -> None:
         settings(workspace_id=str(uuid.uuid4()))
 
-        assert "AGENTPLANE_WORKSPACE_ID" in the_one("control plane", Level.FAIL).detail
+        assert "AGENTPLANE_WORKSPACE_ID" in the_one("control plane", Level.FAIL).fix
 
     def test_an_unknown_listener(self, settings: Set) -> None:
         unknown = str(uuid.uuid4())

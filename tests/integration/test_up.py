@@ -144,7 +144,9 @@ def leaves_nothing(terminal: Terminal) -> None:
 def test_what_it_prints_can_be_pasted_and_ctrl_c_ends_it(up: Callable[[], Terminal]) -> None:
     terminal = up()
 
-    output = terminal.run(terminal.pasted("deploy an application (its secrets are in the .env file of that folder)"))
+    output = terminal.run(
+        terminal.pasted(f"deploy an application (its secrets are in {terminal.folder / 'hello' / '.env'})")
+    )
     assert "Deployment successful" in output
     environment = f". {terminal.folder}/env"
     if shutil.which("kubectl"):
@@ -157,7 +159,9 @@ def test_what_it_prints_can_be_pasted_and_ctrl_c_ends_it(up: Callable[[], Termin
     assert httpx.get(f"{terminal.pasted('control plane')}/ok").status_code == 200
     assert_flower_shows_streams(terminal.pasted("Flower"))
     lgp = terminal.run(f"{environment}; agentplane status --json").split('"lgp":"', 1)[1].split('"', 1)[0]
-    url = terminal.pasted("Agent Servers (requests need the header X-Api-Key)").replace("<LGP name>", lgp)
+    url = terminal.pasted(
+        "API docs of an Agent Server (this page needs no key; runs need the header X-Api-Key)"
+    ).replace("<LGP name>", lgp)
     assert httpx.get(url).status_code == 200
     folder = terminal.folder
     assert (folder / "paste.txt").read_text().count("\n  ") == 7

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from cli.summaries import FORMATTERS, LONGEST, REGISTRIES, Context, Summaries, of, shorten_ids, table
+from cli.summaries import FORMATTERS, LONGEST, REGISTRIES, SHORTENED, Context, Summaries, of, shorten_ids, table
 from engine.dataplane import events as data_plane
 from engine.event import Event, Record
 from engine.kubernetes.fingerprint import Fingerprint
@@ -440,3 +440,16 @@ def test_a_long_summary_is_cut() -> None:
 )
 def test_ids_are_cut_to_their_first_eight_digits(text: str, short: str) -> None:
     assert shorten_ids(text) == short
+
+
+def test_a_long_crash_keeps_its_reason_and_its_last_log_line() -> None:
+    log = "\n".join(f"line {number}: {'x' * 60}" for number in range(40))
+    message = f"Deployment hello: it ended with exit code 1\nlast log lines:\n{log}\nValueError: no weights"
+
+    text = summary(recorded(listener.RevisionFailed(revision_id="r1", reason="CrashLoopBackOff", message=message)))
+
+    assert len(text) <= LONGEST
+    assert text.startswith(
+        f"revision r1: CrashLoopBackOff: Deployment hello: it ended with exit code 1; last log lines: {SHORTENED} line"
+    )
+    assert text.endswith("; ValueError: no weights")
