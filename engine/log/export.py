@@ -14,8 +14,8 @@ several headers, so archives of `retention` and an export can be put one after t
 missing leaves a gap between versions, which an import reports; only lines that are cut off at the end of a file leave
 no trace.
 
-To add a field to the line of an event: add it to `Record` (`engine/event.py`), which `line` writes as a whole, and to
-ENVELOPE, or the import refuses the line. That is a change of the format.
+To add a column to the line of an event: a row in COLUMNS, which says what a line holds and checks it on import, and the
+field of `Record` (`engine/event.py`) that it is taken from. That is a change of the format.
 
 A change of the format raises FORMAT by one and adds one step to UPCASTS, which turns a line of the format before into a
 line of the new one. The data of an event has a schema version of its own (`engine/event.py`), and stays as it was
@@ -25,7 +25,7 @@ appended.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from heapq import merge
 from itertools import islice, pairwise
@@ -103,8 +103,8 @@ def export_streams(events: EventLog, streams: Iterable[str]) -> Iterator[bytes]:
 
 def line(record: Record) -> bytes:
     """Return the line of one event."""
-    envelope: JsonObject = {field.name: getattr(record, field.name) for field in fields(record)}
-    return canonical(envelope | {"at": _time(record.at)}) + b"\n"
+    columns: JsonObject = {name: getattr(record, name) for name in COLUMNS}
+    return canonical(columns | {"at": _time(record.at)}) + b"\n"
 
 
 def snapshot_line(snapshot: Snapshot, through: int) -> bytes:
@@ -234,7 +234,7 @@ def _is_time(value: object) -> bool:
 
 Check = Callable[[object], bool]
 
-ENVELOPE: Mapping[str, tuple[Check, str]] = {
+COLUMNS: Mapping[str, tuple[Check, str]] = {
     "id": (_is_text, "a text"),
     "stream": (_is_text, "the name of a stream"),
     "version": (_is_count, "a number from 1"),
@@ -246,11 +246,12 @@ ENVELOPE: Mapping[str, tuple[Check, str]] = {
     "cause": (lambda value: value is None or isinstance(value, str), "a text or null"),
     "data": (lambda value: isinstance(value, dict), "an object"),
 }
-"""Each field of an event's line: the check of its value, and what the value must be, for a person."""
+"""The columns of an event's line, each a field of `Record`: the check of its value, and what the value must be, for a
+person."""
 
 SNAPSHOT: Mapping[str, tuple[Check, str]] = {
-    "stream": ENVELOPE["stream"],
-    "version": ENVELOPE["version"],
+    "stream": COLUMNS["stream"],
+    "version": COLUMNS["version"],
     "fingerprint": (_is_text, "a text"),
     "state": (lambda value: isinstance(value, dict), "an object"),
     "trimmed": (_is_count, "a number from 1"),
@@ -269,7 +270,7 @@ def _check(number: int, value: object, schema: Mapping[str, tuple[Check, str]]) 
 
 
 def _record(number: int, value: JsonObject) -> Record:
-    checked = _check(number, value, ENVELOPE)
+    checked = _check(number, value, COLUMNS)
     return Record(**(checked | {"at": _moment(checked["at"])}))
 
 
@@ -338,7 +339,7 @@ def _new(
 
 
 def _difference(one: Record, other: Record) -> str:
-    return next(field.name for field in fields(one) if getattr(one, field.name) != getattr(other, field.name))
+    return next(name for name in COLUMNS if getattr(one, name) != getattr(other, name))
 
 
 def _time(at: datetime) -> str:

@@ -4,16 +4,7 @@
     redaction           `redact_spec`: the spec without secret values, the only form that the log may hold
     unknown_fields      `unknown_fields`: the fields of a spec that are not in the model
 
-How to add a field that changes the manifests:
-
-1. Add the field to its part in `model`, with the default of the custom resource definition.
-2. Add the field to the custom resource definition, `k8s/crds/lgps.apps.langchain.ai.yaml`.
-3. If users may write a secret into the field, hide its value in `redaction`.
-4. Read the field in the module of `engine/operator/manifests` that makes the object (the table in that package's header
-   says which module makes what).
-5. If the listener shall fill the field from a revision, read it in `engine/listener/resource_spec.py` and write it in
-   `engine/listener/desired.py`.
-6. Test it in `tests/unit/operator/test_manifests.py` and, when step 3 applies, in `test_manifests_redaction.py`.
+The header of `model` lists the steps to add a field.
 """
 
 from engine.operator.lgp.model import EnvVar, Lgp, LgpSpec, Resources, parse_lgp, read_lgp

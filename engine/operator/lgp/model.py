@@ -5,7 +5,16 @@ the API server's own message about them is better than ours would be. Numbers, n
 are computed from, are typed, with the defaults of the custom resource definition. So an LGP that was read from the API
 server and one that was written by hand in a test mean the same.
 
-The header of this package lists the steps to add a field.
+How to add a field that changes the manifests:
+
+1. Add the field to its part below, with the default of the custom resource definition.
+2. Add the field to the custom resource definition, `k8s/crds/lgps.apps.langchain.ai.yaml`.
+3. If users may write a secret into the field, hide its value in `redaction`.
+4. Read the field in the module of `engine/operator/manifests` that makes the object (the table in that package's header
+   says which module makes what; the Agent Server's pods are made in `server.py`).
+5. If the listener shall fill the field from a revision, read it in `engine/listener/resource_spec.py` and write it in
+   `engine/listener/desired.py`.
+6. Test it in `tests/unit/operator/test_manifests.py` and, when step 3 applies, in `test_manifests_redaction.py`.
 """
 
 from __future__ import annotations

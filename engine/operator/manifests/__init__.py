@@ -18,7 +18,7 @@ server gets the unredacted objects.
     canonical, quantity                  the API server's own spelling of the same value
     naming                               names of objects, and selectors that find them
 
-The steps to add a field of the LGP are in `engine/operator/lgp/__init__.py`. To add a kind: a module with a function
+The steps to add a field of the LGP are in `engine/operator/lgp/model.py`. To add a kind: a module with a function
 `objects`, a line in `objects` below (the order is the order of application), and the kind in OBJECT_KINDS.
 """
 
