@@ -15,7 +15,8 @@ missing leaves a gap between versions, which an import reports; only lines that 
 no trace.
 
 To add a column to the line of an event: a row in COLUMNS, which says what a line holds and checks it on import, and the
-field of `Record` (`engine/event.py`) that it is taken from. That is a change of the format.
+field of `Record` (`engine/event.py`) that it is taken from, which both logs store (`redis.py`, `memory.py`). That is a
+change of the format.
 
 A change of the format raises FORMAT by one and adds one step to UPCASTS, which turns a line of the format before into a
 line of the new one. The data of an event has a schema version of its own (`engine/event.py`), and stays as it was
