@@ -323,7 +323,7 @@ def test_kubectl_explains_it(kubectl: Kubectl) -> None:
     assert "Desired state of the Agent Server." in explanation
     for field in ("serverSpec", "database", "redis", "ingress", "autoscaling", "affinity", "tolerations"):
         assert f"{field}\t<" in explanation, explanation
-    assert "Whether processes of their own, the queue workers, work on runs." in deeper
+    assert "Whether separate processes, the queue workers, execute runs." in deeper
     assert "<no description>" not in explanation + deeper
 
 
