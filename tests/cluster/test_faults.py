@@ -83,6 +83,10 @@ def test_a_condition_names_a_claim_without_a_storage_class(cluster: Cluster, pla
     plane.workspace.wait_until_deployed(150)  # Kubernetes assigns the new default class to the claim
 
 
+STARTED: list[subprocess.Popen[bytes]] = []
+"""Programs that tests started again. They run on with the node: tests/cluster/node.sh ends them by their ids."""
+
+
 class Node:
     """The programs of the node that tests/cluster/node.sh started."""
 
@@ -107,14 +111,15 @@ class Node:
             eventually(partial(ended, self.process(name)), f"{name} has ended")
         between()
         for name in reversed(names):
-            log = (self.folder / "log" / f"{name}.log").open("ab")
-            started = subprocess.Popen(
-                ["nsenter", "--net=/var/run/netns/agentplane-node", *commands[name]],
-                cwd=self.folder,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            with (self.folder / "log" / f"{name}.log").open("ab") as log:
+                started = subprocess.Popen(
+                    ["nsenter", "--net=/var/run/netns/agentplane-node", *commands[name]],
+                    cwd=self.folder,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            STARTED.append(started)
             (self.folder / "log" / f"{name}.pid").write_text(str(started.pid))
 
 
