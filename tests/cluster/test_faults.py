@@ -120,9 +120,10 @@ class Node:
 
 
 def ended(process: int) -> bool:
-    """Whether a process is gone, or is a zombie."""
+    """Whether a process is gone, or is a zombie without threads: until its last thread ends, it keeps its ports."""
     try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        return state == "Z" and len(list(Path(f"/proc/{process}/task").iterdir())) == 1
     except FileNotFoundError:
         return True
 
