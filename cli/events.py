@@ -27,10 +27,9 @@ from engine.event import Event, Record
 from engine.listener import events as listener
 from engine.log.contract import EventLog
 from engine.log.export import line
-from engine.names import lgp_stream
+from engine.names import DATA_PLANE_PREFIX, lgp_stream
 from engine.operator import events as operator
 from engine.queries import DeploymentSummary, deployments, everything, find, namesakes, streams_of, timeline
-from engine.replay import DATA_PLANE_PREFIX
 from engine.runtime.backoff import ActDeferred, ActRefused
 
 STYLES: dict[type[Event], str] = {

@@ -15,8 +15,9 @@ from cli.output import console, counted, note
 from engine.errors import FutureEvent, ImportRefused
 from engine.log.contract import EventLog
 from engine.log.export import HEADER, export_log, export_streams, import_log
+from engine.names import DATA_PLANE_PREFIX
 from engine.queries import DeploymentSummary, find, streams_of
-from engine.replay import DATA_PLANE_PREFIX, ReplayError
+from engine.replay import ReplayError
 
 NO_EVENT = (f'{{"{HEADER}"'.encode(), b'{"snapshot"')
 """How lines begin that are no events."""

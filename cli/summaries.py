@@ -22,10 +22,10 @@ from engine.errors import FutureEvent
 from engine.event import Event, Json, Record, Registry
 from engine.listener import events as listener
 from engine.listener.machine import ListenerMachine
+from engine.names import DATA_PLANE_PREFIX
 from engine.operator import events as operator
 from engine.operator.machine import OperatorMachine
 from engine.ports import ObjectKey
-from engine.replay import DATA_PLANE_PREFIX
 from engine.runtime.backoff import ActDeferred, ActRefused
 
 E = TypeVar("E", bound=Event)

@@ -104,7 +104,7 @@ class Engine:
         An outdated listener leaves the poll to a listener with the configuration in force.
         """
         if self.configurations.outdated(ListenerMachine.name):
-            telemetry.POLLS.labels("outdated").inc()
+            telemetry.POLLS.labels(PollOutcome.OUTDATED).inc()
             return PollResult(outcome=PollOutcome.OUTDATED)
         seconds: list[float] = []
         with telemetry.bound(listener=self.settings.stream_name), telemetry.timed(seconds.append):

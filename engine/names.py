@@ -72,6 +72,10 @@ def lgp_stream(namespace: str, name: str) -> str:
     return f"lgp/{namespace}/{name}"
 
 
+DATA_PLANE_PREFIX = "dataplane/"
+"""What the name of a data plane's own stream starts with."""
+
+
 def data_plane_stream(name: str) -> str:
     """Return the name of a data plane's own stream; `name` is the listener's id, or `operator` without a listener."""
-    return f"dataplane/{name}"
+    return f"{DATA_PLANE_PREFIX}{name}"

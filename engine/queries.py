@@ -13,9 +13,8 @@ from heapq import merge
 from itertools import islice
 from typing import Generic, TypeVar
 
-from engine.dataplane.events import DATA_PLANE_EVENTS
 from engine.dataplane.state import DataPlaneState
-from engine.dataplane.state import evolve as evolve_data_plane
+from engine.dataplane.stream import DATA_PLANES
 from engine.errors import AgentplaneError, FutureEvent
 from engine.event import JsonObject, Record
 from engine.listener.events import DEPLOYMENT_EVENTS, DeploymentRegistered, LgpAdopted
@@ -28,7 +27,6 @@ from engine.operator.events import LGP_EVENTS
 from engine.operator.machine import OperatorMachine
 from engine.operator.state import Life, OperatorState
 from engine.operator.state import evolve as evolve_lgp
-from engine.replay import DATA_PLANE_PREFIX
 from engine.runtime.fold import StreamKind, fold_records
 from engine.runtime.values import Value
 
@@ -108,7 +106,6 @@ DEPLOYMENTS = StreamKind(
     ListenerMachine.name, ListenerMachine.stream_prefix, DEPLOYMENT_EVENTS, ListenerMachine.initial, evolve_deployment
 )
 LGPS = StreamKind(OperatorMachine.name, OperatorMachine.stream_prefix, LGP_EVENTS, OperatorMachine.initial, evolve_lgp)
-DATA_PLANES = StreamKind("dataplane", DATA_PLANE_PREFIX, DATA_PLANE_EVENTS, DataPlaneState(), evolve_data_plane)
 
 
 def _fold_all(kind: StreamKind[S], events: EventLog, streams: Iterable[str]) -> Iterator[_Folded[S]]:

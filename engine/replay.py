@@ -44,6 +44,7 @@ from engine.listener.events import (
 )
 from engine.listener.machine import ListenerMachine
 from engine.log.contract import EventLog
+from engine.names import DATA_PLANE_PREFIX
 from engine.operator.config import OperatorConfig
 from engine.operator.events import AutoscalerUnhealthy, LgpStatusApplied, ObjectRejected, ObjectsApplied, ObjectsPruned
 from engine.operator.machine import OperatorMachine
@@ -72,8 +73,6 @@ COMPONENTS: Mapping[str, _Component] = {
         OperatorMachine, lambda config: OperatorMachine(OperatorConfig.model_validate(config))
     ),
 }
-
-DATA_PLANE_PREFIX = "dataplane/"
 
 SKEW = timedelta(seconds=5)
 """How far the clock of a worker may be ahead of the log's clock."""

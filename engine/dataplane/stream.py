@@ -8,27 +8,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from datetime import datetime
 
 from engine.dataplane.events import DATA_PLANE_EVENTS
 from engine.dataplane.state import DataPlaneState, evolve
 from engine.errors import ConcurrencyConflict
 from engine.event import Event
 from engine.log.contract import EventLog
-from engine.runtime.fold import Fold
+from engine.names import DATA_PLANE_PREFIX
+from engine.runtime.fold import Fold, StreamKind
 
 ACTOR = "dataplane"
 
 
-class _DataPlaneFolding:
-    """How the events of the data plane's own stream are folded."""
-
-    name = ACTOR
-    events = DATA_PLANE_EVENTS
-    initial = DataPlaneState()
-
-    def evolve(self, state: DataPlaneState, event: Event, at: datetime) -> DataPlaneState:
-        return evolve(state, event, at)
+DATA_PLANES = StreamKind(ACTOR, DATA_PLANE_PREFIX, DATA_PLANE_EVENTS, DataPlaneState(), evolve)
+"""The data planes' own streams."""
 
 
 class DataPlaneStream:
@@ -39,12 +32,12 @@ class DataPlaneStream:
         self._events = events
         self._mutex = threading.Lock()
         self._fold: Fold[DataPlaneState] | None = None
+        self._known: DataPlaneState | None = None
 
     @property
     def known(self) -> DataPlaneState:
         """The state as of the last read or append; costs no read, save for the first time."""
-        fold = self._fold
-        return self.state() if fold is None else fold.state
+        return self.state() if self._known is None else self._known
 
     def state(self) -> DataPlaneState:
         """Return the state as it is now; costs one read of the log. Raises FutureEvent, LogUnavailable."""
@@ -78,7 +71,8 @@ class DataPlaneStream:
     def _read(self) -> tuple[DataPlaneState, int]:
         with self._mutex:
             if self._fold is None:
-                self._fold = Fold(_DataPlaneFolding(), self._events, self.name)
+                self._fold = Fold(DATA_PLANES, self._events, self.name)
             self._fold.catch_up()
             self._fold.save()
-            return self._fold.state, self._fold.version
+            self._known = self._fold.state
+            return self._known, self._fold.version

@@ -17,7 +17,7 @@ from engine.errors import ControlPlaneNotFound
 from engine.listener.decide import other_owner
 from engine.listener.events import DeletionRequested
 from engine.listener.machine import ListenerMachine
-from engine.listener.poll_context import ACTOR, STREAM_STOPPED, PollContext
+from engine.listener.poll_context import ACTOR, UNREADABLE, PollContext
 from engine.names import deployment_stream
 
 log = structlog.get_logger(__name__)
@@ -68,7 +68,7 @@ def _is_live(context: PollContext, deployment_id: str) -> bool:
         return False
     try:
         fold = context.fold(deployment_id)
-    except STREAM_STOPPED as error:
+    except UNREADABLE as error:
         log.error("deployment skipped", stream=deployment_stream(deployment_id), reason=str(error))
         return False
     if fold.state.id and fold.state.deletion is None and other_owner(fold.state, context.config) is None:

@@ -44,7 +44,7 @@ from engine.listener.deletions import DeletionGuard, append_deletions, find_miss
 from engine.listener.events import DeletionRequested, RevisionRequested
 from engine.listener.handshake import handshake
 from engine.listener.machine import ListenerMachine
-from engine.listener.poll_context import STREAM_STOPPED, PollContext, PollMemory, PollOutcome, PollResult
+from engine.listener.poll_context import UNREADABLE, PollContext, PollMemory, PollOutcome, PollResult
 from engine.listener.resource import (
     Resource,
     addressed_to,
@@ -177,7 +177,7 @@ class Poller:
             version = self._append_changes(context, raw, content)
         except InvalidResource as error:
             context.reject(error)
-        except STREAM_STOPPED as error:
+        except UNREADABLE as error:
             log.error("deployment skipped", stream=deployment_stream(deployment_id), reason=str(error))
             return
         except ControlPlaneNotFound:

@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 ACTOR = "poll"
 
-STREAM_STOPPED = (FutureEvent, SnapshotUnreadable)
+UNREADABLE = (FutureEvent, SnapshotUnreadable)
 """Errors for which this program cannot fold one stream; the other streams go on."""
 
 

@@ -19,6 +19,7 @@ import structlog
 from engine.errors import AgentplaneError, LockLost, LogUnavailable, ObjectRefused
 from engine.event import Event
 from engine.operator import manifests, scaling
+from engine.operator.acts import ApplyObjects
 from engine.operator.adoption.discover import Adoption, discover, inspect
 from engine.operator.context import ApplyResult, Context
 from engine.operator.credentials import create_credential
@@ -42,8 +43,8 @@ from engine.ports import Manifest, ObjectKey, lgp_key
 log = structlog.get_logger(__name__)
 
 
-def apply_objects(keys: tuple[str, ...], context: Context) -> list[Event]:
-    """Apply the planned objects `keys` (`str(key)`), in this order; return what happened.
+def apply_objects(act: ApplyObjects, context: Context) -> list[Event]:
+    """Apply the planned objects that `act` names, in its order; return what happened.
 
     A rejected object does not stop the others. When the LGP itself changed since the plan was made, or objects of
     another operator are to be adopted first, nothing is applied, and the event says so. Raises an error that stopped
@@ -63,7 +64,7 @@ def apply_objects(keys: tuple[str, ...], context: Context) -> list[Event]:
             return [ObjectsAdopted(adopted=found.adopted)]
         already_read[context.plan.server] = found.server
     application = _Application(context, adoption, already_read)
-    application.run(keys)
+    application.run(act.keys)
     return application.events()
 
 
@@ -139,7 +140,7 @@ class _Application:
         if planned.ingress_path is not None:
             return apply_path(planned.key.namespace, planned.ingress_path, self._context)
         if planned.manifest is None:
-            raise ValueError(f"{planned.key} is neither a manifest, a credential nor a route")
+            raise ValueError(f"{planned.key} is neither a manifest, a credential nor a path")
         try:
             return self._apply_manifest(planned, planned.manifest)
         except ObjectRefused as error:

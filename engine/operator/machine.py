@@ -8,10 +8,11 @@ from datetime import datetime
 
 from engine.digests import digest
 from engine.event import Event
-from engine.operator import perform
 from engine.operator.config import OperatorConfig
+from engine.operator.context import Context
 from engine.operator.decide import decide
 from engine.operator.events import LGP_EVENTS
+from engine.operator.perform import perform
 from engine.operator.plan import Plan, plan_for
 from engine.operator.state import OperatorState, evolve
 from engine.ports import Manifest, Ports
@@ -82,4 +83,7 @@ class OperatorMachine:
         return frozenset(planned.digest for planned in self.plan(state).objects.values())
 
     def perform(self, act: Act, state: OperatorState, ports: Ports) -> Sequence[Event]:
-        return perform.perform(act, state, self.plan(state), ports, self.config)
+        if state.lgp is None:
+            raise ValueError(f"{act.name} without an LGP: decide must not ask for it")
+        plan = self.plan(state)
+        return perform(act, Context(state=state, lgp=state.lgp, plan=plan, ports=ports, config=self.config))

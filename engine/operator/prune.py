@@ -14,6 +14,7 @@ import structlog
 from engine.errors import ObjectRefused
 from engine.event import Event
 from engine.operator import manifests
+from engine.operator.acts import PruneEverything, PruneObjects
 from engine.operator.context import Context
 from engine.operator.events import AppliedObject, ObjectsPruned
 from engine.operator.observation.lgp import observe_lgp
@@ -34,14 +35,14 @@ KINDS = (
 when no StatefulSet creates them again."""
 
 
-def prune_objects(keys: tuple[str, ...], context: Context) -> list[Event]:
+def prune_objects(act: PruneObjects, context: Context) -> list[Event]:
     """Delete applied objects that the LGP no longer asks for.
 
     An object of a disabled exposure or kind is left in place when our role no longer allows deleting it. Raises
     ObjectRefused for any other refusal.
     """
     left_in_place: list[str] = []
-    for key in keys:
+    for key in act.keys:
         applied = context.state.objects[key].applied
         try:
             _delete(applied, context)
@@ -49,7 +50,7 @@ def prune_objects(keys: tuple[str, ...], context: Context) -> list[Event]:
             if not _stays_in_place(applied.key, error, context):
                 raise
             left_in_place.append(key)
-    return [ObjectsPruned(objects=keys, left_in_place=tuple(left_in_place))]
+    return [ObjectsPruned(objects=act.keys, left_in_place=tuple(left_in_place))]
 
 
 def _delete(applied: AppliedObject, context: Context) -> None:
@@ -71,7 +72,7 @@ def _stays_in_place(key: ObjectKey, error: ObjectRefused, context: Context) -> b
     return stays
 
 
-def prune_everything(context: Context) -> list[Event]:
+def prune_everything(act: PruneEverything, context: Context) -> list[Event]:
     """Delete what is left of an LGP that does not exist: objects with its label, claims, its path on the Ingress.
 
     Returns LgpObserved when the LGP exists. A refusal does not stop the other deletions; the last one is raised.

@@ -30,7 +30,7 @@ TURNS: Mapping[str, threading.Lock] = defaultdict(threading.Lock)
 
 
 def apply_path(namespace: str, ingress_path: IngressPath, context: Context) -> ApplyResult:
-    """Put `route` onto the shared Ingress in `namespace`.
+    """Put `ingress_path` onto the shared Ingress in `namespace`.
 
     Raises ObjectRefused when there is no shared Ingress, or when an LGP of the same name in another namespace has the
     path; ObjectConflict when other writers were faster in every try.
@@ -54,7 +54,7 @@ def apply_path(namespace: str, ingress_path: IngressPath, context: Context) -> A
 
 
 def remove_path(namespace: str, ingress_path: IngressPath, context: Context) -> None:
-    """Remove `route` from the shared Ingress in `namespace`, if there is one.
+    """Remove `ingress_path` from the shared Ingress in `namespace`, if there is one.
 
     An Ingress outside the LGP's namespace also has the paths of other namespaces. There the path is removed only if it
     leads to the Service of this LGP. Raises ObjectConflict when other writers were faster in every try.

@@ -226,8 +226,7 @@ def _after(deferrals: Deferrals, event: Event) -> Deferrals:
     """Return the deferrals after `event`, without those that the event ends."""
     if isinstance(event, LgpObserved | LgpRemoved):
         return NONE
-    act = ENDS.get(type(event))
-    return deferrals if act is None else deferrals.release(act.__name__)
+    return deferrals.ended_by(event, ENDS)
 
 
 def _observed(state: OperatorState, event: LgpObserved, at: datetime) -> OperatorState:

@@ -1,4 +1,4 @@
-"""`advance`: the only loop of the engine.
+"""`advance`: the only loop of the engine that acts. (The observation loop observes the cluster.)
 
 `advance` takes the stream's lock, folds the stream's events, then decides, acts and appends until `decide` returns Wait
 or Done. A crash at any point leaves a log from which the next worker makes the same decision.

@@ -47,10 +47,6 @@ class Deferrals(Value):
     def __iter__(self) -> Iterator[tuple[str, Deferral]]:
         return iter(self.by_act.items())
 
-    def of(self, act: str) -> Deferral | None:
-        """Return the deferral of an act, by name; None when the act does not wait."""
-        return self.by_act.get(act)
-
     def holding(self, act: Act, now: datetime) -> Deferral | None:
         """Return the deferral that keeps `act` from being performed `now`; None when nothing does."""
         deferral = self.by_act.get(act.name)

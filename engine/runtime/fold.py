@@ -1,9 +1,9 @@
 """Folding the events of a stream into a state, from a snapshot if one fits.
 
 A snapshot is a cache. A fold uses a snapshot only if the code that reads it would have folded the same state: the
-snapshot's fingerprint covers the schema of the state and the source of the machine's package. There is one exception:
-the snapshot of a trimmed stream is all that is left of the trimmed events. A fold uses such a snapshot of older code if
-the current class of the state can read it.
+snapshot's fingerprint covers the schema of the state and the source of the fold (`fingerprint`). There is one
+exception: the snapshot of a trimmed stream is all that is left of the trimmed events. A fold uses such a snapshot of
+older code if the current class of the state can read it.
 
 A `Fold` lives longer than one read, and the log may change meanwhile: a Redis that lost its last second has fewer
 events than were folded, or other events in their place. So a fold remembers the id of its last event and reads that

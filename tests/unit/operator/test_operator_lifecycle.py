@@ -8,8 +8,7 @@ from typing import TypeAlias
 import pytest
 
 from engine.errors import ObjectRefused
-from engine.operator.events import LGP_EVENTS
-from engine.operator.state import HANDLERS, TRANSITIONS, Life
+from engine.operator.state import TRANSITIONS, Life
 from engine.ports import Manifest, ObjectKey, lgp_key
 from engine.runtime.machine import Done, Wait
 from tests.support.operator import NAME, NAMESPACE, STREAM, OperatorWorld, lgp_manifest, shared_ingress, started
@@ -417,7 +416,3 @@ def test_every_life_is_reached_and_gone_leads_to_pruned_only_through_pruning() -
     assert [(before, event) for before, event, after in TRANSITIONS if after is Life.PRUNED] == [
         (Life.GONE, "ObjectsPruned(everything)")
     ]
-
-
-def test_every_event_of_an_lgp_is_handled_or_ignored_on_purpose() -> None:
-    assert HANDLERS.handled | HANDLERS.ignored == LGP_EVENTS.classes
